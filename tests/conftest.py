@@ -1,0 +1,64 @@
+"""Eight virtual CPU devices for every test, and the folders of golden numbers and fixtures."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(__file__).resolve().parent / "data"
+
+
+@pytest.fixture
+def x64():
+    """Float64 for one test: parity with numbers computed in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Loads a golden .npz by name, from UNIFACE_GOLDEN where it is set."""
+    folder = Path(os.environ.get("UNIFACE_GOLDEN", DATA / "golden"))
+
+    def load(name: str):
+        with np.load(folder / f"{name}.npz") as file:
+            return {key: file[key] for key in file.files}
+
+    load.folder = folder
+    load.seed = int((folder / "seed.txt").read_text())
+    return load
+
+
+@pytest.fixture(scope="session")
+def fixtures_folder():
+    """Files written by the real MXNet tools, from UNIFACE_FIXTURES where it is set."""
+    return Path(os.environ.get("UNIFACE_FIXTURES", DATA / "fixtures"))
+
+
+@pytest.fixture(scope="session")
+def run_cli():
+    """Runs `python -m uniface_jax.<module> args…` as a user does; returns the completed process."""
+    import subprocess
+
+    def run(module: str, *args, timeout: float = 300, env: dict[str, str] | None = None):
+        environment = {**os.environ, "XLA_FLAGS": "", **(env or {})}
+        return subprocess.run(
+            [sys.executable, "-m", f"uniface_jax.{module}", *map(str, args)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

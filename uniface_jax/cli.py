@@ -1,0 +1,58 @@
+"""What every command line shares: flag parsing and errors that end in one line, not a traceback."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from uniface_jax.errors import UserError
+
+EXIT_BAD_INPUT = 2
+
+
+def fail(message: object) -> NoReturn:
+    """Prints `error: message` on standard error, in one line, and exits with status 2."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses absl flags; whatever a flag or a --config override raises becomes one line."""
+    try:
+        return list(flags.FLAGS(list(argv)))
+    except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        fail(f"{e} (see --help)")
+
+
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Runs `main(argv)` as absl.app.run does; a UserError ends in one line and status 2.
+
+    argv[0] is the program, the rest are the positional arguments. KeyboardInterrupt ends with the
+    shell's 130 and no traceback.
+    """
+    # TensorFlow prints its oneDNN notice on import; it says nothing that a user here can act on.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except UserError as e:
+            fail(e)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    app.run(guarded, flags_parser=_parse_flags)
+    raise AssertionError("absl.app.run does not return")
+
+
+def positional(argv: Sequence[str], *names: str) -> list[str]:
+    """The positional arguments named `names`; UserError with the usage where the count differs."""
+    given = list(argv[1:])
+    if len(given) != len(names):
+        raise UserError(
+            f"expected {len(names)} arguments: {' '.join(names)}; got {len(given)}: {' '.join(given) or 'none'}"
+        )
+    return given

@@ -1,0 +1,1 @@
+"""From photographs and downloaded data sets to batches: sources, alignment, TFRecord, input."""

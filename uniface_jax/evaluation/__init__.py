@@ -1,0 +1,1 @@
+"""Embeddings of images and the protocols that are computed from them."""

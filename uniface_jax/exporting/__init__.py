@@ -1,0 +1,1 @@
+"""Trained networks written in formats that run without JAX."""
