@@ -1,0 +1,108 @@
+"""IR-ResNets for 112x112 faces: the UniFace release's LResNet-E-IR and insightface's iresnet.
+
+Both are one network: a 3x3 stem, four stages of blocks BN-conv-BN-PReLU-conv-BN plus shortcut
+("improved residual", Deng et al., ArcFace, CVPR 2019), and a tail BN-dropout-linear-BN. They
+differ in four numbers, which are fields here. Module names are those of the PyTorch release.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from uniface_jax.models.layers import BatchNorm, PReLU, at_least_float32, conv
+
+# Kaiming normal with the gain of a linear layer (PyTorch's a=1), fan-in: std = 1/sqrt(fan_in).
+kaiming_linear = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+class IRBlock(nn.Module):
+    """One residual block: x [B, H, W, C] -> [B, H/stride, W/stride, channels]."""
+
+    channels: int
+    stride: int
+    strided_kernel: int
+    shortcut_kernel: int
+    zero_last_scale: bool
+    kernel_init: nn.initializers.Initializer
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def conv_(kernel: int, stride: int, name: str):
+            return conv(self.channels, kernel, stride, self.dtype, self.kernel_init, name)
+
+        last_scale = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
+        out = BatchNorm(self.dtype, name="bn0")(x, train)
+        out = conv_(3, 1, "conv1")(out)
+        out = BatchNorm(self.dtype, name="bn1")(out, train)
+        out = PReLU(name="prelu")(out)
+        out = conv_(self.strided_kernel if self.stride > 1 else 3, self.stride, "conv2")(out)
+        out = BatchNorm(self.dtype, scale_init=last_scale, name="bn2")(out, train)
+        if self.stride == 1 and x.shape[-1] == self.channels:
+            return out + x
+        shortcut = conv_(self.shortcut_kernel, self.stride, "downsample_0")(x)
+        return out + BatchNorm(self.dtype, name="downsample_1")(shortcut, train)
+
+
+class IResNet(nn.Module):
+    """Images [B, S, S, 3] in [-1, 1] (RGB) -> features [B, embedding_size], float32 at least.
+
+    stage_sizes: blocks in each stage; stage k has width * 2**k channels and halves the map.
+    stem_stride: 1 as published; 2 quarters the cost (for small machines).
+    strided_kernel, shortcut_kernel: of the stride-2 conv and of the shortcut in the first block of
+        a stage: 2, 2 in the release; 3, 1 in insightface.
+    tail_bias: whether the linear layer has a bias (insightface) or not (release).
+    zero_last_scale: whether the last BN of a block starts with scale 0 (release).
+    dropout: rate before the linear layer, drawn from the rng stream "dropout" when training.
+    dtype: of the computation; parameters and statistics stay float32.
+    remat: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    stage_sizes: Sequence[int]
+    width: int = 64
+    embedding_size: int = 512
+    stem_stride: int = 1
+    strided_kernel: int = 2
+    shortcut_kernel: int = 2
+    tail_bias: bool = False
+    zero_last_scale: bool = True
+    kernel_init: nn.initializers.Initializer = kaiming_linear
+    dropout: float = 0.4
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
+        x = images.astype(self.dtype)
+        stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")
+        x = PReLU(name="prelu")(BatchNorm(self.dtype, name="bn1")(stem(x), train))
+        for stage, size in enumerate(self.stage_sizes):
+            for index in range(size):
+                x = block(
+                    self.width * 2**stage,
+                    2 if index == 0 else 1,
+                    self.strided_kernel,
+                    self.shortcut_kernel,
+                    self.zero_last_scale,
+                    self.kernel_init,
+                    self.dtype,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train)
+        x = BatchNorm(self.dtype, name="bn4")(x, train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        # The release writes this as a valid convolution over the whole map; it is a linear layer.
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dense(
+            self.embedding_size,
+            use_bias=self.tail_bias,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="fc5",
+        )(x)
+        wide = at_least_float32(self.dtype)
+        # The scale of the last BN is fixed at 1 in both families: only its bias trains.
+        return BatchNorm(wide, use_scale=False, name="bn5")(x.astype(wide), train)
