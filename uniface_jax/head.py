@@ -22,8 +22,7 @@ from uniface_jax.blockwise import (
     softmax_pass,
 )
 from uniface_jax.losses import Loss
-
-AXIS = "devices"  # the one named axis: every device of every process
+from uniface_jax.parallel import AXIS
 
 
 class Gradients(NamedTuple):

@@ -1,0 +1,97 @@
+"""SGD as in the recipes: schedules, clipping, decay after clipping, PReLU slopes kept positive."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Tree = Any
+Schedule = Callable[[jax.Array], jax.Array]
+
+SLOPE_FLOOR = 0.01  # of PReLU slopes after every update, as the release has it
+
+
+class Sgd(NamedTuple):
+    """Hyperparameters of SGD with momentum (PyTorch's, no Nesterov)."""
+
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 10.0  # of the global gradient norm, before the decay is added
+
+
+def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> Schedule:
+    """lr, multiplied by `factor` at each of the milestones (steps)."""
+    return optax.piecewise_constant_schedule(lr, dict.fromkeys(milestones, factor))
+
+
+def polynomial_schedule(lr: float, power: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """0 to lr over the warm-up (linear), then lr * (1 - progress)**power down to 0 at the end."""
+    decay = optax.polynomial_schedule(lr, 0.0, power, max(total_steps - warmup_steps, 1))
+    return _warmed_up(decay, lr, warmup_steps)
+
+
+def cosine_schedule(lr: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """0 to lr over the warm-up (linear), then half a cosine down to 0 at the end."""
+    decay = optax.cosine_decay_schedule(lr, max(total_steps - warmup_steps, 1))
+    return _warmed_up(decay, lr, warmup_steps)
+
+
+def _warmed_up(schedule: Schedule, lr: float, warmup_steps: int) -> Schedule:
+    if not warmup_steps:
+        return schedule
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, lr, warmup_steps), schedule], [warmup_steps]
+    )
+
+
+def square_norm(tree: Tree) -> jax.Array:
+    """Sum of the squares of all elements, a scalar."""
+    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)), jnp.zeros(()))
+
+
+def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
+    """By what to multiply gradients of this norm: limit / (norm + 1e-6), at most 1 (PyTorch's)."""
+    return jnp.minimum(limit / (norm + 1e-6), 1.0)
+
+
+def sgd_update(
+    sgd: Sgd, lr: jax.Array, weights: Tree, momentum: Tree, gradients: Tree
+) -> tuple[Tree, Tree]:
+    """New weights and momentum: buffer = momentum * buffer + (gradient + decay * weight)."""
+    momentum = jax.tree.map(
+        lambda buffer, gradient, weight: (
+            sgd.momentum * buffer + (gradient + sgd.weight_decay * weight)
+        ),
+        momentum, gradients, weights,
+    )  # fmt: skip
+    return jax.tree.map(lambda weight, buffer: weight - lr * buffer, weights, momentum), momentum
+
+
+def sgd_update_rows(
+    sgd: Sgd,
+    lr: jax.Array,
+    weights: jax.Array,
+    momentum: jax.Array,
+    gradients: jax.Array,
+    index: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """As sgd_update for the rows `index` [K] of weights [S, ...], with gradients [K, ...].
+
+    All other rows keep their momentum as it is and are reached by weight decay alone. An index of
+    S (out of range) marks a gradient that belongs to no row.
+    """
+    rows, buffers = weights[index], momentum[index]
+    rows, buffers = sgd_update(sgd, lr, rows, buffers, gradients)
+    decayed = weights * (1 - lr * sgd.weight_decay)
+    return decayed.at[index].set(rows, mode="drop"), momentum.at[index].set(buffers, mode="drop")
+
+
+def clamp_slopes(params: Tree) -> Tree:
+    """The network's parameters with every PReLU slope at least SLOPE_FLOOR."""
+
+    def clamp(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return jnp.maximum(x, SLOPE_FLOOR) if path[-1].key == "slope" else x
+
+    return jax.tree_util.tree_map_with_path(clamp, params)

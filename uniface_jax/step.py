@@ -1,0 +1,241 @@
+"""One training step as one per-device function, written with collectives over the axis AXIS.
+
+It runs unchanged under jax.pmap and jax.shard_map (parallel.py). A device forwards its images one
+micro-batch at a time: batch norm sees one micro-batch, gradients are averaged over all of them.
+The groups of samples that batch norm sees are numbered device by device, and running statistics
+and dropout go by that number, so that the result does not depend on how many devices share the
+groups.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from uniface_jax import head, models, optim
+from uniface_jax.blockwise import Prototypes
+from uniface_jax.losses import Loss
+from uniface_jax.models.iresnet import IResNet
+from uniface_jax.parallel import AXIS
+
+Tree = Any
+Metrics = dict[str, jax.Array]
+
+
+class Weights(NamedTuple):
+    """All that SGD trains: the network's params, prototypes [C, D], bias [] or [C]."""
+
+    network: Tree
+    prototypes: jax.Array
+    bias: jax.Array
+
+
+class TrainState(NamedTuple):
+    """step [] int32, the number of updates done; momentum has the form of the weights."""
+
+    step: jax.Array
+    weights: Weights
+    momentum: Weights
+    batch_stats: Tree
+
+
+class Settings(NamedTuple):
+    """What a step is built from beside network, loss and schedule."""
+
+    num_classes: int
+    micro_batches: int = 1
+    sampling_rate: float = 1.0
+    block_size: int = 8192
+    product_dtype: Any = None
+    bn_momentum: float = 0.1  # in PyTorch's sense: the weight of the new statistics
+    sgd: optim.Sgd = optim.Sgd()
+    seed: int = 0
+
+
+def initialize(
+    network: IResNet, loss: Loss, num_classes: int, sampling_rate: float, seed: int
+) -> TrainState:
+    """The logical state before the first step."""
+    network_key, head_key = jax.random.split(jax.random.key(seed))
+    params, batch_stats = models.initialize(network, network_key)
+    prototypes, bias = head.initialize(
+        head_key, loss, num_classes, network.embedding_size, sampling_rate
+    )
+    weights = Weights(params, prototypes, bias)
+    momentum = jax.tree.map(jnp.zeros_like, weights)
+    return TrainState(jnp.zeros((), jnp.int32), weights, momentum, batch_stats)
+
+
+def class_sharded(state: TrainState) -> TrainState:
+    """A tree of bool of the state's form: True for arrays with one row a class."""
+    replicated = jax.tree.map(lambda x: False, state)
+
+    def mark(weights: Weights) -> Weights:
+        return weights._replace(prototypes=True, bias=bool(state.weights.bias.ndim))
+
+    return replicated._replace(
+        weights=mark(replicated.weights), momentum=mark(replicated.momentum)
+    )
+
+
+class _Sums(NamedTuple):
+    """What is added up over the micro-batches of one device."""
+
+    gradients: Weights
+    batch_stats: Tree
+
+
+def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
+    """What the statistics of one group weigh in the average after all groups were folded in.
+
+    Folding r <- (1-m) r + m s_g in for g = 0..G-1 gives (1-m)^G r + sum m (1-m)^(G-1-g) s_g: a sum
+    in any order, on any number of devices.
+    """
+    return momentum * (1 - momentum) ** (groups - 1 - group)
+
+
+def make_step(
+    network: IResNet, loss: Loss, schedule: optim.Schedule, settings: Settings
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """The per-device step. Its batch: image [b, 112, 112, 3] uint8 or float in [-1, 1], label [b].
+
+    Metrics are scalars: loss, learning_rate, grad_norm (before clipping), the four of
+    head.Similarities, and for losses with a bias the
+    unified threshold in both readings, b/s and (b - log(C-1))/s.
+    """
+    sgd, micro = settings.sgd, settings.micro_batches
+
+    def forward_backward(
+        state: TrainState, chosen: Prototypes, subset: head.Subset | None, key, group, part
+    ) -> tuple[_Sums, jax.Array, head.Similarities]:
+        """Gradients and weighted statistics, loss and similarities of one micro-batch."""
+        images = part["image"]
+        if images.dtype == jnp.uint8:
+            images = models.normalize(images)
+
+        def forward(params: Tree) -> tuple[jax.Array, Tree]:
+            features, updated = network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(key, group)},
+            )
+            return features, updated["batch_stats"]
+
+        features, backward, statistics = jax.vjp(forward, state.weights.network, has_aux=True)
+        rows = state.weights.prototypes.shape[0]
+        start, _ = head.owned_classes(settings.num_classes, rows)
+        value, gradients, similarities = head.loss_and_gradients(
+            loss, chosen, features, part["label"], start, rows, subset,
+            settings.block_size, settings.product_dtype,
+        )  # fmt: skip
+        (by_params,) = backward(gradients.features)
+        weight = _group_weight(settings.bn_momentum, group, micro * jax.lax.axis_size(AXIS))
+        statistics = jax.tree.map(lambda x: weight * x, statistics)
+        by_weights = Weights(by_params, gradients.weight, gradients.bias)
+        return _Sums(by_weights, statistics), value, similarities
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+        dropout_key, sample_key = jax.random.split(key)
+        chosen, subset = _choose(state.weights, batch["label"], sample_key, settings)
+
+        def body(sums: _Sums, numbered) -> tuple[_Sums, tuple[jax.Array, head.Similarities]]:
+            number, part = numbered
+            group = jax.lax.axis_index(AXIS) * micro + number
+            more, *reported = forward_backward(state, chosen, subset, dropout_key, group, part)
+            return jax.tree.map(jnp.add, sums, more), tuple(reported)
+
+        parts = {
+            key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
+        }
+        like = Weights(state.weights.network, chosen.weight, chosen.bias)
+        zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
+        sums, (losses, similarities) = jax.lax.scan(body, zeros, (jnp.arange(micro), parts))
+
+        gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
+        gradients = gradients._replace(network=jax.lax.psum(gradients.network, AXIS))
+        norm = _global_norm(gradients)
+        factor = optim.clip_factor(norm, sgd.clip)
+        gradients = jax.tree.map(lambda x: x * factor, gradients)
+        lr = schedule(state.step)
+        weights, momentum = _update(sgd, lr, state, gradients, subset)
+
+        kept = (1 - settings.bn_momentum) ** (micro * jax.lax.axis_size(AXIS))
+        batch_stats = jax.tree.map(
+            lambda running, added: kept * running + added,
+            state.batch_stats, jax.lax.psum(sums.batch_stats, AXIS),
+        )  # fmt: skip
+        metrics = {
+            "loss": jnp.mean(losses),
+            "learning_rate": jnp.asarray(lr),
+            "grad_norm": norm,
+            "min_positive": jnp.min(similarities.min_positive),
+            "max_negative": jnp.max(similarities.max_negative),
+            "positives_below": jnp.mean(similarities.positives_below),
+            "negatives_above": jnp.mean(similarities.negatives_above),
+            **_threshold_metrics(loss, state.weights.bias, settings.num_classes),
+        }
+        return TrainState(state.step + 1, weights, momentum, batch_stats), metrics
+
+    return step
+
+
+def _choose(
+    weights: Weights, labels: jax.Array, key: jax.Array, settings: Settings
+) -> tuple[Prototypes, head.Subset | None]:
+    """The step's classes, common to all micro-batches: all of them, or a random subset."""
+    rows = weights.prototypes.shape[0]
+    _, valid = head.owned_classes(settings.num_classes, rows)
+    if settings.sampling_rate >= 1:
+        return Prototypes(weights.prototypes, weights.bias, valid), None
+    subset = head.sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate)
+    bias = weights.bias[subset.index] if weights.bias.ndim else weights.bias
+    return Prototypes(weights.prototypes[subset.index], bias, subset.valid), subset
+
+
+def _global_norm(gradients: Weights) -> jax.Array:
+    replicated, split = [gradients.network], [gradients.prototypes]
+    (split if gradients.bias.ndim else replicated).append(gradients.bias)
+    return jnp.sqrt(
+        optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS)
+    )
+
+
+def _update(
+    sgd: optim.Sgd, lr: jax.Array, state: TrainState, gradients: Weights, subset: head.Subset | None
+) -> tuple[Weights, Weights]:
+    """SGD on everything; with a subset, on its rows of the prototypes (and of a class bias)."""
+    if subset is None:
+        weights, momentum = optim.sgd_update(sgd, lr, state.weights, state.momentum, gradients)
+    else:
+        rows = state.weights.prototypes.shape[0]
+        index = jnp.where(subset.valid, subset.index, rows)
+        updated = {}
+        for field in Weights._fields:
+            by_class = field == "prototypes" or (field == "bias" and state.weights.bias.ndim)
+            arrays = [getattr(x, field) for x in (state.weights, state.momentum, gradients)]
+            updated[field] = (
+                optim.sgd_update_rows(sgd, lr, *arrays, index)
+                if by_class
+                else optim.sgd_update(sgd, lr, *arrays)
+            )
+        weights = Weights(**{field: pair[0] for field, pair in updated.items()})
+        momentum = Weights(**{field: pair[1] for field, pair in updated.items()})
+    return weights._replace(network=optim.clamp_slopes(weights.network)), momentum
+
+
+def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:
+    """Both readings of the unified threshold; of the mean bias where there is one a class."""
+    if loss.bias == "none":
+        return {}
+    if bias.ndim:
+        _, valid = head.owned_classes(num_classes, bias.shape[0])
+        bias = jax.lax.psum(jnp.sum(jnp.where(valid, bias, 0)), AXIS) / num_classes
+    log_negatives = jnp.log(jnp.maximum(num_classes - 1.0, 1.0))
+    return {
+        "threshold": bias / loss.scale,
+        "threshold_without_log": (bias - log_negatives) / loss.scale,
+    }
