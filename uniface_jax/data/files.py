@@ -1,0 +1,32 @@
+"""Writing files so that a half-written one is never seen under its final name."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; it becomes `path` when the block ends without an exception.
+
+    The data is on disk before the rename, so that a power cut leaves the old file or the new one.
+    On an exception the temporary file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

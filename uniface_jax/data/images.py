@@ -1,0 +1,94 @@
+"""Encoded images and pixels: the checked decoder that every reader uses, and the PNG writer."""
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from uniface_jax.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")  # Pillow's names; its PPM reads PGM and PBM too
+SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp")
+MAX_PIXELS = 1 << 26  # 64 megapixels: 200 MB of RGB
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
+
+
+def decode(encoded: bytes, name: str, *, upright: bool = False) -> np.ndarray:
+    """The pixels of one encoded image: uint8 RGB [H, W, 3].
+
+    JPEG, PNG, PGM/PPM, BMP and WebP with 8 bits a channel; grey becomes three equal channels and
+    transparency is dropped. The header's size is checked before any pixel is decoded.
+    `upright` applies the EXIF orientation that cameras write; data sets of aligned faces do without,
+    since TensorFlow's decoder ignores it as well.
+
+    Raises UserError naming `name` for anything else: another format, more than 64 megapixels, a
+    truncated or corrupt image.
+    """
+    return np.asarray(_load(encoded, name, upright))
+
+
+def check(encoded: bytes, name: str) -> tuple[str, int, int]:
+    """Proves by a full decode that `encoded` is an image; returns (format, height, width).
+
+    format is one of FORMATS. Raises UserError as decode does.
+    """
+    with _open(encoded, name) as image:
+        _load_pixels(image, name)
+        return str(image.format), image.height, image.width
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """uint8 RGB [H, W, 3] or grey [H, W] as PNG; the same bytes for the same pixels."""
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".png", pixels)
+    if not done:
+        raise ValueError(f"cannot encode an array of shape {image.shape} as PNG")
+    return encoded.tobytes()
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """uint8 RGB [H, W, 3] or grey [H, W] as JPEG of the given quality, 1..100."""
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"cannot encode an array of shape {image.shape} as JPEG")
+    return encoded.tobytes()
+
+
+def _open(encoded: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except Exception as e:  # Pillow's parsers raise whatever they stumble over
+        raise UserError(
+            f"{name}: not an image that can be read ({len(encoded)} bytes, "
+            f"{_reason(e)}); JPEG, PNG, PGM, BMP and WebP are"
+        ) from e
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{name}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
+        )
+    if image.mode not in _MODES:
+        raise UserError(f"{name}: pixels of mode {image.mode}; allowed are 8 bits a channel")
+    return image
+
+
+def _load_pixels(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except Exception as e:
+        raise UserError(f"{name}: the image is truncated or corrupt ({_reason(e)})") from e
+
+
+def _load(encoded: bytes, name: str, upright: bool) -> Image.Image:
+    with _open(encoded, name) as image:
+        _load_pixels(image, name)
+        try:
+            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
+        except Exception as e:
+            raise UserError(f"{name}: the image is corrupt ({_reason(e)})") from e
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return "unknown format" if "cannot identify image" in text else text or type(error).__name__

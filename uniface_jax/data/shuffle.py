@@ -1,0 +1,47 @@
+"""A seeded permutation computed element by element: any position of any epoch, at once.
+
+A Feistel network over the smallest power of four that holds N, with cycle walking: values that
+leave 0..N-1 are permuted again until they come back (Black & Rogaway, "Ciphers with arbitrary
+finite domains", CT-RSA 2002). No table of N entries, nothing to replay on resume, and the order
+does not depend on a library's version.
+"""
+
+import numpy as np
+
+_ROUNDS = 8
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """The elements at `positions` of the permutations of 0..size-1 given by (seed, epochs).
+
+    positions, epochs: integer arrays of one shape, positions in 0..size-1; size >= 1. Returns
+    int64 of that shape. For one (seed, epoch) it is a bijection of 0..size-1.
+    """
+    if positions.size and not (0 <= positions.min() and positions.max() < size):
+        raise ValueError(f"positions must lie in 0..{size - 1}")
+    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    seed_word = np.full(positions.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    keys = _mix(_mix(seed_word + _GOLDEN) ^ epochs.astype(np.uint64))
+    values = positions.astype(np.uint64)
+    outside = np.ones(positions.shape, bool)
+    while outside.any():
+        values[outside] = _feistel(values[outside], keys[outside], half, mask)
+        outside = values >= np.uint64(size)
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64, mask: np.uint64) -> np.ndarray:
+    left, right = values >> half, values & mask
+    for number in range(_ROUNDS):
+        round_key = keys + np.uint64(number) * _GOLDEN
+        left, right = right, left ^ (_mix(right ^ round_key) & mask)
+    return (left << half) | right
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: uint64 to uint64, every input bit reaches every output bit."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
