@@ -1,0 +1,37 @@
+"""Small networks with random statistics that look trained, built without compiling anything."""
+
+import jax
+import numpy as np
+
+from uniface_jax import models
+
+SMALL = {"width": 8, "embedding_size": 16, "stem_stride": 2}
+
+
+def trained_looking(network, seed=0):
+    """Weights of unit gain; statistics, scales, biases and slopes all unlike 0 and 1."""
+    rng = np.random.default_rng(seed)
+    params, statistics = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+
+    def leaf(path, array):
+        shape = array.shape
+        match path[-1].key:
+            case "var" | "scale":
+                values = rng.uniform(0.6, 1.6, shape)
+            case "mean" | "bias":
+                values = rng.normal(0, 0.3, shape)
+            case "slope":
+                values = rng.uniform(-0.2, 0.6, shape)
+            case "kernel":
+                values = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
+        return values.astype(np.float32)
+
+    tree = {"params": params, "batch_stats": statistics}
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def feature_function(name, **overrides):
+    """Images -> features of a trained-looking network."""
+    network = models.create(name, **overrides)
+    variables = trained_looking(network)
+    return lambda images: network.apply(variables, images, train=False)
