@@ -104,7 +104,7 @@ class FaceDetector:
         long_side = max(height, width)
         zoom = min(max(long_side, self.MIN_SIDE), self.MAX_SIDE) / long_side
         seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        seen = cv2.copyMakeBorder(seen, *[margin] * 4, cv2.BORDER_CONSTANT)
+        seen = cv2.copyMakeBorder(seen, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
         if zoom != 1:
             method = cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
             target = max(1, round(width * zoom)), max(1, round(height * zoom))
@@ -121,7 +121,7 @@ class FaceDetector:
 
 
 def _prominence(face: Face, shape: tuple[int, ...]) -> float:
-    """insightface's rule: the area of the box less twice its centre's squared distance."""
+    """The rule of insightface: the area of the box less twice its centre's squared distance."""
     centre = face.box[:2] + face.box[2:] / 2
     offset = centre - np.array([shape[1], shape[0]]) / 2
     return float(face.box[2] * face.box[3] - 2 * (offset**2).sum())

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +23,31 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 class FolderSource:
     """`path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
 
-    Files whose suffix is not an image's (see images.SUFFIXES), and names that begin with a dot, are
-    left out and listed in `skipped`, relative to `path`. Item names are relative to `path`.
+    identities: only these sub-folders; None is all. suffixes: of image files, in lower case. Other
+    files are left out and listed in `skipped`; names that begin with a dot are ignored. Item names,
+    and those in `skipped`, are relative to `path`.
 
     Raises UserError, naming the folder, when there are no identity folders, when one holds no
     image, or when one holds further folders.
     """
 
-    def __init__(self, path: Path):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identities: Collection[str] | None = None,
+        suffixes: tuple[str, ...] = SUFFIXES,
+    ):
         self.path = Path(path)
+        self._suffixes = suffixes
         self.name = str(path)
         self.skipped: list[str] = []
         self.class_names: list[str] | None = []
         self._files: list[str] = []  # file names only: at 42 million, whole paths would not fit
         counts = []
         for identity in _visible(self.path, folders=True):
+            if identities is not None and identity not in identities:
+                continue
             images = self._images_of(identity)
             self.class_names.append(identity)
             self._files.extend(images)
@@ -55,11 +66,11 @@ class FolderSource:
         if nested:
             raise UserError(f"{folder / nested[0]}: a folder inside an identity folder")
         names = _visible(folder, folders=False)
-        images = [name for name in names if name.lower().endswith(SUFFIXES)]
+        images = [name for name in names if name.lower().endswith(self._suffixes)]
         self.skipped += [f"{identity}/{name}" for name in names if name not in set(images)]
         if not images:
             raise UserError(
-                f"{folder}: an identity folder without an image ({', '.join(SUFFIXES)})"
+                f"{folder}: an identity folder without an image ({', '.join(self._suffixes)})"
             )
         return images
 

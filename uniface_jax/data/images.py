@@ -19,8 +19,8 @@ def decode(encoded: bytes, name: str, *, upright: bool = False) -> np.ndarray:
 
     JPEG, PNG, PGM/PPM, BMP and WebP with 8 bits a channel; grey becomes three equal channels and
     transparency is dropped. The header's size is checked before any pixel is decoded.
-    `upright` applies the EXIF orientation that cameras write; data sets of aligned faces do without,
-    since TensorFlow's decoder ignores it as well.
+    `upright` applies the EXIF orientation that cameras write; readers of data sets do not ask for
+    it, since TensorFlow's decoder ignores it as well.
 
     Raises UserError naming `name` for anything else: another format, more than 64 megapixels, a
     truncated or corrupt image.

@@ -74,10 +74,10 @@ def write_pairs(
     second: Sequence[int] | np.ndarray,
     same: Sequence[bool] | np.ndarray,
 ) -> None:
-    """Writes pairs (first[i], second[i], same[i]) of encoded `images` as insightface does, atomically.
+    """Writes pairs (first[i], second[i], same[i]) of encoded `images` as insightface does.
 
-    Each image is stored once, however many pairs it is in, and readers of either library, Python 3,
-    open the file. Raises ValueError when the lengths differ.
+    Atomic. Each image is stored once, however many pairs it is in; insightface's own reader opens
+    the file. Raises ValueError when the lengths differ.
     """
     if not len(first) == len(second) == len(same):
         raise ValueError(f"{len(first)}, {len(second)} and {len(same)} entries; expected as many")

@@ -12,6 +12,7 @@ Besides lists, tuples, text, numbers and booleans, exactly three calls are under
 
 import mmap
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class _Array:
 _MARK = object()
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What the pickle holds that is not allowed."""
 
 
@@ -56,16 +57,17 @@ def load(path: Path) -> Any:
     """The object in the pickle at `path`: nested lists and tuples of bytes, str, int, bool, None.
 
     uint8 numpy arrays come back as an object of which `content` gives the bytes. A hostile file may
-    nest values so that printing or comparing them takes for ever: check types first. Raises UserError naming the file for anything that
-    is not allowed (a global is named), and for a truncated or corrupt pickle. Takes memory in
-    proportion to the file, whatever the file declares.
+    nest values so that printing or comparing them takes for ever: check types first.
+
+    Raises UserError naming the file for anything that is not allowed (a global is named), and for a
+    truncated or corrupt pickle. Takes memory in proportion to the file, whatever the file declares.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Machine(len(data)).run(data)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except _Refused as e:
+    except _RefusedError as e:
         raise UserError(f"{path}: refused, the pickle holds {e}") from e
     except Exception as e:  # an empty file, and every way in which opcodes can be malformed
         raise UserError(
@@ -82,7 +84,7 @@ class _Machine:
     def run(self, data: mmap.mmap) -> Any:
         stack: list[Any] = []
         memo: dict[int, Any] = {}
-        for opcode, argument, position in pickletools.genops(data):
+        for opcode, argument, position in _opcodes(data):
             name = opcode.name
             if name in _LITERALS:
                 stack.append(argument)
@@ -105,7 +107,9 @@ class _Machine:
             elif name in ("APPEND", "APPENDS"):
                 values = [stack.pop()] if name == "APPEND" else _pop_to_mark(stack)
                 if not isinstance(stack[-1], list):
-                    raise _Refused(f"an append to a {type(stack[-1]).__name__} at byte {position}")
+                    raise _RefusedError(
+                        f"an append to a {type(stack[-1]).__name__} at byte {position}"
+                    )
                 stack[-1].extend(values)
             elif name in _TUPLES:
                 count = _TUPLES[name]
@@ -126,24 +130,29 @@ class _Machine:
             elif name == "STOP":
                 return stack.pop()
             elif name not in ("PROTO", "FRAME"):
-                raise _Refused(f"the opcode {name} at byte {position}")
-        raise _Refused("no end")
+                raise _RefusedError(f"the opcode {name} at byte {position}")
+        raise _RefusedError("no end")
 
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-            raise _Refused(f"a call of a {type(function).__name__}")
+            raise _RefusedError(f"a call of a {type(function).__name__}")
         if function == _ENCODE and len(arguments) == 2:
             text, encoding = arguments
             if isinstance(text, str) and encoding in ("latin1", "latin-1"):
                 self.room -= len(text)  # one long text encoded again and again would fill memory
                 if self.room < 0:
-                    raise _Refused("more text to encode than the file is long")
+                    raise _RefusedError("more text to encode than the file is long")
                 return text.encode("latin-1")
         if function == _DTYPE and arguments and arguments[0] in ("u1", "|u1", b"u1", b"|u1"):
             return _Array("dtype")
         if function in _RECONSTRUCT and arguments and arguments[0] == _NDARRAY:
             return _Array("array")
-        raise _Refused(f"a call of {function} with arguments that are not an image's")
+        raise _RefusedError(f"a call of {function} with arguments that are not an image's")
+
+
+def _opcodes(data: Any) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """pickletools.genops over a memory map, which has the two methods of a file that it needs."""
+    yield from pickletools.genops(data)
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
@@ -151,7 +160,7 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
     while stack[start] is not _MARK:
         start -= 1
         if start < 0:
-            raise _Refused("a list without its beginning")
+            raise _RefusedError("a list without its beginning")
     values = stack[start + 1 :]
     del stack[start:]
     return values
@@ -159,17 +168,17 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
 
 def _global(module: Any, attribute: Any) -> _Global:
     if not isinstance(module, str) or not isinstance(attribute, str):
-        raise _Refused("a global whose name is not text")
+        raise _RefusedError("a global whose name is not text")
     name = f"{module}.{attribute}"
     if name not in _GLOBALS:
-        raise _Refused(f"the global {name[:200]!r}, which only a program would need")
+        raise _RefusedError(f"the global {name[:200]!r}, which only a program would need")
     return _Global(name)
 
 
 def _set_state(target: Any, state: Any) -> None:
     """What numpy's __setstate__ does for uint8: (version, shape, dtype, fortran order, bytes)."""
     if not isinstance(target, _Array):
-        raise _Refused(f"a state for a {type(target).__name__}")
+        raise _RefusedError(f"a state for a {type(target).__name__}")
     if target.kind == "dtype":
         return  # byte order and alignment, which a type of one byte does not have
     try:
@@ -179,7 +188,7 @@ def _set_state(target: Any, state: Any) -> None:
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise _Refused("a numpy array that is not one row of uint8")
+        raise _RefusedError("a numpy array that is not one row of uint8")
     target.content = content
 
 

@@ -18,7 +18,7 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
     positions, epochs: integer arrays of one shape, positions in 0..size-1; size >= 1. Returns
     int64 of that shape. For one (seed, epoch) it is a bijection of 0..size-1.
     """
-    if positions.size and not (0 <= positions.min() and positions.max() < size):
+    if positions.size and (positions.min() < 0 or positions.max() >= size):
         raise ValueError(f"positions must lie in 0..{size - 1}")
     half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -34,9 +34,9 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
 
 def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64, mask: np.uint64) -> np.ndarray:
     left, right = values >> half, values & mask
-    for number in range(_ROUNDS):
-        round_key = keys + np.uint64(number) * _GOLDEN
-        left, right = right, left ^ (_mix(right ^ round_key) & mask)
+    for _ in range(_ROUNDS):
+        keys = keys + _GOLDEN
+        left, right = right, left ^ (_mix(right ^ keys) & mask)
     return (left << half) | right
 
 

@@ -1,0 +1,198 @@
+"""The metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
+
+dataset_info.json and features.json are plain JSON; beside them lie the shards, and the file
+`record_index.npy` with the place of every record, which is ours and is rebuilt where it is missing
+or stale. Opening a data set compares both with the files, so that one cut short is refused before
+training starts.
+"""
+
+import contextlib
+import json
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.files import replacing
+from uniface_jax.errors import UserError
+
+INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
+DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+INDEX_FILE = "record_index.npy"
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
+MAX_METADATA_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a TFRecord data set says of itself.
+
+    shards: (path, number of records) in order. class_names: C names in label order, or None.
+    image_shape: (height, width, channels), None where images differ or the set does not say.
+    """
+
+    name: str
+    path: Path
+    split: str
+    num_examples: int
+    num_classes: int
+    shards: list[tuple[Path, int]]
+    class_names: list[str] | None
+    image_shape: tuple[int, int, int] | None
+
+
+def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
+    """Reads the metadata of the data set in folder `path`; TensorFlow is not imported.
+
+    The features must be those of training images: `image` (an encoded image) and `label`
+    (a class). Raises UserError, naming file and key, when the metadata is missing or malformed, has
+    no such split, is not of TFRecord files, or when a shard is missing.
+    """
+    path = Path(path)
+    info_file, features_file = path / INFO_FILE, path / FEATURES_FILE
+    info, features = _read_json(info_file), _read_json(features_file)
+    try:
+        file_format = info.get("fileFormat", "tfrecord")
+        splits = {entry["name"]: entry for entry in info["splits"]}
+        if split not in splits:
+            raise UserError(f"{info_file}: splits {sorted(splits)}, expected one named {split!r}")
+        counts = [int(count) for count in splits[split]["shardLengths"]]
+        template = splits[split].get(
+            "filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        )
+        name = str(info["name"])
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(f"{info_file}: not the metadata of a data set ({e!r:.80})") from e
+    if file_format != "tfrecord":
+        raise UserError(f"{info_file}: fileFormat is {file_format!r}, only tfrecord can be read")
+    if not counts or min(counts) < 0 or sum(counts) == 0:
+        raise UserError(f"{info_file}: shardLengths {counts!r:.80}, expected images in them")
+    num_classes, class_names, shape = _read_features(path, features, features_file)
+    shards = []
+    for number, count in enumerate(counts):
+        file = path / _shard_name(template, name, split, number, len(counts))
+        if not file.is_file():
+            raise UserError(
+                f"{file}: missing; {INFO_FILE} lists {len(counts)} shards of {sum(counts)} images"
+            )
+        shards.append((file, count))
+    return DatasetInfo(name, path, split, sum(counts), num_classes, shards, class_names, shape)
+
+
+def _shard_name(template: str, name: str, split: str, number: int, total: int) -> str:
+    values = {
+        "DATASET": name,
+        "SPLIT": split,
+        "FILEFORMAT": "tfrecord",
+        "SHARD_INDEX": f"{number:05d}",
+        "NUM_SHARDS": f"{total:05d}",
+        "SHARD_X_OF_Y": f"{number:05d}-of-{total:05d}",
+    }
+    for key, value in values.items():  # not str.format: a template could ask for any width
+        template = template.replace(f"{{{key}}}", value)
+    return template
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        if file.stat().st_size > MAX_METADATA_BYTES:
+            raise UserError(f"{file}: over {MAX_METADATA_BYTES} bytes, not a data set's metadata")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(
+            f"{file}: {e.strerror}; a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
+            "(make one with python -m uniface_jax.convert)"
+        ) from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{file}: not JSON ({str(e)[:80]})") from e
+
+
+def _read_features(
+    path: Path, features: Any, features_file: Path
+) -> tuple[int, list[str] | None, tuple[int, int, int] | None]:
+    try:
+        by_name = features["featuresDict"]["features"]
+        num_classes = int(by_name["label"]["classLabel"]["numClasses"])
+        dimensions = by_name["image"]["image"]["shape"].get("dimensions", [])
+        sizes = [int(size) for size in dimensions]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(
+            f"{features_file}: expected the features image (an image) and label (a class label), "
+            f"found another structure ({e!r:.80})"
+        ) from e
+    if num_classes < 1:
+        raise UserError(f"{features_file}: numClasses is {num_classes}, expected 1 or more")
+    names_file = path / "label.labels.txt"
+    names = None
+    if names_file.is_file():
+        names = names_file.read_text(encoding="utf-8").split("\n")[:num_classes]
+        if len(names) != num_classes:
+            raise UserError(f"{names_file}: {len(names)} names, expected {num_classes}")
+    known = len(sizes) == 3 and min(sizes) > 0
+    return num_classes, names, (sizes[0], sizes[1], sizes[2]) if known else None
+
+
+def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
+    """For each shard the offsets where its records begin, and its end: uint64 [records + 1].
+
+    Comes from the index file, memory-mapped, when that fits the shards' sizes; otherwise the shards
+    are walked and the index is written again where the folder allows it. Raises UserError naming a
+    shard that is cut short or holds another number of records than the metadata says.
+    """
+    total = info.num_examples + len(info.shards)
+    file = info.path / INDEX_FILE
+    bounds = _read_index(file, info, total)
+    if bounds is None:
+        bounds = [walk_shard(shard, count) for shard, count in info.shards]
+        with contextlib.suppress(OSError):  # a read-only folder: walked again next time
+            write_index(info.path, bounds)
+    return bounds
+
+
+def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
+    try:
+        index = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if index.dtype != np.uint64 or index.shape != (total,):
+        return None
+    ends = np.cumsum([count + 1 for _, count in info.shards])
+    bounds = np.split(index, ends[:-1])
+    for (shard, _), offsets in zip(info.shards, bounds, strict=True):
+        if int(offsets[-1]) != shard.stat().st_size or int(offsets[0]) != 0:
+            return None
+    return bounds
+
+
+def write_index(path: Path, bounds: list[np.ndarray]) -> None:
+    """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
+    with replacing(path / INDEX_FILE) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate(bounds).astype(np.uint64))
+
+
+def walk_shard(shard: Path, expected: int) -> np.ndarray:
+    """The bounds of the records of a TFRecord file, from their headers: uint64 [expected + 1].
+
+    Raises UserError naming the file when it is cut short, or holds another number of records.
+    """
+    size = shard.stat().st_size
+    offsets = [0]
+    if size:
+        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
+                (length,) = struct.unpack_from("<Q", data, offsets[-1])
+                end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES
+                if end > size:
+                    break
+                offsets.append(end)
+    if len(offsets) - 1 != expected or offsets[-1] != size:
+        rest = size - offsets[-1]
+        raise UserError(
+            f"{shard}: {len(offsets) - 1} whole records and {rest} bytes after them, "
+            f"expected {expected} records: the file is cut short or not of this data set"
+        )
+    return np.array(offsets, np.uint64)

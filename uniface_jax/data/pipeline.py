@@ -1,0 +1,205 @@
+"""Training batches from a TFRecord data set: seeded order, parallel decoding, exact position.
+
+Sample k of a run (k = step · batch_size + i) is position k mod N of epoch k div N, and its record
+is found by a permutation computed on the spot (shuffle.py); records are read at random through
+memory maps. So the position in the data is the step number alone: any process starts at any step
+without replaying, and the order is the same on any number of processes.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.alignment import IMAGE_SIZE
+from uniface_jax.data.augment import Augment, augmentations
+from uniface_jax.data.dataset_info import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    DatasetInfo,
+    read_dataset_info,
+    record_bounds,
+)
+from uniface_jax.data.shuffle import shuffled
+from uniface_jax.errors import UserError
+
+
+class RecordReader:
+    """Serialised records of a data set by index, through memory maps of its shards.
+
+    Raises UserError when the files do not agree with the metadata (see record_bounds).
+    """
+
+    def __init__(self, info: DatasetInfo):
+        self.info = info
+        self._starts = np.cumsum([0] + [count for _, count in info.shards])
+        self._bounds = record_bounds(info)
+        self._maps: list[mmap.mmap | None] = []
+        for shard, count in info.shards:
+            with shard.open("rb") as file:
+                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else None
+            self._maps.append(whole)
+
+    def __getitem__(self, index: int) -> bytes:
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        place = index - int(self._starts[shard])
+        begin, end = self._bounds[shard][place : place + 2].tolist()
+        whole = self._maps[shard]
+        assert whole is not None
+        return whole[begin + HEADER_BYTES : end - FOOTER_BYTES]
+
+
+def sample_indices(
+    step: int, batch_size: int, num_examples: int, seed: int, index: int = 0, count: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """(samples, records) of part `index` of `count` of the global batch `step`: int64 [B / count].
+
+    samples: the run's running number k; records: 0..num_examples-1, each exactly once an epoch.
+    """
+    local = batch_size // count
+    samples = step * batch_size + index * local + np.arange(local, dtype=np.int64)
+    epochs, positions = np.divmod(samples, num_examples)
+    return samples, shuffled(positions, num_examples, seed, epochs)
+
+
+def train_batches(
+    path: Path | str,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    augment: Augment | Mapping[str, Any] | None = None,
+    image_size: int = IMAGE_SIZE,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int | None = None,
+    split: str = "train",
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of the data set at `path`, from the global step `start_step` on.
+
+    batch_size: of all processes together; this process gets the contiguous part `process_index` of
+    `process_count`. augment: None is the flip alone. threads: of decoding; None is all cores.
+    Each batch, B = batch_size / process_count:
+        image  uint8 [B, image_size, image_size, 3], RGB
+        label  int32 [B], 0..C-1
+        index  int64 [B], the record's number in the data set
+    Batches are always full and run over the ends of epochs; each epoch holds every record once, in
+    an order of its own. Batch and augmentation depend on (seed, step) alone.
+
+    Raises UserError, at the call, when the data set is incomplete or malformed, when its images are
+    known to be of another size, when batch_size is not divisible by process_count, and when an
+    augmentation's key or value is not allowed; while iterating, when a record cannot be decoded,
+    has another size, or a label out of range.
+    """
+    info = read_dataset_info(path, split)
+    reader = RecordReader(info)
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch_size {batch_size}: expected a positive multiple of the "
+            f"{process_count} processes"
+        )
+    wanted = (image_size, image_size, 3)
+    if info.image_shape not in (None, wanted):
+        raise UserError(
+            f"{path}: images of {info.image_shape}, expected {wanted}; "
+            "python -m uniface_jax.align makes them"
+        )
+    config = augment if isinstance(augment, Augment) else Augment.from_mapping(augment or {})
+    local = batch_size // process_count
+    dataset = _dataset(
+        reader, config, seed, start_step, batch_size, local, process_index, image_size, threads
+    )
+    return _checked(dataset, info)
+
+
+def _dataset(
+    reader: RecordReader,
+    config: Augment,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    local: int,
+    process_index: int,
+    image_size: int,
+    threads: int | None,
+) -> Any:
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    functions = augmentations(config)
+    examples, processes = reader.info.num_examples, batch_size // local
+
+    def read(step: np.integer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        samples, records = sample_indices(
+            int(step), batch_size, examples, seed, process_index, processes
+        )
+        serialised = np.empty(local, object)
+        serialised[:] = [reader[record] for record in records.tolist()]
+        return serialised, samples, records
+
+    def read_batch(step: Any) -> dict[str, Any]:
+        serialised, samples, records = tf.numpy_function(
+            read, [step], (tf.string, tf.int64, tf.int64), stateful=False
+        )
+        parsed = tf.io.parse_example(
+            tf.ensure_shape(serialised, [local]),
+            {
+                "image": tf.io.FixedLenFeature([], tf.string),
+                "label": tf.io.FixedLenFeature([], tf.int64),
+            },
+        )
+        return {
+            "encoded": parsed["image"],
+            "label": tf.cast(parsed["label"], tf.int32),
+            "sample": tf.ensure_shape(samples, [local]),
+            "index": tf.ensure_shape(records, [local]),
+        }
+
+    def decode(element: dict[str, Any]) -> dict[str, Any]:
+        # decode_jpeg tells PNG by its content and reads that as well.
+        image = tf.io.decode_jpeg(element["encoded"], channels=3, dct_method="INTEGER_FAST")
+        image = tf.ensure_shape(image, [image_size, image_size, 3])
+        sample_seed = tf.stack([tf.constant(seed, tf.int64), element["sample"]])
+        for number, function in enumerate(functions):
+            image = function(image, tf.random.experimental.stateless_fold_in(sample_seed, number))
+        return {"image": image, "label": element["label"], "index": element["index"]}
+
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False  # its memory grows without use here: the depth is known
+    if threads:
+        options.threading.private_threadpool_size = threads
+    parallel = threads or len(os.sched_getaffinity(0))
+    return (
+        tf.data.Dataset.counter(start_step)
+        .map(read_batch, num_parallel_calls=2)
+        .unbatch()
+        .map(decode, num_parallel_calls=parallel)
+        .batch(local, drop_remainder=True)
+        .prefetch(2)
+        .with_options(options)
+    )
+
+
+def _checked(dataset: Any, info: DatasetInfo) -> Iterator[dict[str, np.ndarray]]:
+    """Numpy batches; what TensorFlow finds wrong in a record becomes a UserError."""
+    import tensorflow as tf
+
+    batches = dataset.as_numpy_iterator()
+    while True:
+        try:
+            batch = next(batches)
+        except tf.errors.InvalidArgumentError as e:
+            reason = " ".join(str(e.message).split())[:200]
+            raise UserError(f"{info.path}: a record cannot be used ({reason})") from e
+        labels = batch["label"]
+        if labels.min() < 0 or labels.max() >= info.num_classes:
+            worst = int(np.argmax((labels < 0) | (labels >= info.num_classes)))
+            raise UserError(
+                f"{info.path}: record {batch['index'][worst]} has the label {labels[worst]}, "
+                f"expected 0..{info.num_classes - 1}"
+            )
+        yield batch

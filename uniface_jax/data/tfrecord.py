@@ -1,0 +1,187 @@
+"""TFRecord data sets that TensorFlow Datasets opens as they are: the writer, and a source.
+
+A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`. Shards
+appear under their final names when they are complete and the metadata comes last, so that a
+half-written folder is never mistaken for a data set.
+"""
+
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data import images
+from uniface_jax.data.dataset_info import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    INFO_FILE,
+    DatasetInfo,
+    read_dataset_info,
+    record_bounds,
+    walk_shard,
+    write_index,
+)
+from uniface_jax.data.files import replacing
+from uniface_jax.data.items import Item, Source
+from uniface_jax.data.tfds_metadata import write_metadata
+from uniface_jax.errors import UserError
+
+TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
+SPLIT = "train"
+_THREADS = 4
+_BLOCK = 256
+
+
+class TFRecordSource:
+    """A TFRecord data set as a source, in the order of its records.
+
+    Opening reads metadata and index only; raises UserError as read_dataset_info and record_bounds.
+    Item names are the records' `name`, or their position where a set has none.
+    """
+
+    def __init__(self, path: Path, split: str = SPLIT):
+        self.info: DatasetInfo = read_dataset_info(path, split)
+        self.name = str(path)
+        self.num_classes = self.info.num_classes
+        self.class_names = self.info.class_names
+        self._bounds = record_bounds(self.info)
+        self._starts = np.cumsum([0] + [count for _, count in self.info.shards])
+
+    def __len__(self) -> int:
+        return self.info.num_examples
+
+    def record(self, index: int) -> bytes:
+        """The serialised tf.train.Example of record `index`."""
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        begin, end = (int(b) for b in self._bounds[shard][index - self._starts[shard] :][:2])
+        with self.info.shards[shard][0].open("rb") as file:
+            file.seek(begin + HEADER_BYTES)
+            return file.read(end - begin - HEADER_BYTES - FOOTER_BYTES)
+
+    def __getitem__(self, index: int) -> Item:
+        import tensorflow as tf
+
+        where = f"{self.name}: record {index}"
+        try:
+            features = tf.train.Example.FromString(self.record(index)).features.feature
+            image = features["image"].bytes_list.value[0]
+            label = features["label"].int64_list.value[0]
+        except Exception as e:
+            raise UserError(f"{where}: not an example of an image and a label") from e
+        if not 0 <= label < self.num_classes:
+            raise UserError(f"{where}: label {label}, expected 0..{self.num_classes - 1}")
+        name = features["name"].bytes_list.value
+        return Item(image, label, name[0].decode("utf-8", "replace") if name else str(index))
+
+
+def write_dataset(
+    source: Source,
+    destination: Path | str,
+    *,
+    name: str,
+    seed: int = 0,
+    shard_size: int = 20_000,
+    description: str = "",
+) -> DatasetInfo:
+    """Writes `source` to the folder `destination` as a data set with one split, train.
+
+    The order is shuffled once by `seed`; every shard but the last holds `shard_size` images. Every
+    image is decoded once to prove that it is one. Same source, seed and size: the same bytes.
+
+    Raises UserError when `destination` already holds a data set, when `name` is not of letters,
+    digits and underscores beginning with a letter, and, naming the image, when one cannot be
+    decoded or is neither JPEG nor PNG; nothing that looks like a data set is left then.
+    """
+    destination = Path(destination)
+    check_destination(destination)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise UserError(f"name {name!r}: a data set's name is letters, digits and underscores")
+    if shard_size < 1:
+        raise UserError(f"shard_size {shard_size}: expected 1 or more")
+    order = np.random.RandomState(seed).permutation(len(source))
+    blocks = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
+    files = [
+        destination / f"{name}-{SPLIT}.tfrecord-{number:05d}-of-{len(blocks):05d}"
+        for number in range(len(blocks))
+    ]
+    shapes: set[tuple[int, int]] = set()
+    bounds = []
+    progress = tqdm(
+        total=len(order), unit=" images", desc="convert", disable=not sys.stderr.isatty()
+    )
+    with progress:
+        for file, indices in zip(files, blocks, strict=True):
+            shapes |= _write_shard(source, indices, file, progress)
+            bounds.append(walk_shard(file, len(indices)))
+    write_index(destination, bounds)
+    write_metadata(
+        destination,
+        name=name,
+        split=SPLIT,
+        image_shape=(*next(iter(shapes)), 3) if len(shapes) == 1 else (None, None, 3),
+        num_classes=source.num_classes,
+        class_names=source.class_names,
+        shard_counts=[len(indices) for indices in blocks],
+        num_bytes=sum(file.stat().st_size for file in files),
+        description=description,
+    )
+    return read_dataset_info(destination)
+
+
+def check_destination(destination: Path) -> None:
+    """Raises UserError when `destination` is a file or already holds a data set."""
+    if destination.exists() and not destination.is_dir():
+        raise UserError(f"{destination}: a file; expected a folder, or nothing")
+    if (destination / INFO_FILE).exists():
+        raise UserError(f"{destination}: already holds a data set; remove it first")
+
+
+def _write_shard(
+    source: Source, indices: np.ndarray, file: Path, progress: Any
+) -> set[tuple[int, int]]:
+    """Writes one shard; returns the sizes (height, width) of its images."""
+    import tensorflow as tf
+
+    def read(index: np.integer) -> tuple[Item, tuple[int, int]]:
+        item = source[int(index)]
+        where = f"{source.name}: {item.name}"
+        kind, height, width = images.check(item.image, where)
+        if kind not in TENSORFLOW_FORMATS:
+            raise UserError(
+                f"{where}: {kind}, but TFRecord data sets hold JPEG or PNG, since TensorFlow reads "
+                "no other; python -m uniface_jax.align writes PNG"
+            )
+        return item, (height, width)
+
+    shapes = set()
+    with (
+        replacing(file) as temporary,
+        tf.io.TFRecordWriter(str(temporary)) as writer,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        # In blocks, so that the pool never reads far ahead of the disk.
+        for start in range(0, len(indices), _BLOCK):
+            for item, shape in pool.map(read, indices[start : start + _BLOCK]):
+                shapes.add(shape)
+                writer.write(_example(item))
+                progress.update()
+    return shapes
+
+
+def _example(item: Item) -> bytes:
+    import tensorflow as tf
+
+    def of_bytes(value: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    features = {
+        "image": of_bytes(item.image),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[item.label])),
+        "name": of_bytes(item.name.encode("utf-8", "surrogateescape")),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
