@@ -1,0 +1,99 @@
+"""python -m uniface_jax.export, as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import onnx
+import pytest
+
+EXPORTING = Path(__file__).parent / "exporting"
+
+# The command with a workdir's network replaced by a small one: no run has to be trained first.
+WITH_SMALL_NETWORK = f"""
+import sys, types
+sys.path.insert(0, {str(EXPORTING)!r})
+from trained_networks import SMALL, trained_looking
+from uniface_jax import cli, export, models
+
+def load_network(workdir):
+    network = models.create("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
+    return network, trained_looking(network), {{"step": 70, "digest": "abc"}}
+
+sys.modules["uniface_jax.inference"] = types.SimpleNamespace(load_network=load_network)
+cli.run(export.main)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    arguments = [f"--output={folder}/face.onnx", f"--report={folder}/export.json"]
+    arguments += ["--zip", "--nomirror"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_SMALL_NETWORK, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_export(exported):
+    folder, printed = exported
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "export.json",
+        "face.onnx",
+        "model.zip",
+    ]
+    assert json.loads((folder / "export.json").read_text()) == printed
+    assert printed["bytes"] == (folder / "face.onnx").stat().st_size
+    assert set(printed["differences"]) == {"1", "3", "5"}
+    assert 0 < max(printed["differences"].values()) <= 1e-5
+    with zipfile.ZipFile(folder / "model.zip") as archive:
+        assert archive.read("model.onnx") == (folder / "face.onnx").read_bytes()
+    model = onnx.load(folder / "face.onnx")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties.pop("uniface_jax.version") == model.producer_version
+    assert properties == {
+        "uniface_jax.mirror": "0",
+        "uniface_jax.step": "70",
+        "uniface_jax.digest": "abc",
+    }
+    assert printed["nodes"] == len(model.graph.node) == 28
+
+
+def test_check(exported, run_cli):
+    folder, _ = exported
+    report = folder / "check.json"
+    done = run_cli("export", f"--check={folder}/model.zip", "--track=ms1m", f"--report={report}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed  input scale: (x - 127.5)/127.5 to a graph" in done.stdout
+    assert "FAILED" not in done.stdout
+    rules = json.loads(report.read_text())
+    assert rules["passed"] is True
+    assert len(rules["rules"]) == len(done.stdout.splitlines()) == 21
+
+    model = onnx.load(folder / "face.onnx")
+    model.graph.node[0].name, model.graph.node[1].name = "Sub0", "Mul0"
+    onnx.save(model, folder / "bad.onnx")
+    done = run_cli("export", f"--check={folder}/bad.onnx")
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line.startswith("FAILED")] == [
+        "FAILED  input scale: raw 0..255 (by node names) to a graph that does not normalise its "
+        "input (allowed: one normalisation in all)"
+    ]
+
+
+def test_bad_flags(run_cli, tmp_path):
+    for flag, named in ((f"--check={tmp_path}/no.onnx", "no.onnx"), ("--opset=9", "opset")):
+        done = run_cli("export", flag)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
+        assert named in done.stderr
