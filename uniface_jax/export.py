@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 from uniface_jax import cli
@@ -70,13 +71,11 @@ def _export_run(workdir: Path, output: Path) -> Exported:
         "uniface_jax.step": str(info["step"]),
         "uniface_jax.digest": str(info["digest"]),
     }
-    return export(
-        lambda images: network.apply(variables, images, train=False),
-        output,
-        opset=_OPSET.value,
-        mirror=_MIRROR.value,
-        metadata=metadata,
-    )
+
+    def features(images: jax.Array) -> jax.Array:
+        return network.apply(variables, images, train=False)  # type: ignore[return-value]
+
+    return export(features, output, opset=_OPSET.value, mirror=_MIRROR.value, metadata=metadata)
 
 
 def _write_report(result: Mapping[str, Any]) -> None:
