@@ -1,29 +1,19 @@
 """The metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
 
-dataset_info.json and features.json are plain JSON; beside them lie the shards, and the file
-`record_index.npy` with the place of every record, which is ours and is rebuilt where it is missing
-or stale. Opening a data set compares both with the files, so that one cut short is refused before
-training starts.
+dataset_info.json and features.json are plain JSON. The features must be those of training images,
+and every shard that they list must be there; records.py looks into the shards.
 """
 
-import contextlib
 import json
-import mmap
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from uniface_jax.data.files import replacing
 from uniface_jax.errors import UserError
 
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-INDEX_FILE = "record_index.npy"
-HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
 MAX_METADATA_BYTES = 1 << 28
 
 
@@ -57,16 +47,15 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
     info, features = _read_json(info_file), _read_json(features_file)
     try:
         file_format = info.get("fileFormat", "tfrecord")
-        splits = {entry["name"]: entry for entry in info["splits"]}
-        if split not in splits:
-            raise UserError(f"{info_file}: splits {sorted(splits)}, expected one named {split!r}")
-        counts = [int(count) for count in splits[split]["shardLengths"]]
-        template = splits[split].get(
-            "filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        )
+        splits = {str(entry["name"]): entry for entry in info["splits"]}
+        found = splits.get(split, {"shardLengths": []})
+        counts = [int(count) for count in found["shardLengths"]]
+        template = found.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
         name = str(info["name"])
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise UserError(f"{info_file}: not the metadata of a data set ({e!r:.80})") from e
+    if split not in splits:
+        raise UserError(f"{info_file}: splits {sorted(splits)}, expected one named {split!r}")
     if file_format != "tfrecord":
         raise UserError(f"{info_file}: fileFormat is {file_format!r}, only tfrecord can be read")
     if not counts or min(counts) < 0 or sum(counts) == 0:
@@ -134,65 +123,3 @@ def _read_features(
             raise UserError(f"{names_file}: {len(names)} names, expected {num_classes}")
     known = len(sizes) == 3 and min(sizes) > 0
     return num_classes, names, (sizes[0], sizes[1], sizes[2]) if known else None
-
-
-def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
-    """For each shard the offsets where its records begin, and its end: uint64 [records + 1].
-
-    Comes from the index file, memory-mapped, when that fits the shards' sizes; otherwise the shards
-    are walked and the index is written again where the folder allows it. Raises UserError naming a
-    shard that is cut short or holds another number of records than the metadata says.
-    """
-    total = info.num_examples + len(info.shards)
-    file = info.path / INDEX_FILE
-    bounds = _read_index(file, info, total)
-    if bounds is None:
-        bounds = [walk_shard(shard, count) for shard, count in info.shards]
-        with contextlib.suppress(OSError):  # a read-only folder: walked again next time
-            write_index(info.path, bounds)
-    return bounds
-
-
-def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
-    try:
-        index = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if index.dtype != np.uint64 or index.shape != (total,):
-        return None
-    ends = np.cumsum([count + 1 for _, count in info.shards])
-    bounds = np.split(index, ends[:-1])
-    for (shard, _), offsets in zip(info.shards, bounds, strict=True):
-        if int(offsets[-1]) != shard.stat().st_size or int(offsets[0]) != 0:
-            return None
-    return bounds
-
-
-def write_index(path: Path, bounds: list[np.ndarray]) -> None:
-    """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
-    with replacing(path / INDEX_FILE) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(bounds).astype(np.uint64))
-
-
-def walk_shard(shard: Path, expected: int) -> np.ndarray:
-    """The bounds of the records of a TFRecord file, from their headers: uint64 [expected + 1].
-
-    Raises UserError naming the file when it is cut short, or holds another number of records.
-    """
-    size = shard.stat().st_size
-    offsets = [0]
-    if size:
-        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
-                (length,) = struct.unpack_from("<Q", data, offsets[-1])
-                end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES
-                if end > size:
-                    break
-                offsets.append(end)
-    if len(offsets) - 1 != expected or offsets[-1] != size:
-        rest = size - offsets[-1]
-        raise UserError(
-            f"{shard}: {len(offsets) - 1} whole records and {rest} bytes after them, "
-            f"expected {expected} records: the file is cut short or not of this data set"
-        )
-    return np.array(offsets, np.uint64)

@@ -6,50 +6,22 @@ memory maps. So the position in the data is the step number alone: any process s
 without replaying, and the order is the same on any number of processes.
 """
 
-import mmap
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from uniface_jax.data import images
 from uniface_jax.data.alignment import IMAGE_SIZE
-from uniface_jax.data.augment import Augment, augmentations
-from uniface_jax.data.dataset_info import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    DatasetInfo,
-    read_dataset_info,
-    record_bounds,
-)
+from uniface_jax.data.augment import Augment, Augmentation, augmentations
+from uniface_jax.data.dataset_info import read_dataset_info
+from uniface_jax.data.records import RecordReader
 from uniface_jax.data.shuffle import shuffled
+from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
-
-
-class RecordReader:
-    """Serialised records of a data set by index, through memory maps of its shards.
-
-    Raises UserError when the files do not agree with the metadata (see record_bounds).
-    """
-
-    def __init__(self, info: DatasetInfo):
-        self.info = info
-        self._starts = np.cumsum([0] + [count for _, count in info.shards])
-        self._bounds = record_bounds(info)
-        self._maps: list[mmap.mmap | None] = []
-        for shard, count in info.shards:
-            with shard.open("rb") as file:
-                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else None
-            self._maps.append(whole)
-
-    def __getitem__(self, index: int) -> bytes:
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        place = index - int(self._starts[shard])
-        begin, end = self._bounds[shard][place : place + 2].tolist()
-        whole = self._maps[shard]
-        assert whole is not None
-        return whole[begin + HEADER_BYTES : end - FOOTER_BYTES]
 
 
 def sample_indices(
@@ -108,34 +80,45 @@ def train_batches(
             "python -m uniface_jax.align makes them"
         )
     config = augment if isinstance(augment, Augment) else Augment.from_mapping(augment or {})
-    local = batch_size // process_count
-    dataset = _dataset(
-        reader, config, seed, start_step, batch_size, local, process_index, image_size, threads
-    )
-    return _checked(dataset, info)
+    plan = _Plan(batch_size, seed, process_index, process_count, image_size)
+    dataset = _dataset(reader, plan, augmentations(config), start_step, threads)
+    return _checked(dataset, reader, plan, start_step)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which records a step of this process holds, and what they should look like."""
+
+    batch_size: int
+    seed: int
+    process_index: int
+    process_count: int
+    image_size: int
+
+    @property
+    def local(self) -> int:
+        return self.batch_size // self.process_count
+
+    def indices(self, step: int, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+        return sample_indices(
+            step, self.batch_size, num_examples, self.seed, self.process_index, self.process_count
+        )
 
 
 def _dataset(
     reader: RecordReader,
-    config: Augment,
-    seed: int,
+    plan: _Plan,
+    functions: list[Augmentation],
     start_step: int,
-    batch_size: int,
-    local: int,
-    process_index: int,
-    image_size: int,
     threads: int | None,
 ) -> Any:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
-    functions = augmentations(config)
-    examples, processes = reader.info.num_examples, batch_size // local
+    local, image_shape = plan.local, [plan.image_size, plan.image_size, 3]
 
     def read(step: np.integer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        samples, records = sample_indices(
-            int(step), batch_size, examples, seed, process_index, processes
-        )
+        samples, records = plan.indices(int(step), reader.info.num_examples)
         serialised = np.empty(local, object)
         serialised[:] = [reader[record] for record in records.tolist()]
         return serialised, samples, records
@@ -161,40 +144,44 @@ def _dataset(
     def decode(element: dict[str, Any]) -> dict[str, Any]:
         # decode_jpeg tells PNG by its content and reads that as well.
         image = tf.io.decode_jpeg(element["encoded"], channels=3, dct_method="INTEGER_FAST")
-        image = tf.ensure_shape(image, [image_size, image_size, 3])
-        sample_seed = tf.stack([tf.constant(seed, tf.int64), element["sample"]])
+        image = tf.ensure_shape(image, image_shape)
+        sample_seed = tf.stack([tf.constant(plan.seed, tf.int64), element["sample"]])
         for number, function in enumerate(functions):
             image = function(image, tf.random.experimental.stateless_fold_in(sample_seed, number))
         return {"image": image, "label": element["label"], "index": element["index"]}
 
     options = tf.data.Options()
     options.deterministic = True
-    options.autotune.enabled = False  # its memory grows without use here: the depth is known
+    options.autotune.enabled = False  # the depths below are known; tuning would only take memory
     if threads:
         options.threading.private_threadpool_size = threads
-    parallel = threads or len(os.sched_getaffinity(0))
     return (
         tf.data.Dataset.counter(start_step)
         .map(read_batch, num_parallel_calls=2)
         .unbatch()
-        .map(decode, num_parallel_calls=parallel)
+        .map(decode, num_parallel_calls=threads or len(os.sched_getaffinity(0)))
         .batch(local, drop_remainder=True)
         .prefetch(2)
         .with_options(options)
     )
 
 
-def _checked(dataset: Any, info: DatasetInfo) -> Iterator[dict[str, np.ndarray]]:
-    """Numpy batches; what TensorFlow finds wrong in a record becomes a UserError."""
+def _checked(
+    dataset: Any, reader: RecordReader, plan: _Plan, step: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Numpy batches; what TensorFlow finds wrong in a record becomes a UserError naming it."""
     import tensorflow as tf
 
+    info = reader.info
     batches = dataset.as_numpy_iterator()
     while True:
         try:
             batch = next(batches)
-        except tf.errors.InvalidArgumentError as e:
+        except tf.errors.OpError as e:
+            _, records = plan.indices(step, info.num_examples)
+            _find_culprit(TFRecordSource(info.path, info.split), records, plan.image_size)
             reason = " ".join(str(e.message).split())[:200]
-            raise UserError(f"{info.path}: a record cannot be used ({reason})") from e
+            raise UserError(f"{info.path}: a record of step {step} failed ({reason})") from e
         labels = batch["label"]
         if labels.min() < 0 or labels.max() >= info.num_classes:
             worst = int(np.argmax((labels < 0) | (labels >= info.num_classes)))
@@ -203,3 +190,17 @@ def _checked(dataset: Any, info: DatasetInfo) -> Iterator[dict[str, np.ndarray]]
                 f"expected 0..{info.num_classes - 1}"
             )
         yield batch
+        step += 1
+
+
+def _find_culprit(source: TFRecordSource, records: np.ndarray, image_size: int) -> None:
+    """Raises UserError for the first record that is no example, no image, or of another size."""
+    for record in records.tolist():
+        item = source[record]
+        where = f"{source.name}: record {record} ({item.name})"
+        _, height, width = images.check(item.image, where)
+        if (height, width) != (image_size, image_size):
+            raise UserError(
+                f"{where}: {width}x{height} pixels, expected {image_size}x{image_size}; "
+                "python -m uniface_jax.align makes them"
+            )

@@ -15,18 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.data import images
-from uniface_jax.data.dataset_info import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    INFO_FILE,
-    DatasetInfo,
-    read_dataset_info,
-    record_bounds,
-    walk_shard,
-    write_index,
-)
+from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
 from uniface_jax.data.files import replacing
 from uniface_jax.data.items import Item, Source
+from uniface_jax.data.records import RecordReader, walk_shard, write_index
 from uniface_jax.data.tfds_metadata import write_metadata
 from uniface_jax.errors import UserError
 
@@ -39,7 +31,7 @@ _BLOCK = 256
 class TFRecordSource:
     """A TFRecord data set as a source, in the order of its records.
 
-    Opening reads metadata and index only; raises UserError as read_dataset_info and record_bounds.
+    Opening reads metadata and index only; raises UserError as read_dataset_info and RecordReader.
     Item names are the records' `name`, or their position where a set has none.
     """
 
@@ -48,26 +40,21 @@ class TFRecordSource:
         self.name = str(path)
         self.num_classes = self.info.num_classes
         self.class_names = self.info.class_names
-        self._bounds = record_bounds(self.info)
-        self._starts = np.cumsum([0] + [count for _, count in self.info.shards])
+        self._records = RecordReader(self.info)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TFRecordSource, (self.info.path, self.info.split)  # memory maps do not travel
 
     def __len__(self) -> int:
         return self.info.num_examples
-
-    def record(self, index: int) -> bytes:
-        """The serialised tf.train.Example of record `index`."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        begin, end = (int(b) for b in self._bounds[shard][index - self._starts[shard] :][:2])
-        with self.info.shards[shard][0].open("rb") as file:
-            file.seek(begin + HEADER_BYTES)
-            return file.read(end - begin - HEADER_BYTES - FOOTER_BYTES)
 
     def __getitem__(self, index: int) -> Item:
         import tensorflow as tf
 
         where = f"{self.name}: record {index}"
+        serialised = self._records[index]
         try:
-            features = tf.train.Example.FromString(self.record(index)).features.feature
+            features = tf.train.Example.FromString(serialised).features.feature
             image = features["image"].bytes_list.value[0]
             label = features["label"].int64_list.value[0]
         except Exception as e:

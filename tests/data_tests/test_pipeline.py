@@ -1,0 +1,154 @@
+import itertools
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from uniface_jax.data import images
+from uniface_jax.data.augment import Augment
+from uniface_jax.data.folders import FolderSource
+from uniface_jax.data.items import Item
+from uniface_jax.data.pipeline import sample_indices, train_batches
+from uniface_jax.data.tfrecord import TFRecordSource, write_dataset
+from uniface_jax.errors import UserError
+
+FULL = {"rotate": 10, "translate": 3, "scale": 0.1, "brightness": 0.2, "contrast": 0.2}
+
+
+def take(dataset, count, **options):
+    options = {"batch_size": 8, "seed": 5, "augment": FULL, **options}
+    return list(itertools.islice(train_batches(dataset, **options), count))
+
+
+def assert_equal(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys() == {"image", "label", "index"}
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset):
+    return take(dataset, 7)
+
+
+def test_shapes_and_types(undisturbed):
+    for batch in undisturbed:
+        assert batch["image"].shape == (8, 112, 112, 3)
+        assert batch["image"].dtype == np.uint8
+        assert (batch["label"].shape, batch["label"].dtype) == ((8,), np.int32)
+        assert (batch["index"].shape, batch["index"].dtype) == ((8,), np.int64)
+
+
+def test_pixels_and_labels_are_the_record(dataset):
+    source = TFRecordSource(dataset)
+    for batch in take(dataset, 3, augment={"flip": False}):
+        for image, label, index in zip(
+            *(batch[k] for k in ("image", "label", "index")), strict=True
+        ):
+            item = source[int(index)]
+            assert item.label == label
+            difference = image.astype(int) - images.decode(item.image, item.name)
+            exact = item.name.endswith("png")
+            assert np.abs(difference).max() <= (0 if exact else 12)  # INTEGER_FAST is not exact
+            assert np.abs(difference).mean() < 1
+
+
+def test_every_epoch_holds_every_record_once(dataset):
+    indices = np.concatenate([batch["index"] for batch in take(dataset, 23, augment={})])
+    epochs = indices.reshape(8, 23)  # 23 batches of 8 are 8 epochs of 23
+    assert (np.sort(epochs, axis=1) == np.arange(23)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_resume_gives_the_undisturbed_batches(dataset, undisturbed, step):
+    assert_equal(take(dataset, 7 - step, start_step=step), undisturbed[step:])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_together_give_the_global_batch(dataset, undisturbed, count):
+    parts = [take(dataset, 3, process_index=p, process_count=count) for p in range(count)]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_equal(joined, undisturbed[:3])
+
+
+def test_threads_do_not_matter_and_seeds_do(dataset, undisturbed):
+    assert_equal(take(dataset, 7, threads=1), undisturbed)
+    assert (take(dataset, 1, seed=6)[0]["index"] != undisturbed[0]["index"]).any()
+
+
+def test_augmentation_differs_by_epoch(dataset):
+    """The same record, met in two epochs, is not augmented the same way."""
+    seen = Counter()
+    for batch in take(dataset, 12):
+        seen.update(
+            (int(i), image.tobytes())
+            for i, image in zip(batch["index"], batch["image"], strict=True)
+        )
+    assert len(seen) == 96
+
+
+def test_sample_indices_far_away():
+    """Step and batch of the largest data set at the end of its training: no overflow."""
+    step, batch, images_ = 205_000, 4096, 42_500_000
+    samples, records = sample_indices(step, batch, images_, seed=2**40)
+    assert samples[-1] == step * batch + batch - 1
+    assert len(set(records.tolist())) == batch
+    assert 0 <= records.min() < records.max() < images_
+    assert (sample_indices(step, batch, images_, 2**40, 1, 4)[1] == records[1024:2048]).all()
+
+
+def test_bad_arguments(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"batch_size 9: .* multiple of the 2 processes"):
+        train_batches(dataset, batch_size=9, seed=0, process_count=2)
+    with pytest.raises(UserError, match=r"augment\.spin: no such key; there are flip"):
+        train_batches(dataset, batch_size=8, seed=0, augment={"spin": 1})
+    with pytest.raises(UserError, match=r"images of \(112, 112, 3\), expected \(96, 96, 3\)"):
+        train_batches(dataset, batch_size=8, seed=0, image_size=96)
+    broken = shutil.copytree(dataset, tmp_path / "broken")
+    (broken / "faces-train.tfrecord-00001-of-00003").unlink()
+    with pytest.raises(UserError, match="00001-of-00003: missing"):
+        train_batches(broken, batch_size=8, seed=0)
+
+
+class Listed:
+    """Items as they are, for records that no real source would give."""
+
+    name, num_classes, class_names = "listed", 2, None
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_bad_records_end_in_one_line(tmp_path):
+    square = images.encode_png(np.zeros((112, 112, 3), np.uint8))
+    wide = images.encode_png(np.zeros((112, 120, 3), np.uint8))
+    write_dataset(Listed([Item(square, 0, "a"), Item(square, 5, "b")]), tmp_path / "l", name="l")
+    with pytest.raises(UserError, match=r"l: record [01] has the label 5, expected 0\.\.1"):
+        take(tmp_path / "l", 1, batch_size=2)
+    write_dataset(Listed([Item(square, 0, "a"), Item(wide, 1, "b")]), tmp_path / "s", name="s")
+    with pytest.raises(UserError, match=r"s: record [01] \(b\): 120x112 pixels, expected 112"):
+        take(tmp_path / "s", 1, batch_size=2)
+    (tmp_path / "f" / "a").mkdir(parents=True)
+    (tmp_path / "f" / "a" / "1.png").write_bytes(square)
+    write_dataset(FolderSource(tmp_path / "f"), tmp_path / "d", name="d")
+    shard = tmp_path / "d" / "d-train.tfrecord-00000-of-00001"
+    shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x89QNG"))
+    with pytest.raises(UserError, match=r"d: record 0 \(a/1.png\): not an image"):
+        take(tmp_path / "d", 1, batch_size=2)
+
+
+def test_augment_object_and_mapping_are_the_same(dataset, undisturbed):
+    assert_equal(take(dataset, 1, augment=Augment(**FULL)), undisturbed[:1])

@@ -1,0 +1,114 @@
+"""Records of TFRecord shards at random: where each one lies, and its bytes.
+
+`record_index.npy` beside the shards holds the place of every record; it is ours, and is rebuilt
+from the shards where it is missing or stale. Opening compares it with the files' sizes, so that a
+data set cut short is refused before training starts.
+"""
+
+import contextlib
+import mmap
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.dataset_info import DatasetInfo
+from uniface_jax.data.files import replacing
+from uniface_jax.errors import UserError
+
+INDEX_FILE = "record_index.npy"
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
+
+
+class RecordReader:
+    """The serialised records of a data set by index, through memory maps of its shards.
+
+    Raises UserError when the files do not agree with the metadata (see record_bounds), and, naming
+    file and record, when a record's header is not where the index says.
+    """
+
+    def __init__(self, info: DatasetInfo):
+        self.info = info
+        self._starts = np.cumsum([0] + [count for _, count in info.shards])
+        self._bounds = record_bounds(info)
+        self._maps: list[mmap.mmap | bytes] = []
+        for shard, count in info.shards:
+            with shard.open("rb") as file:
+                self._maps.append(
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else b""
+                )
+
+    def __getitem__(self, index: int) -> bytes:
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        place = index - int(self._starts[shard])
+        begin, end = self._bounds[shard][place : place + 2].tolist()
+        record = self._maps[shard][begin + HEADER_BYTES : end - FOOTER_BYTES]
+        (length,) = struct.unpack_from("<Q", self._maps[shard], begin)
+        if length != len(record):
+            raise UserError(
+                f"{self.info.shards[shard][0]}: record {place} has {length} bytes by its header "
+                f"and {len(record)} by {INDEX_FILE}: the shard is corrupt or not of this data set"
+            )
+        return record
+
+
+def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
+    """For each shard the offsets where its records begin, and its end: uint64 [records + 1].
+
+    Comes from the index file, memory-mapped, when that fits the shards' sizes; otherwise the shards
+    are walked and the index is written again where the folder allows it. Raises UserError naming a
+    shard that is cut short or holds another number of records than the metadata says.
+    """
+    total = info.num_examples + len(info.shards)
+    file = info.path / INDEX_FILE
+    bounds = _read_index(file, info, total)
+    if bounds is None:
+        bounds = [walk_shard(shard, count) for shard, count in info.shards]
+        with contextlib.suppress(OSError):  # a read-only folder: walked again next time
+            write_index(info.path, bounds)
+    return bounds
+
+
+def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
+    try:
+        index = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if index.dtype != np.uint64 or index.shape != (total,):
+        return None
+    ends = np.cumsum([count + 1 for _, count in info.shards])
+    bounds = np.split(index, ends[:-1])
+    for (shard, _), offsets in zip(info.shards, bounds, strict=True):
+        if int(offsets[-1]) != shard.stat().st_size or int(offsets[0]) != 0:
+            return None
+    return bounds
+
+
+def write_index(path: Path, bounds: list[np.ndarray]) -> None:
+    """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
+    with replacing(path / INDEX_FILE) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate(bounds).astype(np.uint64))
+
+
+def walk_shard(shard: Path, expected: int) -> np.ndarray:
+    """The bounds of the records of a TFRecord file, from their headers: uint64 [expected + 1].
+
+    Raises UserError naming the file when it is cut short, or holds another number of records.
+    """
+    size = shard.stat().st_size
+    offsets = [0]
+    if size:
+        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
+                (length,) = struct.unpack_from("<Q", data, offsets[-1])
+                end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES
+                if end > size:
+                    break
+                offsets.append(end)
+    if len(offsets) - 1 != expected or offsets[-1] != size:
+        rest = size - offsets[-1]
+        raise UserError(
+            f"{shard}: {len(offsets) - 1} whole records and {rest} bytes after them, "
+            f"expected {expected} records: the file is cut short or not of this data set"
+        )
+    return np.array(offsets, np.uint64)
