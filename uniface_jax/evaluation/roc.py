@@ -71,6 +71,13 @@ class TarAtFar:
     resolvable: bool
 
 
+def check_kinds(same: np.ndarray) -> None:
+    """Raises UserError unless same, bool [P], marks both same and different pairs."""
+    if same.all() or not same.any():
+        kind = "same" if same.all() else "different"
+        raise UserError(f"all {len(same)} pairs are {kind} ones; expected same and different ones")
+
+
 def roc(scores: np.ndarray, same: np.ndarray) -> Roc:
     """The ROC of `scores` [P] (higher is more alike) of pairs marked by `same`, bool [P].
 
@@ -82,9 +89,7 @@ def roc(scores: np.ndarray, same: np.ndarray) -> Roc:
     if not np.isfinite(scores).all():
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise UserError(f"the score of pair {first} is {scores[first]}; expected a finite number")
-    if same.all() or not same.any():
-        kind = "same" if same.all() else "different"
-        raise UserError(f"all {len(same)} pairs are {kind} ones; a ROC needs same and different")
+    check_kinds(same)
     order = np.argsort(-scores, kind="stable")
     falling, accepted_same = scores[order], np.cumsum(same[order])
     last_of_tie = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from uniface_jax.data.pairs import PairSet
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.roc import OperatingPoint, TarAtFar, auc, roc, tar_at_far
+from uniface_jax.evaluation.roc import OperatingPoint, TarAtFar, auc, check_kinds, roc, tar_at_far
 
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
@@ -88,11 +88,7 @@ def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLD
         raise ValueError(f"{folds} folds; expected at least 2")
     if not np.isfinite(distances).all():
         raise UserError("a distance between two features is not a finite number")
-    if len(same) < folds:
-        raise UserError(f"{len(same)} pairs; {folds} folds need at least {folds}")
-    if same.all() or not same.any():
-        kind = "same" if same.all() else "different"
-        raise UserError(f"all {len(same)} pairs are {kind} ones; accuracy needs same and different")
+    check_pairs(same, folds)
     parts = list(zip(np.array_split(distances, folds), np.array_split(same, folds), strict=True))
     correct = np.stack([_correct(*part) for part in parts])  # [folds, thresholds]
     sizes = np.array([len(part) for part, _ in parts])
@@ -101,6 +97,16 @@ def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLD
     return FoldAccuracy(
         accuracy, DISTANCE_THRESHOLDS[best], float(np.mean(accuracy)), float(np.std(accuracy))
     )
+
+
+def check_pairs(same: np.ndarray, folds: int = FOLDS) -> None:
+    """Raises UserError unless pairs marked by same, bool [P], can be evaluated in `folds` folds.
+
+    That takes a pair in each fold, and both same and different pairs.
+    """
+    if len(same) < folds:
+        raise UserError(f"{len(same)} pairs; {folds} folds need at least {folds}")
+    check_kinds(same)
 
 
 def verification_metrics(

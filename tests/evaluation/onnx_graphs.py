@@ -1,0 +1,61 @@
+"""Tiny ONNX face networks, written by hand: features are products of all pixels with weights."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def face_network(
+    path,
+    *,
+    layout="NCHW",
+    batch="batch",
+    prefix=(),
+    metadata=None,
+    size=112,
+    outputs=1,
+    dimension=8,
+    stale_input=False,
+):
+    """Writes features = flatten(image) @ weights; weights differ per pixel, so mirrors matter.
+
+    prefix: (node name, op, constant) put in front, as networks do that scale their own input.
+    """
+    shape = (3, size, size) if layout == "NCHW" else (size, size, 3)
+    weights = np.random.default_rng(7).standard_normal((int(np.prod(shape)), dimension))
+    constants = [numpy_helper.from_array((weights / 100).astype(np.float32), "weights")]
+    nodes, last = [], "images"
+    for name, op, value in prefix:
+        constants.append(numpy_helper.from_array(np.float32(value), f"{name}_value"))
+        nodes.append(helper.make_node(op, [last, f"{name}_value"], [name], name=name))
+        last = name
+    nodes.append(helper.make_node("Flatten", [last], ["flat"], name="flatten", axis=1))
+    nodes.append(helper.make_node("MatMul", ["flat", "weights"], ["features"], name="matmul"))
+    names = ["features", "flat"][:outputs]
+    float32 = TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("images", float32, [batch, *shape])]
+    if stale_input:
+        inputs.append(helper.make_tensor_value_info("unread", float32, [4]))
+    graph = helper.make_graph(
+        nodes,
+        "face",
+        inputs,
+        [helper.make_tensor_value_info(name, float32, None) for name in names],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, str(path))
+    return path
+
+
+def expected_features(images, *, layout="NCHW", scale="unit", dimension=8):
+    """What face_network without a prefix computes of images uint8 [B, H, W, 3], in float64."""
+    pixels = images.astype(np.float64)
+    if scale == "unit":
+        pixels = (pixels - 127.5) / 127.5
+    if layout == "NCHW":
+        pixels = pixels.transpose(0, 3, 1, 2)
+    flat = pixels.reshape(len(images), -1)
+    weights = np.random.default_rng(7).standard_normal((flat.shape[1], dimension))
+    return flat @ (weights / 100).astype(np.float32).astype(np.float64)

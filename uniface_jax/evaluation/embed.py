@@ -1,0 +1,133 @@
+"""Features of images: any model behind one function, and the loop that runs it over a set."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data import images as image_files
+from uniface_jax.errors import UserError
+
+SIZE = 112
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that embeds aligned faces.
+
+    embed: images uint8 RGB [B, 112, 112, 3] -> features float32 [B, D], the mirror sum included
+    where it is asked for. name: what tables call it. hash: SHA-256, hexadecimal, of what was
+    loaded. description: one line on what it is and how its input is prepared.
+    """
+
+    embed: Embed
+    name: str
+    hash: str
+    description: str
+
+
+def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = "auto") -> Model:
+    """The model at `path`: an ONNX file, or a workdir of uniface_jax.train.
+
+    mirror: whether the feature is f(x) + f(mirrored x); None takes it, except where an ONNX file
+    of this project says that it holds the sum already. input_scale: what an ONNX graph is fed, see
+    onnx_model.load_onnx. Raises UserError naming the file when it cannot be used.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such model; expected an ONNX file or a workdir of training")
+    if path.is_file():
+        from uniface_jax.evaluation.onnx_model import load_onnx
+
+        return load_onnx(path, mirror, input_scale)
+    if input_scale != "auto":
+        raise UserError(
+            f"input_scale={input_scale}: {path} is a workdir, whose input is known; "
+            "only ONNX files take one"
+        )
+    from uniface_jax.inference import load_embedder
+
+    with_mirror = mirror is not False
+    embedder = load_embedder(str(path), mirror=with_mirror)
+    return Model(
+        embed=embedder.embed,
+        name=path.resolve().name,
+        hash=embedder.digest,
+        description=f"workdir at step {embedder.step}, mirror sum: {_yes(with_mirror)}",
+    )
+
+
+def extract(
+    embed: Embed,
+    images: Sequence[bytes] | Sequence[np.ndarray],
+    *,
+    name: str,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> np.ndarray:
+    """Features, float32 [N, D], of N images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
+
+    Every batch has `batch_size` images, the last one padded, so that a compiled `embed` sees one
+    shape; the next batch is decoded meanwhile. `name` is what errors and the progress bar (on a
+    terminal) call the set.
+
+    Raises UserError naming the image that does not decode or is not 112x112.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1")
+    if not len(images):
+        raise UserError(f"{name}: no images to embed")
+    features: np.ndarray | None = None
+    shown = progress and sys.stderr.isatty()
+    with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
+        for start, batch in _batches(images, name, batch_size):
+            found = np.asarray(embed(batch), np.float32)
+            if features is None:
+                features = np.empty((len(images), found.shape[1]), np.float32)
+            stop = min(start + batch_size, len(images))
+            features[start:stop] = found[: stop - start]
+            bar.update(stop - start)
+    assert features is not None
+    return features
+
+
+def _batches(
+    images: Sequence[bytes] | Sequence[np.ndarray], name: str, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(start, uint8 [batch_size, 112, 112, 3]) over the set, one batch ahead of the caller."""
+
+    def load(start: int) -> np.ndarray:
+        # A new array each time: JAX on CPU may still read from the one before.
+        batch = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
+        for i in range(start, min(start + batch_size, len(images))):
+            batch[i - start] = _pixels(images[i], f"{name}: image {i}")
+        return batch
+
+    starts = range(0, len(images), batch_size)
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        ahead = worker.submit(load, 0)
+        for start in starts:
+            batch = ahead.result()
+            if start + batch_size < len(images):
+                ahead = worker.submit(load, start + batch_size)
+            yield start, batch
+
+
+def _pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
+    pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
+    if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
+        size = "x".join(map(str, pixels.shape))
+        raise UserError(
+            f"{name} is {size} {pixels.dtype}, expected {SIZE}x{SIZE}x3 uint8: align the faces "
+            "first (python -m uniface_jax.align)"
+        )
+    return pixels
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
