@@ -49,6 +49,10 @@ def main(argv: list[str]) -> None:
     print(f"{_MODEL.value}: {model.description}", flush=True)
     workdir = Path(_MODEL.value) if Path(_MODEL.value).is_dir() else Path()
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / "evaluation"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--output: {output} cannot be made a folder ({e.strerror})") from e
     data = [Path(path) for path in _DATA.value]
     metrics = PROTOCOLS[_PROTOCOL.value](model, data, output, options)
     report = {

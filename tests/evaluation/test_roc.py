@@ -52,6 +52,8 @@ def test_strict_tar_is_the_largest_with_far_within_the_target(pairs):
         point = found.strict
         assert point.tar == max(allowed)
         assert point.far <= target
+        below = [t for t in scores if t < point.threshold]
+        assert not below or np.mean(scores[~same] >= max(below)) > target
         assert point.tar == np.mean(scores[same] >= point.threshold)
         assert point.far == np.mean(scores[~same] >= point.threshold)
         assert found.resolvable == (target >= 1 / np.sum(~same))

@@ -119,7 +119,7 @@ def roc_auc(scores: np.ndarray, same: np.ndarray) -> float:
 def tar_at_far(curve: Roc, targets: Sequence[float]) -> list[TarAtFar]:
     """TAR at each target FAR (0..1), in both readings.
 
-    strict: the largest TAR whose FAR does not exceed the target.
+    strict: the largest TAR whose FAR does not exceed the target, at the lowest such threshold.
     nearest: the TAR of the ROC point whose FAR is nearest to the target, the later point where two
     are as near; insightface's evaluation of IJB. Its ROC is scikit-learn's, which leaves out
     points in the middle of equal steps, and so does this.

@@ -1,0 +1,105 @@
+"""The verification protocol on small sets of random images, with a model made of two means."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from uniface_jax.data.images import encode_png
+from uniface_jax.data.pairs import write_pairs
+from uniface_jax.errors import UserError
+from uniface_jax.evaluation.embed import Model
+from uniface_jax.evaluation.protocols import PROTOCOLS, Options
+from uniface_jax.evaluation.verification import verification_metrics
+
+verification = PROTOCOLS["verification"]
+
+
+def embed(batch):
+    return batch[:, ::56, ::56].reshape(len(batch), -1).astype(np.float32) - 127.5
+
+
+MODEL = Model(embed, "corners", "0" * 64, "twelve pixels")
+
+
+def write_set(path, seed, pairs=20, people=5):
+    """Pairs of noisy copies of random images; returns the decoded images in the file's order."""
+    rng = np.random.default_rng(seed)
+    faces = rng.integers(40, 216, (people, 112, 112, 3))
+    first, second, same = [], [], []
+    images = []
+    for i in range(pairs):
+        who = rng.permutation(people)[:2]
+        who[1] = who[0] if i % 2 == 0 else who[1]
+        noisy = [np.clip(faces[w] + rng.normal(0, 30, faces[w].shape), 0, 255) for w in who]
+        images += [image.astype(np.uint8) for image in noisy]
+        first.append(2 * i)
+        second.append(2 * i + 1)
+        same.append(i % 2 == 0)
+    write_pairs(path, [encode_png(image) for image in images], first, second, same)
+    return np.stack(images), np.array(first), np.array(second), np.array(same)
+
+
+def test_files_and_folders_are_evaluated_by_name(tmp_path):
+    (tmp_path / "more").mkdir()
+    decoded = write_set(tmp_path / "more" / "beta.bin", 1)
+    write_set(tmp_path / "more" / "alpha.bin", 2)
+    write_set(tmp_path / "gamma.bin", 3, pairs=12)
+    found = verification(
+        MODEL, [tmp_path / "gamma.bin", tmp_path / "more"], tmp_path / "out", Options(8, [0.1])
+    )
+    assert list(found["sets"]) == ["gamma", "alpha", "beta"]
+    beta = json.loads(json.dumps(found["sets"]["beta"]))
+    content = (tmp_path / "more" / "beta.bin").read_bytes()
+    assert beta.pop("file") == str(tmp_path / "more" / "beta.bin")
+    assert beta.pop("sha256") == hashlib.sha256(content).hexdigest()
+    assert beta.pop("images") == 40
+    images, first, second, same = decoded
+
+    class Pairs:
+        pass
+
+    Pairs.first, Pairs.second, Pairs.same = first, second, same
+    assert beta == verification_metrics(embed(images), Pairs, [0.1])
+    assert beta["auc"] > 0.9
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "alpha_scores.png",
+        "beta_scores.png",
+        "det.png",
+        "gamma_scores.png",
+        "roc.png",
+    ]
+
+
+def refuse_to_embed(batch):
+    raise AssertionError("embedded before the data was checked")
+
+
+def test_unusable_data_is_named_before_anything_is_embedded(tmp_path):
+    model = Model(refuse_to_embed, "none", "", "")
+    write_set(tmp_path / "good.bin", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "copy").mkdir()
+    write_set(tmp_path / "copy" / "good.bin", 1)
+    write_set(tmp_path / "few.bin", 2, pairs=9)
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "good.bin").read_bytes()[:999])
+    cases = {
+        "missing.bin": r"missing\.bin: no such file",
+        "empty": r"empty: no \.bin file",
+        "copy": r"copy/good\.bin: a second set called good",
+        "few.bin": r"few\.bin: 9 pairs; 10 folds",
+        "cut.bin": r"cut\.bin: ",
+    }
+    for name, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            verification(
+                model, [tmp_path / "good.bin", tmp_path / name], tmp_path / "out", Options()
+            )
+
+
+def test_a_model_that_gives_nan_is_named_with_the_set(tmp_path):
+    write_set(tmp_path / "good.bin", 1)
+    model = Model(lambda batch: np.full((len(batch), 4), np.nan, np.float32), "broken", "", "")
+    with pytest.raises(UserError, match=r"good\.bin with broken: the feature of image 0 is not"):
+        verification(model, [tmp_path / "good.bin"], tmp_path / "out", Options())
