@@ -24,7 +24,7 @@ _DATA = flags.DEFINE_list("data", None, "Comma-separated: .bin files of pairs, f
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder for metrics.json and figures; default: MODEL/evaluation or ./evaluation.",
+    "Folder for metrics.json and figures; default: WORKDIR/evaluation or ./evaluation.",
 )
 _MIRROR = flags.DEFINE_bool(
     "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
@@ -47,8 +47,7 @@ def main(argv: list[str]) -> None:
     options = Options(_BATCH_SIZE.value, [_rate(text) for text in _FARS.value])
     model = load_model(_MODEL.value, _MIRROR.value, _INPUT_SCALE.value)
     print(f"{_MODEL.value}: {model.description}", flush=True)
-    workdir = Path(_MODEL.value) if Path(_MODEL.value).is_dir() else Path()
-    output = Path(_OUTPUT.value) if _OUTPUT.value else workdir / "evaluation"
+    output = Path(_OUTPUT.value) if _OUTPUT.value else _default_output(Path(_MODEL.value))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -70,6 +69,15 @@ def main(argv: list[str]) -> None:
     print(_table(metrics["sets"]))
     print("TAR in brackets: that FAR is below one of the set's different pairs")
     print(f"metrics.json and figures: {output}")
+
+
+def _default_output(model: Path) -> Path:
+    if model.is_file():
+        return Path("evaluation")
+    from uniface_jax.checkpoint import locate  # not for ONNX files: it takes a second to import
+
+    workdir, _ = locate(model)
+    return workdir / "evaluation"
 
 
 def _rate(text: str) -> float:

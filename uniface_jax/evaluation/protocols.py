@@ -12,17 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data.pairs import PairSet, read_pairs
+from uniface_jax.data.pairs import PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation import plots
 from uniface_jax.evaluation.embed import Model, extract
+from uniface_jax.evaluation.pair_sets import find_pair_files, read_pair_sets
 from uniface_jax.evaluation.roc import Roc, roc
-from uniface_jax.evaluation.verification import (
-    FARS,
-    check_pairs,
-    pair_scores,
-    verification_metrics,
-)
+from uniface_jax.evaluation.verification import FARS, pair_scores, verification_metrics
 
 MAX_LINES = 8  # curves in one figure
 
@@ -50,13 +46,12 @@ def verification(
     Raises UserError naming the file, before anything is embedded where the file's structure is at
     fault.
     """
-    files = _bin_files(data)
-    for file in files.values():  # all of them before the first is embedded; none is kept
-        _read(file)
+    pair_sets = read_pair_sets(data)
+    files = find_pair_files(data)
     sets: dict[str, Any] = {}
     curves: dict[str, Roc] = {}
-    for name, file in files.items():
-        pairs = _read(file)
+    for name, pairs in pair_sets.items():
+        file = files[name]
         features = extract(model.embed, pairs.images, name=str(file), batch_size=options.batch_size)
         try:
             metrics = verification_metrics(features, pairs, options.fars)
@@ -75,39 +70,6 @@ def verification(
 
 
 PROTOCOLS: dict[str, Protocol] = {"verification": verification}
-
-
-def read_pair_sets(data: Sequence[Path]) -> dict[str, PairSet]:
-    """The verification sets of .bin files, or of folders with some, by name; UserError as above."""
-    return {name: _read(file) for name, file in _bin_files(data).items()}
-
-
-def _bin_files(data: Sequence[Path]) -> dict[str, Path]:
-    """The .bin files by name without suffix, in the order given, a folder's in its names' order."""
-    files: dict[str, Path] = {}
-    for path in data:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder; expected .bin pairs")
-        found = sorted(path.glob("*.bin")) if path.is_dir() else [path]
-        if not found:
-            raise UserError(f"{path}: no .bin file in this folder")
-        for file in found:
-            if file.stem in files:
-                raise UserError(
-                    f"{file}: a second set called {file.stem}, beside {files[file.stem]}; "
-                    "names must differ"
-                )
-            files[file.stem] = file
-    return files
-
-
-def _read(file: Path) -> PairSet:
-    pairs = read_pairs(file)
-    try:
-        check_pairs(pairs.same)
-    except UserError as e:
-        raise UserError(f"{file}: {e}") from e
-    return pairs
 
 
 def _plot_scores(
