@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from uniface_jax.errors import UserError
 
@@ -32,10 +32,13 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     argv[0] is the program, the rest are the positional arguments. KeyboardInterrupt ends with the
     shell's 130 and no traceback.
     """
-    # TensorFlow prints its oneDNN notice on import; it says nothing that a user here can act on.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's notices on import say nothing that a user here can act on.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def guarded(argv: list[str]) -> int | None:
+        # Libraries log their inner workings at INFO; --verbosity=0 brings them back.
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
         except UserError as e:

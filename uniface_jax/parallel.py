@@ -77,7 +77,9 @@ class ShardMapRunner(Runner):
     """jax.shard_map: global arrays, any number of processes."""
 
     def compile(self, step: Step) -> Step:
-        specs = jax.tree.map(lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded)
+        specs = jax.tree.map(
+            lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded
+        )
         mapped = jax.shard_map(
             step,
             mesh=self.mesh,

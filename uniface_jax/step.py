@@ -74,9 +74,7 @@ def class_sharded(state: TrainState) -> TrainState:
     def mark(weights: Weights) -> Weights:
         return weights._replace(prototypes=True, bias=bool(state.weights.bias.ndim))
 
-    return replicated._replace(
-        weights=mark(replicated.weights), momentum=mark(replicated.momentum)
-    )
+    return replicated._replace(weights=mark(replicated.weights), momentum=mark(replicated.momentum))
 
 
 class _Sums(NamedTuple):
@@ -213,9 +211,7 @@ def _choose(
 def _global_norm(gradients: Weights) -> jax.Array:
     replicated, split = [gradients.network], [gradients.prototypes]
     (split if gradients.bias.ndim else replicated).append(gradients.bias)
-    return jnp.sqrt(
-        optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS)
-    )
+    return jnp.sqrt(optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS))
 
 
 def _update(
