@@ -34,6 +34,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """
     # TensorFlow's notices on import say nothing that a user here can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
     def guarded(argv: list[str]) -> int | None:
         # Libraries log their inner workings at INFO; --verbosity=0 brings them back.
