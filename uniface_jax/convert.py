@@ -23,8 +23,10 @@ def main(argv: list[str]) -> None:
     destination = Path(given_destination)
     check_destination(destination)
     source = open_source(given_source)
-    for name in getattr(source, "skipped", [])[:10]:
-        print(f"{name}: skipped, not an image by its suffix")
+    for note in source.notes[:10]:
+        print(note)
+    if len(source.notes) > 10:
+        print(f"… and {len(source.notes) - 10} more of this kind")
     info = write_dataset(
         source,
         destination,

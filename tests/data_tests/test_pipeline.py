@@ -120,7 +120,7 @@ def test_bad_arguments(dataset, tmp_path):
 class Listed:
     """Items as they are, for records that no real source would give."""
 
-    name, num_classes, class_names = "listed", 2, None
+    name, num_classes, class_names, notes = "listed", 2, None, ()
 
     def __init__(self, items):
         self.items = items

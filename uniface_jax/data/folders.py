@@ -57,6 +57,9 @@ class FolderSource:
             raise UserError(
                 f"{path}: no identity folders; expected one sub-folder a person, with its images"
             )
+        self.notes = [
+            f"{path / name}: skipped, not an image by its suffix" for name in self.skipped
+        ]
         self.num_classes = len(counts)
         self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 

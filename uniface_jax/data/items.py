@@ -20,13 +20,14 @@ class Source(Protocol):
     """Images of people, by position. Reading an item may raise UserError naming the file.
 
     name: what messages call the source. num_classes: C. class_names: C names in label order, or
-    None where the source has none. Safe to read from several threads, and can be pickled to
-    another process.
+    None where the source has none. notes: what was odd but no error, a line each, for the user.
+    Safe to read from several threads, and can be pickled to another process.
     """
 
     name: str
     num_classes: int
     class_names: list[str] | None
+    notes: list[str]
 
     def __len__(self) -> int: ...
 

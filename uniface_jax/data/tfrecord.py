@@ -38,6 +38,7 @@ class TFRecordSource:
     def __init__(self, path: Path, split: str = SPLIT):
         self.info: DatasetInfo = read_dataset_info(path, split)
         self.name = str(path)
+        self.notes: list[str] = []
         self.num_classes = self.info.num_classes
         self.class_names = self.info.class_names
         self._records = RecordReader(self.info)

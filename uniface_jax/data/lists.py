@@ -1,0 +1,102 @@
+"""Text lists of images as a source: `path label` a line, or im2rec's `key <tab> label <tab> path`.
+
+Paths are relative to the list's folder, or absolute. Labels are whole numbers or names; separated
+by a tab, or else by the last blank of the line. Lines that are empty or begin with # are left out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.folders import natural_key, read_image_file
+from uniface_jax.data.items import Item
+from uniface_jax.data.labels import contiguous
+from uniface_jax.errors import UserError
+
+_SNIFFED_BYTES = 4096
+_MAX_LINE = 8192
+
+
+def looks_like_list(path: Path) -> bool:
+    """Whether the file begins with a line of a list: text of two or three columns."""
+    with path.open("rb") as file:
+        head = file.read(_SNIFFED_BYTES)
+    if b"\0" in head:
+        return False
+    for line in head.decode("utf-8", "replace").splitlines():
+        if line.strip() and not line.startswith("#"):
+            return len(line.split("\t")) in (2, 3) or len(line.split()) >= 2
+    return False
+
+
+class ListSource:
+    """The images that a list names, in its order; item names are the paths as listed.
+
+    Whole-number labels that are not 0..C-1 are mapped by ascending value, names by natural order;
+    class_names then holds the labels as listed. Images are read only when asked for.
+
+    Raises UserError naming file and line for a line without two columns, a label that is missing,
+    a text that is not UTF-8, and a list without an image.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.name = str(path)
+        self.notes: list[str] = []
+        self._paths: list[str] = []
+        listed: list[str] = []
+        number = 0
+        try:
+            with self.path.open("rb") as file:
+                while encoded := file.readline(_MAX_LINE):
+                    number += 1
+                    if len(encoded) == _MAX_LINE:
+                        raise UserError(f"{path}: line {number}: longer than {_MAX_LINE} bytes")
+                    line = encoded.decode("utf-8")
+                    if line.strip() and not line.startswith("#"):
+                        image, label = self._columns(line.rstrip("\r\n"), number)
+                        self._paths.append(image)
+                        listed.append(label)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+        except UnicodeDecodeError as e:
+            raise UserError(f"{path}: line {number}: not UTF-8 text") from e
+        if not listed:
+            raise UserError(f"{path}: an empty list; expected lines of a path and a label")
+        numbers = _whole_numbers(listed)
+        if numbers is not None:
+            self._labels, self.num_classes, self.class_names = contiguous(numbers)
+        else:
+            self.class_names = sorted(set(listed), key=natural_key)
+            positions = {name: i for i, name in enumerate(self.class_names)}
+            self._labels = np.array([positions[name] for name in listed], np.int32)
+            self.num_classes = len(positions)
+
+    def _columns(self, line: str, number: int) -> tuple[str, str]:
+        columns = line.split("\t") if "\t" in line else line.rsplit(None, 1)
+        if len(columns) == 3:  # im2rec: key, label, path
+            columns = [columns[2], columns[1]]
+        image, label = (columns[0].strip(), columns[1].strip()) if len(columns) == 2 else ("", "")
+        if not image or not label or "\0" in image:
+            raise UserError(
+                f"{self.path}: line {number}: {line[:80]!r}, expected a path and a label, or "
+                "key, label and path separated by tabs"
+            )
+        return image, label
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._paths[index]
+        return Item(read_image_file(self.path.parent / name), int(self._labels[index]), name)
+
+
+def _whole_numbers(labels: list[str]) -> np.ndarray | None:
+    """The labels as int64, 7 and 7.000000 alike; None where one of them is something else."""
+    try:
+        numbers = np.array(labels, np.float64)
+    except ValueError:
+        return None
+    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)
+    return numbers.astype(np.int64) if whole.all() else None

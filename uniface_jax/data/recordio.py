@@ -1,0 +1,127 @@
+"""MXNet's RecordIO files, read through a memory map without MXNet.
+
+A .rec is records of `u32 magic | u32 flag and length | payload | padding to 4 bytes`, all little
+endian. The writer splits a payload wherever the magic stands in it at a 4-byte boundary and drops
+the magic there; the upper three bits of the second word say which part it is: 0 whole, 1 first, 2
+middle, 3 last. The .idx beside it is text, `key <tab> byte offset` a line, keys in any order.
+"""
+
+import mmap
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.errors import UserError
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+LENGTH_BITS = 29
+HEADER_BYTES = 8
+_MAX_INDEX_LINE = 64
+
+
+class RecordFile:
+    """A .rec file: payloads by byte offset, and the offsets of all records.
+
+    Safe for use by several threads, and can be pickled to another process. Raises UserError naming
+    the file when it cannot be opened or is empty, and naming file and offset when a record is
+    malformed or the file ends inside it.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+        except ValueError as e:
+            raise UserError(f"{path}: empty, expected RecordIO records") from e
+
+    def __reduce__(self) -> tuple[type["RecordFile"], tuple[Path]]:
+        return RecordFile, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def payload(self, offset: int) -> bytes:
+        """The payload of the record at byte `offset`, its parts joined."""
+        parts, _ = self.parts(offset)
+        return MAGIC_BYTES.join(self.data[begin:end] for begin, end in parts)
+
+    def parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
+        """(begin, end) of each part of the payload at `offset`; where the next record begins."""
+        parts: list[tuple[int, int]] = []
+        place, allowed = offset, (0, 1)
+        while True:
+            if not 0 <= place <= len(self.data) - HEADER_BYTES:
+                raise self._error(offset, "the file ends before it: cut short")
+            magic, word = struct.unpack_from("<II", self.data, place)
+            flag, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
+            begin, following = place + HEADER_BYTES, place + HEADER_BYTES + (length + 3) // 4 * 4
+            if magic != MAGIC:
+                raise self._error(offset, f"magic {magic:#010x}, expected {MAGIC:#010x}")
+            if flag not in allowed:
+                raise self._error(offset, f"part flag {flag}, expected one of {allowed}")
+            if following > len(self.data):
+                raise self._error(
+                    offset, f"{length} bytes long, {len(self.data) - begin} are left: cut short"
+                )
+            parts.append((begin, begin + length))
+            place, allowed = following, (2, 3)
+            if flag in (0, 3):
+                return parts, place
+
+    def offsets(self) -> np.ndarray:
+        """The offset of every record, by walking the whole file: int64 [records]."""
+        found: list[int] = []
+        place = 0
+        progress = tqdm(
+            total=len(self),
+            unit="B",
+            unit_scale=True,
+            desc=f"index {self.path.name}",
+            disable=len(self) < 1 << 30 or not sys.stderr.isatty(),
+        )
+        with progress:
+            while place < len(self):
+                found.append(place)
+                _, following = self.parts(place)
+                progress.update(following - place)
+                place = following
+        return np.array(found, np.int64)
+
+    def _error(self, offset: int, what: str) -> UserError:
+        return UserError(f"{self.path}: record at byte {offset}: {what}")
+
+
+def read_index(path: Path, size: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """Keys and offsets, int64 [N] each and sorted by offset, of the .idx file at `path`.
+
+    size: of the .rec in bytes. Instead of raising, returns in words why the index cannot be used
+    (missing, malformed, offsets outside of the file, keys twice), since it can be rebuilt.
+    """
+    try:
+        # No index line is longer than its record, so a larger file cannot be this one's index.
+        if path.stat().st_size > max(size, 1) * _MAX_INDEX_LINE:
+            return "is longer than the .rec allows"
+        text = path.read_bytes()
+    except OSError as e:
+        return f"cannot be read ({e.strerror})"
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    if text.translate(None, b"0123456789\t \r\n"):
+        return "holds something else than keys and offsets"
+    numbers = np.fromstring(text, np.int64, sep=" ")  # out of range becomes the largest: refused
+    if not text or len(numbers) != 2 * lines:
+        return "is not two numbers a line"
+    keys, offsets = numbers.reshape(-1, 2).T
+    order = np.argsort(offsets, kind="stable")
+    keys, offsets = keys[order], offsets[order]
+    if offsets[0] != 0 or offsets[-1] > size - HEADER_BYTES or (offsets % 4).any():
+        return "holds offsets that are not in the .rec"
+    if (np.diff(offsets) <= 0).any() or (np.diff(np.sort(keys)) == 0).any():
+        return "holds a key or an offset twice"
+    return keys, offsets
