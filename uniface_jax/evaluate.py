@@ -67,7 +67,6 @@ def main(argv: list[str]) -> None:
     }
     write_bytes(output / "metrics.json", (json.dumps(report, indent=1) + "\n").encode())
     print(_table(metrics["sets"]))
-    print("TAR in brackets: that FAR is below one of the set's different pairs")
     print(f"metrics.json and figures: {output}")
 
 
@@ -91,7 +90,7 @@ def _rate(text: str) -> float:
 
 
 def _table(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a set; TAR in the strict reading, in brackets where the set is too small for it."""
+    """A line for each set; TAR in the strict reading, in brackets where the set is too small."""
     first = next(iter(sets.values()))
     heads = ["set", "pairs", "AUC", "10-fold accuracy"]
     heads += [f"TAR@FAR≤{entry['far']:g}" for entry in first["tar_at_far"]]
@@ -112,10 +111,10 @@ def _table(sets: Mapping[str, Mapping[str, Any]]) -> str:
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if "(" in "".join(lines[1:]):
+        lines.append("(…): that FAR is below one of the set's different pairs")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,13 @@ class FoldAccuracy:
     std: float
 
 
-def normalise(features: np.ndarray) -> np.ndarray:
+def normalise(
+    features: np.ndarray, kind: str = "image", ids: np.ndarray | None = None
+) -> np.ndarray:
     """The rows of features [N, D] at length 1, float64.
 
-    Raises UserError naming the first row that is not finite or is zero.
+    Raises UserError naming the first row that is not finite or is zero: as a `kind` of thing, by
+    its entry in `ids` [N] or by its number.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2:
@@ -43,8 +46,8 @@ def normalise(features: np.ndarray) -> np.ndarray:
         row = int(np.flatnonzero(bad)[0])
         what = "zero" if norms[row] == 0 else "not finite"
         raise UserError(
-            f"the feature of image {row} is {what} ({int(bad.sum())} of {len(features)} are "
-            "unusable); expected finite features that are not zero"
+            f"the feature of {kind} {row if ids is None else ids[row]} is {what} "
+            f"({int(bad.sum())} of {len(features)} are unusable); expected finite, not zero"
         )
     return features / norms[:, None]
 
@@ -54,7 +57,11 @@ def pair_scores(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> 
 
     Raises what `normalise` raises.
     """
-    unit = normalise(features)
+    return unit_pair_scores(normalise(features), first, second)
+
+
+def unit_pair_scores(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Dot product, float64 [P], of rows first[i] and second[i] of `unit` [N, D], of length 1."""
     blocks = [np.sum(a * b, axis=1) for a, b in _gathered(unit, first, second)]
     return np.concatenate([np.empty(0), *blocks])
 
