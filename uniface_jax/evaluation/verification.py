@@ -16,7 +16,7 @@ from uniface_jax.evaluation.roc import OperatingPoint, TarAtFar, auc, check_kind
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
 DISTANCE_THRESHOLDS = np.arange(0, 4, 0.01)  # of squared distances between unit features
-_BLOCK = 8192  # pairs whose two features are gathered at a time
+_BLOCK = 256  # pairs gathered at a time: two tiles of 512 float64 stay in the second-level cache
 
 
 @dataclass(frozen=True, eq=False)
