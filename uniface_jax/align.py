@@ -1,6 +1,6 @@
 """Command line: identity folders of photographs in, identity folders of aligned 112x112 faces out.
 
-python -m uniface_jax.align SOURCE DEST [--detector=yunet.onnx] [--report=report.json]
+python -m uniface_jax.align SOURCE DEST [--detector=yunet.onnx] [--score=0.6]
 """
 
 from pathlib import Path

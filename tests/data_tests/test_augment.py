@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from uniface_jax.data.augment import (
     Augment,
@@ -17,11 +18,13 @@ FACE = np.kron(RANDOM.randint(0, 256, (14, 14, 3)), np.ones((8, 8, 1))).astype(n
 
 
 def many(function, image, count=60):
-    return np.stack([function(image, np.array([3, k], np.int64)).numpy() for k in range(count)])
+    numbers = np.random.RandomState(3).rand(count, 4).astype(np.float32)
+    pixels = tf.constant(image)
+    return np.stack([function(pixels, tf.constant(uniform)).numpy() for uniform in numbers])
 
 
 def test_defaults_and_order():
-    assert augmentations(Augment()) == [random_flip]
+    assert augmentations(Augment()) == [(1, random_flip)]
     assert augmentations(Augment(flip=False)) == []
     assert len(augmentations(Augment(rotate=1, brightness=0.1))) == 3
 
@@ -35,7 +38,7 @@ def test_flip_is_a_mirror_half_of_the_time():
 
 
 def test_affine_without_amplitude_is_the_identity():
-    assert (many(lambda i, s: random_affine(i, s, 0, 0, 0), FACE, 2) == FACE).all()
+    assert (many(lambda i, u: random_affine(i, u, 0, 0, 0), FACE, 2) == FACE).all()
 
 
 def blob(x, y, size=61):
@@ -55,38 +58,38 @@ def centres(results):
 
 
 def test_affine_shifts_within_the_amplitude():
-    moved = centres(many(lambda i, s: random_affine(i, s, 0, 4, 0), blob(30, 30))) - 30
+    moved = centres(many(lambda i, u: random_affine(i, u, 0, 4, 0), blob(30, 30))) - 30
     assert np.abs(moved).max() < 4.1
     assert (moved.std(0) > 1.5).all()
     assert np.abs(moved.mean(0)).max() < 1.2
 
 
 def test_affine_turns_and_scales_about_the_centre():
-    centre = centres(many(lambda i, s: random_affine(i, s, 30, 0, 0.3), blob(30, 30))) - 30
+    centre = centres(many(lambda i, u: random_affine(i, u, 30, 0, 0.3), blob(30, 30))) - 30
     assert np.abs(centre).max() < 0.1
-    turned = centres(many(lambda i, s: random_affine(i, s, 30, 0, 0), blob(45, 30))) - 30
+    turned = centres(many(lambda i, u: random_affine(i, u, 30, 0, 0), blob(45, 30))) - 30
     np.testing.assert_allclose(np.hypot(*turned.T), 15, atol=0.2)
     angles = np.degrees(np.arctan2(turned[:, 1], turned[:, 0]))
     assert 25 < np.abs(angles).max() <= 30.5
     assert angles.min() < 0 < angles.max()
-    scaled = centres(many(lambda i, s: random_affine(i, s, 0, 0, 0.3), blob(45, 30))) - 30
+    scaled = centres(many(lambda i, u: random_affine(i, u, 0, 0, 0.3), blob(45, 30))) - 30
     assert 10.4 < scaled[:, 0].min() < 12
     assert 18 < scaled[:, 0].max() < 19.6
 
 
 def test_affine_repeats_the_border():
     flat = np.full((20, 20, 3), 77, np.uint8)
-    assert (many(lambda i, s: random_affine(i, s, 90, 10, 0.5), flat, 20) == 77).all()
+    assert (many(lambda i, u: random_affine(i, u, 90, 10, 0.5), flat, 20) == 77).all()
 
 
 def test_tone_ranges():
     grey = np.full((4, 4, 3), 100, np.uint8)
-    brighter = many(lambda i, s: random_tone(i, s, 0.2, 0), grey)[:, 0, 0, 0].astype(int)
+    brighter = many(lambda i, u: random_tone(i, u[:2], 0.2, 0), grey)[:, 0, 0, 0].astype(int)
     assert brighter.min() >= 49
     assert brighter.max() <= 151
     assert brighter.std() > 20
-    assert (many(lambda i, s: random_tone(i, s, 0, 0.9), grey, 5) == 100).all()
-    stretched = many(lambda i, s: random_tone(i, s, 0, 0.5), blob(30, 30)).astype(float)
+    assert (many(lambda i, u: random_tone(i, u[:2], 0, 0.9), grey, 5) == 100).all()
+    stretched = many(lambda i, u: random_tone(i, u[:2], 0, 0.5), blob(30, 30)).astype(float)
     ratio = stretched.std((1, 2, 3)) / blob(30, 30).std()
     assert 0.45 < ratio.min() < 0.7
     assert ratio.max() > 1.0

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniface_jax.data.shuffle import shuffled
+from uniface_jax.data.shuffle import shuffled, uniforms
 
 PINNED = [1, 3, 9, 4, 5, 2, 7, 6, 0, 8]
 
@@ -56,3 +56,24 @@ def test_the_order_never_changes():
 def test_positions_out_of_range():
     with pytest.raises(ValueError):
         shuffled(np.array([5]), 5, 0, np.array([0]))
+
+
+def test_uniforms_are_uniform_and_independent():
+    numbers = uniforms(np.arange(20_000), 3, seed=7)
+    assert numbers.dtype == np.float32
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    np.testing.assert_allclose(numbers.mean(0), 0.5, atol=0.01)
+    np.testing.assert_allclose(np.cov(numbers.T), np.eye(3) / 12, atol=0.003)
+    neighbours = np.corrcoef(numbers[1:, 0], numbers[:-1, 0])[0, 1]
+    assert abs(neighbours) < 0.04
+
+
+def test_uniforms_belong_to_the_sample():
+    some = np.array([5, 2**40, 5])
+    numbers = uniforms(some, 4, seed=1)
+    assert (numbers[0] == numbers[2]).all()
+    assert (numbers[0] != numbers[1]).all()
+    assert (uniforms(some, 2, seed=1) == numbers[:, :2]).all()
+    assert (uniforms(some, 4, seed=2) != numbers).all()
+    assert uniforms(some, 0, seed=1).shape == (3, 0)

@@ -1,18 +1,26 @@
-"""Augmentations of one training face: TensorFlow functions of an image and a stateless seed.
+"""Augmentations of one training face: TensorFlow functions of an image and random numbers.
 
-Each takes a uint8 image [H, W, 3] and a seed [2] and returns the same shape and type; the same seed
-gives the same result, on any number of threads, machines and restarts. `augmentations` lists those
-that a config switches on, so that what is off costs nothing.
+Each takes a uint8 image [H, W, 3] and float32 numbers in 0..1, and returns the same shape and type;
+it holds no state, so the numbers alone decide. They are drawn for whole batches (shuffle.py), since
+TensorFlow's own stateless generators cost as much as decoding the image. `augmentations` lists what
+a config switches on; what is off costs nothing.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from uniface_jax.errors import UserError
 
-Augmentation = Callable[[Any, Any], Any]
+
+class Augmentation(NamedTuple):
+    """A function of (image, uniform [numbers]), and how many numbers it takes."""
+
+    numbers: int
+    apply: Callable[[Any, Any], Any]
+
 
 _HIGHEST = {"rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
 
@@ -57,35 +65,33 @@ def augmentations(config: Augment) -> list[Augmentation]:
     """The functions that `config` switches on, in the order in which they are applied."""
     chosen: list[Augmentation] = []
     if config.flip:
-        chosen.append(random_flip)
+        chosen.append(Augmentation(1, random_flip))
     if config.rotate or config.translate or config.scale:
-        chosen.append(
-            lambda image, seed: random_affine(
-                image, seed, config.rotate, config.translate, config.scale
-            )
+        affine = partial(
+            random_affine, rotate=config.rotate, translate=config.translate, scale=config.scale
         )
+        chosen.append(Augmentation(4, affine))
     if config.brightness or config.contrast:
-        chosen.append(
-            lambda image, seed: random_tone(image, seed, config.brightness, config.contrast)
-        )
+        tone = partial(random_tone, brightness=config.brightness, contrast=config.contrast)
+        chosen.append(Augmentation(2, tone))
     return chosen
 
 
-def random_flip(image: Any, seed: Any) -> Any:
-    """Mirrors left and right with probability 1/2."""
+def random_flip(image: Any, uniform: Any) -> Any:
+    """Mirrors left and right with probability 1/2; uniform: [1]."""
     import tensorflow as tf
 
-    mirrored = tf.random.stateless_uniform([], seed) < 0.5
-    return tf.where(mirrored, tf.reverse(image, [1]), image)
+    # Not tf.where, which takes longer over the uint8 pixels than decoding the image does.
+    return tf.cond(uniform[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
 
 
-def random_affine(image: Any, seed: Any, rotate: float, translate: float, scale: float) -> Any:
-    """Turns, shifts and scales about the centre, bilinear; the border repeats outside."""
+def random_affine(image: Any, uniform: Any, rotate: float, translate: float, scale: float) -> Any:
+    """Turns, scales and shifts about the centre, bilinear; the border repeats. uniform: [4]."""
     import tensorflow as tf
 
-    uniform = tf.random.stateless_uniform([4], seed, -1.0, 1.0)
-    angle, zoom = uniform[0] * math.radians(rotate), 1.0 + uniform[1] * scale
-    shift = uniform[2:] * translate
+    amplitude = 2.0 * uniform - 1.0
+    angle, zoom = amplitude[0] * math.radians(rotate), 1.0 + amplitude[1] * scale
+    shift = amplitude[2:] * translate
     height, width = image.shape[0], image.shape[1]
     centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
     # The op asks where an output pixel comes from: the inverse of turn, zoom, then shift.
@@ -104,15 +110,15 @@ def random_affine(image: Any, seed: Any, rotate: float, translate: float, scale:
     return _to_uint8(warped)
 
 
-def random_tone(image: Any, seed: Any, brightness: float, contrast: float) -> Any:
-    """Stretches the distance of each pixel from the image's mean, and adds the same to all."""
+def random_tone(image: Any, uniform: Any, brightness: float, contrast: float) -> Any:
+    """Stretches pixels from the image's mean, and adds the same to all. uniform: [2]."""
     import tensorflow as tf
 
-    uniform = tf.random.stateless_uniform([2], seed, -1.0, 1.0)
+    amplitude = 2.0 * uniform - 1.0
     pixels = tf.cast(image, tf.float32)
     mean = tf.reduce_mean(pixels)
-    stretched = (pixels - mean) * (1.0 + uniform[0] * contrast) + mean
-    return _to_uint8(stretched + uniform[1] * (255.0 * brightness))
+    stretched = (pixels - mean) * (1.0 + amplitude[0] * contrast) + mean
+    return _to_uint8(stretched + amplitude[1] * (255.0 * brightness))
 
 
 def _to_uint8(pixels: Any) -> Any:

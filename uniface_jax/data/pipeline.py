@@ -19,7 +19,7 @@ from uniface_jax.data.alignment import IMAGE_SIZE
 from uniface_jax.data.augment import Augment, Augmentation, augmentations
 from uniface_jax.data.dataset_info import read_dataset_info
 from uniface_jax.data.records import RecordReader
-from uniface_jax.data.shuffle import shuffled
+from uniface_jax.data.shuffle import shuffled, uniforms
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
@@ -117,15 +117,18 @@ def _dataset(
     tf.config.set_visible_devices([], "GPU")
     local, image_shape = plan.local, [plan.image_size, plan.image_size, 3]
 
+    # At least one: TensorFlow crashes on an array without elements from numpy_function.
+    numbers = max(1, sum(function.numbers for function in functions))
+
     def read(step: np.integer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         samples, records = plan.indices(int(step), reader.info.num_examples)
         serialised = np.empty(local, object)
         serialised[:] = [reader[record] for record in records.tolist()]
-        return serialised, samples, records
+        return serialised, uniforms(samples, numbers, plan.seed), records
 
     def read_batch(step: Any) -> dict[str, Any]:
-        serialised, samples, records = tf.numpy_function(
-            read, [step], (tf.string, tf.int64, tf.int64), stateful=False
+        serialised, uniform, records = tf.numpy_function(
+            read, [step], (tf.string, tf.float32, tf.int64), stateful=False
         )
         parsed = tf.io.parse_example(
             tf.ensure_shape(serialised, [local]),
@@ -137,7 +140,7 @@ def _dataset(
         return {
             "encoded": parsed["image"],
             "label": tf.cast(parsed["label"], tf.int32),
-            "sample": tf.ensure_shape(samples, [local]),
+            "uniform": tf.ensure_shape(uniform, [local, numbers]),
             "index": tf.ensure_shape(records, [local]),
         }
 
@@ -145,9 +148,10 @@ def _dataset(
         # decode_jpeg tells PNG by its content and reads that as well.
         image = tf.io.decode_jpeg(element["encoded"], channels=3, dct_method="INTEGER_FAST")
         image = tf.ensure_shape(image, image_shape)
-        sample_seed = tf.stack([tf.constant(plan.seed, tf.int64), element["sample"]])
-        for number, function in enumerate(functions):
-            image = function(image, tf.random.experimental.stateless_fold_in(sample_seed, number))
+        used = 0
+        for function in functions:
+            image = function.apply(image, element["uniform"][used : used + function.numbers])
+            used += function.numbers
         return {"image": image, "label": element["label"], "index": element["index"]}
 
     options = tf.data.Options()

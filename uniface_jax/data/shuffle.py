@@ -1,9 +1,9 @@
-"""A seeded permutation computed element by element: any position of any epoch, at once.
+"""Seeded permutations and random numbers, computed element by element: any position at once.
 
-A Feistel network over the smallest power of four that holds N, with cycle walking: values that
-leave 0..N-1 are permuted again until they come back (Black & Rogaway, "Ciphers with arbitrary
-finite domains", CT-RSA 2002). No table of N entries, nothing to replay on resume, and the order
-does not depend on a library's version.
+The permutation is a Feistel network over the smallest power of four that holds N, with cycle
+walking: values that leave 0..N-1 are permuted again until they come back (Black & Rogaway, "Ciphers
+with arbitrary finite domains", CT-RSA 2002). No table of N entries, nothing to replay on resume,
+and no dependence on a library's version.
 """
 
 import numpy as np
@@ -30,6 +30,19 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
         values[outside] = _feistel(values[outside], keys[outside], half, mask)
         outside = values >= np.uint64(size)
     return values.astype(np.int64)
+
+
+def uniforms(samples: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Random numbers of their own for each sample: float32 [B, count], uniform in 0 ≤ u < 1.
+
+    samples: int64 [B]. A sample's numbers depend on (seed, sample) alone, and more of them begin
+    with the same ones. They are unrelated to the permutations of the same seed.
+    """
+    words = np.full(samples.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    keys = _mix(_mix(words ^ _GOLDEN) ^ samples.astype(np.uint64))
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    bits = _mix(keys[:, None] + steps) >> np.uint64(40)
+    return bits.astype(np.float32) * np.float32(2.0**-24)
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64, mask: np.uint64) -> np.ndarray:
