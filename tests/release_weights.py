@@ -4,10 +4,13 @@ Shared by the tests that need them; `torch_state` is the PyTorch state dict as n
 `to_variables` turns it into this project's variables.
 """
 
-import re
+import functools
 import zlib
 
 import numpy as np
+
+from uniface_jax import models
+from uniface_jax.weights.pytorch import from_state, layout
 
 STAGES = (1, 2, 1, 1)
 WIDTHS = (64, 128, 256, 512)
@@ -80,34 +83,15 @@ def torch_state(seed: int) -> dict[str, np.ndarray]:
 
 def flax_path(name: str) -> tuple[str, ...]:
     """PyTorch's parameter name -> module and leaf of the Flax variables."""
-    module, field = name.rsplit(".", 1)
-    module = re.sub(r"^(layer\d)\.(\d+)\.", r"\1_\2/", module).replace("downsample.", "downsample_")
-    if "prelu" in module:
-        field = "slope"
-    elif "conv" in module or "fc5" in module or module.endswith("downsample_0"):
-        field = "kernel"
-    else:
-        field = {"weight": "scale", "running_mean": "mean", "running_var": "var"}.get(field, field)
-    return (*module.split("/"), field)
-
-
-def to_flax(name: str, value: np.ndarray) -> np.ndarray:
-    if value.ndim == 4:
-        value = value.transpose(2, 3, 1, 0)
-        return value.reshape(-1, value.shape[-1]) if name == "fc5.weight" else value
-    return value
+    return _layout()[name].path
 
 
 def to_variables(state: dict[str, np.ndarray]):
     """(params, batch_stats) of the state dict without its head."""
-    params: dict = {}
-    statistics: dict = {}
-    for name, value in state.items():
-        if name.startswith("loss.") or name == "bn5.weight":
-            continue
-        path = flax_path(name)
-        tree = statistics if path[-1] in ("mean", "var") else params
-        for key in path[:-1]:
-            tree = tree.setdefault(key, {})
-        tree[path[-1]] = to_flax(name, value)
-    return params, statistics
+    imported = from_state(state, "golden weights")
+    return imported.params, imported.batch_stats
+
+
+@functools.cache
+def _layout():
+    return layout(models.create("lresnet50", stage_sizes=STAGES))

@@ -1,0 +1,150 @@
+"""python -m uniface_jax.import_weights, and what evaluation, export and fine-tuning make of it."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import release_weights
+
+from uniface_jax import checkpoint, models, step, training
+from uniface_jax import config as configs
+from uniface_jax.errors import UserError
+from uniface_jax.inference import load_embedder, load_network
+from uniface_jax.weights.pytorch import to_state
+from uniface_jax.weights.state_files import write_safetensors
+from uniface_jax.weights.workdir import import_weights
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A state dict with a head of 7 classes, and its file."""
+    network = models.create(
+        "lresnet18", width=4, embedding_size=6, stem_stride=2, stage_sizes=(1, 1, 2, 1)
+    )
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    drawn = jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape), shapes)
+    state = to_state(network, dict(zip(("params", "batch_stats"), drawn, strict=True)))
+    state |= {"loss.weight": rng.normal(size=(7, 6)), "loss.bias": np.array([4.2])}
+    path = tmp_path_factory.mktemp("small") / "small.npz"
+    np.savez(path, **state)
+    return path, state, network
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+def test_golden_features_in_float32(golden, tmp_path, suffix):
+    state = release_weights.torch_state(golden.seed)
+    state = {name: array.astype(np.float32) for name, array in state.items()}
+    path = tmp_path / f"backbone{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **state)
+    elif suffix == ".safetensors":
+        write_safetensors(path, state, {})
+    else:
+        torch = pytest.importorskip("torch")
+        tensors = {f"module.{name}": torch.tensor(array) for name, array in state.items()}
+        torch.save({"epoch": 28, "state_dict": tensors}, path)
+    import_weights(path, tmp_path / "run")
+    images = release_weights.draw(golden.seed, "images").integers(
+        0, 256, (6, 112, 112, 3), dtype=np.uint8
+    )
+    expected = golden("backbone")["eval_features"]
+    found = load_embedder(tmp_path / "run").embed(images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_command(small, run_cli, tmp_path):
+    path, state, _ = small
+    done = run_cli("import_weights", path, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "release's network (name lresnet50, stage_sizes (1, 1, 2, 1), width 4" in done.stdout
+    assert "7 classes" in done.stdout
+    report = json.loads((tmp_path / "run" / "import.json").read_text())
+    assert {row["name"] for row in report["tensors"]} == state.keys()
+    assert report["model"]["stem_stride"] == 2
+
+    again = run_cli("import_weights", path, tmp_path / "run")
+    assert again.returncode == 2
+    assert again.stderr == f"error: {tmp_path}/run: holds a run already; give a new folder\n"
+
+
+def test_the_checkpoint_holds_the_head_and_a_config_that_passes_its_checks(small, tmp_path):
+    path, written, network = small
+    import_weights(path, tmp_path / "run")
+    state, run = checkpoint.read(tmp_path / "run")
+    config = configs.from_json(run["config"])
+    configs.check(config, num_devices=1)
+    assert (tmp_path / "run" / "config.json").read_text().strip() == run["config"].strip()
+    np.testing.assert_allclose(state.weights.prototypes, written["loss.weight"], rtol=1e-6)
+    assert float(state.weights.bias) == pytest.approx(4.2)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.weights)} == {"float32"}
+    assert run["data"]["num_classes"] == 7
+    found, variables, info = load_network(tmp_path / "run")
+    assert found.stem_stride == network.stem_stride
+    assert info["step"] == 0
+    expected = np.float32(written["layer3.1.bn1.running_mean"])
+    np.testing.assert_array_equal(variables["batch_stats"]["layer3_1"]["bn1"]["mean"], expected)
+
+
+@pytest.fixture
+def fine_tuned(monkeypatch):
+    """The state before the first step of a run that starts from a workdir."""
+    initialize = step.initialize
+
+    def threes(*arguments):  # in place of random weights, whose compilation takes long
+        shapes = jax.eval_shape(lambda: initialize(*arguments))
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 3, leaf.dtype), shapes)
+
+    monkeypatch.setattr(step, "initialize", threes)
+
+    def start(workdir, loss="uce"):
+        config = configs.base()
+        config.model.update(
+            name="lresnet18", width=4, embedding_size=6, stem_stride=2, stage_sizes=(1, 1, 2, 1)
+        )
+        config.loss.name = loss
+        config.finetune = str(workdir)
+        return training.initial_state(config, configs.create_network(config), 7)
+
+    return start
+
+
+def test_fine_tuning_starts_from_network_and_matching_head(small, fine_tuned, tmp_path):
+    path, written, _ = small
+    import_weights(path, tmp_path / "run")
+    state = fine_tuned(tmp_path / "run")
+    kernel = written["layer1.0.conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(
+        state.weights.network["layer1_0"]["conv1"]["kernel"], kernel, rtol=1e-6
+    )
+    np.testing.assert_allclose(state.weights.prototypes, written["loss.weight"], rtol=1e-6)
+    assert float(state.weights.bias) == pytest.approx(4.2)
+
+
+def test_fine_tuning_without_a_head_starts_a_new_one(small, fine_tuned, tmp_path):
+    _, written, _ = small
+    headless = {name: array for name, array in written.items() if not name.startswith("loss.")}
+    np.savez(tmp_path / "headless.npz", **headless)
+    imported = import_weights(tmp_path / "headless.npz", tmp_path / "run")
+    assert imported.prototypes is None
+    state = fine_tuned(tmp_path / "run")
+    np.testing.assert_array_equal(state.weights.prototypes, np.full((7, 6), 3))
+    np.testing.assert_array_equal(state.weights.bias, 3)
+
+
+def test_a_bias_a_class_is_bces(small, fine_tuned, tmp_path):
+    _, written, _ = small
+    np.savez(tmp_path / "bce.npz", **{**written, "loss.bias": np.arange(7.0)})
+    import_weights(tmp_path / "bce.npz", tmp_path / "run")
+    state = fine_tuned(tmp_path / "run", loss="bce")
+    np.testing.assert_array_equal(state.weights.bias, np.arange(7.0))
+
+
+def test_nothing_is_written_for_a_bad_file(small, tmp_path):
+    _, written, _ = small
+    np.savez(tmp_path / "bad.npz", **{**written, "extra": np.ones(2)})
+    with pytest.raises(UserError, match=r"bad\.npz: extra is without a place"):
+        import_weights(tmp_path / "bad.npz", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

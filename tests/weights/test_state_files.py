@@ -1,0 +1,171 @@
+"""Files of weights, kind and hostile."""
+
+import io
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from uniface_jax.errors import UserError
+from uniface_jax.weights.state_files import read_state, write_safetensors
+
+STATE = {
+    "conv1.weight": np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32),
+    "bn1.num_batches_tracked": np.array(5),
+}
+
+
+def assert_same(found, expected=STATE):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+def refused(path):
+    with pytest.raises(UserError) as caught:
+        read_state(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+def test_safetensors(tmp_path):
+    path = tmp_path / "new" / "w.safetensors"
+    write_safetensors(path, STATE, {"family": "release"})
+    assert [entry.name for entry in path.parent.iterdir()] == ["w.safetensors"]
+    assert_same(read_state(path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    assert "cannot be read as .safetensors weights" in refused(path)
+    path.write_bytes((1 << 60).to_bytes(8, "little") + whole[8:])
+    assert "cannot be read" in refused(path)
+
+
+def test_transposed_arrays_are_written_as_they_look(tmp_path):
+    turned = {"a": np.arange(6.0).reshape(2, 3).T}
+    write_safetensors(tmp_path / "w.safetensors", turned, {})
+    assert_same(read_state(tmp_path / "w.safetensors"), turned)
+
+
+def test_bfloat16(tmp_path):
+    import ml_dtypes
+
+    values = np.array([1.0, -2.5], ml_dtypes.bfloat16)
+    write_safetensors(tmp_path / "w.safetensors", {"a": values}, {})
+    assert_same(read_state(tmp_path / "w.safetensors"), {"a": np.array([1, -2.5], np.float32)})
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, **STATE)
+    assert_same(read_state(path))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "cannot be read as .npz weights" in refused(path)
+
+
+class Bomb:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_npz_with_a_pickle_runs_nothing(tmp_path):
+    path, touched = tmp_path / "w.npz", tmp_path / "touched"
+    np.savez(path, a=np.array([Bomb(touched)], object))
+    assert "cannot be read" in refused(path)
+    assert not touched.exists()
+
+
+def _npy_header(shape):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+def test_npz_that_declares_more_than_it_has(tmp_path):
+    path = tmp_path / "w.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", _npy_header((1 << 40,)) + bytes(64))
+    assert "a.npy declares (1099511627776,) float32" in refused(path)
+
+
+def test_npz_that_unfolds_without_end(tmp_path):
+    path = tmp_path / "w.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", _npy_header((1 << 20,)) + bytes(1 << 22))
+    assert "allowed are" in refused(path)
+
+
+def test_other_files(tmp_path):
+    assert "allowed are .pth, .pt, .safetensors, .npz" in refused(tmp_path / "w.h5")
+    assert "no such file" in refused(tmp_path / "w.npz")
+    (tmp_path / "w.npz").write_bytes(b"")
+    assert "cannot be read" in refused(tmp_path / "w.npz")
+    np.savez(tmp_path / "w.npz")
+    assert "holds no tensor" in refused(tmp_path / "w.npz")
+
+
+def test_pth_without_torch(tmp_path, monkeypatch):
+    path, touched = tmp_path / "w.pth", tmp_path / "touched"
+    path.write_bytes(pickle.dumps({"state_dict": Bomb(touched)}))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install torch" in refused(path)
+    assert not touched.exists()
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("wrap", [None, "state_dict", "state_dict_backbone"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pth(torch, tmp_path, wrap, zipped):
+    path = tmp_path / "w.pth"
+    state = {name: torch.tensor(array) for name, array in STATE.items()}
+    whole = {wrap: state, "epoch": 3} if wrap else state
+    torch.save(whole, path, _use_new_zipfile_serialization=zipped)
+    assert_same(read_state(path))
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    assert "cannot be read as .pth weights" in refused(path)
+
+
+def test_pth_of_half_precision(torch, tmp_path):
+    tensors = {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float16)}
+    torch.save(tensors, tmp_path / "w.pt")
+    expected = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float16)}
+    assert_same(read_state(tmp_path / "w.pt"), expected)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_hostile_pth_runs_nothing(torch, tmp_path, zipped):
+    path, touched = tmp_path / "w.pth", tmp_path / "touched"
+    content = {"state_dict": {"a": Bomb(touched)}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "cannot be read" in refused(path)
+    assert not touched.exists()
+    path.write_bytes(pickle.dumps(content))
+    assert "cannot be read" in refused(path)
+    assert not touched.exists()
+
+
+def test_pth_of_something_else(torch, tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save([torch.ones(2)], path)
+    assert "holds a list, expected a state dict" in refused(path)
+    torch.save({"a": torch.ones(2), "epoch": 3}, path)
+    assert "'epoch' is a int, not a tensor" in refused(path)
+    torch.save({"a": torch.ones(200)}, path)
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "z.pth", "w", 8) as packed:
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member))
+    assert "compressed" in refused(tmp_path / "z.pth")

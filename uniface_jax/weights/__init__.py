@@ -1,0 +1,1 @@
+"""Weights of the PyTorch implementations of these networks, in and out."""

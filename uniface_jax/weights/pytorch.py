@@ -1,0 +1,313 @@
+"""Names, shapes and layouts of the two PyTorch families of IR-ResNets, against this project's.
+
+"release" is the LResNet-E-IR of UniFace's authors, "insightface" the iresnet of arcface_torch.
+Both keep convolutions as [out, in, h, w] and flatten the last map channel by channel; here they
+are [h, w, in, out], and the map is flattened position by position.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from uniface_jax import models
+from uniface_jax.errors import UserError
+from uniface_jax.models.iresnet import IResNet
+
+Tree = dict[str, Any]
+State = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a PyTorch implementation calls its modules, where that differs from the names here."""
+
+    name: str
+    networks: str  # prefix in models.NETWORKS
+    block: Mapping[str, str]  # inside of a residual block
+    outside: Mapping[str, str]
+    flat_tail: bool  # the linear layer is [D, C h w], not a convolution [D, C, h, w]
+
+
+RELEASE = Family("release", "lresnet", {}, {}, flat_tail=False)
+INSIGHTFACE = Family(
+    "insightface",
+    "iresnet",
+    block={"bn0": "bn1", "bn1": "bn2", "bn2": "bn3"},
+    outside={"bn4": "bn2", "fc5": "fc", "bn5": "features"},
+    flat_tail=True,
+)
+_FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all others: weight
+_HEAD = {"loss.weight": "prototypes", "loss.bias": "bias"}
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a PyTorch tensor of `shape` belongs: variables[collection][path[0]][path[1]]…."""
+
+    shape: tuple[int, ...]
+    collection: str
+    path: tuple[str, ...]
+    positions: int  # of the last map's side, for the linear layer; 0 elsewhere
+
+    @property
+    def place(self) -> str:
+        """As the report of an import names it."""
+        return "/".join((self.collection, *self.path))
+
+    def to_jax(self, array: np.ndarray) -> np.ndarray:
+        """The tensor in this project's layout."""
+        if self.positions:
+            width = array.size // (array.shape[0] * self.positions**2)
+            array = array.reshape(-1, width, self.positions, self.positions)
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        return array.reshape(-1, array.shape[-1]) if self.positions else array
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of to_jax."""
+        if self.positions:
+            array = array.reshape(self.positions, self.positions, -1, array.shape[-1])
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        return array.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network out of a state dict.
+
+    family: whose names the tensors have. model: what config.model is to hold. params and
+    batch_stats: its variables. prototypes [C, D] and bias [] or [C]: of the head, None without one.
+    tensors: of every tensor in the state dict its name, shape, dtype, and what it became.
+    """
+
+    family: str
+    model: dict[str, Any]
+    params: Tree
+    batch_stats: Tree
+    prototypes: np.ndarray | None
+    bias: np.ndarray | None
+    tensors: list[dict[str, Any]]
+
+
+def layout(network: IResNet) -> dict[str, Slot]:
+    """Every variable of `network` by its PyTorch name; no array is made."""
+    family = family_of(network)
+    params, batch_stats = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    slots = {}
+    for collection, tree in (("params", params), ("batch_stats", batch_stats)):
+        for keys, value in jax.tree_util.tree_leaves_with_path(tree):
+            path = tuple(key.key for key in keys)
+            shape, positions = value.shape, 0
+            if path == ("fc5", "kernel"):
+                channels = network.width * 8
+                positions = math.isqrt(shape[0] // channels)
+                shape = (
+                    (shape[1], shape[0])
+                    if family.flat_tail
+                    else (shape[1], channels, positions, positions)
+                )
+            elif len(shape) == 4:
+                shape = (shape[3], shape[2], shape[0], shape[1])
+            slots[_torch_name(family, path)] = Slot(shape, collection, path, positions)
+    return slots
+
+
+def family_of(network: IResNet) -> Family:
+    """Whose PyTorch implementation computes what `network` does."""
+    return INSIGHTFACE if network.tail_bias else RELEASE
+
+
+def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`variables` as the state dict of the network's PyTorch implementation, without a head.
+
+    The fixed scale of the last batch norm is written as ones, which PyTorch holds as a parameter.
+    """
+    state = {}
+    for name, slot in layout(network).items():
+        value = variables[slot.collection]
+        for key in slot.path:
+            value = value[key]
+        state[name] = slot.to_torch(np.asarray(value))
+    last = _torch_name(family_of(network), ("bn5", "bias"))
+    state[last.replace("bias", "weight")] = np.ones_like(state[last])
+    return state
+
+
+def from_state(state: State, source: str) -> Imported:
+    """The network whose weights `state` holds, recognised from names and shapes.
+
+    Names may share a prefix ("module."). Arrays keep their dtype; where nothing has to be permuted
+    they are views. Raises UserError, naming `source` and the tensor, for a network of another
+    kind, a missing or surplus tensor, a wrong shape, values that are not floating or not finite,
+    and a last batch norm whose scale is not 1.
+    """
+    state = _without_prefix(state)
+    family, model = _recognise(state, source)
+    network, slots = _fitting_stem(model, state)
+    described = f"{family.name}'s {model['name']} of width {network.width}"
+    missing = [name for name in slots if name not in state]
+    if missing:
+        raise UserError(f"{source}: {_some(missing)} missing; needed for {described}")
+    variables: dict[str, Tree] = {"params": {}, "batch_stats": {}}
+    head: dict[str, np.ndarray] = {}
+    tensors, surplus = [], []
+    for name, array in state.items():
+        if name.endswith(_COUNTER):
+            place = "dropped: a counter that nothing here uses"
+        else:
+            _check_values(array, name, source)
+            if name in slots:
+                slot = slots[name]
+                _check_shape(array, slot.shape, name, source, described)
+                _put(variables[slot.collection], slot.path, slot.to_jax(array))
+                place = slot.place
+            elif name in _HEAD:
+                head[_HEAD[name]] = array
+                place = _HEAD[name]
+            elif name == _torch_name(family, ("bn5", "scale")):
+                _check_fixed_scale(array, name, source)
+                place = "dropped: 1 everywhere, as is fixed here"
+            else:
+                surplus.append(name)
+                continue
+        tensors.append(
+            {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "to": place}
+        )
+    if surplus:
+        raise UserError(f"{source}: {_some(surplus)} without a place in {described}")
+    prototypes, bias = _checked_head(head, network.embedding_size, source)
+    return Imported(
+        family=family.name,
+        model=model,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        prototypes=prototypes,
+        bias=bias,
+        tensors=tensors,
+    )
+
+
+def _torch_name(family: Family, path: tuple[str, ...]) -> str:
+    *modules, field = path
+    field = _FIELDS.get(field, "weight")
+    if len(modules) == 1:
+        return f"{family.outside.get(modules[0], modules[0])}.{field}"
+    stage, index = modules[0].split("_")
+    inner = family.block.get(modules[1], modules[1]).replace("_", ".")  # downsample_0
+    return f"{stage}.{index}.{inner}.{field}"
+
+
+def _without_prefix(state: State) -> State:
+    """Names without what wrappers such as DataParallel put in front of all of them."""
+    stems = [name for name in state if re.fullmatch(r"(\w+\.)*conv1\.weight", name)]
+    prefix = min(stems, key=len, default="").removesuffix("conv1.weight")
+    return {name.removeprefix(prefix): array for name, array in state.items()}
+
+
+def _recognise(state: State, source: str) -> tuple[Family, dict[str, Any]]:
+    """The family, and config.model but for the stride of the stem."""
+    stem = state["conv1.weight"].shape if "conv1.weight" in state else ()
+    for family in (RELEASE, INSIGHTFACE):
+        tail = _torch_name(family, ("fc5", "kernel"))
+        marks = {tail, _torch_name(family, ("bn5", "mean")), "layer1.0.prelu.weight"}
+        if marks <= state.keys() and stem[1:] == (3, 3, 3) and stem[0] and state[tail].size:
+            break
+    else:
+        names = ", ".join(list(state)[:3])
+        raise UserError(
+            f"{source}: not a network of this project ({len(state)} tensors: {names}, …); expected "
+            "the release's LResNet-E-IR or insightface's iresnet"
+        )
+    blocks = [re.fullmatch(r"layer([1-4])\.(\d+)\.conv1\.weight", name) for name in state]
+    stage_of_block = [match[1] for match in blocks if match]
+    sizes = tuple(stage_of_block.count(stage) for stage in "1234")
+    registered = [
+        name
+        for name, (_, stage_sizes) in models.NETWORKS.items()
+        if name.startswith(family.networks) and stage_sizes == sizes
+    ]
+    return family, {
+        "name": registered[0] if registered else f"{family.networks}50",
+        "stage_sizes": None if registered else sizes,
+        "width": stem[0],
+        "embedding_size": state[tail].shape[0],
+    }
+
+
+def _fitting_stem(model: dict[str, Any], state: State) -> tuple[IResNet, dict[str, Slot]]:
+    """The network with the stem that gives the linear layer its size, entered into `model`.
+
+    Where neither does it is the published one, and the linear layer's shape is the error.
+    """
+    for stride in (2, 1):
+        model["stem_stride"] = stride
+        network = models.create(**model)
+        slots = layout(network)
+        tail = next(name for name, slot in slots.items() if slot.positions)
+        if tail in state and state[tail].shape == slots[tail].shape:
+            break
+    return network, slots
+
+
+def _check_shape(
+    array: np.ndarray, shape: tuple[int, ...], name: str, source: str, described: str
+) -> None:
+    if array.shape != shape:
+        raise UserError(
+            f"{source}: {name} has shape {list(array.shape)}; in {described} it is {list(shape)}"
+        )
+
+
+def _check_values(array: np.ndarray, name: str, source: str) -> None:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{source}: {name} is {array.dtype}; expected floating point")
+    if not np.isfinite(array).all():
+        raise UserError(f"{source}: {name} holds values that are not finite")
+
+
+def _check_fixed_scale(array: np.ndarray, name: str, source: str) -> None:
+    if not (array == 1).all():
+        raise UserError(
+            f"{source}: {name} is {array.min():g} to {array.max():g}; the scale of the last batch "
+            "norm is fixed at 1 in both families"
+        )
+
+
+def _checked_head(
+    head: Mapping[str, np.ndarray], features: int, source: str
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(prototypes, bias), with the release's bias [1] as a scalar."""
+    prototypes, bias = head.get("prototypes"), head.get("bias")
+    if prototypes is None:
+        if bias is not None:
+            raise UserError(f"{source}: loss.bias without loss.weight")
+        return None, None
+    if prototypes.ndim != 2 or prototypes.shape[1] != features:
+        raise UserError(
+            f"{source}: loss.weight has shape {list(prototypes.shape)}; expected "
+            f"[classes, {features}]"
+        )
+    if bias is not None and bias.shape not in ((), (1,), prototypes.shape[:1]):
+        raise UserError(
+            f"{source}: loss.bias has shape {list(bias.shape)}; expected [1] or "
+            f"[{prototypes.shape[0]}]"
+        )
+    return prototypes, bias.reshape(()) if bias is not None and bias.size == 1 else bias
+
+
+def _put(tree: Tree, path: tuple[str, ...], value: np.ndarray) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more} {'are' if more else 'is'}"

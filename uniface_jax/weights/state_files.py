@@ -1,0 +1,142 @@
+"""PyTorch state dicts in files: .pth and .pt, .safetensors and .npz, to named numpy arrays.
+
+Such files come from the internet. Nothing in them runs: PyTorch's own format is a pickle, and is
+read by PyTorch alone, with weights_only. Declared sizes are compared with the file's before memory
+is taken.
+"""
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.files import replacing
+from uniface_jax.errors import UserError
+
+State = dict[str, np.ndarray]
+
+SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+# Where training scripts keep the state dict: UniFace's release, arcface_torch, others.
+WRAPPERS = ("state_dict", "state_dict_backbone", "model_state_dict")
+MIN_TORCH = (2, 6)  # before it, weights_only could be led to run code (CVE-2025-32434)
+MAX_EXPANSION = 20  # of a compressed file; weights hardly compress
+
+_NO_TORCH = (
+    "reading it needs PyTorch 2.6 or newer: pip install torch --index-url "
+    "https://download.pytorch.org/whl/cpu (or save the state dict as .safetensors where PyTorch is)"
+)
+
+
+def read_state(path: Path) -> State:
+    """The tensors of `path` by name; bfloat16 comes as float32, other types as they are.
+
+    A checkpoint that wraps its state dict is unwrapped by WRAPPERS. Raises UserError naming the
+    file for another suffix, a missing or damaged file, a .pth that holds more than tensors and
+    plain values, and a .pth where PyTorch is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"{path}: cannot be weights by its suffix; allowed are {', '.join(SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    read = {".safetensors": _read_safetensors, ".npz": _read_npz}.get(path.suffix, _read_torch)
+    try:
+        state = read(path)
+    except UserError:
+        raise
+    except Exception as e:  # damage comes as any exception of zip, pickle, numpy or Rust
+        raise UserError(f"{path}: cannot be read as {path.suffix} weights ({_line(e)})") from e
+    if not state:
+        raise UserError(f"{path}: holds no tensor")
+    return state
+
+
+def write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]):
+    """Writes the tensors, atomically; `metadata` goes into the file's header."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, temporary, dict(metadata))
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors.numpy import load_file
+
+    return {name: _widened(array) for name, array in load_file(path).items()}
+
+
+def _read_npz(path: Path) -> State:
+    _check_npz(path)
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _check_npz(path: Path) -> None:
+    """Raises UserError where the archive's members declare more than the file can hold."""
+    limit = MAX_EXPANSION * path.stat().st_size
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read_header = {
+                    1: np.lib.format.read_array_header_1_0,
+                    2: np.lib.format.read_array_header_2_0,
+                }[major]
+                shape, _, dtype = read_header(file)
+            size = math.prod(shape) * dtype.itemsize
+            total += max(size, member.file_size)
+            if size > member.file_size or total > limit:
+                raise UserError(
+                    f"{path}: {member.filename} declares {shape} {dtype} in {member.file_size} "
+                    f"bytes, {total} bytes in all so far; allowed are {limit} for this file"
+                )
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        import torch
+    except ImportError as e:
+        raise UserError(f"{path}: {_NO_TORCH}") from e
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
+        raise UserError(f"{path}: found PyTorch {torch.__version__}; {_NO_TORCH}")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch stores; what is compressed could unfold to any size.
+            if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
+                raise UserError(f"{path}: compressed, which PyTorch's files never are")
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    state = _unwrapped(path, loaded)
+    return {name: _from_torch(path, name, tensor, torch) for name, tensor in state.items()}
+
+
+def _unwrapped(path: Path, loaded: Any) -> Mapping[str, Any]:
+    for key in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            return loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
+    return loaded
+
+
+def _from_torch(path: Path, name: Any, tensor: Any, torch: Any) -> np.ndarray:
+    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+        raise UserError(
+            f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor; expected a state dict, "
+            f"or one under {', '.join(WRAPPERS)}"
+        )
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return wide.detach().numpy()
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _line(error: Exception, most: int = 160) -> str:
+    """An exception's message as one short line; PyTorch's are pages of advice."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

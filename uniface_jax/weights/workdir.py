@@ -1,0 +1,81 @@
+"""Makes a workdir of a foreign network, from which evaluation, export and fine-tuning start."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from uniface_jax import config as configs
+from uniface_jax.checkpoint import FOLDER, Checkpoints
+from uniface_jax.data.files import write_bytes
+from uniface_jax.errors import UserError
+from uniface_jax.step import TrainState, Weights
+from uniface_jax.weights.pytorch import Imported, from_state
+from uniface_jax.weights.state_files import read_state
+
+REPORT_FILE = "import.json"
+
+
+def import_weights(source: Path, workdir: Path) -> Imported:
+    """Reads `source` (see state_files.read_state) and writes `workdir`: a checkpoint at step 0.
+
+    Weights become float32. The config is base() with config.model of the network that was
+    recognised. The workdir also holds import.json, with every tensor and what became of it. Raises
+    UserError, before anything is written, for a file that is no such network, and for a workdir
+    that is in use.
+    """
+    if (workdir / FOLDER).exists() or (workdir / "config.json").exists():
+        raise UserError(f"{workdir}: holds a run already; give a new folder")
+    imported = from_state(read_state(source), str(source))
+    config = configs.base()
+    config.model.update(imported.model)
+    if imported.bias is not None and imported.bias.ndim:
+        config.loss.name = "bce"  # the only loss with a bias a class
+    configs.claim_workdir(workdir, config)
+    data = {"samples": 0, "num_examples": 0, "num_classes": _classes(imported)}
+    checkpoints = Checkpoints(workdir)
+    try:
+        checkpoints.save(_state(imported), {"config": configs.to_json(config), "data": data})
+        checkpoints.wait()
+    finally:
+        checkpoints.close()
+    report = {
+        "source": str(source),
+        "sha256": _sha256(source),
+        "family": imported.family,
+        "model": imported.model,
+        "classes": _classes(imported),
+        "tensors": imported.tensors,
+    }
+    write_bytes(workdir / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())
+    return imported
+
+
+def _classes(imported: Imported) -> int:
+    return 0 if imported.prototypes is None else len(imported.prototypes)
+
+
+def _state(imported: Imported) -> TrainState:
+    """The logical state before the first step, in float32.
+
+    A bias that the file does not have gets the shape [1], and prototypes become one class: shapes
+    that no training has, so that fine-tuning leaves them.
+    """
+    prototypes = imported.prototypes
+    if prototypes is None:
+        prototypes = np.zeros((1, imported.model["embedding_size"]))
+    bias = np.zeros(1) if imported.bias is None else imported.bias
+    arrays: Any = (imported.params, prototypes, bias, imported.batch_stats)
+    *trained, batch_stats = jax.tree.map(lambda a: np.array(a, np.float32, order="C"), arrays)
+    weights = Weights(*trained)
+    momentum = jax.tree.map(np.zeros_like, weights)
+    step: Any = np.zeros((), np.int32)
+    return TrainState(step, weights, momentum, batch_stats)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
