@@ -19,7 +19,9 @@ import jax
 from absl import flags
 
 from uniface_jax import cli
+from uniface_jax.errors import UserError
 from uniface_jax.exporting import submission
+from uniface_jax.exporting.demo_faces import unseen_faces
 from uniface_jax.exporting.jaxpr_to_onnx import DEFAULT_OPSET, OPSETS
 from uniface_jax.exporting.verify import Exported, export
 
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> int:
     """Exports or checks; the status to exit with."""
     cli.positional(argv)
     if _CHECK.value:
-        findings = submission.check(Path(_CHECK.value), _TRACK.value)
+        findings = _check(Path(_CHECK.value))
         for finding in findings:
             verdict = {True: "passed", False: "FAILED", None: "  note"}[finding.passed]
             print(f"{verdict}  {finding.rule}: {finding.found} (allowed: {finding.allowed})")
@@ -58,6 +60,18 @@ def main(argv: list[str]) -> int:
     print(json.dumps(result, indent=2))
     _write_report(result)
     return 0
+
+
+def _check(path: Path) -> list[submission.Finding]:
+    """All rules; a note in place of the one that needs the demo's faces where these are missing."""
+    try:
+        faces = unseen_faces()
+    except UserError as e:
+        note = submission.Finding(
+            submission.RECOGNITION, None, f"not measured: {e}", submission.RECOGNITION_ALLOWED
+        )
+        return [*submission.check(path, _TRACK.value), note]
+    return submission.check(path, _TRACK.value, faces)
 
 
 def _export_run(workdir: Path, output: Path) -> Exported:

