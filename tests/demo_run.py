@@ -29,7 +29,7 @@ def make_data(folder: Path) -> tuple[Path, Path]:
             (person / f"{number}.png").write_bytes(buffer.getvalue())
             encoded.append(buffer.getvalue())
     train = folder / "train"
-    write_dataset(FolderSource(folder / "people"), train, seed=0)
+    write_dataset(FolderSource(folder / "people"), train, name="tiny")
     first = np.arange(20) * 2 % len(encoded)
     second = np.where(np.arange(20) % 2, first + 1, (first + EACH) % len(encoded))
     same = first // EACH == second // EACH
