@@ -297,7 +297,7 @@ def test_the_demos_faces(faces):
 
 
 def test_a_network_that_recognises_people(sface, faces, tmp_path):
-    sface.graph.node[0].name, sface.graph.node[1].name = "_minusscalar0", "_mulscalar0"
+    sface.graph.node[0].name, sface.graph.node[1].name = "_minus_first", "_mul_first"
     finding = recognition(sface, faces, tmp_path)
     assert finding.passed
     assert auc(finding) > 0.999

@@ -10,6 +10,7 @@ import onnxruntime
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.embed import SIZE, Embed, Model
+from uniface_jax.exporting.input_scale import feeds_raw_pixels
 
 INPUT_SCALES = ("auto", "unit", "raw")
 MIRROR_KEY = "uniface_jax.mirror"  # in metadata_props of our exports: "1" holds the mirror sum
@@ -58,15 +59,8 @@ def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto")
 
 
 def checker_scale(graph: onnx.GraphProto) -> str:
-    """What MFR-ongoing's checker feeds: "raw" 0..255 pixels or "unit", (x - 127.5) / 127.5.
-
-    Raw when among the first eight nodes one's name starts with Sub or _minus and one's with Mul,
-    _mul or Div; what the nodes compute does not matter to it.
-    """
-    names = [node.name for node in graph.node[:8]]
-    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
-    multiplies = any(name.startswith(("Mul", "_mul", "Div")) for name in names)
-    return "raw" if subtracts and multiplies else "unit"
+    """What MFR-ongoing's checker feeds: "raw" 0..255 pixels or "unit", (x - 127.5) / 127.5."""
+    return "raw" if feeds_raw_pixels(graph) else "unit"
 
 
 def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:

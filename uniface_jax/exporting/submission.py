@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from uniface_jax.errors import UserError
 from uniface_jax.exporting.demo_faces import Faces, recognition_auc
+from uniface_jax.exporting.input_scale import feeds_raw_pixels
 from uniface_jax.models import IMAGE_SIZE
 
 MEGABYTE = 1 << 20
@@ -157,14 +158,6 @@ def _static(model: onnx.ModelProto) -> list[Finding]:
         ),
         _input_scale(graph),
     ]
-
-
-def feeds_raw_pixels(graph: onnx.GraphProto) -> bool:
-    """Whether the server feeds 0..255 rather than (x - 127.5)/127.5, which it infers from names."""
-    names = [node.name for node in graph.node[:8]]
-    return any(name.startswith(("Sub", "_minus")) for name in names) and any(
-        name.startswith(("Mul", "_mul", "Div")) for name in names
-    )
 
 
 def _input_scale(graph: onnx.GraphProto) -> Finding:
