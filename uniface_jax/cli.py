@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -18,19 +19,24 @@ def fail(message: object) -> NoReturn:
     sys.exit(EXIT_BAD_INPUT)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], prepare: Callable[[list[str]], list[str]]) -> list[str]:
     """Parses absl flags; whatever a flag or a --config override raises becomes one line."""
     try:
-        return list(flags.FLAGS(list(argv)))
+        # config_flags looks for its overrides in sys.argv and not in what is parsed.
+        sys.argv = prepare(list(argv))
+        return list(flags.FLAGS(sys.argv))
     except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         fail(f"{e} (see --help)")
 
 
-def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+def run(
+    main: Callable[[list[str]], int | None],
+    prepare: Callable[[list[str]], list[str]] = lambda argv: argv,
+) -> NoReturn:
     """Runs `main(argv)` as absl.app.run does; a UserError ends in one line and status 2.
 
-    argv[0] is the program, the rest are the positional arguments. KeyboardInterrupt ends with the
-    shell's 130 and no traceback.
+    argv[0] is the program, the rest are the positional arguments. `prepare` may change the command
+    line before its flags are parsed. KeyboardInterrupt ends with the shell's 130 and no traceback.
     """
     # TensorFlow's notices on import say nothing that a user here can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,7 +54,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
             print("interrupted", file=sys.stderr)
             return 130
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=partial(_parse_flags, prepare=prepare))
     raise AssertionError("absl.app.run does not return")
 
 
