@@ -33,6 +33,7 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
         weights=Weights(**tree["weights"]),
         momentum=Weights(**tree["momentum"]),
         batch_stats=tree["batch_stats"],
+        loss_statistics=tree.get("loss_statistics") or {},
     )
 
 
@@ -50,6 +51,7 @@ class Checkpoints:
                 ),
             ]
         )
+        self._workdir = workdir
         self._manager = ocp.CheckpointManager(
             (workdir / FOLDER).absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -80,17 +82,23 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The logical state of `step`, checked against the shapes of `like`, and its run JSON."""
-        abstract = jax.tree.map(
-            lambda x: np.empty(np.shape(x), np.asarray(x).dtype), _to_tree(like)
+        """The logical state of `step` and its run JSON; UserError where shapes are not `like`'s."""
+        folder = self._workdir / FOLDER / str(step)
+        state, run = read(folder)
+        found, wanted = (
+            {
+                jax.tree_util.keystr(path): np.shape(x)
+                for path, x in jax.tree_util.tree_leaves_with_path(tree)
+            }
+            for tree in (state, like)
         )
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
-            ),
-        )
-        return _from_tree(items["state"]), items["run"]
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                raise UserError(
+                    f"{folder}: {name} has shape {found.get(name, 'none')}, this config needs "
+                    f"{wanted.get(name, 'none')}"
+                )
+        return state, run
 
     def wait(self) -> None:
         """Returns once all saves are on disk."""
@@ -126,12 +134,19 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
     """
     workdir, step = locate(path)
     folder = (workdir / FOLDER / str(step)).absolute()
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.StandardCheckpointHandler(), run=ocp.JsonCheckpointHandler()
+    )
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(folder / "state").item_metadata
+        with ocp.Checkpointer(handler) as checkpointer:
+            metadata = checkpointer.metadata(folder).item_metadata["state"]
             abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), dict(metadata))
-            tree = checkpointer.restore(folder / "state", abstract)
-        run = ocp.JsonCheckpointHandler().restore(folder / "run")
-        return _from_tree(tree), run
+            items = checkpointer.restore(
+                folder,
+                ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
+                ),
+            )
+        return _from_tree(items["state"]), items["run"]
     except (ValueError, KeyError, OSError, TypeError) as e:
         raise UserError(f"{folder}: not a readable checkpoint of this project ({e})") from e

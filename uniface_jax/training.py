@@ -20,6 +20,7 @@ from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.pairs import PairSet
 from uniface_jax.data.pipeline import train_batches
+from uniface_jax.data.records import record_bounds
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.embed import extract
 from uniface_jax.evaluation.pair_sets import read_pair_sets
@@ -184,6 +185,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     configs.check(config, jax.device_count())
     info = read_dataset_info(config.data.train)
+    record_bounds(info)  # a data set cut short is refused now, before there is a workdir
     network, loss = configs.create_network(config), configs.create_loss(config)
     evaluate = Evaluator(config, network)
     lengths = plan(config, info.num_examples)
