@@ -1,0 +1,23 @@
+"""CosFace on CASIA-WebFace, ResNet-50: margin 0.35.
+
+Data: CASIA-WebFace as insightface prepared it, 490,623 images of 10,572 people, in
+data/casia_webface; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+Hardware: one GPU of 24 GB (an estimate); batch norm sees 512 / (devices x micro_batches) images,
+128 as in the release. On 4 GPUs give --config.micro_batches=1.
+Paper (a target, no result of this project): MR-All TAR@1e-6 43.34; IJB-C TAR@1e-4 79.78, @1e-5
+38.82; LFW 99.36, CFP-FP 96.60, AgeDB 94.53.
+"""
+
+from ml_collections import ConfigDict
+
+from uniface_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """CASIA-WebFace, ResNet-50, CosFace."""
+    config = base()
+    config.data.train = "data/casia_webface"
+    config.eval.data = "data/eval"
+    config.loss.name = "cosface"
+    config.loss.margin = 0.35
+    return config

@@ -1,0 +1,24 @@
+"""UCE-MB-r on CASIA-WebFace, ResNet-50: margin 0.45, half of the classes in each step.
+
+Data: CASIA-WebFace as insightface prepared it, 490,623 images of 10,572 people, in
+data/casia_webface; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+Hardware: one GPU of 24 GB (an estimate); batch norm sees 512 / (devices x micro_batches) images,
+128 as in the release. On 4 GPUs give --config.micro_batches=1.
+Paper (a target, no result of this project): MR-All TAR@1e-6 48.72; IJB-C TAR@1e-4 88.94, @1e-5
+78.30; LFW 99.30, CFP-FP 97.20, AgeDB 94.95.
+"""
+
+from ml_collections import ConfigDict
+
+from uniface_jax.config import base
+
+
+def get_config() -> ConfigDict:
+    """CASIA-WebFace, ResNet-50, UCE-MB-r."""
+    config = base()
+    config.data.train = "data/casia_webface"
+    config.eval.data = "data/eval"
+    config.loss.name = "uce"
+    config.loss.margin = 0.45
+    config.head.sampling_rate = 0.5
+    return config
