@@ -7,15 +7,23 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
+import numpy as np
 import onnx
 import pytest
+from safetensors import safe_open
+from trained_networks import SMALL, trained_looking
 
-EXPORTING = Path(__file__).parent / "exporting"
+from uniface_jax import models
+from uniface_jax.weights.pytorch import from_state
+from uniface_jax.weights.state_files import read_state
+
+TESTS = Path(__file__).parent
 
 # The command with a workdir's network replaced by a small one: no run has to be trained first.
 WITH_SMALL_NETWORK = f"""
 import sys, types
-sys.path.insert(0, {str(EXPORTING)!r})
+sys.path.insert(0, {str(TESTS)!r})
 from trained_networks import SMALL, trained_looking
 from uniface_jax import cli, export, models
 
@@ -28,11 +36,7 @@ cli.run(export.main)
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    arguments = [f"--output={folder}/face.onnx", f"--report={folder}/export.json"]
-    arguments += ["--zip", "--nomirror"]
+def run_small(*arguments):
     done = subprocess.run(
         [sys.executable, "-c", WITH_SMALL_NETWORK, *arguments],
         capture_output=True,
@@ -41,7 +45,14 @@ def exported(tmp_path_factory):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    arguments = [f"--output={folder}/face.onnx", f"--report={folder}/export.json"]
+    return folder, run_small(*arguments, "--zip", "--nomirror", "--cross-check")
 
 
 def test_export(exported):
@@ -55,6 +66,9 @@ def test_export(exported):
     assert printed["bytes"] == (folder / "face.onnx").stat().st_size
     assert set(printed["differences"]) == {"1", "3", "5"}
     assert 0 < max(printed["differences"].values()) <= 1e-5
+    assert printed["cross_check"]["faces"] == 100
+    assert 0 < printed["cross_check"]["difference"] <= 1e-5
+    assert printed["cross_check"]["nodes"] > printed["nodes"]
     with zipfile.ZipFile(folder / "model.zip") as archive:
         assert archive.read("model.onnx") == (folder / "face.onnx").read_bytes()
     model = onnx.load(folder / "face.onnx")
@@ -89,9 +103,29 @@ def test_check(exported, run_cli):
     assert sum(rule["passed"] is False for rule in rules["rules"]) == 2
 
 
+def test_safetensors_come_back_bitwise(tmp_path):
+    path = tmp_path / "face.safetensors"
+    printed = run_small("--format=safetensors", f"--output={path}")
+    state = read_state(path)
+    assert printed["tensors"] == len(state)
+    assert printed["family"] == "release"
+    assert printed["bytes"] == path.stat().st_size
+    imported = from_state(state, "face")
+    network = models.create("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
+    expected = trained_looking(network)
+    jax.tree.map(np.testing.assert_array_equal, imported.params, expected["params"])
+    jax.tree.map(np.testing.assert_array_equal, imported.batch_stats, expected["batch_stats"])
+    with safe_open(path, "np") as file:
+        assert file.metadata()["uniface_jax.step"] == "70"
+
+
 def test_bad_flags(run_cli, tmp_path):
-    for flag, named in ((f"--check={tmp_path}/no.onnx", "no.onnx"), ("--opset=9", "opset")):
-        done = run_cli("export", flag)
+    for flags, named in (
+        ([f"--check={tmp_path}/no.onnx"], "no.onnx"),
+        (["--opset=9"], "opset"),
+        (["--format=tflite", "--zip"], "--zip: only for --format=onnx, not tflite"),
+    ):
+        done = run_cli("export", *flags)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: ")

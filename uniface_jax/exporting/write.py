@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from uniface_jax.exporting.graph import Add, Affine, Conv, Input, Linear, Node, PReLU, in_order
+from uniface_jax.models import IMAGE_SIZE
 
 INPUT, OUTPUT = "input", "output"
 
@@ -23,36 +24,13 @@ def write(
     output: Node, *, opset: int, mirror: bool, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
     """The model of `output`; with `mirror`, the features of the mirrored images are added."""
-    writer = _Writer(opset)
-    features = writer.body(output, writer.both_ways() if mirror else INPUT)
-    if mirror:
-        writer.sum_of_both(features)
-    else:
-        writer.nodes[-1].output[0] = OUTPUT
-    ordered = in_order(output)
-    _, height, width, channels = next(node.shape for node in ordered if isinstance(node, Input))
-    float32 = TensorProto.FLOAT
-    graph = helper.make_graph(
-        writer.nodes,
-        "uniface_jax",
-        [helper.make_tensor_value_info(INPUT, float32, ["batch", channels, height, width])],
-        [helper.make_tensor_value_info(OUTPUT, float32, ["batch", output.shape[-1]])],
-        writer.initializers,
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(
-        graph,
-        opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),
-        producer_name="uniface_jax",
-        producer_version=version("uniface_jax"),
-    )
-    helper.set_model_props(model, dict(metadata))
-    return model
+    writer = Writer(opset)
+    features = writer.body(output, writer.images(mirror))
+    return writer.model(features, output.shape[-1], mirror, metadata)
 
 
-class _Writer:
-    """ONNX nodes and initialisers in the making; tensors are named after the node they are of."""
+class Writer:
+    """A model in the making; nodes and tensors are named after the operation, see above."""
 
     def __init__(self, opset: int):
         self.opset = opset
@@ -69,8 +47,7 @@ class _Writer:
         **attributes: Any,
     ) -> list[str]:
         """Appends a node of tensors, then constants by name; gives the names of its outputs."""
-        name = f"{operation.lower()}_{self._counts[operation]}"
-        self._counts[operation] += 1
+        name = self.name(operation)
         inputs = list(inputs)
         for key, values in (constants or {}).items():
             rounded = values.astype(np.float32) if values.dtype == np.float64 else values
@@ -80,8 +57,16 @@ class _Writer:
         self.nodes.append(helper.make_node(operation, inputs, results, name, **attributes))
         return results
 
-    def both_ways(self) -> str:
-        """The images and, behind them in the batch, the images mirrored."""
+    def name(self, operation: str) -> str:
+        """A new name for a node of this operation."""
+        name = f"{operation.lower()}_{self._counts[operation]}"
+        self._counts[operation] += 1
+        return name
+
+    def images(self, mirror: bool) -> str:
+        """The model's images and, with `mirror`, behind them in the batch the images mirrored."""
+        if not mirror:
+            return INPUT
         whole_width_backwards = {
             "starts": np.array([-1]),
             "ends": np.array([np.iinfo(np.int64).min]),
@@ -91,13 +76,38 @@ class _Writer:
         mirrored = self.add("Slice", [INPUT], whole_width_backwards)
         return self.add("Concat", [INPUT, *mirrored], axis=0)[0]
 
-    def sum_of_both(self, features: str) -> None:
-        """The sum of the two halves of the batch, as the model's output."""
-        halves = self.add("Split", [features], outputs=2, axis=0)
-        if self.opset >= 18:
-            self.nodes[-1].attribute.append(helper.make_attribute("num_outputs", 2))
-        self.add("Add", halves)
+    def model(
+        self, features: str, size: int, mirror: bool, metadata: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """The model whose output is `features` [batch, size], the last tensor written.
+
+        With `mirror` it is the sum of the two halves of the batch.
+        """
+        if mirror:
+            halves = self.add("Split", [features], outputs=2, axis=0)
+            if self.opset >= 18:
+                self.nodes[-1].attribute.append(helper.make_attribute("num_outputs", 2))
+            self.add("Add", halves)
         self.nodes[-1].output[0] = OUTPUT
+        float32 = TensorProto.FLOAT
+        image: list[str | int | None] = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
+        graph = helper.make_graph(
+            self.nodes,
+            "uniface_jax",
+            [helper.make_tensor_value_info(INPUT, float32, image)],
+            [helper.make_tensor_value_info(OUTPUT, float32, ["batch", size])],
+            self.initializers,
+        )
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
+            producer_name="uniface_jax",
+            producer_version=version("uniface_jax"),
+        )
+        helper.set_model_props(model, dict(metadata))
+        return model
 
     def body(self, output: Node, images: str) -> str:
         """Writes all nodes from the images on; the name of the tensor `output`."""
