@@ -5,7 +5,10 @@ autodiff: an additive loss then needs one pass (three matrix products a block), 
 pass for the log-sum-exp and one for the gradients. Nothing here communicates; head.py does.
 
 With unit directions f_i and w_j = W_j/|W_j|, cos_ij = f_i·w_j and g_ij = dL/dcos_ij:
-    dL/df_i = sum_j g_ij w_j        dL/dW_j = (sum_i g_ij f_i - (sum_i g_ij cos_ij) w_j) / |W_j|
+    dL/df_i = sum_j g_ij w_j      P_j = sum_i g_ij f_i / |W_j|      dL/dW_j = P_j - (P_j·w_j) w_j
+
+So that the loop needs no one-hot mask, a sample's own class stays in the sums, as a negative whose
+cosine is FILL; `fill_terms` is what the head takes out again.
 """
 
 from collections.abc import Callable
@@ -17,6 +20,7 @@ import jax.numpy as jnp
 from uniface_jax.losses import Elementwise, Loss
 
 NORM_FLOOR = 1e-5  # of feature and prototype norms, as the release has it
+FILL = -1.0  # where every loss is smallest, so that nothing is lost in taking it out again
 
 Carry = TypeVar("Carry")
 
@@ -37,19 +41,20 @@ class Samples(NamedTuple):
     """The whole batch as one shard sees it.
 
     directions [B, D] of unit length; position [B] int32, the row of the own prototype within this
-    shard's K rows, or K where another shard has it.
+    shard's K rows, or K where another shard has it; context, the loss's own arrays [B].
     """
 
     directions: jax.Array
     position: jax.Array
+    context: tuple[jax.Array, ...] = ()
 
 
 class Sums(NamedTuple):
-    """What the classes of a shard add up to.
+    """What the classes of a shard add up to, own classes at FILL included.
 
-    loss [B], the negatives' part. directions [B, D], weight [K, D] and bias: gradients of
-    factor * sum of the loss. max_negative [] and negatives_above [], the largest negative cosine
-    and the number of those above the threshold bias/scale.
+    loss [B]; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
+    max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)
+    and the number of those above the threshold.
     """
 
     loss: jax.Array
@@ -60,13 +65,22 @@ class Sums(NamedTuple):
     negatives_above: jax.Array
 
 
+class Terms(NamedTuple):
+    """A function of the cosine and its derivatives by cosine and by bias, all of one shape."""
+
+    value: jax.Array
+    by_cos: jax.Array
+    by_bias: jax.Array
+
+
 class _Block(NamedTuple):
     start: jax.Array | int
     weight: jax.Array  # [K, D]
     inverse_norm: jax.Array  # [K]
     unfloored: jax.Array  # [K], 1 where the norm is above its floor, so that direction has a slope
     bias: jax.Array  # [1, K] or [1, 1]
-    negative: jax.Array  # [B, K] bool: a class, and not the sample's own
+    valid: jax.Array  # [1, K] bool
+    cos: jax.Array  # [B, K], FILL for the own class
 
 
 def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -75,15 +89,62 @@ def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return 1 / jnp.maximum(norm, NORM_FLOOR), (norm > NORM_FLOOR).astype(x.dtype)
 
 
+def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array, *context: jax.Array) -> Terms:
+    """function(cos, bias, *context) and its derivatives."""
+    bias = jnp.broadcast_to(bias, cos.shape)
+    one, zero = jnp.ones_like(cos), jnp.zeros_like(cos)
+
+    def bound(cos: jax.Array, bias: jax.Array) -> jax.Array:
+        return function(cos, bias, *context)
+
+    value, by_cos = jax.jvp(bound, (cos, bias), (one, zero))
+    _, by_bias = jax.jvp(bound, (cos, bias), (zero, one))
+    return Terms(value, by_cos, by_bias)
+
+
+def fill_terms(loss: Loss, bias: jax.Array, context: tuple[jax.Array, ...]) -> Terms:
+    """What each sample's own class is among the negatives: of the shape of bias, [B]."""
+    return slopes(loss.negative, jnp.full_like(bias, FILL), bias, *context)
+
+
+def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
+    """Probabilities, at most 1: FILL may exceed the positive's logit, and then all of the sum."""
+    return jnp.exp(jnp.minimum(logits - logsumexp, 0))
+
+
+def block_of_budget(budget: int, batch: int, dimension: int, itemsize: int = 4) -> int:
+    """How many classes a block may have so that its arrays stay within `budget` bytes.
+
+    Live at once are about three tiles [batch, block] and three slices [block, dimension]. Multiples
+    of 128 where there are so many, at least 8.
+    """
+    fitting = budget // (3 * itemsize * (batch + dimension))
+    return max(fitting // 128 * 128 or fitting, 8)
+
+
+def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+    """Sums over the given axis of a and of b, in `dtype`."""
+    return jax.lax.dot_general(
+        a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=dtype
+    )
+
+
 def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
     def rows(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, start, size)
 
     weight = rows(prototypes.weight)
     bias = rows(prototypes.bias)[None] if prototypes.bias.ndim else prototypes.bias[None, None]
-    column = start + jnp.arange(size, dtype=samples.position.dtype)
-    negative = rows(prototypes.valid)[None] & (column[None] != samples.position[:, None])
-    return _Block(start, weight, *inverse_norm(weight), bias, negative)
+    scale, unfloored = inverse_norm(weight)
+    low = samples.directions.dtype
+    products = _matmul(samples.directions, weight.astype(low), (1, 1), weight.dtype)
+    column = samples.position - start
+    column = jnp.where((column >= 0) & (column < size), column, size)
+    fill = 2 * FILL / scale[jnp.minimum(column, size - 1)]
+    products = products.at[jnp.arange(column.shape[0]), column].set(fill, mode="drop")
+    # The norms come in as a factor of the columns, so that no normalised copy is made.
+    cos = jnp.clip(products * scale[None], -1, 1)
+    return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
 
 
 def _fold(
@@ -105,22 +166,8 @@ def _fold(
     return body(carry, _cut(prototypes, samples, whole * size, rest)) if rest else carry
 
 
-def _cosines(samples: Samples, block: _Block) -> jax.Array:
-    """[B, K]; the norms come in as a factor of the columns, so that no normalised copy is made."""
-    dtype = samples.directions.dtype
-    products = jnp.matmul(
-        samples.directions, block.weight.T.astype(dtype), preferred_element_type=block.weight.dtype
-    )
-    return products * block.inverse_norm[None]
-
-
-def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array):
-    """function(cos, bias) and its derivatives by cos and by bias, all of cos's shape."""
-    bias = jnp.broadcast_to(bias, cos.shape)
-    one, zero = jnp.ones_like(cos), jnp.zeros_like(cos)
-    value, by_cos = jax.jvp(function, (cos, bias), (one, zero))
-    _, by_bias = jax.jvp(function, (cos, bias), (zero, one))
-    return value, by_cos, by_bias
+def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
+    return slopes(loss.negative, block.cos, block.bias, *(x[:, None] for x in samples.context))
 
 
 def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
@@ -130,37 +177,37 @@ def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
         directions=jnp.zeros(samples.directions.shape, dtype),
         weight=jnp.zeros_like(prototypes.weight),
         bias=jnp.zeros_like(prototypes.bias),
-        max_negative=jnp.full((), -jnp.inf, dtype),
+        max_negative=jnp.full((), FILL, dtype),
         negatives_above=jnp.zeros((), jnp.float32),
     )
 
 
 def _accumulate(
-    sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, cos, terms
+    sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, terms: Terms
 ) -> Sums:
-    """Adds one block; `terms` are the loss, its slope by cos and by the bias, [B, K] each."""
-    value, by_cos, by_bias = (jnp.where(block.negative, term, 0) for term in terms)
+    """Adds one block; the terms are the loss and its slopes, [B, K] each."""
+    low, wide = samples.directions.dtype, block.weight.dtype
+    valid = block.valid.astype(wide)
     # factor/|W_j| goes into g once and so reaches both products.
-    scaled = by_cos * (block.inverse_norm * factor)[None]
-    along = jnp.sum(scaled * cos, 0) * block.inverse_norm * block.unfloored
-    low, wide = scaled.astype(samples.directions.dtype), block.weight.dtype
-    weight = jnp.matmul(low.T, samples.directions, preferred_element_type=wide)
+    g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
+    weight = _matmul(g, samples.directions, (0, 0), wide)
+    along = jnp.sum(weight * block.weight, 1) * jnp.square(block.inverse_norm) * block.unfloored
     weight -= along[:, None] * block.weight
-    directions = jnp.matmul(low, block.weight.astype(low.dtype), preferred_element_type=wide)
+    by_bias = terms.by_bias * valid
     if sums.bias.ndim:
         bias = jax.lax.dynamic_update_slice_in_dim(
             sums.bias, factor * jnp.sum(by_bias, 0), block.start, 0
         )
     else:
         bias = sums.bias + factor * jnp.sum(by_bias)
-    above = block.negative & (loss.scale * cos > block.bias)
+    above = block.valid & (block.cos > loss.threshold(block.bias))
     return Sums(
-        loss=sums.loss + jnp.sum(value, 1),
-        directions=sums.directions + directions,
+        loss=sums.loss + jnp.sum(terms.value * valid, 1),
+        directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
         weight=jax.lax.dynamic_update_slice_in_dim(sums.weight, weight, block.start, 0),
         bias=bias,
         max_negative=jnp.maximum(
-            sums.max_negative, jnp.max(jnp.where(block.negative, cos, -jnp.inf))
+            sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))
         ),
         negatives_above=sums.negatives_above + jnp.sum(above, dtype=jnp.float32),
     )
@@ -172,9 +219,7 @@ def additive_pass(
     """The negatives of an additive loss: loss and all gradients in one pass."""
 
     def body(sums: Sums, block: _Block) -> Sums:
-        cos = _cosines(samples, block)
-        terms = slopes(loss.negative, cos, block.bias)
-        return _accumulate(sums, loss, samples, block, factor, cos, terms)
+        return _accumulate(sums, loss, samples, block, factor, _terms(loss, samples, block))
 
     return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)
 
@@ -186,16 +231,14 @@ def logsumexp_pass(
 
     def body(carry: tuple[jax.Array, jax.Array], block: _Block) -> tuple[jax.Array, jax.Array]:
         maximum, total = carry
-        cos = _cosines(samples, block)
-        logits = loss.negative(cos, jnp.broadcast_to(block.bias, cos.shape))
-        logits = jnp.where(block.negative, logits, -jnp.inf)
+        logits = jnp.where(block.valid, _terms(loss, samples, block).value, -jnp.inf)
         higher = jnp.maximum(maximum, jnp.max(logits, 1))
         added = jnp.sum(jnp.exp(logits - higher[:, None]), 1)
         return higher, total * jnp.exp(maximum - higher) + added
 
     dtype = prototypes.weight.dtype
     batch = samples.directions.shape[0]
-    # A finite start, so that a shard without negatives gives 0 and not NaN.
+    # A finite start, so that a shard without classes gives 0 and not NaN.
     lowest = jnp.full(batch, jnp.finfo(dtype).min / 2, dtype)
     carry = (lowest, jnp.zeros(batch, dtype))
     return _fold(body, carry, prototypes, samples, block_size)
@@ -215,10 +258,10 @@ def softmax_pass(
     """
 
     def body(sums: Sums, block: _Block) -> Sums:
-        cos = _cosines(samples, block)
-        logits, by_cos, by_bias = slopes(loss.negative, cos, block.bias)
-        probability = jnp.exp(logits - logsumexp[:, None])
-        terms = (probability, probability * by_cos, probability * by_bias)
-        return _accumulate(sums, loss, samples, block, factor, cos, terms)
+        logits, by_cos, by_bias = _terms(loss, samples, block)
+        logits = jnp.where(block.valid, logits, -jnp.inf)
+        probability = share(logits, logsumexp[:, None])
+        terms = Terms(probability, probability * by_cos, probability * by_bias)
+        return _accumulate(sums, loss, samples, block, factor, terms)
 
     return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)

@@ -47,7 +47,15 @@ def base() -> ConfigDict:
     config.loss.name = "uce"  # of losses.LOSSES
     config.loss.scale = placeholder(float)
     config.loss.margin = placeholder(float)
-    config.loss.negative_weight = placeholder(float)  # λ
+    config.loss.negative_weight = placeholder(float)  # λ of uce and bce
+    config.loss.m1 = placeholder(float)  # factor of the angle: combined, sphereface…
+    config.loss.m2 = placeholder(float)  # radians added to the angle: combined
+    config.loss.m3 = placeholder(float)  # taken from the cosine: combined
+    config.loss.interclass_filtering = placeholder(float)  # arcface, cosface, combined; 0 is off
+    config.loss.balance = placeholder(float)  # λ of sphereface2
+    config.loss.exponent = placeholder(float)  # t of sphereface2
+    config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
+    config.loss.concentration = placeholder(float)  # h of adaface
 
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
@@ -172,6 +180,7 @@ def check(config: ConfigDict, num_devices: int) -> None:
     for key, (words, test) in _RANGES.items():
         if not test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {words}")
+    create_loss(config)
     groups = num_devices * config.micro_batches
     if config.batch_size % groups:
         raise UserError(
@@ -183,7 +192,6 @@ def check(config: ConfigDict, num_devices: int) -> None:
             f"config.batch_size={config.batch_size}: leaves batch norm one sample in each of "
             f"{num_devices} devices x {config.micro_batches} micro_batches; at least 2 are needed"
         )
-    create_loss(config)
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:

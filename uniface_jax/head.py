@@ -16,19 +16,23 @@ from uniface_jax.blockwise import (
     Samples,
     Sums,
     additive_pass,
+    fill_terms,
     inverse_norm,
     logsumexp_pass,
+    share,
     slopes,
     softmax_pass,
 )
 from uniface_jax.losses import Loss
+from uniface_jax.losses.base import Context, Statistics
 from uniface_jax.parallel import AXIS
 
 
 class Gradients(NamedTuple):
     """Of the mean loss over the global batch.
 
-    features [b, D] of this device's samples; weight and bias as in the Prototypes given.
+    features [b, D] of this device's samples; weight and bias as in the Prototypes given. A shared
+    bias's is complete on every device.
     """
 
     features: jax.Array
@@ -50,13 +54,25 @@ class Similarities(NamedTuple):
     negatives_above: jax.Array
 
 
+class Result(NamedTuple):
+    """Of one batch: the mean loss [] (the same on all devices) and what comes with it.
+
+    statistics are the loss's, after this batch.
+    """
+
+    loss: jax.Array
+    gradients: Gradients
+    similarities: Similarities
+    statistics: Statistics
+
+
 class Subset(NamedTuple):
     """The classes of this device that take part in a step.
 
-    index [K] int32, increasing: rows of the shard. valid [K] bool: False for what fills up.
+    row [K] int32, increasing: of the shard. valid [K] bool: False for what fills up.
     """
 
-    index: jax.Array
+    row: jax.Array
     valid: jax.Array
 
 
@@ -76,7 +92,7 @@ def initialize(
 
 
 def owned_classes(num_classes: int, rows: int) -> tuple[jax.Array, jax.Array]:
-    """This device's first class [] and which of its rows are classes [rows] bool."""
+    """The device's first class [] and which of its rows are classes [rows] bool."""
     start = jax.lax.axis_index(AXIS) * rows
     return start, start + jnp.arange(rows) < num_classes
 
@@ -87,21 +103,23 @@ def sample_classes(
     """The step's classes on this device: all positives, filled up with random negatives.
 
     labels [b] are this device's, of the whole optimiser step; key is the same on all devices. Each
-    device takes int(rows * r) of its classes, or all of its positives where these are more; that
+    device takes int(r * its number of classes), or all of its positives where these are more; that
     is Partial FC's scheme (An et al., 2021), by which no class index has to be gathered.
     """
     start, valid = owned_classes(num_classes, rows)
     local = jax.lax.all_gather(labels, AXIS, tiled=True) - start
     positive = jnp.zeros(rows, bool).at[jnp.where(local >= 0, local, rows)].set(True, mode="drop")
-    wanted = int(rows * sampling_rate)
-    size = min(rows, max(wanted, local.shape[0], 1))
+    # Only the last shard that has classes at all can have fewer than `rows` of them.
+    full, last = int(rows * sampling_rate), int(num_classes % rows * sampling_rate)
+    owned = jnp.sum(valid)
+    wanted = jnp.where(owned == rows, full, jnp.where(owned > 0, last, 0))
+    size = min(rows, max(full, local.shape[0], 1))
     draw = jax.random.uniform(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), (rows,))
     order = jnp.where(positive, 2.0, jnp.where(valid, draw, -1.0))
     score, index = jax.lax.top_k(order, size)
     taken = (score >= 2) | ((score >= 0) & (jnp.arange(size) < wanted))
     # Increasing rows make the gathers and scatters of the update run through memory in order.
-    index = jnp.where(taken, index, rows)
-    index = jnp.sort(index)
+    index = jnp.sort(jnp.where(taken, index, rows))
     return Subset(jnp.minimum(index, rows - 1).astype(jnp.int32), index < rows)
 
 
@@ -111,20 +129,10 @@ def _positions(labels: jax.Array, start: jax.Array, rows: int, subset: Subset | 
     here = (local >= 0) & (local < rows)
     if subset is None:
         return jnp.where(here, local, rows).astype(jnp.int32)
-    size = subset.index.shape[0]
+    size = subset.row.shape[0]
     # Rows that fill up repeat the last index and stand at the end: the first match is the class.
-    found = jnp.searchsorted(subset.index, local)
+    found = jnp.searchsorted(subset.row, local)
     return jnp.where(here, found, size).astype(jnp.int32)
-
-
-def _positives(
-    loss: Loss, prototypes: Prototypes, samples: Samples
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Own prototypes' rows [B, D] and their inverse norms, biases and floors, where owned."""
-    row = jnp.minimum(samples.position, prototypes.weight.shape[0] - 1)
-    weight = prototypes.weight[row]
-    bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
-    return weight, *inverse_norm(weight), jnp.broadcast_to(bias, row.shape)
 
 
 def loss_and_gradients(
@@ -135,47 +143,55 @@ def loss_and_gradients(
     start: jax.Array,
     rows: int,
     subset: Subset | None = None,
+    statistics: Statistics | None = None,
     block_size: int = 8192,
     product_dtype: jnp.dtype | None = None,
-) -> tuple[jax.Array, Gradients, Similarities]:
-    """Mean loss over the global batch (a scalar, the same on all devices), gradients, cosines.
+) -> Result:
+    """The loss over the global batch with its gradients.
 
     features [b, D] and labels [b] int32 are this device's, `start` its first class and `rows` its
-    number of classes; with a `subset`, `prototypes` are the rows subset.index of them. Products
-    are taken in `product_dtype` (bfloat16 for speed; None: as they are) and summed in the
-    prototypes' dtype. A bias's gradient is complete on every device (shared) or for the own rows.
+    number of classes; with a `subset`, `prototypes` are the rows subset.row of them. `statistics`
+    are the scalars that the loss carries along, for losses that have any. Products are taken in
+    `product_dtype` (bfloat16 for speed; None: as they are) and summed in the prototypes' dtype.
     """
     everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
     all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
     feature_scale, feature_slope = inverse_norm(everywhere)
     directions = everywhere * feature_scale[:, None]
     position = _positions(all_labels, start, rows, subset)
-    samples = Samples(directions.astype(product_dtype or directions.dtype), position)
     batch, size = directions.shape[0], prototypes.weight.shape[0]
-    factor = 1.0 / batch
+    factor = loss.weight / batch
 
     owned = position < size
-    own, own_scale, own_slope, own_bias = _positives(loss, prototypes, samples)
-    own_cos = jnp.sum(directions * own, -1) * own_scale
-    value, by_cos, by_bias = slopes(loss.positive, own_cos, own_bias)
-    value = jnp.where(owned, value, 0)
+    own, own_scale, own_slope, own_bias = _positives(prototypes, position)
+    own_cos = jnp.clip(jnp.sum(directions * own, -1) * own_scale, -1, 1)
+    context, statistics = _prepare(loss, owned, own_cos, everywhere, statistics or {})
+    samples = Samples(directions.astype(product_dtype or directions.dtype), position, context)
+    positive = slopes(loss.positive, own_cos, own_bias, *context)
+    fill = fill_terms(loss, own_bias, context)
 
     if loss.family == "additive":
         sums = additive_pass(loss, prototypes, samples, block_size, factor)
+        value = jnp.where(owned, positive.value - fill.value, 0)
         total = jax.lax.psum(jnp.sum(value) + jnp.sum(sums.loss), AXIS) * factor
+        weights = (jnp.ones(()), jnp.ones(()))
     else:
         maximum, summed = logsumexp_pass(loss, prototypes, samples, block_size)
+        summed -= jnp.where(owned, jnp.exp(fill.value - maximum), 0)
         highest = jax.lax.pmax(maximum, AXIS)
-        negatives = jax.lax.psum(summed * jnp.exp(maximum - highest), AXIS)
-        target = jax.lax.psum(value, AXIS)
+        negatives = jax.lax.psum(jnp.maximum(summed, 0) * jnp.exp(maximum - highest), AXIS)
+        target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
         logsumexp = jnp.logaddexp(highest + jnp.log(negatives), target)
         sums = softmax_pass(loss, prototypes, samples, logsumexp, block_size, factor)
-        total = jnp.mean(logsumexp - target)
-        missing = jnp.exp(target - logsumexp) - 1  # slope of the loss by the positive's logit
-        by_cos, by_bias = missing * by_cos, missing * by_bias
+        total = jnp.sum(logsumexp - target) * factor
+        # The slopes of the loss by the positive's logit and by the one at FILL.
+        weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
 
     # The positives' gradients: one row of prototypes a sample, on the device that owns it.
-    by_cos, by_bias = (jnp.where(owned, slope, 0) * factor for slope in (by_cos, by_bias))
+    by_cos, by_bias = (
+        jnp.where(owned, weights[0] * of_positive - weights[1] * of_fill, 0) * factor
+        for of_positive, of_fill in zip(positive[1:], fill[1:], strict=True)
+    )
     scaled = (by_cos * own_scale)[:, None]
     toward = scaled * (directions - (own_cos * own_scale * own_slope)[:, None] * own)
     weight = sums.weight.at[position].add(toward, mode="drop")
@@ -193,13 +209,38 @@ def loss_and_gradients(
     along = jnp.sum(by_direction * direction, -1) * slope
     by_feature = scale[:, None] * (by_direction - along[:, None] * direction)
     gradients = Gradients(by_feature.astype(features.dtype), weight, bias)
-    return total, gradients, _similarities(loss, prototypes, sums, owned, own_cos, own_bias)
+    similarities = _similarities(loss, prototypes, sums, owned, own_cos, own_bias)
+    return Result(total, gradients, similarities, statistics)
+
+
+def _positives(
+    prototypes: Prototypes, position: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Own prototypes [B, D], their inverse norms, floors and biases [B]; any where not here."""
+    row = jnp.minimum(position, prototypes.weight.shape[0] - 1)
+    weight = prototypes.weight[row]
+    bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
+    return weight, *inverse_norm(weight), jnp.broadcast_to(bias, row.shape)
+
+
+def _prepare(
+    loss: Loss, owned: jax.Array, own_cos: jax.Array, features: jax.Array, statistics: Statistics
+) -> tuple[Context, Statistics]:
+    """The samples' context and the new statistics; every device needs the whole batch's."""
+    if loss.prepare is None:
+        return (), statistics
+    positive = jax.lax.psum(jnp.where(owned, own_cos, 0), AXIS)
+    norm = jnp.sqrt(jnp.sum(jnp.square(features), -1))
+    context, updated = loss.prepare(positive, norm, statistics)
+    # In a loop the statistics must keep their dtype, whatever that of the features.
+    updated = {name: value.astype(statistics[name].dtype) for name, value in updated.items()}
+    return tuple(x.astype(own_cos.dtype) for x in context), updated
 
 
 def _similarities(
     loss: Loss, prototypes: Prototypes, sums: Sums, owned: jax.Array, own_cos, own_bias
 ) -> Similarities:
-    below = owned & (loss.scale * own_cos <= own_bias)
+    below = owned & (own_cos <= loss.threshold(own_bias))
     positives = jax.lax.psum(jnp.sum(owned), AXIS)
     classes = jax.lax.psum(jnp.sum(prototypes.valid), AXIS)
     negatives = positives * (classes - 1).astype(jnp.float32)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from uniface_jax import head, models, optim
 from uniface_jax.blockwise import Prototypes
 from uniface_jax.losses import Loss
+from uniface_jax.losses.base import Statistics
 from uniface_jax.models.iresnet import IResNet
 from uniface_jax.parallel import AXIS
 
@@ -32,12 +33,16 @@ class Weights(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """step [] int32, the number of updates done; momentum has the form of the weights."""
+    """step [] int32, the number of updates done; momentum has the form of the weights.
+
+    loss_statistics: scalars by name that some losses carry from batch to batch; none for most.
+    """
 
     step: jax.Array
     weights: Weights
     momentum: Weights
     batch_stats: Tree
+    loss_statistics: Statistics = {}  # noqa: RUF012 (never changed in place)
 
 
 class Settings(NamedTuple):
@@ -64,7 +69,8 @@ def initialize(
     )
     weights = Weights(params, prototypes, bias)
     momentum = jax.tree.map(jnp.zeros_like, weights)
-    return TrainState(jnp.zeros((), jnp.int32), weights, momentum, batch_stats)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, weights, momentum, batch_stats, loss.initial_statistics())
 
 
 def class_sharded(state: TrainState) -> TrainState:
@@ -105,9 +111,9 @@ def make_step(
     sgd, micro = settings.sgd, settings.micro_batches
 
     def forward_backward(
-        state: TrainState, chosen: Prototypes, subset: head.Subset | None, key, group, part
-    ) -> tuple[_Sums, jax.Array, head.Similarities]:
-        """Gradients and weighted statistics, loss and similarities of one micro-batch."""
+        state: TrainState, chosen: Prototypes, subset: head.Subset | None, carried, key, group, part
+    ) -> tuple[_Sums, head.Result]:
+        """Gradients and weighted statistics, and what the head says, of one micro-batch."""
         images = part["image"]
         if images.dtype == jnp.uint8:
             images = models.normalize(images)
@@ -125,33 +131,38 @@ def make_step(
         features, backward, statistics = jax.vjp(forward, state.weights.network, has_aux=True)
         rows = state.weights.prototypes.shape[0]
         start, _ = head.owned_classes(settings.num_classes, rows)
-        value, gradients, similarities = head.loss_and_gradients(
-            loss, chosen, features, part["label"], start, rows, subset,
+        result = head.loss_and_gradients(
+            loss, chosen, features, part["label"], start, rows, subset, carried,
             settings.block_size, settings.product_dtype,
         )  # fmt: skip
-        (by_params,) = backward(gradients.features)
+        (by_params,) = backward(result.gradients.features)
         weight = _group_weight(settings.bn_momentum, group, micro * jax.lax.axis_size(AXIS))
         statistics = jax.tree.map(lambda x: weight * x, statistics)
-        by_weights = Weights(by_params, gradients.weight, gradients.bias)
-        return _Sums(by_weights, statistics), value, similarities
+        by_weights = Weights(by_params, result.gradients.weight, result.gradients.bias)
+        return _Sums(by_weights, statistics), result
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         dropout_key, sample_key = jax.random.split(key)
         chosen, subset = _choose(state.weights, batch["label"], sample_key, settings)
 
-        def body(sums: _Sums, numbered) -> tuple[_Sums, tuple[jax.Array, head.Similarities]]:
-            number, part = numbered
+        def body(carry: tuple[_Sums, Statistics], numbered):
+            (sums, carried), (number, part) = carry, numbered
             group = jax.lax.axis_index(AXIS) * micro + number
-            more, *reported = forward_backward(state, chosen, subset, dropout_key, group, part)
-            return jax.tree.map(jnp.add, sums, more), tuple(reported)
+            more, result = forward_backward(
+                state, chosen, subset, carried, dropout_key, group, part
+            )
+            sums = jax.tree.map(jnp.add, sums, more)
+            return (sums, result.statistics), (result.loss, result.similarities)
 
         parts = {
             key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
         }
         like = Weights(state.weights.network, chosen.weight, chosen.bias)
         zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
-        sums, (losses, similarities) = _fold(body, zeros, (jnp.arange(micro), parts))
+        (sums, loss_statistics), (losses, similarities) = _fold(
+            body, (zeros, state.loss_statistics), (jnp.arange(micro), parts)
+        )
 
         gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
         gradients = gradients._replace(network=jax.lax.psum(gradients.network, AXIS))
@@ -176,13 +187,14 @@ def make_step(
             "negatives_above": jnp.mean(similarities.negatives_above),
             **_threshold_metrics(loss, state.weights.bias, settings.num_classes),
         }
-        return TrainState(state.step + 1, weights, momentum, batch_stats), metrics
+        state = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
+        return state, metrics
 
     return step
 
 
 def _fold(body, carry: Tree, xs: Tree) -> tuple[Tree, Tree]:
-    """jax.lax.scan, but unrolled on the CPU: XLA's convolutions there are 30 times slower in a loop.
+    """jax.lax.scan; unrolled on the CPU, where XLA's convolutions are 30 times slower in a loop.
 
     scan's own `unroll` is no help: the loop goes away only after convolutions were lowered.
     """
@@ -204,8 +216,8 @@ def _choose(
     if settings.sampling_rate >= 1:
         return Prototypes(weights.prototypes, weights.bias, valid), None
     subset = head.sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate)
-    bias = weights.bias[subset.index] if weights.bias.ndim else weights.bias
-    return Prototypes(weights.prototypes[subset.index], bias, subset.valid), subset
+    bias = weights.bias[subset.row] if weights.bias.ndim else weights.bias
+    return Prototypes(weights.prototypes[subset.row], bias, subset.valid), subset
 
 
 def _global_norm(gradients: Weights) -> jax.Array:
@@ -222,7 +234,7 @@ def _update(
         weights, momentum = optim.sgd_update(sgd, lr, state.weights, state.momentum, gradients)
     else:
         rows = state.weights.prototypes.shape[0]
-        index = jnp.where(subset.valid, subset.index, rows)
+        index = jnp.where(subset.valid, subset.row, rows)
         updated = {}
         for field in Weights._fields:
             by_class = field == "prototypes" or (field == "bias" and state.weights.bias.ndim)
@@ -246,6 +258,6 @@ def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics
         bias = jax.lax.psum(jnp.sum(jnp.where(valid, bias, 0)), AXIS) / num_classes
     log_negatives = jnp.log(jnp.maximum(num_classes - 1.0, 1.0))
     return {
-        "threshold": bias / loss.scale,
-        "threshold_without_log": (bias - log_negatives) / loss.scale,
+        "threshold": loss.threshold(bias),
+        "threshold_without_log": loss.threshold(bias - log_negatives),
     }

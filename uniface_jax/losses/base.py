@@ -1,0 +1,105 @@
+"""What a loss is: element-wise functions of cosines, for the head to apply to blocks of classes.
+
+A loss compares the cosine of a sample with its own prototype (the positive) and with all other
+prototypes (the negatives). There are two families:
+
+- additive:  loss_i = positive(cos_iy) + sum over negatives j of negative(cos_ij)
+- softmax:   loss_i = logsumexp(positive(cos_iy), negative(cos_ij) for all j) - positive(cos_iy)
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+# (cosine, bias, *context) -> value, element by element. Bias and context broadcast against the
+# cosine; the context is what the loss's `prepare` made of the sample, nothing where it has none.
+Elementwise = Callable[..., jax.Array]
+Context = tuple[jax.Array, ...]
+Statistics = Mapping[str, jax.Array]
+# (positive cosines [B], feature norms [B], statistics) -> (arrays [B] of context, new statistics)
+Prepare = Callable[[jax.Array, jax.Array, Statistics], tuple[Context, Statistics]]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss with its hyperparameters bound.
+
+    family: which of the two sums above; positive and negative are terms of the loss for the
+        additive family and logits for softmax.
+    scale: s, by which cosines are multiplied.
+    bias: "none", "shared" (one learned scalar for all classes: the unified threshold) or "class"
+        (one per class).
+    weight: a factor of the whole loss.
+    start: number of classes in a step -> the bias before training; None: log(10 C).
+    threshold_of_bias: bias -> the cosine above which a pair counts as positive; None: bias / scale.
+    statistics: names and first values of scalars that are carried from batch to batch.
+    prepare: makes the samples' context and the new statistics of a batch. No gradient flows
+        through it.
+    """
+
+    family: Literal["additive", "softmax"]
+    positive: Elementwise
+    negative: Elementwise
+    scale: float
+    bias: Literal["none", "shared", "class"] = "none"
+    weight: float = 1.0
+    start: Callable[[float], float] | None = None
+    threshold_of_bias: Callable[[jax.Array], jax.Array] | None = None
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    prepare: Prepare | None = None
+
+    def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
+        """The bias before training; by default log(10 C r), the release's for UCE and BCE.
+
+        0 for losses without a bias.
+        """
+        if self.bias == "none":
+            return 0.0
+        taking_part = num_classes * sampling_rate
+        return self.start(taking_part) if self.start else math.log(10 * taking_part)
+
+    def threshold(self, bias: jax.Array) -> jax.Array:
+        """The cosine above which this bias counts a pair as positive, of the bias's shape."""
+        return self.threshold_of_bias(bias) if self.threshold_of_bias else bias / self.scale
+
+    def initial_statistics(self) -> dict[str, jax.Array]:
+        """The scalars that this loss carries along, as they are before the first batch."""
+        return {name: jnp.asarray(value, jnp.float32) for name, value in self.statistics.items()}
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def clipped_softplus(z: jax.Array, limit: float) -> jax.Array:
+    """log(1 + exp(clip(z, -limit, limit))), with no gradient outside, without overflow."""
+    z = jnp.clip(z, -limit, limit)
+    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
+@clipped_softplus.defjvp
+def _clipped_softplus_jvp(limit, primals, tangents):
+    (z,), (tangent,) = primals, tangents
+    clipped = jnp.clip(z, -limit, limit)
+    # One exp serves the value and the slope: this is the whole cost of an element.
+    small = jnp.exp(-jnp.abs(clipped))
+    value = jnp.maximum(clipped, 0) + jnp.log1p(small)
+    sigmoid = jnp.where(clipped >= 0, 1.0, small) / (1 + small)
+    return value, jnp.where(jnp.abs(z) <= limit, sigmoid, 0.0) * tangent
+
+
+def sine(cos: jax.Array) -> jax.Array:
+    """sin(arccos(cos)); the floor keeps the slope finite at cos = ±1."""
+    return jnp.sqrt(jnp.maximum(1 - jnp.square(cos), jnp.finfo(cos.dtype).eps))
+
+
+def angle(cos: jax.Array, margin: float = 1e-5) -> jax.Array:
+    """The angle in radians, of a cosine cut to ±(1 - margin), where its slope is still finite."""
+    return jnp.arccos(jnp.clip(cos, -1 + margin, 1 - margin))
+
+
+def straight_through(value: jax.Array, cos: jax.Array) -> jax.Array:
+    """`value` with the slope of `cos`: the characteristic gradient detachment of SphereFace-R."""
+    return cos + jax.lax.stop_gradient(value - cos)
