@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from uniface_jax import head, losses
-from uniface_jax.blockwise import block_of_budget
+from uniface_jax.blockwise import Prototypes, block_of_budget
 from uniface_jax.parallel import AXIS
 
 
@@ -262,6 +262,36 @@ def test_curricularface_folds_batches_in_order(x64):
 
 
 def test_block_of_a_budget():
-    assert block_of_budget(8 << 20, 256, 512) == 896
-    assert block_of_budget(1, 4096, 512) == 8
-    assert block_of_budget(600_000, 256, 512) == 65
+    assert block_of_budget(None, 256, 512) == 512  # 4 MiB: 3 tiles of 0.5, 2 slices of 1
+    assert block_of_budget(8.0, 256, 512) == 1152
+    assert block_of_budget(0.1, 4096, 512) == 8
+    assert block_of_budget(0.5, 256, 512) == 73
+
+
+@pytest.mark.parametrize("name", ["uce", "cosface"])
+def test_no_tile_of_all_classes(name):
+    """The compiler's own account of the working memory, far below one [B, C] matrix."""
+    batch, num_classes, dimension, block = 64, 20_000, 16, 256
+    loss = losses.create(name)
+
+    def device(features, labels, weight, bias):
+        start, valid = head.owned_classes(num_classes, num_classes)
+        result = head.loss_and_gradients(
+            loss, Prototypes(weight, bias, valid), features, labels, start, num_classes,
+            block_size=block,
+        )  # fmt: skip
+        return result.loss, result.gradients
+
+    mapped = jax.shard_map(
+        device,
+        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
+        in_specs=P(),
+        out_specs=P(),
+        check_vma=False,
+    )
+    shapes = [(batch, dimension), (batch,), (num_classes, dimension), ()]
+    dtypes = [jnp.float32, jnp.int32, jnp.float32, jnp.float32]
+    arguments = [jax.ShapeDtypeStruct(*x) for x in zip(shapes, dtypes, strict=True)]
+    compiled = jax.jit(mapped).lower(*arguments).compile()
+    working = compiled.memory_analysis().temp_size_in_bytes
+    assert 4 * batch * block < working < 0.15 * 4 * batch * num_classes

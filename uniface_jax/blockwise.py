@@ -112,13 +112,16 @@ def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(logits - logsumexp, 0))
 
 
-def block_of_budget(budget: int, batch: int, dimension: int, itemsize: int = 4) -> int:
-    """How many classes a block may have so that its arrays stay within `budget` bytes.
+def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
+    """How many classes a block may have so that its float32 arrays stay within a memory budget.
 
-    Live at once are about three tiles [batch, block] and three slices [block, dimension]. Multiples
-    of 128 where there are so many, at least 8.
+    None is a sane budget: of a second-level cache on CPUs, of a small share of the memory on
+    accelerators. Live at once are three tiles [batch, block] and two slices [block, dimension].
+    Multiples of 128 where there are so many, at least 8.
     """
-    fitting = budget // (3 * itemsize * (batch + dimension))
+    if mebibytes is None:
+        mebibytes = 4.0 if jax.default_backend() == "cpu" else 512.0
+    fitting = int(mebibytes * 2**20) // (4 * (3 * batch + 2 * dimension))
     return max(fitting // 128 * 128 or fitting, 8)
 
 

@@ -59,7 +59,7 @@ def base() -> ConfigDict:
 
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
-    config.head.block_size = 8192  # classes at a time: a tile of batch x block is held
+    config.head.block_memory = placeholder(float)  # MiB for the block of classes in work
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
 
     config.optim = ConfigDict()
@@ -123,7 +123,7 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "model.dtype": _one_of(*DTYPES),
     "model.bn_momentum": ("above 0, at most 1", lambda value: 0 < value <= 1),
     "head.sampling_rate": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "head.block_size": _POSITIVE,
+    "head.block_memory": ("> 0", lambda value: value is None or value > 0),
     "head.product_dtype": _one_of(*DTYPES),
     "optim.lr": _POSITIVE,
     "optim.momentum": _FRACTION,

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from uniface_jax import checkpoint, config as configs, environment, models, optim
+from uniface_jax import checkpoint, environment, models, optim
+from uniface_jax import config as configs
 from uniface_jax import step as steps
+from uniface_jax.blockwise import block_of_budget
 from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.pairs import PairSet
@@ -69,7 +71,11 @@ def create_settings(config: ConfigDict, num_classes: int) -> steps.Settings:
         num_classes=num_classes,
         micro_batches=config.micro_batches,
         sampling_rate=config.head.sampling_rate,
-        block_size=config.head.block_size,
+        block_size=block_of_budget(
+            config.head.block_memory,
+            config.batch_size // config.micro_batches,
+            config.model.embedding_size,
+        ),
         product_dtype=jnp.dtype(config.head.product_dtype),
         bn_momentum=config.model.bn_momentum,
         sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
@@ -126,7 +132,7 @@ def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterato
 
 
 class StopSignal:
-    """SIGINT and SIGTERM end the run after the step in progress; a second SIGINT ends it at once."""
+    """SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once."""
 
     def __init__(self) -> None:
         self.received: str | None = None
