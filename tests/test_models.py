@@ -35,7 +35,12 @@ def test_shapes_of_every_network(name):
 
 
 def small(**fields):
-    fields = {"stage_sizes": (1, 2, 1, 1), "width": 4, "embedding_size": 8, "stem_stride": 2} | fields
+    fields = {
+        "stage_sizes": (1, 2, 1, 1),
+        "width": 4,
+        "embedding_size": 8,
+        "stem_stride": 2,
+    } | fields
     return models.create(fields.pop("name", "lresnet50"), **fields)
 
 

@@ -105,9 +105,7 @@ def test_sampled_classes_by_hand(mode, batches):
     """r < 1: unsampled prototypes only decay, and keep their momentum."""
     start = jax.device_get(step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3))
     few = [{"image": batch["image"], "label": batch["label"] % 2} for batch in batches[:2]]
-    state, _ = train(
-        mode, 2, few[:1], sampling_rate=0.3, sgd=optim.Sgd(weight_decay=0.01)
-    )
+    state, _ = train(mode, 2, few[:1], sampling_rate=0.3, sgd=optim.Sgd(weight_decay=0.01))
     moved = np.abs(state.momentum.prototypes).sum(1) > 0
     # int(7 * 0.3) + int(6 * 0.3) classes on two shards; the batch's labels 0 and 1 are always in.
     assert moved[:2].all()
@@ -136,7 +134,7 @@ def test_place_and_logical_are_inverse(mode, devices):
 
 def test_auto_is_pmap_in_one_process():
     assert isinstance(parallel.create_runner("auto", {}), parallel.PmapRunner)
-    with pytest.raises(UserError, match="parallel='xmap'.*allowed are auto, shard_map, pmap"):
+    with pytest.raises(UserError, match=r"parallel='xmap'.*allowed are auto, shard_map, pmap"):
         parallel.create_runner("xmap", {})
 
 

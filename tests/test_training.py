@@ -11,8 +11,8 @@ import demo_run
 import jax
 import numpy as np
 import pytest
-
 from conftest import ROOT
+
 from uniface_jax import checkpoint
 
 
@@ -52,7 +52,16 @@ def test_a_run_leaves_what_it_should(undisturbed):
     assert losses[12] < losses[2]
     evaluated = [line["step"] for line in lines if "eval/auc" in line]
     assert evaluated == [6, 12]
-    for word in ("epoch", "loss", "lr", "threshold b/s", "(b-log(C-1))/s", "images/s", "input", "left"):
+    for word in (
+        "epoch",
+        "loss",
+        "lr",
+        "threshold b/s",
+        "(b-log(C-1))/s",
+        "images/s",
+        "input",
+        "left",
+    ):
         assert word in output
     assert list((workdir / "tensorboard").iterdir())
 
@@ -146,7 +155,9 @@ def test_cut_short_data_set(data, tmp_path, run_cli):
     for path in data[0].iterdir():
         content = path.read_bytes()
         (broken / path.name).write_bytes(content[:-100] if "tfrecord" in path.name else content)
-    message = one_line_error(run_cli("train", f"--workdir={tmp_path / 'w'}", *demo_run.flags(broken)))
+    message = one_line_error(
+        run_cli("train", f"--workdir={tmp_path / 'w'}", *demo_run.flags(broken))
+    )
     assert "tfrecord" in message
     assert not (tmp_path / "w" / "checkpoints").exists()
 
@@ -173,7 +184,9 @@ def test_finetune_takes_the_weights(data, undisturbed, tmp_path, run_cli):
     assert done.returncode == 0, done.stderr
     ours, theirs = checkpoint.read(workdir)[0], checkpoint.read(source)[0]
     assert int(ours.step) == 1
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours.weights, theirs.weights)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours.weights, theirs.weights
+    )
     flags = demo_run.flags(data[0], finetune=source, **{"model.width": 8})
     message = one_line_error(run_cli("train", f"--workdir={tmp_path / 'other'}", *flags))
     assert "finetune" in message

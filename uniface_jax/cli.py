@@ -63,6 +63,7 @@ def positional(argv: Sequence[str], *names: str) -> list[str]:
     given = list(argv[1:])
     if len(given) != len(names):
         raise UserError(
-            f"expected {len(names)} arguments: {' '.join(names)}; got {len(given)}: {' '.join(given) or 'none'}"
+            f"expected {len(names)} arguments: {' '.join(names) or 'flags alone'}; "
+            f"got {len(given)}: {' '.join(given) or 'none'}"
         )
     return given

@@ -54,7 +54,7 @@ class Runner:
         raise NotImplementedError
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """This process's part [B_local, ...] of a global batch, onto its devices."""
+        """Puts the local part [B_local, ...] of a global batch onto this process's devices."""
         raise NotImplementedError
 
     def _place(self, x: Any, sharded: bool) -> jax.Array:
@@ -77,6 +77,7 @@ class ShardMapRunner(Runner):
     """jax.shard_map: global arrays, any number of processes."""
 
     def compile(self, step: Step) -> Step:
+        """As Runner has it."""
         specs = jax.tree.map(
             lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded
         )
@@ -91,6 +92,7 @@ class ShardMapRunner(Runner):
         return jax.jit(mapped, donate_argnums=0)
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """As Runner has it."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return {
             key: jax.make_array_from_process_local_data(sharding, value)
@@ -113,11 +115,13 @@ class PmapRunner(Runner):
     """jax.pmap: arrays [n, ...], one process."""
 
     def compile(self, step: Step) -> Step:
+        """As Runner has it."""
         return jax.pmap(
             step, AXIS, in_axes=(0, 0), out_axes=(0, None), devices=self.devices, donate_argnums=0
         )
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """As Runner has it."""
         return {
             key: self._put_stacked(value.reshape(self.num_devices, -1, *value.shape[1:]))
             for key, value in batch.items()

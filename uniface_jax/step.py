@@ -25,11 +25,14 @@ Metrics = dict[str, jax.Array]
 
 
 class Weights(NamedTuple):
-    """All that SGD trains: the network's params, prototypes [C, D], bias [] or [C]."""
+    """All that SGD trains: the network's params, prototypes [C, D], bias [] or [C].
+
+    Trees of the same form (gradients, momentum, marks) use it as well.
+    """
 
     network: Tree
-    prototypes: jax.Array
-    bias: jax.Array
+    prototypes: Any
+    bias: Any
 
 
 class TrainState(NamedTuple):
@@ -230,23 +233,18 @@ def _update(
     sgd: optim.Sgd, lr: jax.Array, state: TrainState, gradients: Weights, subset: head.Subset | None
 ) -> tuple[Weights, Weights]:
     """SGD on everything; with a subset, on its rows of the prototypes (and of a class bias)."""
-    if subset is None:
-        weights, momentum = optim.sgd_update(sgd, lr, state.weights, state.momentum, gradients)
-    else:
-        rows = state.weights.prototypes.shape[0]
-        index = jnp.where(subset.valid, subset.row, rows)
-        updated = {}
-        for field in Weights._fields:
-            by_class = field == "prototypes" or (field == "bias" and state.weights.bias.ndim)
-            arrays = [getattr(x, field) for x in (state.weights, state.momentum, gradients)]
-            updated[field] = (
-                optim.sgd_update_rows(sgd, lr, *arrays, index)
-                if by_class
-                else optim.sgd_update(sgd, lr, *arrays)
-            )
-        weights = Weights(**{field: pair[0] for field, pair in updated.items()})
-        momentum = Weights(**{field: pair[1] for field, pair in updated.items()})
-    return weights._replace(network=optim.clamp_slopes(weights.network)), momentum
+
+    def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
+        if subset is None or not by_class:
+            return optim.sgd_update(sgd, lr, weight, buffer, gradient)
+        index = jnp.where(subset.valid, subset.row, weight.shape[0])
+        return optim.sgd_update_rows(sgd, lr, weight, buffer, gradient, index)
+
+    by_class = Weights(network=False, prototypes=True, bias=bool(state.weights.bias.ndim))
+    fields = zip(state.weights, state.momentum, gradients, by_class, strict=True)
+    weights, momentum = zip(*(update(*field) for field in fields), strict=True)
+    new = Weights(*weights)
+    return new._replace(network=optim.clamp_slopes(new.network)), Weights(*momentum)
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:

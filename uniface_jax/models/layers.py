@@ -32,6 +32,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [..., C] -> the same shape, in `dtype`."""
         channels = x.shape[-1]
         mean_state = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var_state = self.variable("batch_stats", "var", jnp.ones, (channels,))
@@ -59,6 +60,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., C] -> the same shape and dtype."""
         slope = self.param("slope", nn.initializers.constant(PRELU_START), x.shape[-1:])
         slope = slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
         return jnp.where(x >= 0, x, slope * x)
@@ -72,7 +74,7 @@ def conv(
     kernel_init: nn.initializers.Initializer,
     name: str,
 ) -> Callable[[jax.Array], jax.Array]:
-    """A convolution without bias as in PyTorch: odd kernels padded by half, even ones not at all."""
+    """A convolution without bias, as in PyTorch: odd kernels padded by half, even ones never."""
     padding = kernel // 2 if kernel % 2 else 0
     return nn.Conv(
         features,
