@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import release_weights
 
-from uniface_jax import checkpoint, models, step, training
+from uniface_jax import checkpoint, models, recipe, step
 from uniface_jax import config as configs
 from uniface_jax.errors import UserError
 from uniface_jax.inference import load_embedder, load_network
@@ -106,7 +106,7 @@ def fine_tuned(monkeypatch):
         )
         config.loss.name = loss
         config.finetune = str(workdir)
-        return training.initial_state(config, configs.create_network(config), 7)
+        return recipe.initial_state(config, configs.create_network(config), 7)
 
     return start
 

@@ -28,6 +28,10 @@ class Clock:
     """Splits the time since the last report into waiting for input and the rest."""
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all until now: what follows is measured alone."""
         self._start = time.perf_counter()
         self._waited = 0.0
         self._images = 0
@@ -38,13 +42,13 @@ class Clock:
         self._images += images
 
     def report(self) -> dict[str, float]:
-        """images_per_second and input_share (0..1) since the last report."""
+        """images_per_second and input_share (0..1) since the last report; then restarts."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
         result = {
             "images_per_second": self._images / elapsed,
             "input_share": self._waited / elapsed,
         }
-        self.__init__()  # type: ignore[misc]
+        self.restart()
         return result
 
 

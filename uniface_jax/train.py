@@ -15,6 +15,8 @@ from uniface_jax.errors import UserError
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 
+DEMO_FACES = Path("runs/faces")
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, f"The recipe; else {DEMO}.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
 
@@ -43,14 +45,26 @@ def _prepare(argv: list[str]) -> list[str]:
     return argv
 
 
+def _ensure_demo_faces() -> None:
+    """Prepares the demo's faces where a newcomer starts the demo's recipe without them."""
+    from uniface_jax.data.orl import is_complete, make_demo_data
+
+    if not is_complete(DEMO_FACES):
+        print(f"{DEMO_FACES}: preparing the demo's faces", flush=True)
+        make_demo_data(DEMO_FACES)
+
+
 def main(argv: list[str]) -> int | None:
     """Runs the recipe; returns the exit status."""
     cli.positional(argv)
+    config = _CONFIG.value
+    if Path(config.data.train) == DEMO_FACES / "train":
+        _ensure_demo_faces()
     # After the flags: what is wrong with them must not wait for JAX to load.
     from uniface_jax.training import NotFiniteError, train_and_evaluate
 
     try:
-        train_and_evaluate(_CONFIG.value, Path(_WORKDIR.value))
+        train_and_evaluate(config, Path(_WORKDIR.value))
     except NotFiniteError as e:
         print(f"stopped: {e}", file=sys.stderr)
         return 1

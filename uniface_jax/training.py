@@ -2,22 +2,18 @@
 
 import collections
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from uniface_jax import checkpoint, environment, models, optim
 from uniface_jax import config as configs
+from uniface_jax import environment, models
 from uniface_jax import step as steps
-from uniface_jax.blockwise import block_of_budget
 from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.pairs import PairSet
@@ -30,6 +26,8 @@ from uniface_jax.evaluation.verification import verification_metrics
 from uniface_jax.inference import make_embed
 from uniface_jax.logging import Clock, RunLog, console_line, duration
 from uniface_jax.parallel import Runner, create_runner
+from uniface_jax.recipe import Plan, create_schedule, create_settings, initial_state, plan
+from uniface_jax.signals import StopSignal
 
 Batch = Mapping[str, Any]
 PREFETCHED_BATCHES = 2  # on the device before they are needed
@@ -39,89 +37,6 @@ class NotFiniteError(RuntimeError):
     """The loss was not finite; the message names the step and the last good checkpoint."""
 
 
-class Plan(NamedTuple):
-    """How long a run is: epochs may be fractions of a step, steps are whole."""
-
-    steps_per_epoch: float
-    total_steps: int
-
-
-def plan(config: ConfigDict, num_examples: int) -> Plan:
-    """config.steps, or config.epochs over so many images."""
-    steps_per_epoch = num_examples / config.batch_size
-    total = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
-    return Plan(steps_per_epoch, max(total, 1))
-
-
-def create_schedule(config: ConfigDict, lengths: Plan) -> optim.Schedule:
-    """The learning rate by step; milestones and warm-up are given in epochs."""
-    o = config.optim
-    warmup = round(o.warmup_epochs * lengths.steps_per_epoch)
-    if o.schedule == "steps":
-        milestones = [round(epoch * lengths.steps_per_epoch) for epoch in o.milestones]
-        return optim.step_schedule(o.lr, milestones, o.factor)
-    if o.schedule == "polynomial":
-        return optim.polynomial_schedule(o.lr, o.power, warmup, lengths.total_steps)
-    return optim.cosine_schedule(o.lr, warmup, lengths.total_steps)
-
-
-def create_settings(config: ConfigDict, num_classes: int) -> steps.Settings:
-    """The training step's settings out of the config."""
-    return steps.Settings(
-        num_classes=num_classes,
-        micro_batches=config.micro_batches,
-        sampling_rate=config.head.sampling_rate,
-        block_size=block_of_budget(
-            config.head.block_memory,
-            config.batch_size // config.micro_batches,
-            config.model.embedding_size,
-        ),
-        product_dtype=jnp.dtype(config.head.product_dtype),
-        bn_momentum=config.model.bn_momentum,
-        sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
-        seed=config.seed,
-    )
-
-
-def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int) -> Any:
-    """The logical state before the first step: random, or config.finetune's weights.
-
-    Fine-tuning takes over network and statistics, and the head where the number of classes and the
-    embedding size are the same. Raises UserError where the network is another one.
-    """
-    loss = configs.create_loss(config)
-    make = jax.jit(
-        lambda: steps.initialize(network, loss, num_classes, config.head.sampling_rate, config.seed)
-    )
-    state = jax.device_get(make())
-    if not config.finetune:
-        return state
-    other, _ = checkpoint.read(config.finetune)
-    _check_same_network(config.finetune, state, other)
-    weights = state.weights._replace(network=other.weights.network)
-    for field in ("prototypes", "bias"):
-        theirs = getattr(other.weights, field)
-        if np.shape(theirs) == np.shape(getattr(state.weights, field)):
-            weights = weights._replace(**{field: theirs})
-    return state._replace(weights=weights, batch_stats=other.batch_stats)
-
-
-def _check_same_network(path: str, state: steps.TrainState, other: steps.TrainState) -> None:
-    ours, theirs = (
-        {
-            jax.tree_util.keystr(key): np.shape(value)
-            for key, value in jax.tree_util.tree_leaves_with_path(x.weights.network)
-        }
-        for x in (state, other)
-    )
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise UserError(
-                f"config.finetune={path}: {name} has shape {theirs.get(name, 'none')}, this "
-                f"config's network has {ours.get(name, 'none')}; give the same config.model"
-            )
-
-
 def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterator[tuple]:
     """(host batch, device batch) with PREFETCHED_BATCHES on the device ahead of the one in use."""
     queue: collections.deque[tuple[Batch, Batch]] = collections.deque()
@@ -129,29 +44,6 @@ def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterato
         queue.append((batch, put({key: batch[key] for key in ("image", "label")})))
         if len(queue) > PREFETCHED_BATCHES:
             yield queue.popleft()
-
-
-class StopSignal:
-    """SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-
-    def __enter__(self) -> "StopSignal":
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
 
 
 class Evaluator:
@@ -309,7 +201,7 @@ class Run(NamedTuple):
                     log.line(f"step {step}  {_describe(results)}")
                     values |= results
                 self._save(state, results)
-                clock.report()  # evaluating and saving is neither computing nor waiting for input
+                clock.restart()  # evaluating and saving is neither computing nor waiting for input
         if pending:
             self._read(*pending)
         if stop.received:

@@ -1,0 +1,96 @@
+"""What a config means for a run: its length, learning rate, step settings and first state."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from uniface_jax import checkpoint, models, optim, step
+from uniface_jax.blockwise import block_of_budget
+from uniface_jax.config import create_loss
+from uniface_jax.errors import UserError
+
+
+class Plan(NamedTuple):
+    """How long a run is: epochs may be fractions of a step, steps are whole."""
+
+    steps_per_epoch: float
+    total_steps: int
+
+
+def plan(config: ConfigDict, num_examples: int) -> Plan:
+    """config.steps, or config.epochs over so many images."""
+    steps_per_epoch = num_examples / config.batch_size
+    total = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
+    return Plan(steps_per_epoch, max(total, 1))
+
+
+def create_schedule(config: ConfigDict, lengths: Plan) -> optim.Schedule:
+    """The learning rate by step; milestones and warm-up are given in epochs."""
+    o = config.optim
+    warmup = round(o.warmup_epochs * lengths.steps_per_epoch)
+    if o.schedule == "steps":
+        milestones = [round(epoch * lengths.steps_per_epoch) for epoch in o.milestones]
+        return optim.step_schedule(o.lr, milestones, o.factor)
+    if o.schedule == "polynomial":
+        return optim.polynomial_schedule(o.lr, o.power, warmup, lengths.total_steps)
+    return optim.cosine_schedule(o.lr, warmup, lengths.total_steps)
+
+
+def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
+    """The training step's settings out of the config."""
+    return step.Settings(
+        num_classes=num_classes,
+        micro_batches=config.micro_batches,
+        sampling_rate=config.head.sampling_rate,
+        block_size=block_of_budget(
+            config.head.block_memory,
+            config.batch_size // config.micro_batches,
+            config.model.embedding_size,
+        ),
+        product_dtype=jnp.dtype(config.head.product_dtype),
+        bn_momentum=config.model.bn_momentum,
+        sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
+        seed=config.seed,
+    )
+
+
+def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int) -> step.TrainState:
+    """The logical state before the first step: random, or config.finetune's weights.
+
+    Fine-tuning takes over network and statistics, and the head where the number of classes and the
+    embedding size are the same. Raises UserError where the network is another one.
+    """
+    loss = create_loss(config)
+    make = jax.jit(
+        lambda: step.initialize(network, loss, num_classes, config.head.sampling_rate, config.seed)
+    )
+    state = jax.device_get(make())
+    if not config.finetune:
+        return state
+    other, _ = checkpoint.read(config.finetune)
+    _check_same_network(config.finetune, state, other)
+    weights = state.weights._replace(network=other.weights.network)
+    for field in ("prototypes", "bias"):
+        theirs = getattr(other.weights, field)
+        if np.shape(theirs) == np.shape(getattr(state.weights, field)):
+            weights = weights._replace(**{field: theirs})
+    return state._replace(weights=weights, batch_stats=other.batch_stats)
+
+
+def _check_same_network(path: str, state: step.TrainState, other: step.TrainState) -> None:
+    ours, theirs = (
+        {
+            jax.tree_util.keystr(key): np.shape(value)
+            for key, value in jax.tree_util.tree_leaves_with_path(x.weights.network)
+        }
+        for x in (state, other)
+    )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"config.finetune={path}: {name} has shape {theirs.get(name, 'none')}, this "
+                f"config's network has {ours.get(name, 'none')}; give the same config.model"
+            )
