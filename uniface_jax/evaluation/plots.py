@@ -15,8 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from uniface_jax.data.files import replacing
 from uniface_jax.evaluation.roc import Roc
 
-_BLUE, _ORANGE, _INK, _GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
-_COLOURS = (_BLUE, "#D55E00", "#009E73", "#CC79A7", _ORANGE, "#56B4E9", "#000000")
+BLUE, ORANGE, INK, GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
+_COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 _MAX_POINTS = 4000  # of one drawn line; a PNG has no room for more
 
@@ -30,7 +30,7 @@ def plot_roc(path: Path, curves: Mapping[str, Roc], title: str) -> None:
     left = _left_edge(curves)
     for line, (name, curve) in enumerate(curves.items()):
         far, tar = _steps(curve)
-        axes.plot(far, tar, drawstyle="steps-post", label=_label(name, curve), **_style(line))
+        axes.plot(far, tar, drawstyle="steps-post", label=_label(name, curve), **line_style(line))
     _far_axis(axes, left)
     axes.set_ylabel("TAR: same pairs accepted")
     lowest = min(float(_steps(curve)[1][0]) for curve in curves.values())
@@ -47,7 +47,9 @@ def plot_det(path: Path, curves: Mapping[str, Roc], title: str) -> None:
     for line, (name, curve) in enumerate(curves.items()):
         far, tar = _steps(curve)
         missed = np.maximum(1 - tar, bottom)
-        axes.plot(far, missed, drawstyle="steps-post", label=_label(name, curve), **_style(line))
+        axes.plot(
+            far, missed, drawstyle="steps-post", label=_label(name, curve), **line_style(line)
+        )
     _far_axis(axes, left)
     axes.set_yscale("log")
     axes.set_ylim(bottom * 0.8, 1)
@@ -64,7 +66,7 @@ def plot_scores(
     """
     figure, axes = _figure(title)
     bins = np.linspace(float(scores.min()), float(scores.max()) + 1e-9, 61)
-    for chosen, colour, kind in ((~same, _ORANGE, "different"), (same, _BLUE, "same")):
+    for chosen, colour, kind in ((~same, ORANGE, "different"), (same, BLUE, "same")):
         count = int(chosen.sum())
         axes.hist(
             scores[chosen],
@@ -79,7 +81,7 @@ def plot_scores(
     for line, (name, threshold) in enumerate(thresholds.items()):
         axes.axvline(
             threshold,
-            color=_INK,
+            color=INK,
             linestyle=_DASHES[line % len(_DASHES)],
             linewidth=1.2,
             label=f"{name}: {threshold:.3f}",
@@ -93,11 +95,16 @@ def plot_scores(
 def _figure(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
+    style_axes(axes, title)
+    return figure, axes
+
+
+def style_axes(axes: Axes, title: str) -> None:
+    """Gives axes a title, a faint grid, and no frame at the top and on the right."""
     axes.set_title(title, fontsize=11, loc="left")
-    axes.grid(color=_GRID, linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -106,7 +113,8 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _style(line: int) -> dict[str, Any]:
+def line_style(line: int) -> dict[str, Any]:
+    """Colour, dashes and width of the line-th curve of a figure."""
     return {
         "color": _COLOURS[line % len(_COLOURS)],
         "linestyle": _DASHES[line % len(_DASHES)],

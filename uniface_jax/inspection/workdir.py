@@ -1,0 +1,138 @@
+"""A training run read for inspection: its images' similarities with its prototypes, and its b."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from uniface_jax import checkpoint
+from uniface_jax import config as configs
+from uniface_jax.data.dataset_info import read_dataset_info
+from uniface_jax.data.tfrecord import TFRecordSource
+from uniface_jax.errors import UserError
+from uniface_jax.evaluation.embed import extract
+from uniface_jax.inference import make_embed
+from uniface_jax.inspection.similarity import Similarities, similarities
+from uniface_jax.logging import METRICS_FILE
+from uniface_jax.losses import Loss
+from uniface_jax.step import TrainState
+
+History = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A run as it was inspected.
+
+    found: of training images and all prototypes. thresholds: the readings of the unified
+    threshold, b/s and (b - log(C-1))/s, of the mean b where there is one a class; empty for a loss
+    without b. history: see read_history.
+    """
+
+    config: ConfigDict
+    loss: Loss
+    state: TrainState
+    found: Similarities
+    thresholds: dict[str, float]
+    history: History
+
+    @property
+    def num_classes(self) -> int:
+        """How many prototypes the head has."""
+        return len(self.state.weights.prototypes)
+
+    @property
+    def bias(self) -> float:
+        """The mean of b; 0 for a loss without one."""
+        return float(np.mean(self.state.weights.bias))
+
+
+def inspect(
+    path: str | Path,
+    data: str | None = None,
+    images: int = 3000,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Inspection:
+    """Inspects a workdir's newest checkpoint, or one workdir/checkpoints/STEP.
+
+    data: the TFRecord data set of its training; None is the one that the run was trained on.
+    images: so many of them, drawn by `seed`, or all where there are fewer; they are neither
+    augmented nor mirrored, since prototypes are trained on features of single images.
+
+    Raises UserError where checkpoint or data cannot be used, or are not of the same classes.
+    """
+    if images < 1:
+        raise UserError(f"images={images}: must be at least 1")
+    workdir, _ = checkpoint.locate(path)
+    state, run = checkpoint.read(path)
+    config = configs.from_json(run["config"])
+    loss = configs.create_loss(config)
+    source = data or config.data.train
+    num_classes = len(state.weights.prototypes)
+    if read_dataset_info(source).num_classes != num_classes:
+        raise UserError(
+            f"{source}: {read_dataset_info(source).num_classes} classes, but {path} was trained on "
+            f"{num_classes}; give the data set of its training"
+        )
+    encoded, labels = training_images(source, images, seed)
+    embed = make_embed(configs.create_network(config, dtype="float32"), mirror=False)
+    variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
+    features = extract(
+        lambda batch: embed(variables, batch),
+        encoded, name=str(source), batch_size=min(batch_size, len(encoded)),
+    )  # fmt: skip
+    thresholds = _thresholds(loss, state, num_classes)
+    prototypes = np.asarray(state.weights.prototypes)
+    found = similarities(features, labels, prototypes, thresholds.get("b/s"))
+    history = read_history(workdir / METRICS_FILE)
+    return Inspection(config, loss, state, found, thresholds, history)
+
+
+def training_images(data: str | Path, images: int, seed: int) -> tuple[list[bytes], np.ndarray]:
+    """(encoded images, labels int [N]) of `images` records drawn by `seed`, or all of fewer.
+
+    data: a TFRecord data set. In the order of its records. Raises UserError naming what is wrong.
+    """
+    source = TFRecordSource(Path(data))
+    chosen = np.sort(np.random.RandomState(seed).permutation(len(source))[:images])
+    items = [source[int(index)] for index in chosen]
+    return [item.image for item in items], np.array([item.label for item in items])
+
+
+def _thresholds(loss: Loss, state: TrainState, num_classes: int) -> dict[str, float]:
+    if loss.bias == "none":
+        return {}
+    b = jnp.mean(jnp.asarray(state.weights.bias))
+    return {
+        "b/s": float(loss.threshold(b)),
+        "(b - log(C-1))/s": float(loss.threshold(b - math.log(num_classes - 1))),
+    }
+
+
+def read_history(path: Path) -> History:
+    """{"step": int [K], metric: float64 [K], …} of a metrics.jsonl; NaN where a line has none.
+
+    Lines of training only, not those of evaluations. Raises UserError naming the file, and the line
+    that is not the JSON of a step.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}; a run of uniface_jax.train writes it") from e
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if "loss" in row:
+                rows.append({"step": int(row["step"]), **{k: float(v) for k, v in row.items()}})
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"{path}: line {number} is not JSON of a step's numbers") from e
+    if not rows:
+        raise UserError(f"{path}: no step of training was logged")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
