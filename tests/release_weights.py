@@ -10,7 +10,8 @@ import zlib
 import numpy as np
 
 from uniface_jax import models
-from uniface_jax.weights.pytorch import from_state, layout
+from uniface_jax.weights.layout import layout
+from uniface_jax.weights.recognise import from_state
 
 STAGES = (1, 2, 1, 1)
 WIDTHS = (64, 128, 256, 512)

@@ -84,7 +84,7 @@ def test_a_workdir(images, tmp_path):
     import jax
 
     from uniface_jax import models
-    from uniface_jax.weights.pytorch import to_state
+    from uniface_jax.weights.layout import to_state
     from uniface_jax.weights.workdir import import_weights
 
     size = {"width": 4, "embedding_size": 6, "stem_stride": 2, "stage_sizes": (1, 1, 1, 1)}

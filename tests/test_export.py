@@ -15,7 +15,7 @@ from safetensors import safe_open
 from trained_networks import SMALL, trained_looking
 
 from uniface_jax import models
-from uniface_jax.weights.pytorch import from_state
+from uniface_jax.weights.recognise import from_state
 from uniface_jax.weights.state_files import read_state
 
 TESTS = Path(__file__).parent

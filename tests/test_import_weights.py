@@ -12,7 +12,7 @@ from uniface_jax import checkpoint, models, recipe, step
 from uniface_jax import config as configs
 from uniface_jax.errors import UserError
 from uniface_jax.inference import load_embedder, load_network
-from uniface_jax.weights.pytorch import to_state
+from uniface_jax.weights.layout import to_state
 from uniface_jax.weights.state_files import write_safetensors
 from uniface_jax.weights.workdir import import_weights
 

@@ -102,7 +102,7 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
         "uniface_jax.digest": str(info["digest"]),
     }
     if _FORMAT.value == "safetensors":
-        from uniface_jax.weights.pytorch import family_of, to_state
+        from uniface_jax.weights.layout import family_of, to_state
         from uniface_jax.weights.state_files import write_safetensors
 
         state = to_state(network, variables)

@@ -13,7 +13,7 @@ from uniface_jax.checkpoint import FOLDER, Checkpoints
 from uniface_jax.data.files import write_bytes
 from uniface_jax.errors import UserError
 from uniface_jax.step import TrainState, Weights
-from uniface_jax.weights.pytorch import Imported, from_state
+from uniface_jax.weights.recognise import Imported, from_state
 from uniface_jax.weights.state_files import read_state
 
 REPORT_FILE = "import.json"

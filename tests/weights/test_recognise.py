@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from uniface_jax import models
 from uniface_jax.errors import UserError
-from uniface_jax.weights.pytorch import from_state, layout, to_state
+from uniface_jax.weights.layout import layout, to_state
+from uniface_jax.weights.recognise import from_state
 
 SMALL = {"width": 4, "embedding_size": 6}
 

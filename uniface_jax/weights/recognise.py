@@ -1,81 +1,22 @@
-"""Names, shapes and layouts of the two PyTorch families of IR-ResNets, against this project's.
+"""Recognises a network from the names and shapes of a PyTorch state dict, and takes its weights."""
 
-"release" is the LResNet-E-IR of UniFace's authors, "insightface" the iresnet of arcface_torch.
-Both keep convolutions as [out, in, h, w] and flatten the last map channel by channel; here they
-are [h, w, in, out], and the map is flattened position by position.
-"""
-
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
+from uniface_jax.weights.layout import INSIGHTFACE, RELEASE, Family, Slot, layout, torch_name
 
 Tree = dict[str, Any]
 State = Mapping[str, np.ndarray]
 
-
-@dataclass(frozen=True)
-class Family:
-    """What a PyTorch implementation calls its modules, where that differs from the names here."""
-
-    name: str
-    networks: str  # prefix in models.NETWORKS
-    block: Mapping[str, str]  # inside of a residual block
-    outside: Mapping[str, str]
-    flat_tail: bool  # the linear layer is [D, C h w], not a convolution [D, C, h, w]
-
-
-RELEASE = Family("release", "lresnet", {}, {}, flat_tail=False)
-INSIGHTFACE = Family(
-    "insightface",
-    "iresnet",
-    block={"bn0": "bn1", "bn1": "bn2", "bn2": "bn3"},
-    outside={"bn4": "bn2", "fc5": "fc", "bn5": "features"},
-    flat_tail=True,
-)
-_FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all others: weight
 _HEAD = {"loss.weight": "prototypes", "loss.bias": "bias"}
 _COUNTER = "num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where a PyTorch tensor of `shape` belongs: variables[collection][path[0]][path[1]]…."""
-
-    shape: tuple[int, ...]
-    collection: str
-    path: tuple[str, ...]
-    positions: int  # of the last map's side, for the linear layer; 0 elsewhere
-
-    @property
-    def place(self) -> str:
-        """As the report of an import names it."""
-        return "/".join((self.collection, *self.path))
-
-    def to_jax(self, array: np.ndarray) -> np.ndarray:
-        """The tensor in this project's layout."""
-        if self.positions:
-            width = array.size // (array.shape[0] * self.positions**2)
-            array = array.reshape(-1, width, self.positions, self.positions)
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)
-        return array.reshape(-1, array.shape[-1]) if self.positions else array
-
-    def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of to_jax."""
-        if self.positions:
-            array = array.reshape(self.positions, self.positions, -1, array.shape[-1])
-        if array.ndim == 4:
-            array = array.transpose(3, 2, 0, 1)
-        return array.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -94,50 +35,6 @@ class Imported:
     prototypes: np.ndarray | None
     bias: np.ndarray | None
     tensors: list[dict[str, Any]]
-
-
-def layout(network: IResNet) -> dict[str, Slot]:
-    """Every variable of `network` by its PyTorch name; no array is made."""
-    family = family_of(network)
-    params, batch_stats = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
-    slots = {}
-    for collection, tree in (("params", params), ("batch_stats", batch_stats)):
-        for keys, value in jax.tree_util.tree_leaves_with_path(tree):
-            path = tuple(key.key for key in keys)
-            shape, positions = value.shape, 0
-            if path == ("fc5", "kernel"):
-                channels = network.width * 8
-                positions = math.isqrt(shape[0] // channels)
-                shape = (
-                    (shape[1], shape[0])
-                    if family.flat_tail
-                    else (shape[1], channels, positions, positions)
-                )
-            elif len(shape) == 4:
-                shape = (shape[3], shape[2], shape[0], shape[1])
-            slots[_torch_name(family, path)] = Slot(shape, collection, path, positions)
-    return slots
-
-
-def family_of(network: IResNet) -> Family:
-    """Whose PyTorch implementation computes what `network` does."""
-    return INSIGHTFACE if network.tail_bias else RELEASE
-
-
-def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`variables` as the state dict of the network's PyTorch implementation, without a head.
-
-    The fixed scale of the last batch norm is written as ones, which PyTorch holds as a parameter.
-    """
-    state = {}
-    for name, slot in layout(network).items():
-        value = variables[slot.collection]
-        for key in slot.path:
-            value = value[key]
-        state[name] = slot.to_torch(np.asarray(value))
-    last = _torch_name(family_of(network), ("bn5", "bias"))
-    state[last.replace("bias", "weight")] = np.ones_like(state[last])
-    return state
 
 
 def from_state(state: State, source: str) -> Imported:
@@ -171,7 +68,7 @@ def from_state(state: State, source: str) -> Imported:
             elif name in _HEAD:
                 head[_HEAD[name]] = array
                 place = _HEAD[name]
-            elif name == _torch_name(family, ("bn5", "scale")):
+            elif name == torch_name(family, ("bn5", "scale")):
                 _check_fixed_scale(array, name, source)
                 place = "dropped: 1 everywhere, as is fixed here"
             else:
@@ -194,16 +91,6 @@ def from_state(state: State, source: str) -> Imported:
     )
 
 
-def _torch_name(family: Family, path: tuple[str, ...]) -> str:
-    *modules, field = path
-    field = _FIELDS.get(field, "weight")
-    if len(modules) == 1:
-        return f"{family.outside.get(modules[0], modules[0])}.{field}"
-    stage, index = modules[0].split("_")
-    inner = family.block.get(modules[1], modules[1]).replace("_", ".")  # downsample_0
-    return f"{stage}.{index}.{inner}.{field}"
-
-
 def _without_prefix(state: State) -> State:
     """Names without what wrappers such as DataParallel put in front of all of them."""
     stems = [name for name in state if re.fullmatch(r"(\w+\.)*conv1\.weight", name)]
@@ -215,8 +102,8 @@ def _recognise(state: State, source: str) -> tuple[Family, dict[str, Any]]:
     """The family, and config.model but for the stride of the stem."""
     stem = state["conv1.weight"].shape if "conv1.weight" in state else ()
     for family in (RELEASE, INSIGHTFACE):
-        tail = _torch_name(family, ("fc5", "kernel"))
-        marks = {tail, _torch_name(family, ("bn5", "mean")), "layer1.0.prelu.weight"}
+        tail = torch_name(family, ("fc5", "kernel"))
+        marks = {tail, torch_name(family, ("bn5", "mean")), "layer1.0.prelu.weight"}
         if marks <= state.keys() and stem[1:] == (3, 3, 3) and stem[0] and state[tail].size:
             break
     else:
