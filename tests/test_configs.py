@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from ml_collections import config_flags
+from paths import ROOT
 
 from uniface_jax import config as configs
 

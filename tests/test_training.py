@@ -11,7 +11,7 @@ import demo_run
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from paths import ROOT
 
 from uniface_jax import checkpoint
 
