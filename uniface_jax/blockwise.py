@@ -74,7 +74,7 @@ class Terms(NamedTuple):
 
 
 class _Block(NamedTuple):
-    start: jax.Array | int
+    start: jax.Array
     weight: jax.Array  # [K, D]
     inverse_norm: jax.Array  # [K]
     unfloored: jax.Array  # [K], 1 where the norm is above its floor, so that direction has a slope
@@ -116,13 +116,19 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     """How many classes a block may have so that its float32 arrays stay within a memory budget.
 
     None is a sane budget: of a second-level cache on CPUs, of a small share of the memory on
-    accelerators. Live at once are three tiles [batch, block] and two slices [block, dimension].
+    accelerators. Live at once are four tiles [batch, block] and two slices [block, dimension].
     Multiples of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
         mebibytes = 4.0 if jax.default_backend() == "cpu" else 512.0
-    fitting = int(mebibytes * 2**20) // (4 * (3 * batch + 2 * dimension))
+    fitting = int(mebibytes * 2**20) // (4 * (4 * batch + 2 * dimension))
     return max(fitting // 128 * 128 or fitting, 8)
+
+
+def even_block(total: int, block_size: int) -> int:
+    """The size of so many blocks that none is above block_size: even, in multiples of 128."""
+    even = -(-total // -(-total // block_size))
+    return min(-(-even // 128) * 128, block_size, total)
 
 
 def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
@@ -132,7 +138,13 @@ def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype)
     )
 
 
-def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
+def _cut(prototypes: Prototypes, samples: Samples, first: jax.Array, size: int) -> _Block:
+    """The block of the classes from `first` on; at the end it reaches back over earlier ones.
+
+    These count as not valid here, so that every block has the same size and one program does.
+    """
+    start = jnp.minimum(first, prototypes.weight.shape[0] - size)
+
     def rows(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, start, size)
 
@@ -147,7 +159,8 @@ def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size:
     products = products.at[jnp.arange(column.shape[0]), column].set(fill, mode="drop")
     # The norms come in as a factor of the columns, so that no normalised copy is made.
     cos = jnp.clip(products * scale[None], -1, 1)
-    return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
+    valid = rows(prototypes.valid) & (start + jnp.arange(size) >= first)
+    return _Block(start, weight, scale, unfloored, bias, valid[None], cos)
 
 
 def _fold(
@@ -157,16 +170,13 @@ def _fold(
     samples: Samples,
     block_size: int,
 ) -> Carry:
-    """Folds body over blocks of rows; what is left over makes a last, smaller block."""
     total = prototypes.weight.shape[0]
-    size = min(block_size, total)
-    whole, rest = divmod(total, size)
+    size = even_block(total, block_size)
 
     def step(index: jax.Array, carry: Carry) -> Carry:
         return body(carry, _cut(prototypes, samples, index * size, size))
 
-    carry = jax.lax.fori_loop(0, whole, step, carry)
-    return body(carry, _cut(prototypes, samples, whole * size, rest)) if rest else carry
+    return jax.lax.fori_loop(0, -(-total // size), step, carry)
 
 
 def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
@@ -185,6 +195,11 @@ def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
     )
 
 
+def _add_rows(array: jax.Array, rows: jax.Array, start: jax.Array) -> jax.Array:
+    old = jax.lax.dynamic_slice_in_dim(array, start, rows.shape[0])
+    return jax.lax.dynamic_update_slice_in_dim(array, old + rows, start, 0)
+
+
 def _accumulate(
     sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, terms: Terms
 ) -> Sums:
@@ -198,16 +213,14 @@ def _accumulate(
     weight -= along[:, None] * block.weight
     by_bias = terms.by_bias * valid
     if sums.bias.ndim:
-        bias = jax.lax.dynamic_update_slice_in_dim(
-            sums.bias, factor * jnp.sum(by_bias, 0), block.start, 0
-        )
+        bias = _add_rows(sums.bias, factor * jnp.sum(by_bias, 0), block.start)
     else:
         bias = sums.bias + factor * jnp.sum(by_bias)
     above = block.valid & (block.cos > loss.threshold(block.bias))
     return Sums(
         loss=sums.loss + jnp.sum(terms.value * valid, 1),
         directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
-        weight=jax.lax.dynamic_update_slice_in_dim(sums.weight, weight, block.start, 0),
+        weight=_add_rows(sums.weight, weight, block.start),
         bias=bias,
         max_negative=jnp.maximum(
             sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))

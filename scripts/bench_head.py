@@ -1,0 +1,309 @@
+"""Speed and memory of the UCE head: streamed, against the dense formula in PyTorch and in JAX.
+
+    python scripts/bench_head.py --batch=256 --classes=131072 --dim=512 --json=head.json
+
+Every variant runs in a process of its own, one loss with all gradients a turn, the turns
+interleaved, since a shared machine's speed drifts. Reported are medians, the medians of ratios
+taken turn by turn, the share of a plain matrix product of the machine in the same turns, and each
+process's peak memory. PyTorch is optional: without it its rows are left out.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+SCALE, MARGIN, SIDE = 64.0, 0.4, 2048  # SIDE: of the plain product's square matrices
+
+
+def inputs(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
+    """Features [B, D], labels [B], prototypes [C, D] and the bias: the same for every variant."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((args.batch, args.dim), np.float32)
+    labels = rng.integers(0, args.classes, args.batch, np.int32)
+    prototypes = rng.standard_normal((args.classes, args.dim), np.float32)
+    return features, labels, prototypes, np.float32(np.log(10 * args.classes))
+
+
+def on_device(args: argparse.Namespace) -> list:
+    import jax
+
+    return [jax.block_until_ready(jax.device_put(x)) for x in inputs(args)]
+
+
+def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dict]:
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, PartitionSpec
+
+    from uniface_jax import head, losses
+    from uniface_jax.blockwise import Prototypes, block_of_budget
+    from uniface_jax.parallel import AXIS
+
+    block = block_of_budget(args.block_memory, args.batch, args.dim)
+    dtype = jnp.dtype(args.dtype)
+
+    def device(features, labels, weight, bias, seed):
+        loss = losses.create("uce", scale=SCALE, margin=MARGIN)
+        start, valid = head.owned_classes(args.classes, args.classes)
+        prototypes, subset = Prototypes(weight, bias, valid), None
+        if rate < 1:
+            key = jax.random.key(seed)
+            subset = head.sample_classes(key, labels, args.classes, args.classes, rate)
+            prototypes = Prototypes(weight[subset.row], bias, subset.valid)
+        result = head.loss_and_gradients(
+            loss, prototypes, features, labels, start, args.classes, subset,
+            block_size=block, product_dtype=dtype,
+        )  # fmt: skip
+        return result.loss, result.gradients
+
+    mapped = jax.shard_map(
+        device,
+        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    arrays = [*on_device(args), 0]
+    compiled = jax.jit(mapped).lower(*arrays).compile()
+    tile = 4 * args.batch * args.classes
+    working = compiled.memory_analysis().temp_size_in_bytes
+    return lambda: compiled(*arrays), {"block": block, "working_share_of_tile": working / tile}
+
+
+def sampled(args: argparse.Namespace) -> tuple[Callable, dict]:
+    return streamed(args, args.sampling_rate)
+
+
+def dense_jax(args: argparse.Namespace) -> tuple[Callable, dict]:
+    import jax
+    import jax.numpy as jnp
+
+    def loss(features, prototypes, bias, labels):
+        unit = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (features, prototypes)]
+        cos = unit[0] @ unit[1].T
+        one_hot = labels[:, None] == jnp.arange(args.classes)[None]
+        positive = jnp.clip(SCALE * (cos - MARGIN) - bias, -SCALE, SCALE)
+        negative = jnp.clip(SCALE * cos - bias, -SCALE, SCALE)
+        terms = jnp.where(one_hot, jnp.log1p(jnp.exp(-positive)), jnp.log1p(jnp.exp(negative)))
+        return jnp.mean(jnp.sum(terms, 1))
+
+    features, labels, prototypes, bias = on_device(args)
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    return lambda: both(features, prototypes, bias, labels), {}
+
+
+def dense_torch(args: argparse.Namespace) -> tuple[Callable, dict]:
+    import torch
+
+    features, labels, prototypes, bias = (torch.as_tensor(x) for x in inputs(args))
+    labels = labels.long()
+    trained = [x.requires_grad_() for x in (features, prototypes, bias)]
+
+    def run() -> tuple:
+        cos = torch.nn.functional.linear(
+            torch.nn.functional.normalize(features), torch.nn.functional.normalize(prototypes)
+        )
+        positive = SCALE * (cos - MARGIN) - bias
+        negative = SCALE * cos - bias
+        positive = torch.log(1 + torch.exp(-positive.clamp(-SCALE, SCALE)))
+        negative = torch.log(1 + torch.exp(negative.clamp(-SCALE, SCALE)))
+        one_hot = torch.zeros(cos.shape, dtype=torch.bool)
+        one_hot.scatter_(1, labels[:, None], True)
+        loss = torch.where(one_hot, positive, negative).sum(1).mean()
+        return loss.detach(), torch.autograd.grad(loss, trained)
+
+    return run, {}
+
+
+def matmul(args: argparse.Namespace) -> tuple[Callable, dict]:
+    import jax
+    import jax.numpy as jnp
+
+    square = jnp.ones((SIDE, SIDE), jnp.dtype(args.dtype))
+    product = jax.jit(jnp.matmul)
+    return lambda: (product(square, square), None), {}
+
+
+VARIANTS = {
+    "matmul": matmul,
+    "dense_torch": dense_torch,
+    "dense_jax": dense_jax,
+    "streamed": streamed,
+    "sampled": sampled,
+}
+
+
+def work(args: argparse.Namespace) -> None:
+    """A variant's process: for each line that comes in, one turn, and a line of JSON about it."""
+    limit = int(args.memory_limit * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    def finish(value) -> None:
+        getattr(value[0], "block_until_ready", lambda: None)()
+
+    try:
+        run, about = VARIANTS[args.variant](args)
+        value = run()
+        finish(value)
+        if args.variant != "matmul":
+            about["loss"] = float(value[0])
+        del value
+        print(json.dumps(about), flush=True)
+        for _ in sys.stdin:
+            started = time.perf_counter()
+            value = run()
+            finish(value)
+            seconds = time.perf_counter() - started
+            del value
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+    except (MemoryError, RuntimeError, ValueError) as e:
+        print(json.dumps({"failed": f"{type(e).__name__}: {str(e).splitlines()[0]}"}), flush=True)
+
+
+class Worker:
+    """A variant in its own process. `failed` says why it cannot run, None where it can."""
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self.name, self.turns = name, []
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *arguments, f"--variant={name}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.about = self._read()
+
+    @property
+    def failed(self) -> str | None:
+        """Why this variant cannot run here."""
+        return self.about.get("failed")
+
+    def _read(self) -> dict:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"failed": "its process was ended"}
+
+    def turn(self) -> None:
+        """Lets it run once and notes its time and memory."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        if "failed" in answer:
+            self.about |= answer
+        else:
+            self.turns.append(answer)
+
+    def end(self) -> None:
+        """Ends the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def summarize(args: argparse.Namespace, workers: list[Worker]) -> dict:
+    """Medians and ratios, by variant; ratios are taken within each turn."""
+    by_name = {worker.name: worker for worker in workers}
+    seconds = {name: [turn["seconds"] for turn in worker.turns] for name, worker in by_name.items()}
+    plain = [2 * SIDE**3 / value for value in seconds["matmul"]]
+    settings = {key: str(value) if key == "json" else value for key, value in vars(args).items()}
+    report: dict = {"settings": settings, "matmul_gflops": statistics.median(plain) / 1e9}
+    products = 6 * args.batch * args.classes * args.dim
+    for name, worker in by_name.items():
+        if name == "matmul":
+            continue
+        row = dict(worker.about)
+        if worker.turns and not worker.failed:
+            rate = 1.0 if name != "sampled" else args.sampling_rate
+            speed = [rate * products / value for value in seconds[name]]
+            row |= {
+                "seconds": statistics.median(seconds[name]),
+                "gflops": statistics.median(speed) / 1e9,
+                "share_of_matmul": _ratio(speed, plain),
+                "peak_gib": max(turn["peak_bytes"] for turn in worker.turns) / 2**30,
+            }
+            if name != "streamed":
+                row["times_streamed"] = _ratio(seconds[name], seconds["streamed"])
+        report[name] = row
+    return report
+
+
+def _ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def show(report: dict) -> None:
+    print(f"plain {SIDE}^3 product: {report['matmul_gflops']:.0f} GFLOP/s")
+    print(
+        f"{'':12} {'seconds':>8} {'GFLOP/s':>8} {'of plain':>8} {'peak GiB':>8} {'x streamed':>10}"
+    )
+    for name in (name for name in VARIANTS if name in report):
+        row = report[name]
+        if "failed" in row:
+            print(f"{name:12} failed within the memory limit: {row['failed'][:90]}")
+            continue
+        print(
+            f"{name:12} {row['seconds']:8.3f} {row['gflops']:8.1f} {row['share_of_matmul']:8.0%}"
+            f" {row['peak_gib']:8.2f} {row.get('times_streamed', 1):10.2f}"
+        )
+    share = report["streamed"].get("working_share_of_tile", float("nan"))
+    print(f"streamed: working memory {share:.1%} of one dense [B, C] tile (compiler's account)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--classes", type=int, default=131_072)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="of the streamed head's products")  # fmt: skip
+    parser.add_argument("--block-memory", type=float, help="MiB; the default is config.py's")
+    parser.add_argument("--sampling-rate", type=float, default=0.1, help="of the sampled variant")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--memory-limit", type=float, default=12.0, help="GiB for each process")
+    parser.add_argument("--quick", action="store_true", help="8,192 classes, 3 turns")
+    parser.add_argument("--only", help="variants, separated by commas")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.variant:
+        work(args)
+        return
+    if args.quick:
+        args.classes, args.turns = 8192, 3
+    wanted = args.only.split(",") if args.only else list(VARIANTS)
+    names = [name for name in VARIANTS if name in {*wanted, "matmul", "streamed"}]
+    if find_spec("torch") is None:
+        names = [name for name in names if name != "dense_torch"]
+        print("PyTorch is not installed: its rows are left out")
+    arguments = [f"--{key}={getattr(args, key)}" for key in ("batch", "classes", "dim", "dtype")]
+    arguments += [f"--sampling-rate={args.sampling_rate}", f"--memory-limit={args.memory_limit}"]
+    if args.block_memory:
+        arguments.append(f"--block-memory={args.block_memory}")
+    workers = [Worker(name, arguments) for name in names]
+    for _ in range(args.turns):
+        for worker in workers:
+            if not worker.failed:
+                worker.turn()
+    for worker in workers:
+        worker.end()
+    for worker in workers:
+        if worker.failed and worker.name in ("matmul", "streamed"):
+            raise SystemExit(f"error: {worker.name}: {worker.failed}")
+    report = summarize(args, workers)
+    show(report)
+    if args.json:
+        temporary = args.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(args.json)
+
+
+if __name__ == "__main__":
+    main()
