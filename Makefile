@@ -20,7 +20,7 @@ demo: venv
 	@$(PY) scripts/demo_summary.py runs/demo
 
 test: venv lint
-	$(PY) -m pytest -n $(WORKERS) -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: venv
 	$(PY) -m pytest -m slow
