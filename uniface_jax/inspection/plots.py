@@ -65,6 +65,7 @@ def similarities_figure(
     """
     figure, panels = _panels(title, len(runs), 2)
     edges = EDGES[::25]
+    lows: list[float] = []
     for row, (name, found) in zip(panels, runs.items(), strict=True):
         counts = found.counts.reshape(-1, 25).sum(1) / found.negatives
         positives = np.histogram(found.positive, edges)[0] / len(found.positive)
@@ -86,11 +87,11 @@ def similarities_figure(
                 dashes = line_style(line)["linestyle"]
                 axes.axvline(value, linestyle=dashes, label=f"threshold {reading}", **_MARK)
             style_axes(axes, f"{name}: share of each kind{words}")
-        low = min(float(found.positive.min()), edges[np.flatnonzero(counts)[0]])
-        for axes in row:
-            axes.set_xlim(low - 0.05, 1)
+        lows += [float(found.positive.min()), float(edges[np.flatnonzero(counts)[0]])]
         row[0].yaxis.set_major_formatter(_PERCENT)
         row[1].set_yscale("log")
+    for axes in figure.axes:  # the same cosines below each other
+        axes.set_xlim(min(lows) - 0.05, 1)
     for axes in panels[-1]:
         axes.set_xlabel("cosine of sample and prototype")
     _legend(figure, columns=4)
@@ -116,13 +117,13 @@ def dominance_figure(runs: Mapping[str, Similarities], title: str) -> Figure:
         for axes, (kind, negative, positive, word) in zip(row, kinds, strict=True):
             shown = np.isfinite(positive) & np.isfinite(negative)
             dominated = positive[shown] > negative[shown]
-            for chosen, colour, label in (
-                (dominated, BLUE, "positive above the largest negative"),
-                (~dominated, ORANGE, "negative at or above the positive"),
+            for chosen, colour, size, label in (
+                (dominated, BLUE, 9, "positive above the largest negative"),
+                (~dominated, ORANGE, 24, "negative at or above the positive"),
             ):
                 axes.scatter(
-                    negative[shown][chosen], positive[shown][chosen], s=9, color=colour,
-                    alpha=0.6, linewidths=0, label=label,
+                    negative[shown][chosen], positive[shown][chosen], s=size, color=colour,
+                    alpha=0.7, linewidths=0, label=label, zorder=3,
                 )  # fmt: skip
             axes.plot([low, 1], [low, 1], linestyle="-", label="equal", color=INK, linewidth=0.8)
             axes.axhline(lowest, linestyle="--", label="smallest positive of all", **_MARK)
@@ -187,7 +188,7 @@ def hyperparameters_figure(
             top.plot(curve.cos, curve.negative_slope, **{**style, "linewidth": 0.9})
         top.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
         top.set_xlim(-0.3, 1)
-        top.margins(y=0.2)
+        top.set_ylim(-3, 1.15 * top.dataLim.ymax)
         top.set_xlabel("cosine")
         style_axes(top, f"slopes by {_SYMBOLS[key]}")
         bottom.plot(sweep["values"], sweep["thresholds"], **line_style(0))
