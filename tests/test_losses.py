@@ -1,0 +1,63 @@
+"""The registry of losses, their hyperparameters' ranges and their starting values."""
+
+import math
+from inspect import signature
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uniface_jax import config, losses
+from uniface_jax.errors import UserError
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_config_has_every_hyperparameter(name):
+    known = set(config.base().loss.keys())
+    assert set(signature(losses.LOSSES[name]).parameters) <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("softmax", {}, "loss.name='softmax': allowed are uce, bce"),
+        ("uce", {"m1": 2.0}, "loss.m1=2.0: uce has only scale, margin, negative_weight"),
+        ("combined", {"m1": 0.5}, "loss.m1=0.5: must be >= 1"),
+        ("sphereface2", {"balance": 1.0}, "loss.balance=1.0: must be above 0 and below 1"),
+        ("arcface", {"interclass_filtering": 1.0}, "loss.interclass_filtering=1.0: must be from 0"),
+    ],
+)
+def test_refused(name, given, message):
+    with pytest.raises(UserError, match=message):
+        losses.create(name, **given)
+
+
+def test_uce_starts_at_the_releases_bias():
+    assert losses.create("uce").initial_bias(10_572, 1.0) == pytest.approx(11.5686, abs=1e-4)
+    assert losses.create("nsl").initial_bias(10_572, 1.0) == 0
+
+
+def test_sphereface2_starts_in_balance():
+    """At cos = 0 the positive pulls as hard as all negatives together push."""
+    loss = losses.create("sphereface2")
+    bias = jnp.float32(loss.initial_bias(1000, 1.0))
+    pull = jax.grad(loss.positive)(jnp.float32(0), bias)
+    push = jax.grad(loss.negative)(jnp.float32(0), bias)
+    assert float(push) > 0
+    np.testing.assert_allclose(-pull, 999 * push, rtol=1e-3)
+
+
+def test_sphereface2_threshold_is_where_the_decision_turns():
+    loss = losses.create("sphereface2")
+    cos = float(loss.threshold(jnp.float32(-10.0)))
+    similarity = 2 * ((cos + 1) / 2) ** 3 - 1
+    assert math.isclose(40 * similarity, -10, rel_tol=1e-5)
+
+
+def test_interclass_filtering_changes_only_what_is_above():
+    loss = losses.create("cosface", interclass_filtering=0.4)
+    cos = jnp.array([0.39, 0.41, -0.5])
+    np.testing.assert_allclose(loss.negative(cos, jnp.zeros(())), [24.96, 0, -32], rtol=1e-5)
+    slopes = jax.vmap(jax.grad(loss.negative), (0, None))(cos, 0.0)
+    np.testing.assert_allclose(slopes, [64, 0, 64])
