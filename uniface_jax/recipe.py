@@ -60,8 +60,8 @@ def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
 def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int) -> step.TrainState:
     """The logical state before the first step: random, or config.finetune's weights.
 
-    Fine-tuning takes over network and statistics, and the head where the number of classes and the
-    embedding size are the same. Raises UserError where the network is another one.
+    Fine-tuning takes over network and statistics, and prototypes and bias where both are of the
+    same shape: a threshold learned among other classes is no start among these. Raises UserError where the network is another one.
     """
     loss = create_loss(config)
     make = jax.jit(
@@ -73,10 +73,11 @@ def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int)
     other, _ = checkpoint.read(config.finetune)
     _check_same_network(config.finetune, state, other)
     weights = state.weights._replace(network=other.weights.network)
-    for field in ("prototypes", "bias"):
-        theirs = getattr(other.weights, field)
-        if np.shape(theirs) == np.shape(getattr(state.weights, field)):
-            weights = weights._replace(**{field: theirs})
+    if all(
+        np.shape(getattr(other.weights, field)) == np.shape(getattr(weights, field))
+        for field in ("prototypes", "bias")
+    ):
+        weights = weights._replace(prototypes=other.weights.prototypes, bias=other.weights.bias)
     return state._replace(weights=weights, batch_stats=other.batch_stats)
 
 
