@@ -61,7 +61,8 @@ def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int)
     """The logical state before the first step: random, or config.finetune's weights.
 
     Fine-tuning takes over network and statistics, and prototypes and bias where both are of the
-    same shape: a threshold learned among other classes is no start among these. Raises UserError where the network is another one.
+    same shape: a threshold learned among other classes is no start among these. Raises UserError
+    where the network is another one.
     """
     loss = create_loss(config)
     make = jax.jit(
