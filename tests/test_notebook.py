@@ -5,8 +5,8 @@ import os
 
 import nbformat
 import pytest
-from conftest import ROOT
 from nbclient import NotebookClient
+from paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "loss_inspection.ipynb"
 LOSSES = ("NSL", "CosFace", "BCE", "UCE")
