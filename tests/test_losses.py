@@ -61,3 +61,20 @@ def test_interclass_filtering_changes_only_what_is_above():
     np.testing.assert_allclose(loss.negative(cos, jnp.zeros(())), [24.96, 0, -32], rtol=1e-5)
     slopes = jax.vmap(jax.grad(loss.negative), (0, None))(cos, 0.0)
     np.testing.assert_allclose(slopes, [64, 0, 64])
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "margin"),
+    [("arcface_m0.5_s64", "arcface", 0.5), ("cosface_m0.4_s64", "cosface", 0.4)],
+)
+def test_golden_margin_logits(golden, x64, case, name, margin):
+    file = golden("margins")
+    features, prototypes = (
+        file[key] / np.linalg.norm(file[key], axis=1, keepdims=True)
+        for key in ("features", "prototypes")
+    )
+    cos, bias = jnp.asarray(features @ prototypes.T), jnp.zeros(())
+    loss = losses.create(name, scale=64.0, margin=margin)
+    own = np.arange(cos.shape[1])[None] == file["labels"][:, None]
+    logits = jnp.where(own, loss.positive(cos, bias), loss.negative(cos, bias))
+    np.testing.assert_allclose(logits, file[f"{case}/logits"], rtol=1e-9)
