@@ -6,6 +6,7 @@ class-sharded arrays are padded to n*ceil(C/n) rows and split over the devices, 
 replicated. pmap keeps every placed array as [n, ...], shard_map as one global array.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ Tree = Any
 Step = Callable[[Tree, Mapping[str, jax.Array]], tuple[Tree, Mapping[str, jax.Array]]]
 
 
-class Runner:
+class Runner(ABC):
     """A per-device step `(state, batch) -> (state, metrics)` on a mesh of devices.
 
     `sharded` is a tree of bool of the state's form: which arrays are split by class (axis 0).
@@ -49,19 +50,19 @@ class Runner:
         """Placed -> logical: host arrays without padding, in every process."""
         return jax.tree.map(self._fetch, state, self.sharded, self._classes)
 
+    @abstractmethod
     def compile(self, step: Step) -> Step:
         """The step on all devices, compiled at its first call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
         """Puts the local part [B_local, ...] of a global batch onto this process's devices."""
-        raise NotImplementedError
 
-    def _place(self, x: Any, sharded: bool) -> jax.Array:
-        raise NotImplementedError
+    @abstractmethod
+    def _place(self, x: Any, sharded: bool) -> jax.Array: ...
 
-    def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray: ...
 
     def _padded(self, x: Any) -> np.ndarray:
         rows = np.shape(x)[0]
