@@ -144,7 +144,7 @@ def _image_ids(lines: list[str]) -> np.ndarray:
     if any(len(row) != 3 or not _is_plain(row[0]) for row in rows):
         raise ValueError
     ids = np.array([(int(row[1]), int(row[2])) for row in rows], np.int32)
-    if ids.min() < 0:
+    if np.min(ids) < 0:
         raise ValueError
     return ids
 
@@ -162,7 +162,7 @@ def _pair_numbers(lines: list[str]) -> np.ndarray:
     if not all(map(str.strip, lines)):  # loadtxt would leave empty lines out
         raise ValueError
     rows = np.loadtxt(lines, np.int32, comments=None, ndmin=2)
-    if rows.shape[1] != 3 or rows.min() < 0 or rows[:, 2].max() > 1:
+    if rows.shape[1] != 3 or np.min(rows) < 0 or np.max(rows[:, 2]) > 1:
         raise ValueError
     return rows
 

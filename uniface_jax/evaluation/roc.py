@@ -145,7 +145,7 @@ def _corners(curve: Roc) -> np.ndarray:
 
 def _nearest(curve: Roc, corners: np.ndarray, target: float) -> int:
     distance = np.abs(curve.far[corners] - target)
-    return int(corners[len(corners) - 1 - np.argmin(distance[::-1])])
+    return int(corners[len(corners) - 1 - int(np.argmin(distance[::-1]))])
 
 
 def _point(curve: Roc, i: int) -> OperatingPoint:
