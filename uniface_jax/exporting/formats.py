@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,35 @@ def write_format(function: Function, path: Path, name: str, mirror: bool = True)
     """Writes `function` (images -> features, weights closed over) in the format `name`.
 
     name: of FORMATS. With `mirror`, the features of the mirrored images are added. Raises UserError
-    for a SavedModel that would overwrite something, and where what was written differs from JAX by
-    more than 1e-5 relative on batches of 1, 3 and 5; then nothing is left at `path`.
+    for a SavedModel that would overwrite something, where TensorFlow is too old for this jax, and
+    where what was written differs from JAX by more than 1e-5 relative on batches of 1, 3 and 5;
+    then nothing is left at `path`.
     """
     write, load = FORMATS[name]
     features = with_mirror(function, mirror)
     folder = name == "savedmodel"
     if folder and path.exists():
         raise UserError(f"{path}: exists already; a SavedModel is a new folder, give another one")
-    with (_new_folder if folder else replacing)(path) as temporary:
+    with (_new_folder if folder else replacing)(path) as temporary, _one_line_if_unreadable():
         write(features, temporary)
         found = differences(load(temporary), features)
         check(path, found)
     files = [file for file in path.rglob("*") if file.is_file()] if folder else [path]
     return Written(str(path), name, sum(file.stat().st_size for file in files), found)
+
+
+@contextmanager
+def _one_line_if_unreadable() -> Iterator[None]:
+    """A UserError where TensorFlow is too old for what this jax writes (2.21 for jax 0.12 is)."""
+    try:
+        yield
+    except Exception as e:  # TensorFlow has no common type for what it cannot read
+        if "StableHLO" not in str(e):
+            raise
+        raise UserError(
+            f"TensorFlow {version('tensorflow-cpu')} cannot read the StableHLO of jax "
+            f"{jax.__version__}; use the direct route to ONNX, or an older jax (0.10.2 works)"
+        ) from e
 
 
 @contextmanager
@@ -113,7 +129,8 @@ def tflite_bytes(features: Function, batch: int | None) -> bytes:
     import tensorflow as tf
 
     concrete = tensorflow_function(features, batch).get_concrete_function()
-    return tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    with _one_line_if_unreadable():
+        return tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
 
 
 def _write_tflite(features: Function, path: Path) -> None:
