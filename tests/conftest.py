@@ -11,9 +11,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 from paths import DATA, ROOT
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A busy machine is no failure; CI tries the same examples every time.
+settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("suite")
 
 
 @pytest.fixture
