@@ -85,19 +85,9 @@ class Checkpoints:
         """The logical state of `step` and its run JSON; UserError where shapes are not `like`'s."""
         folder = self._workdir / FOLDER / str(step)
         state, run = read(folder)
-        found, wanted = (
-            {
-                jax.tree_util.keystr(path): np.shape(x)
-                for path, x in jax.tree_util.tree_leaves_with_path(tree)
-            }
-            for tree in (state, like)
-        )
-        for name in sorted(found.keys() | wanted.keys()):
-            if found.get(name) != wanted.get(name):
-                raise UserError(
-                    f"{folder}: {name} has shape {found.get(name, 'none')}, this config needs "
-                    f"{wanted.get(name, 'none')}"
-                )
+        if other := first_other_shape(state, like):
+            name, found, wanted = other
+            raise UserError(f"{folder}: {name} has shape {found}, this config needs {wanted}")
         return state, run
 
     def wait(self) -> None:
@@ -107,6 +97,24 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for all saves and releases the directory."""
         self._manager.close()
+
+
+def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:
+    """The first array by name whose shape differs: (name, shape found, shape wanted).
+
+    The shape of an array that is missing is "none". None where all agree.
+    """
+    ours, theirs = (
+        {
+            jax.tree_util.keystr(path): np.shape(x)
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (found, wanted)
+    )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            return name, ours.get(name, "none"), theirs.get(name, "none")
+    return None
 
 
 def locate(path: str | Path) -> tuple[Path, int]:

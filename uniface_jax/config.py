@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
+from uniface_jax.data.files import write_bytes
 from uniface_jax.errors import UserError
 
 
@@ -233,7 +234,4 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
                     f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
                     f"{value}; use another --workdir, or that value to resume it"
                 )
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(config) + "\n")
-    temporary.replace(path)
+    write_bytes(path, (to_json(config) + "\n").encode())

@@ -13,6 +13,7 @@ import numpy as np
 
 import uniface_jax
 from uniface_jax.data.dataset_info import DatasetInfo
+from uniface_jax.data.files import write_bytes
 from uniface_jax.step import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
@@ -74,6 +75,4 @@ def describe(state: TrainState, info: DatasetInfo, devices: Sequence[jax.Device]
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Writes the record as indented JSON."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(path)
+    write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())

@@ -12,6 +12,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from uniface_jax.data.files import write_bytes
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -98,9 +100,7 @@ class RunLog:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a run that was killed while it wrote
-        temporary = self._metrics.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(self._metrics)
+        write_bytes(self._metrics, "".join(line + "\n" for line in kept).encode())
 
     def advance(self) -> None:
         """Moves the progress bar by one step."""

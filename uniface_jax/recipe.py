@@ -72,7 +72,12 @@ def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int)
     if not config.finetune:
         return state
     other, _ = checkpoint.read(config.finetune)
-    _check_same_network(config.finetune, state, other)
+    if different := checkpoint.first_other_shape(other.weights.network, state.weights.network):
+        name, theirs, ours = different
+        raise UserError(
+            f"config.finetune={config.finetune}: {name} has shape {theirs}, this config's network "
+            f"has {ours}; give the same config.model"
+        )
     weights = state.weights._replace(network=other.weights.network)
     if all(
         np.shape(getattr(other.weights, field)) == np.shape(getattr(weights, field))
@@ -80,19 +85,3 @@ def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int)
     ):
         weights = weights._replace(prototypes=other.weights.prototypes, bias=other.weights.bias)
     return state._replace(weights=weights, batch_stats=other.batch_stats)
-
-
-def _check_same_network(path: str, state: step.TrainState, other: step.TrainState) -> None:
-    ours, theirs = (
-        {
-            jax.tree_util.keystr(key): np.shape(value)
-            for key, value in jax.tree_util.tree_leaves_with_path(x.weights.network)
-        }
-        for x in (state, other)
-    )
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise UserError(
-                f"config.finetune={path}: {name} has shape {theirs.get(name, 'none')}, this "
-                f"config's network has {ours.get(name, 'none')}; give the same config.model"
-            )
