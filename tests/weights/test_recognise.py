@@ -86,7 +86,7 @@ def test_any_size_is_recognised(name, stages, width, features, stem):
 
 def test_names_and_shapes_are_pytorchs():
     names = {name: slot.shape for name, slot in layout(models.create("iresnet50")).items()}
-    # Of arcface_torch's iresnet50.
+    # Of arcface_torch's backbones/iresnet.py, as of its commit d9cb10e.
     assert names["layer1.0.bn1.weight"] == (64,)
     assert names["layer1.0.bn3.running_var"] == (64,)
     assert names["layer2.0.downsample.0.weight"] == (128, 64, 1, 1)
@@ -114,6 +114,16 @@ def test_the_linear_layer_takes_the_map_channel_by_channel():
         rtol=1e-5,
         atol=1e-4,
     )
+
+
+def test_the_releases_head_with_its_momentum():
+    state = small_state("lresnet18")
+    state |= {"loss.weight": np.ones((9, 6)), "loss.bias": np.ones(1)}
+    state["loss.weight_mom"] = np.full((9, 6), np.nan)
+    imported = from_state(state, "file")
+    assert imported.prototypes.shape == (9, 6)
+    to = {row["name"]: row["to"] for row in imported.tensors}
+    assert to["loss.weight_mom"] == "dropped: momentum; training starts without any"
 
 
 def test_prefixes_counters_and_every_tensor_in_the_report():

@@ -3,6 +3,7 @@
 import io
 import pickle
 import sys
+import types
 import zipfile
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_npz_that_unfolds_without_end(tmp_path):
 
 
 def test_other_files(tmp_path):
-    assert "allowed are .pth, .pt, .safetensors, .npz" in refused(tmp_path / "w.h5")
+    assert "allowed are .pth, .pt, .tar, .safetensors, .npz" in refused(tmp_path / "w.h5")
     assert "no such file" in refused(tmp_path / "w.npz")
     (tmp_path / "w.npz").write_bytes(b"")
     assert "cannot be read" in refused(tmp_path / "w.npz")
@@ -136,7 +137,95 @@ def test_pth(torch, tmp_path, wrap, zipped):
     torch.save(whole, path, _use_new_zipfile_serialization=zipped)
     assert_same(read_state(path))
     path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
-    assert "cannot be read as .pth weights" in refused(path)
+    reason = "cut short" if zipped else ""
+    assert f"cannot be read as .pth weights ({reason}" in refused(path)
+
+
+@pytest.fixture
+def release_module(torch, monkeypatch):
+    """Builds modules of the classes that UniFace's release pickles, by their names there."""
+    nn = torch.nn
+
+    class IRBlock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.downsample = None
+            self.bn0, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, bias=False)
+            self.prelu = nn.PReLU(4)
+
+    class Unified_Cross_Entropy_Loss(nn.Module):  # noqa: N801
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.ones(1))
+            self.register_buffer("weight_mom", torch.zeros(7, 5))
+
+    class LResNetXEIR(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer1 = nn.Sequential(IRBlock(), IRBlock())
+            self.dropout, self.bn5 = nn.Dropout(0.4), nn.BatchNorm1d(5)
+            self.bn5.weight.requires_grad = False
+            self.loss = Unified_Cross_Entropy_Loss()
+
+        def forward(self, x):
+            raise AssertionError("no code of a module may run")
+
+    for name, classes in (
+        ("backbone", (LResNetXEIR, IRBlock)),
+        ("head", (Unified_Cross_Entropy_Loss,)),
+    ):
+        module = types.ModuleType(name)
+        for each in classes:
+            each.__module__, each.__qualname__ = name, each.__name__
+            setattr(module, each.__name__, each)
+        monkeypatch.setitem(sys.modules, name, module)
+    return LResNetXEIR
+
+
+def test_a_whole_module_of_the_release(torch, release_module, tmp_path, monkeypatch):
+    module = release_module()
+    torch.save(module, tmp_path / "LResNet50EIR_28th_epoch.pth")
+    torch.save(torch.nn.DataParallel(module), tmp_path / "parallel.pth")
+    expected = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    for name in ("backbone", "head"):  # a user does not have them
+        monkeypatch.delitem(sys.modules, name)
+    assert "loss.weight_mom" in expected
+    assert_same(read_state(tmp_path / "LResNet50EIR_28th_epoch.pth"), expected)
+    prefixed = {f"module.{name}": array for name, array in expected.items()}
+    assert_same(read_state(tmp_path / "parallel.pth"), prefixed)
+
+
+def test_a_checkpoint_of_the_release(torch, release_module, tmp_path):
+    module = release_module()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    state = module.state_dict()
+    whole = {"epoch": 28, "state_dict": state, "optimizer": optimizer.state_dict()}
+    torch.save(whole, tmp_path / "LResNet50EIR_28th_checkpoint.tar")
+    expected = {name: tensor.numpy() for name, tensor in state.items()}
+    assert_same(read_state(tmp_path / "LResNet50EIR_28th_checkpoint.tar"), expected)
+
+
+def test_hostile_modules_run_nothing(torch, release_module, tmp_path):
+    path, touched = tmp_path / "w.pth", tmp_path / "touched"
+    bomb = release_module()
+    bomb.layer1[0].extra = Bomb(touched)  # beside the modules, where state_dict() never looks
+    torch.save(bomb, path)
+    assert "open, which is not run" in refused(path)
+    assert not touched.exists()
+
+    other = torch.nn.Sequential(torch.nn.Linear(2, 2))  # a class that is not the release's
+    torch.save(other, path)
+    assert "holds torch.nn.modules.linear.Linear, which is not run" in refused(path)
+
+    hollow = release_module()
+    hollow.__dict__ = {"training": False}
+    torch.save(hollow, path)
+    assert "the module is not built as PyTorch's modules are" in refused(path)
+
+    endless = torch.nn.Sequential()
+    endless._modules["0"] = endless
+    torch.save(endless, path)
+    assert "is not built as PyTorch's modules are" in refused(path)
 
 
 def test_pth_of_half_precision(torch, tmp_path):
@@ -151,7 +240,7 @@ def test_hostile_pth_runs_nothing(torch, tmp_path, zipped):
     path, touched = tmp_path / "w.pth", tmp_path / "touched"
     content = {"state_dict": {"a": Bomb(touched)}}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert "cannot be read" in refused(path)
+    assert "open, which is not run" in refused(path)
     assert not touched.exists()
     path.write_bytes(pickle.dumps(content))
     assert "cannot be read" in refused(path)

@@ -1,6 +1,8 @@
 """Names, shapes and layouts of the two PyTorch families of IR-ResNets, against this project's.
 
-"release" is the LResNet-E-IR of UniFace's authors, "insightface" the iresnet of arcface_torch.
+"release" is the LResNet-E-IR of UniFace's authors (github.com/CVI-SZU/UniFace, backbone.py),
+"insightface" the iresnet of arcface_torch (github.com/deepinsight/insightface,
+recognition/arcface_torch/backbones/iresnet.py).
 Both keep convolutions as [out, in, h, w] and flatten the last map channel by channel; here they
 are [h, w, in, out], and the map is flattened position by position.
 """

@@ -17,6 +17,7 @@ State = Mapping[str, np.ndarray]
 
 _HEAD = {"loss.weight": "prototypes", "loss.bias": "bias"}
 _COUNTER = "num_batches_tracked"
+_MOMENTUM = "loss.weight_mom"  # the release's head keeps the prototypes' momentum as a buffer
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def from_state(state: State, source: str) -> Imported:
     for name, array in state.items():
         if name.endswith(_COUNTER):
             place = "dropped: a counter that nothing here uses"
+        elif name == _MOMENTUM:
+            place = "dropped: momentum; training starts without any"
         else:
             _check_values(array, name, source)
             if name in slots:

@@ -1,4 +1,4 @@
-"""PyTorch state dicts in files: .pth and .pt, .safetensors and .npz, to named numpy arrays.
+"""PyTorch state dicts in files: .pth, .pt and .tar, .safetensors and .npz, to named numpy arrays.
 
 Such files come from the internet. Nothing in them runs: PyTorch's own format is a pickle, and is
 read by PyTorch alone, with weights_only. Declared sizes are compared with the file's before memory
@@ -15,11 +15,14 @@ import numpy as np
 
 from uniface_jax.data.files import replacing
 from uniface_jax.errors import UserError
+from uniface_jax.weights import pickled_module
 
 State = dict[str, np.ndarray]
 
-SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
-# Where training scripts keep the state dict: UniFace's release, arcface_torch, others.
+# .tar is what UniFace's train.py calls its checkpoints; they are no tar archives.
+SUFFIXES = (".pth", ".pt", ".tar", ".safetensors", ".npz")
+# Where training scripts keep the state dict: UniFace's release (train.py), arcface_torch
+# (train_v2.py), others.
 WRAPPERS = ("state_dict", "state_dict_backbone", "model_state_dict")
 MIN_TORCH = (2, 6)  # before it, weights_only could be led to run code (CVE-2025-32434)
 MAX_EXPANSION = 20  # of a compressed file; weights hardly compress
@@ -33,9 +36,10 @@ _NO_TORCH = (
 def read_state(path: Path) -> State:
     """The tensors of `path` by name; bfloat16 comes as float32, other types as they are.
 
-    A checkpoint that wraps its state dict is unwrapped by WRAPPERS. Raises UserError naming the
-    file for another suffix, a missing or damaged file, a .pth that holds more than tensors and
-    plain values, and a .pth where PyTorch is not installed.
+    A checkpoint that wraps its state dict is unwrapped by WRAPPERS, and a whole module that
+    UniFace's release saved becomes its state dict. Raises UserError naming the file for another
+    suffix, a missing or damaged file, a .pth that holds anything else than tensors and plain
+    values, and a .pth where PyTorch is not installed.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(
@@ -109,8 +113,11 @@ def _read_torch(path: Path) -> State:
             # PyTorch stores; what is compressed could unfold to any size.
             if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
                 raise UserError(f"{path}: compressed, which PyTorch's files never are")
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    state = _unwrapped(path, loaded)
+    else:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                raise ValueError("cut short: a zip archive without its end")
+    state = _unwrapped(path, pickled_module.load(path, torch))
     return {name: _from_torch(path, name, tensor, torch) for name, tensor in state.items()}
 
 
