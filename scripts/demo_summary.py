@@ -13,7 +13,7 @@ def main(workdir: Path) -> None:
     last = next(line for line in reversed(lines) if "loss" in line)
     evaluation = workdir / "evaluation"
     verification = json.loads((evaluation / "metrics.json").read_text())
-    unseen = verification["sets"]["orl"]
+    unseen = verification["protocols"]["verification"]["sets"]["orl"]
     exported = json.loads((workdir / "export.json").read_text())
     strict = {point["far"]: point["strict"]["tar"] for point in unseen["tar_at_far"]}
     _, step = locate(workdir)
@@ -28,7 +28,7 @@ def main(workdir: Path) -> None:
     width = max(len(name) for name, _ in rows)
     print("\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows))
     print("\nfiles:")
-    files = [workdir / "model.onnx", *sorted(evaluation.glob("*.png")), evaluation / "metrics.json"]
+    files = [workdir / "model.onnx", evaluation / "report.html", evaluation / "metrics.json"]
     for path in files:
         print(f"  {path}")
     print(f"  {workdir / 'tensorboard'}  (tensorboard --logdir {workdir})")

@@ -42,7 +42,7 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     report = json.loads((output / "metrics.json").read_text())
-    found = report["sets"]["faces"]
+    found = report["protocols"]["verification"]["sets"]["faces"]
     wins = cosines[same][:, None] > cosines[~same]
     assert found["auc"] == pytest.approx(wins.mean(), abs=1e-12)
     assert 0.9 < found["auc"] <= 1
@@ -51,15 +51,20 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
         min(cosines[cosines > np.sort(cosines[~same])[-2]]), abs=1e-5
     )
     assert (tenth["resolvable"], thousandth["resolvable"]) == (True, False)
-    assert report["protocol"] == "verification"
     assert report["model"]["sha256"] == hashlib.sha256(net.read_bytes()).hexdigest()
     assert found["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert set(report["versions"]) >= {"uniface_jax", "numpy", "onnxruntime"}
     assert {p.name for p in output.iterdir()} == {
         "metrics.json",
-        "roc.png",
-        "det.png",
-        "faces_scores.png",
+        "drawings.json",
+        "report.html",
+        "figures",
+        "embeddings",
+    }
+    assert {p.name for p in (output / "figures").iterdir()} == {
+        "verification_roc.png",
+        "verification_det.png",
+        "verification_faces_scores.png",
     }
     assert str(output) in done.stdout
     assert "faces" in done.stdout
@@ -69,7 +74,7 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data={folder}/faces.bin"], "--model is missing"),
+        (["--data={folder}/faces.bin"], "--model or --embeddings is missing"),
         (["--model={folder}/net.onnx", "--data={folder}/none.bin"], "none.bin: no such file"),
         (["--model={folder}/faces.bin", "--data={folder}/faces.bin"], "faces.bin: not an ONNX"),
         (["--model={folder}/net.onnx", "--data=x", "--fars=2"], "--fars: 2 is no rate"),

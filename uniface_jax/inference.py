@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ Variables = Mapping[str, Any]
 class Embedder:
     """embed: images [B, 112, 112, 3] uint8 RGB -> features [B, D] float32, not normalised.
 
-    step: training steps that the network has seen. digest: SHA-256 of its parameters.
+    plain: the same without the mirrored images. step: training steps that the network has seen.
+    digest: SHA-256 of its parameters.
     """
 
     embed: Callable[[np.ndarray], np.ndarray]
+    plain: Callable[[np.ndarray], np.ndarray]
     step: int
     digest: str
 
@@ -83,6 +86,7 @@ def load_network(path: str | Path) -> tuple[IResNet, Variables, dict[str, Any]]:
 def load_embedder(path: str | Path, mirror: bool = True) -> Embedder:
     """The embedder of a workdir's newest checkpoint, or of one workdir/checkpoints/STEP."""
     network, variables, info = load_network(path)
-    embed = make_embed(network, mirror)
     on_device = jax.tree.map(jnp.asarray, variables)
-    return Embedder(lambda images: embed(on_device, images), info["step"], info["digest"])
+    plain = partial(make_embed(network, mirror=False), on_device)
+    embed = partial(make_embed(network, mirror=True), on_device) if mirror else plain
+    return Embedder(embed, plain, info["step"], info["digest"])

@@ -69,13 +69,14 @@ def test_a_workdir_is_loaded_by_inference(tmp_path, monkeypatch, images):
 
     def load_embedder(path, mirror=True):
         asked.append((path, mirror))
-        return SimpleNamespace(embed=embed, step=40, digest="abc")
+        return SimpleNamespace(embed=embed, plain=embed, step=40, digest="abc")
 
     inference = ModuleType("uniface_jax.inference")
     inference.load_embedder = load_embedder
     monkeypatch.setitem(sys.modules, "uniface_jax.inference", inference)
     model = load_model(tmp_path)
-    load_model(tmp_path, mirror=False)
+    assert model.embed_apart(np.stack(images)).shape == (7, 6)
+    assert load_model(tmp_path, mirror=False).plain is None
     assert asked == [(str(tmp_path), True), (str(tmp_path), False)]
     assert (model.name, model.hash) == (tmp_path.name, "abc")
     assert "step 40" in model.description

@@ -1,8 +1,9 @@
 """Features of images: any model behind one function, and the loop that runs it over a set."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,20 @@ class Model:
 
     embed: images uint8 RGB [B, 112, 112, 3] -> features float32 [B, D], the mirror sum included
     where it is asked for. name: what tables call it. hash: SHA-256, hexadecimal, of what was
-    loaded. description: one line on what it is and how its input is prepared.
+    loaded. description: one line on what it is and how its input is prepared. plain: as embed, but
+    of the images alone; None where `embed` adds no mirrored image that could be left out.
     """
 
     embed: Embed
     name: str
     hash: str
     description: str
+    plain: Embed | None = None
+
+    def embed_apart(self, images: np.ndarray) -> np.ndarray:
+        """f(x) and f(mirrored x) side by side, float32 [B, 2 D], of a model that has `plain`."""
+        assert self.plain is not None
+        return np.concatenate([self.plain(images), self.plain(images[:, :, ::-1])], axis=1)
 
 
 def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = "auto") -> Model:
@@ -59,6 +67,7 @@ def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = 
         name=path.resolve().name,
         hash=embedder.digest,
         description=f"workdir at step {embedder.step}, mirror sum: {_yes(with_mirror)}",
+        plain=embedder.plain if with_mirror else None,
     )
 
 
@@ -72,53 +81,61 @@ def extract(
 ) -> np.ndarray:
     """Features, float32 [N, D], of N images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
 
-    Every batch has `batch_size` images, the last one padded, so that a compiled `embed` sees one
-    shape; the next batch is decoded meanwhile. `name` is what errors and the progress bar (on a
+    In batches of `batch_size`, see embedded. `name` is what errors and the progress bar (on a
     terminal) call the set.
 
     Raises UserError naming the image that does not decode or is not 112x112.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}; expected at least 1")
     if not len(images):
         raise UserError(f"{name}: no images to embed")
     features: np.ndarray | None = None
+
+    def pixels(index: int) -> np.ndarray:
+        return checked_pixels(images[index], f"{name}: image {index}")
+
     shown = progress and sys.stderr.isatty()
     with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
-        for start, batch in _batches(images, name, batch_size):
-            found = np.asarray(embed(batch), np.float32)
+        for start, found in embedded(embed, pixels, len(images), batch_size):
             if features is None:
                 features = np.empty((len(images), found.shape[1]), np.float32)
-            stop = min(start + batch_size, len(images))
-            features[start:stop] = found[: stop - start]
-            bar.update(stop - start)
+            features[start : start + len(found)] = found
+            bar.update(len(found))
     assert features is not None
     return features
 
 
-def _batches(
-    images: Sequence[bytes] | Sequence[np.ndarray], name: str, batch_size: int
+def embedded(
+    embed: Embed,
+    pixels: Callable[[int], np.ndarray],
+    count: int,
+    batch_size: int,
+    start: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(start, uint8 [batch_size, 112, 112, 3]) over the set, one batch ahead of the caller."""
+    """(number of its first image, features float32 [<=batch_size, D]) of images start … count - 1.
 
-    def load(start: int) -> np.ndarray:
-        # A new array each time: JAX on CPU may still read from the one before.
-        batch = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
-        for i in range(start, min(start + batch_size, len(images))):
-            batch[i - start] = _pixels(images[i], f"{name}: image {i}")
-        return batch
+    pixels: the number of an image -> uint8 RGB [112, 112, 3]; called by several threads at once.
+    Every batch that `embed` sees has `batch_size` images, the last one padded, so that a compiled
+    one sees one shape; the next batch is decoded meanwhile.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-    starts = range(0, len(images), batch_size)
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        ahead = worker.submit(load, 0)
-        for start in starts:
-            batch = ahead.result()
-            if start + batch_size < len(images):
-                ahead = worker.submit(load, start + batch_size)
-            yield start, batch
+        def submit(first: int) -> list[Future[np.ndarray]]:
+            return [pool.submit(pixels, i) for i in range(first, min(first + batch_size, count))]
+
+        ahead = submit(start)
+        for first in range(start, count, batch_size):
+            current, ahead = ahead, submit(first + batch_size)
+            # A new array each time: JAX on CPU may still read from the one before.
+            batch = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
+            for row, decoded in enumerate(current):
+                batch[row] = decoded.result()
+            yield first, np.asarray(embed(batch), np.float32)[: len(current)]
 
 
-def _pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
+def checked_pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
+    """uint8 RGB [112, 112, 3] of an encoded or decoded image; UserError by `name` for others."""
     pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
     if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
         size = "x".join(map(str, pixels.shape))

@@ -55,7 +55,8 @@ def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto")
             "NOTE: it begins with arithmetic on its input, so it may scale pixels itself; "
             "then --input_scale=raw is right"
         )
-    return Model(embed, path.stem, hashlib.sha256(content).hexdigest(), "; ".join(described))
+    digest = hashlib.sha256(content).hexdigest()
+    return Model(embed, path.stem, digest, "; ".join(described), run if outside else None)
 
 
 def checker_scale(graph: onnx.GraphProto) -> str:

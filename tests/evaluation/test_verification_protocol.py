@@ -1,7 +1,9 @@
-"""The verification protocol on small sets of random images, with a model made of two means."""
+"""The verification protocol on small sets of random images, with a model made of a few pixels."""
 
 import hashlib
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +12,13 @@ from uniface_jax.data.images import encode_png
 from uniface_jax.data.pairs import write_pairs
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.embed import Model
-from uniface_jax.evaluation.protocols import PROTOCOLS, Options
+from uniface_jax.evaluation.parts import Parts
+from uniface_jax.evaluation.protocols.base import Options
+from uniface_jax.evaluation.protocols.verification import run
 from uniface_jax.evaluation.verification import verification_metrics
 
-verification = PROTOCOLS["verification"]
-
-
-def embed(batch):
-    return batch[:, ::56, ::56].reshape(len(batch), -1).astype(np.float32) - 127.5
-
-
-MODEL = Model(embed, "corners", "0" * 64, "twelve pixels")
+sys.path.insert(0, str(Path(__file__).parent))
+from sources import corners, corners_both, embedded
 
 
 def write_set(path, seed, pairs=20, people=5):
@@ -46,30 +44,41 @@ def test_files_and_folders_are_evaluated_by_name(tmp_path):
     decoded = write_set(tmp_path / "more" / "beta.bin", 1)
     write_set(tmp_path / "more" / "alpha.bin", 2)
     write_set(tmp_path / "gamma.bin", 3, pairs=12)
-    found = verification(
-        MODEL, [tmp_path / "gamma.bin", tmp_path / "more"], tmp_path / "out", Options(8, [0.1])
-    )
-    assert list(found["sets"]) == ["gamma", "alpha", "beta"]
-    beta = json.loads(json.dumps(found["sets"]["beta"]))
+    parts = Parts([tmp_path / "gamma.bin", tmp_path / "more"])
+    found = run(parts, embedded(tmp_path / "kept"), Options([0.1]))
+    assert list(found) == ["gamma", "alpha", "beta"]
+    beta = json.loads(json.dumps(found["beta"].metrics))
     content = (tmp_path / "more" / "beta.bin").read_bytes()
     assert beta.pop("file") == str(tmp_path / "more" / "beta.bin")
     assert beta.pop("sha256") == hashlib.sha256(content).hexdigest()
     assert beta.pop("images") == 40
+    assert Path(beta.pop("features")).parent == tmp_path / "kept"
     images, first, second, same = decoded
 
     class Pairs:
         pass
 
     Pairs.first, Pairs.second, Pairs.same = first, second, same
-    assert beta == verification_metrics(embed(images), Pairs, [0.1])
+    without = beta.pop("without_mirror")
+    assert beta == verification_metrics(corners_both(images), Pairs, [0.1])
+    assert without == verification_metrics(corners(images), Pairs, [0.1])
     assert beta["auc"] > 0.9
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "alpha_scores.png",
-        "beta_scores.png",
-        "det.png",
-        "gamma_scores.png",
-        "roc.png",
-    ]
+    assert without["tar_at_far"] != beta["tar_at_far"]
+
+
+def test_the_hardest_pairs_are_shown_with_their_pictures(tmp_path):
+    images, first, second, same = write_set(tmp_path / "set.bin", 4, pairs=30)
+    found = run(Parts([tmp_path / "set.bin"]), embedded(tmp_path / "kept"), Options())
+    features = corners_both(images).astype(float)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = np.sum(unit[first] * unit[second], axis=1)
+    shown = found["set"].drawings["pairs"]
+    assert [p["score"] for p in shown["same"]] == pytest.approx(sorted(cosines[same])[:8])
+    highest = sorted(cosines[~same], reverse=True)[:8]
+    assert [p["score"] for p in shown["different"]] == pytest.approx(highest)
+    assert shown["same"][0]["sides"][0]["picture"].startswith("data:image/jpeg;base64,")
+    pair = int(np.argmin(np.where(same, cosines, 2)))
+    assert shown["same"][0]["sides"][1]["label"] == f"pair {pair}, second"
 
 
 def refuse_to_embed(batch):
@@ -92,14 +101,13 @@ def test_unusable_data_is_named_before_anything_is_embedded(tmp_path):
         "cut.bin": r"cut\.bin: ",
     }
     for name, message in cases.items():
+        parts = Parts([tmp_path / "good.bin", tmp_path / name])
         with pytest.raises(UserError, match=message):
-            verification(
-                model, [tmp_path / "good.bin", tmp_path / name], tmp_path / "out", Options()
-            )
+            run(parts, embedded(tmp_path / "kept", model), Options())
 
 
 def test_a_model_that_gives_nan_is_named_with_the_set(tmp_path):
     write_set(tmp_path / "good.bin", 1)
     model = Model(lambda batch: np.full((len(batch), 4), np.nan, np.float32), "broken", "", "")
     with pytest.raises(UserError, match=r"good\.bin with broken: the feature of image 0 is not"):
-        verification(model, [tmp_path / "good.bin"], tmp_path / "out", Options())
+        run(Parts([tmp_path / "good.bin"]), embedded(tmp_path / "kept", model), Options())

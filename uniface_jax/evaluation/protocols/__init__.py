@@ -1,0 +1,6 @@
+"""The evaluation protocols by name."""
+
+from uniface_jax.evaluation.protocols.base import Protocol
+from uniface_jax.evaluation.protocols.verification import VERIFICATION
+
+PROTOCOLS: dict[str, Protocol] = {"verification": VERIFICATION}

@@ -1,0 +1,88 @@
+"""Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluation.drawings import far_thresholds, hard_pairs, histogram, roc_line
+from uniface_jax.evaluation.features import FeatureSource
+from uniface_jax.evaluation.image_sets import EncodedImages
+from uniface_jax.evaluation.pair_sets import find_pair_files, read_pair_sets
+from uniface_jax.evaluation.parts import PartNames, Parts
+from uniface_jax.evaluation.protocols.base import (
+    Options,
+    Protocol,
+    Results,
+    SetResult,
+    tar_cells,
+)
+from uniface_jax.evaluation.roc import roc
+from uniface_jax.evaluation.verification import FARS, pair_scores, verification_metrics
+
+
+def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """Every .bin file: metrics of verification_metrics, `file`, `sha256`, `images`, `features`.
+
+    Where the model's features can be had without the mirrored images, `without_mirror` holds the
+    metrics of those.
+    """
+    pair_sets, files = read_pair_sets(parts.paths), find_pair_files(parts.paths)
+    fars = options.fars_or(FARS)
+    results: Results = {}
+    for name, pairs in pair_sets.items():
+        images = EncodedImages(name, pairs.images, files[name])
+        listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
+        found = source.features(images, apart=True, listed=listed)
+        try:
+            metrics = verification_metrics(found.values, pairs, fars)
+            if found.plain is not None:
+                metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars)
+            scores = pair_scores(found.values, pairs.first, pairs.second)
+        except UserError as e:
+            raise UserError(f"{files[name]} with {source.name}: {e}") from e
+        # Squared distances of unit features are 2 - 2 cos.
+        thresholds = {"ten folds": 1 - metrics["accuracy"]["threshold"] / 2}
+
+        def sides(pair: int, pairs=pairs) -> tuple[tuple[int, str], tuple[int, str]]:
+            first, second = int(pairs.first[pair]), int(pairs.second[pair])
+            return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
+
+        results[name] = SetResult(
+            {"file": str(files[name]), "images": len(images), **found.record, **metrics},
+            {
+                "roc": roc_line(roc(scores, pairs.same)),
+                "scores": histogram(
+                    scores[pairs.same],
+                    scores[~pairs.same],
+                    {**thresholds, **far_thresholds(metrics["tar_at_far"])},
+                ),
+                "pairs": hard_pairs(scores, pairs.same, sides, images),
+            },
+        )
+    return results
+
+
+def row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Cells of the table."""
+
+    def accuracy(found: Mapping[str, Any]) -> str:
+        return f"{found['accuracy']['mean']:.2%} ± {found['accuracy']['std']:.2%}"
+
+    cells = {
+        "pairs": f"{metrics['pairs']:,}",
+        "AUC": f"{metrics['auc']:.5f}",
+        "10-fold accuracy": accuracy(metrics),
+    }
+    if "without_mirror" in metrics:
+        cells["without mirror"] = accuracy(metrics["without_mirror"])
+    return {**cells, **tar_cells(metrics)}
+
+
+VERIFICATION = Protocol(
+    "Verification of pairs",
+    PartNames("FILE.bin or a folder of them"),
+    run,
+    row,
+)
