@@ -1,23 +1,19 @@
 """Identity folders as a source: one sub-folder a person, the photographs in it."""
 
 import os
-import re
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from uniface_jax.data.images import SUFFIXES
-from uniface_jax.data.items import Item
+from uniface_jax.data.items import Item, digest
+from uniface_jax.data.labels import natural_key
+from uniface_jax.data.names import Names
 from uniface_jax.errors import UserError
 
 MAX_FILE_BYTES = 1 << 28
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts s2 before s10; names that differ only in leading zeros keep a fixed order."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)], name
 
 
 class FolderSource:
@@ -43,14 +39,15 @@ class FolderSource:
         self.name = str(path)
         self.skipped: list[str] = []
         self.class_names: list[str] | None = []
-        self._files: list[str] = []  # file names only: at 42 million, whole paths would not fit
+        self._files = Names()  # file names only: at 42 million, whole paths would not fit
         counts = []
         for identity in _visible(self.path, folders=True):
             if identities is not None and identity not in identities:
                 continue
             images = self._images_of(identity)
             self.class_names.append(identity)
-            self._files.extend(images)
+            for image in images:
+                self._files.append(image)
             counts.append(len(images))
         self.skipped += _visible(self.path, folders=False)
         if not counts:
@@ -89,13 +86,57 @@ class FolderSource:
         name = self.item_name(index)
         return Item(read_image_file(self.path / name), int(self._labels[index]), name)
 
+    def part(self, indices: np.ndarray) -> "FilePart":
+        """The files at `indices`, int64 [K]."""
+        names = [self.item_name(i) for i in indices.tolist()]
+        return FilePart(self.path, names, self._labels[indices])
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The files' sizes, 0 for one that cannot be read."""
+        return file_sizes(self.path, map(self.item_name, indices.tolist()))
+
+    def fingerprint(self) -> str:
+        """Of identities and file names."""
+        assert self.class_names is not None
+        return digest(*Names(self.class_names).arrays(), *self._files.arrays(), self._labels)
+
+
+class FilePart:
+    """Image files `folder`/`names`[i] of the classes `labels`: int32 [K]."""
+
+    def __init__(self, folder: Path, names: list[str], labels: np.ndarray):
+        self._folder, self._names, self._labels = folder, names, labels
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        return Item(read_image_file(self._folder / name), int(self._labels[index]), name)
+
+
+def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
+    """Bytes of the files `folder`/name: int64; 0 for one that cannot be read."""
+
+    def size(name: str) -> int:
+        try:
+            return (folder / name).stat().st_size
+        except (OSError, ValueError):
+            return 0
+
+    return np.fromiter(map(size, names), np.int64)
+
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file; UserError when it cannot be read or is over 256 MiB."""
+    """The bytes of a file; UserError when it is none, cannot be read or is over 256 MiB."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: {size} bytes; an image file has at most {MAX_FILE_BYTES}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device never end
+            raise UserError(f"{path}: not a file; expected an image file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UserError(
+                f"{path}: {status.st_size} bytes; an image file has at most {MAX_FILE_BYTES}"
+            )
         return path.read_bytes()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e

@@ -38,6 +38,15 @@ def check(encoded: bytes, name: str) -> tuple[str, int, int]:
         return str(image.format), image.height, image.width
 
 
+def header(encoded: bytes, name: str) -> tuple[str, int, int]:
+    """(format, height, width) by the image's header alone, no pixel is decoded.
+
+    format is one of FORMATS. Raises UserError naming `name` where decode would refuse the header.
+    """
+    with _open(encoded, name) as image:
+        return str(image.format), image.height, image.width
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """uint8 RGB [H, W, 3] or grey [H, W] as PNG; the same bytes for the same pixels."""
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

@@ -1,6 +1,18 @@
 """Labels as sources have them, brought to 0..C-1."""
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts s2 before s10; names that differ only in leading zeros keep a fixed order."""
+    key = []
+    for i, part in enumerate(re.split(r"([0-9]+)", name)):
+        digits = part.lstrip("0")  # compared by length and text: int() refuses thousands of digits
+        key.append((1, len(digits), digits) if i % 2 else (0, 0, part))
+    return key, name
 
 
 def contiguous(
@@ -19,3 +31,30 @@ def contiguous(
     if values[0] == 0 and values[-1] == count - 1:
         return labels.astype(np.int32), count, None
     return mapped.astype(np.int32), count, [str(value) for value in values]
+
+
+def classes_of(
+    texts: Sequence[str], places: np.ndarray
+) -> tuple[np.ndarray, list[str] | None, int]:
+    """Classes from labels as text: whole numbers by ascending value, others by natural order.
+
+    texts: the different labels. places: int [N], which of them each image has. Returns the classes,
+    int32 [N]; the classes' names, or None where the labels are 0..C-1 already; and C.
+    """
+    numbers = _whole_numbers(texts)
+    if numbers is not None:
+        mapped, count, names = contiguous(numbers)
+        return mapped[places], names, count
+    names = sorted(texts, key=natural_key)
+    positions = {name: i for i, name in enumerate(names)}
+    return np.array([positions[text] for text in texts], np.int32)[places], names, len(names)
+
+
+def _whole_numbers(labels: Sequence[str]) -> np.ndarray | None:
+    """The labels as int64, 7 and 7.000000 alike; None where one of them is something else."""
+    try:
+        numbers = np.array(labels, np.float64)
+    except ValueError:
+        return None
+    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)
+    return numbers.astype(np.int64) if whole.all() else None

@@ -4,13 +4,15 @@ Paths are relative to the list's folder, or absolute. Labels are whole numbers o
 by a tab, or else by the last blank of the line. Lines that are empty or begin with # are left out.
 """
 
+from array import array
 from pathlib import Path
 
 import numpy as np
 
-from uniface_jax.data.folders import natural_key, read_image_file
-from uniface_jax.data.items import Item
-from uniface_jax.data.labels import contiguous
+from uniface_jax.data.folders import FilePart, file_sizes, read_image_file
+from uniface_jax.data.items import Item, digest
+from uniface_jax.data.labels import classes_of
+from uniface_jax.data.names import Names
 from uniface_jax.errors import UserError
 
 _SNIFFED_BYTES = 4096
@@ -43,8 +45,9 @@ class ListSource:
         self.path = Path(path)
         self.name = str(path)
         self.notes: list[str] = []
-        self._paths: list[str] = []
-        listed: list[str] = []
+        self._paths = Names()
+        listed = array("i")  # each line's label, by the order in which labels came up
+        codes: dict[str, int] = {}
         number = 0
         try:
             with self.path.open("rb") as file:
@@ -56,21 +59,16 @@ class ListSource:
                     if line.strip() and not line.startswith("#"):
                         image, label = self._columns(line.rstrip("\r\n"), number)
                         self._paths.append(image)
-                        listed.append(label)
+                        listed.append(codes.setdefault(label, len(codes)))
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
         except UnicodeDecodeError as e:
             raise UserError(f"{path}: line {number}: not UTF-8 text") from e
         if not listed:
             raise UserError(f"{path}: an empty list; expected lines of a path and a label")
-        numbers = _whole_numbers(listed)
-        if numbers is not None:
-            self._labels, self.num_classes, self.class_names = contiguous(numbers)
-        else:
-            self.class_names = sorted(set(listed), key=natural_key)
-            positions = {name: i for i, name in enumerate(self.class_names)}
-            self._labels = np.array([positions[name] for name in listed], np.int32)
-            self.num_classes = len(positions)
+        self._labels, self.class_names, self.num_classes = classes_of(
+            list(codes), np.frombuffer(listed, np.int32)
+        )
 
     def _columns(self, line: str, number: int) -> tuple[str, str]:
         columns = line.split("\t") if "\t" in line else line.rsplit(None, 1)
@@ -91,12 +89,15 @@ class ListSource:
         name = self._paths[index]
         return Item(read_image_file(self.path.parent / name), int(self._labels[index]), name)
 
+    def part(self, indices: np.ndarray) -> FilePart:
+        """The files at `indices`, int64 [K]."""
+        names = [self._paths[i] for i in indices.tolist()]
+        return FilePart(self.path.parent, names, self._labels[indices])
 
-def _whole_numbers(labels: list[str]) -> np.ndarray | None:
-    """The labels as int64, 7 and 7.000000 alike; None where one of them is something else."""
-    try:
-        numbers = np.array(labels, np.float64)
-    except ValueError:
-        return None
-    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)
-    return numbers.astype(np.int64) if whole.all() else None
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The files' sizes, 0 for one that cannot be read."""
+        return file_sizes(self.path.parent, (self._paths[i] for i in indices.tolist()))
+
+    def fingerprint(self) -> str:
+        """Of paths and labels."""
+        return digest(*self._paths.arrays(), self._labels)

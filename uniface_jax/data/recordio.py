@@ -7,8 +7,10 @@ middle, 3 last. The .idx beside it is text, `key <tab> byte offset` a line, keys
 """
 
 import mmap
+import os
 import struct
 import sys
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 LENGTH_BITS = 29
 HEADER_BYTES = 8
-_MAX_INDEX_LINE = 64
+_MAX_INDEX_LINE = 40  # two int64, a tab and a line's end
+_MAPPED_BYTES = 1 << 26  # of a walk, before its pages are let go
 
 
 class RecordFile:
@@ -34,8 +37,9 @@ class RecordFile:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = self.path.open("rb")
+            self._descriptor = self._file.fileno()
+            self.data = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
         except ValueError as e:
@@ -47,10 +51,32 @@ class RecordFile:
     def __len__(self) -> int:
         return len(self.data)
 
-    def payload(self, offset: int) -> bytes:
-        """The payload of the record at byte `offset`, its parts joined."""
+    def payload(self, offset: int, size: int = 0) -> bytes:
+        """The payload of the record at byte `offset`, its parts joined.
+
+        size: of the whole record where it is known, which saves a second read. The file is read and
+        not the map of it, which would count as memory in use.
+        """
+        if not 0 <= offset <= len(self.data) - HEADER_BYTES:
+            raise self._error(offset, "the file ends before it: cut short")
+        head = self._read(offset, min(max(size, HEADER_BYTES), len(self.data) - offset))
+        magic, word = struct.unpack_from("<II", head)
+        if magic == MAGIC and word <= len(head) - HEADER_BYTES:  # not in parts, and all of it read
+            return head[HEADER_BYTES : HEADER_BYTES + word]
         parts, _ = self.parts(offset)
-        return MAGIC_BYTES.join(self.data[begin:end] for begin, end in parts)
+        return MAGIC_BYTES.join([self._read(begin, end - begin) for begin, end in parts])
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            content = os.pread(self._descriptor, size, offset)
+            while len(content) < size:  # one call reads 2 GB at most, and less on a signal
+                more = os.pread(self._descriptor, size - len(content), offset + len(content))
+                if not more:
+                    raise self._error(offset, "the file was cut short while it was read")
+                content += more
+        except OSError as e:
+            raise self._error(offset, f"cannot be read ({e.strerror})") from e
+        return content
 
     def parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
         """(begin, end) of each part of the payload at `offset`; where the next record begins."""
@@ -75,10 +101,15 @@ class RecordFile:
             if flag in (0, 3):
                 return parts, place
 
+    def unmap(self, begin: int, end: int) -> None:
+        """Lets go of the memory pages that were read through `data` in bytes begin..end."""
+        begin -= begin % mmap.PAGESIZE
+        self.data.madvise(mmap.MADV_DONTNEED, begin, min(end, len(self.data)) - begin)
+
     def offsets(self) -> np.ndarray:
         """The offset of every record, by walking the whole file: int64 [records]."""
-        found: list[int] = []
-        place = 0
+        found = array("q")
+        place = mapped = 0
         progress = tqdm(
             total=len(self),
             unit="B",
@@ -92,7 +123,10 @@ class RecordFile:
                 _, following = self.parts(place)
                 progress.update(following - place)
                 place = following
-        return np.array(found, np.int64)
+                if place - mapped > _MAPPED_BYTES:
+                    self.unmap(mapped, place)
+                    mapped = place
+        return np.frombuffer(found, np.int64)
 
     def _error(self, offset: int, what: str) -> UserError:
         return UserError(f"{self.path}: record at byte {offset}: {what}")
@@ -105,8 +139,8 @@ def read_index(path: Path, size: int) -> tuple[np.ndarray, np.ndarray] | str:
     (missing, malformed, offsets outside of the file, keys twice), since it can be rebuilt.
     """
     try:
-        # No index line is longer than its record, so a larger file cannot be this one's index.
-        if path.stat().st_size > max(size, 1) * _MAX_INDEX_LINE:
+        # A line stands for a record of 8 bytes at least: a larger file is no index of this .rec.
+        if path.stat().st_size > (size // HEADER_BYTES + 1) * _MAX_INDEX_LINE:
             return "is longer than the .rec allows"
         text = path.read_bytes()
     except OSError as e:

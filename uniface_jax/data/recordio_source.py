@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from uniface_jax.data.items import Item
+from uniface_jax.data.items import Item, digest
 from uniface_jax.data.labels import contiguous
 from uniface_jax.data.recordio import HEADER_BYTES, LENGTH_BITS, MAGIC, RecordFile, read_index
 from uniface_jax.errors import UserError
 
 IMAGE_HEADER_BYTES = 24
-_CHUNK = 1 << 20
+_CHUNK = 1 << 14  # records at a time, so that little of the file is mapped at once
 
 
 @dataclass
@@ -30,6 +30,31 @@ class _Records:
     offsets: np.ndarray
     labels: np.ndarray
     has_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class RecordIOPart:
+    """Images of a .rec file: key, offset and length of their records, int64, class, int32; [K]."""
+
+    file: RecordFile
+    keys: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Item:
+        payload = self.file.payload(int(self.offsets[index]), int(self.lengths[index]))
+        (flag,) = struct.unpack_from("<I", payload)
+        image = payload[IMAGE_HEADER_BYTES + 4 * flag :]
+        return Item(image, int(self.labels[index]), str(self.keys[index]))
+
+    def take(self, indices: np.ndarray) -> "RecordIOPart":
+        """The images at `indices`, int64 [K]."""
+        columns = (self.keys, self.offsets, self.lengths, self.labels)
+        return RecordIOPart(self.file, *(column[indices] for column in columns))
 
 
 class RecordIOSource:
@@ -53,28 +78,38 @@ class RecordIOSource:
         chosen, declared = self._layout(records)
         order = np.argsort(records.keys, kind="stable")
         order = order[chosen[order]]
-        self._keys, self._offsets = records.keys[order], records.offsets[order]
+        keys, offsets = records.keys[order], records.offsets[order]
         if not len(order):
             raise UserError(f"{path}: no image in {len(records.keys)} records")
+        ends = np.append(records.offsets[1:], len(self._file))
+        lengths = ends[order] - offsets
         labels = records.labels[order]
         valid = (labels >= 0) & (labels == np.floor(labels)) & (labels < 2**31)
         if not valid.all():
             worst = int(np.argmin(valid))
             raise UserError(
-                f"{path}: key {self._keys[worst]}: label {labels[worst]:g}, expected a class number"
+                f"{path}: key {keys[worst]}: label {labels[worst]:g}, expected a class number"
             )
-        self._labels, self.num_classes, self.class_names = contiguous(
-            labels.astype(np.int64), declared
-        )
+        labels, self.num_classes, self.class_names = contiguous(labels.astype(np.int64), declared)
+        self._images = RecordIOPart(self._file, keys, offsets, lengths, labels)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Item:
-        payload = self._file.payload(int(self._offsets[index]))
-        (flag,) = struct.unpack_from("<I", payload)
-        image = payload[IMAGE_HEADER_BYTES + 4 * flag :]
-        return Item(image, int(self._labels[index]), str(self._keys[index]))
+        return self._images[index]
+
+    def part(self, indices: np.ndarray) -> "RecordIOPart":
+        """The images at `indices`, int64 [K]."""
+        return self._images.take(indices)
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The length of the records at `indices`, headers included."""
+        return self._images.lengths[indices]
+
+    def fingerprint(self) -> str:
+        """Of keys, record lengths and classes."""
+        return digest(self._images.keys, self._images.lengths, self._images.labels)
 
     def _indexed(self) -> _Records:
         """The records by the .idx, or by walking the file where the two do not agree."""
@@ -118,6 +153,7 @@ class RecordIOSource:
                 if follows and not self._each_follows(words, offsets[part], ends[part]):
                     return None
                 keys[part], labels[part], has_image[part] = self._headers(words, offsets[part])
+                self._file.unmap(int(offsets[part][0]), int(ends[part][-1]))
                 progress.update(len(offsets[part]))
         return _Records(keys, offsets, labels, has_image)
 

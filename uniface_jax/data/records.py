@@ -7,9 +7,12 @@ data set cut short is refused before training starts.
 
 import contextlib
 import mmap
+import resource
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
+import google_crc32c
 import numpy as np
 
 from uniface_jax.data.dataset_info import DatasetInfo
@@ -18,6 +21,31 @@ from uniface_jax.errors import UserError
 
 INDEX_FILE = "record_index.npy"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
+_SPARE_FILES = 256  # open files beyond the shards' maps, each of which holds one
+
+
+def framed(record: bytes) -> bytes:
+    """A serialised record as it stands in a TFRecord file: length and record with their CRC-32C."""
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, _masked(length), record, _masked(record)))
+
+
+def check_frame(frame: bytes, where: str) -> bytes:
+    """The record in a frame; UserError naming `where` when length or checksums do not agree."""
+    length, record = frame[:8], frame[HEADER_BYTES:-FOOTER_BYTES]
+    if (
+        struct.pack("<Q", len(record)) != length
+        or frame[8:HEADER_BYTES] != _masked(length)
+        or frame[-FOOTER_BYTES:] != _masked(record)
+    ):
+        raise UserError(f"{where}: its checksum is not that of its bytes: the shard is corrupt")
+    return record
+
+
+def _masked(content: bytes) -> bytes:
+    """TFRecord's checksum: CRC-32C, rotated and shifted so that a CRC of CRCs keeps its use."""
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class RecordReader:
@@ -32,11 +60,21 @@ class RecordReader:
         self._starts = np.cumsum([0] + [count for _, count in info.shards])
         self._bounds = record_bounds(info)
         self._maps: list[mmap.mmap | bytes] = []
+        _allow_open_files(len(info.shards))
         for shard, count in info.shards:
-            with shard.open("rb") as file:
+            with _opened(shard) as file:
                 self._maps.append(
                     mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else b""
                 )
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The bytes that the records at `indices`, int64 [K], take in their shards: int64 [K]."""
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        sizes = np.empty(len(indices), np.int64)
+        for shard in np.unique(shards).tolist():
+            chosen = shards == shard
+            sizes[chosen] = np.diff(self._bounds[shard])[indices[chosen] - self._starts[shard]]
+        return sizes
 
     def __getitem__(self, index: int) -> bytes:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -50,6 +88,26 @@ class RecordReader:
                 f"and {len(record)} by {INDEX_FILE}: the shard is corrupt or not of this data set"
             )
         return record
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises this process's soft limit of open files where `count` maps would not fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(
+                f"{count} shards need {needed} open files, {hard} are allowed: raise `ulimit -Hn`, "
+                "or convert again with a larger --shard_size"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _opened(shard: Path) -> BinaryIO:
+    try:
+        return shard.open("rb")
+    except OSError as e:
+        raise UserError(f"{shard}: cannot be read ({e.strerror})") from e
 
 
 def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
@@ -98,7 +156,7 @@ def walk_shard(shard: Path, expected: int) -> np.ndarray:
     size = shard.stat().st_size
     offsets = [0]
     if size:
-        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with _opened(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
                 (length,) = struct.unpack_from("<Q", data, offsets[-1])
                 end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES

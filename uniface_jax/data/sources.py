@@ -6,20 +6,28 @@ from uniface_jax.data.dataset_info import INFO_FILE
 from uniface_jax.data.folders import FolderSource
 from uniface_jax.data.items import Item, Source
 from uniface_jax.data.lists import ListSource, looks_like_list
+from uniface_jax.data.pair_source import PairSource
 from uniface_jax.data.recordio import MAGIC_BYTES
 from uniface_jax.data.recordio_source import RecordIOSource
+from uniface_jax.data.tar_source import TarSource
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
 __all__ = ["Item", "Source", "open_source"]
 
-FORMATS = "identity folders, a folder with a .rec, a .rec, a list, or a TFRecord data set"
+FORMATS = (
+    "identity folders, a .rec or .tar or a folder of them, a list, a .bin, or a TFRecord data set"
+)
+_SNIFFED_BYTES = 512
+_TAR_AT, _TAR_MAGIC = 257, b"ustar"
+_PICKLE = b"\x80"  # protocol 2 and later; no text begins with it
 
 
 def open_source(path: Path | str) -> Source:
     """The source at `path`: one of FORMATS.
 
-    A folder with .rec files is RecordIO, of which train.rec is taken where there are several.
+    A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
+    folder with .tar files is all of them.
     Raises UserError when there is nothing at `path`, when no format is recognised, and whatever
     the format's own reader finds wrong.
     """
@@ -40,14 +48,20 @@ def _open_folder(path: Path) -> Source:
         raise UserError(f"{path}: several .rec files; give one of them: {record_files[0].name}, …")
     if record_files:
         return RecordIOSource(record_files[0] if len(record_files) == 1 else path / "train.rec")
+    if next(path.glob("*.tar"), None):
+        return TarSource(path)
     return FolderSource(path)
 
 
 def _open_file(path: Path) -> Source:
     with path.open("rb") as file:
-        head = file.read(len(MAGIC_BYTES))
-    if head == MAGIC_BYTES:
+        head = file.read(_SNIFFED_BYTES)
+    if head.startswith(MAGIC_BYTES):
         return RecordIOSource(path)
+    if head[_TAR_AT : _TAR_AT + len(_TAR_MAGIC)] == _TAR_MAGIC or path.suffix == ".tar":
+        return TarSource(path)
+    if head.startswith(_PICKLE) or path.suffix == ".bin":
+        return PairSource(path)
     if looks_like_list(path):
         return ListSource(path)
     raise UserError(f"{path}: not a known format; expected {FORMATS}")

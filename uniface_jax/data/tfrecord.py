@@ -8,6 +8,7 @@ half-written folder is never mistaken for a data set.
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from uniface_jax.data import images
 from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
+from uniface_jax.data.examples import parse
 from uniface_jax.data.files import replacing
-from uniface_jax.data.items import Item, Source
+from uniface_jax.data.items import Item, Source, digest
 from uniface_jax.data.records import RecordReader, walk_shard, write_index
 from uniface_jax.data.tfds_metadata import write_metadata
 from uniface_jax.errors import UserError
@@ -50,20 +52,45 @@ class TFRecordSource:
         return self.info.num_examples
 
     def __getitem__(self, index: int) -> Item:
-        import tensorflow as tf
-
         where = f"{self.name}: record {index}"
-        serialised = self._records[index]
         try:
-            features = tf.train.Example.FromString(serialised).features.feature
-            image = features["image"].bytes_list.value[0]
-            label = features["label"].int64_list.value[0]
-        except Exception as e:
-            raise UserError(f"{where}: not an example of an image and a label") from e
+            image, label, name = parse(self._records[index])
+        except UserError:
+            raise
+        except ValueError as e:
+            raise UserError(f"{where}: not an example of an image and a label ({e})") from e
         if not 0 <= label < self.num_classes:
             raise UserError(f"{where}: label {label}, expected 0..{self.num_classes - 1}")
-        name = features["name"].bytes_list.value
-        return Item(image, label, name[0].decode("utf-8", "replace") if name else str(index))
+        return Item(image, label, str(index) if name is None else name.decode("utf-8", "replace"))
+
+    def part(self, indices: np.ndarray) -> "TFRecordPart":
+        """The records at `indices`, int64 [K]."""
+        return TFRecordPart(self, indices)
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The length of the records at `indices`."""
+        return self._records.sizes(indices)
+
+    def fingerprint(self) -> str:
+        """Of the shards' lengths; records of the same lengths are not told apart."""
+        counts = np.array([count for _, count in self.info.shards])
+        lengths = (
+            self._records.sizes(np.arange(*part)) for part in pairwise([0, *np.cumsum(counts)])
+        )
+        return digest(counts, *lengths)
+
+
+class TFRecordPart:
+    """The records `indices`, int64 [K], of a TFRecord data set."""
+
+    def __init__(self, source: TFRecordSource, indices: np.ndarray):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._source[int(self._indices[index])]
 
 
 def write_dataset(

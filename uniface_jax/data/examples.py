@@ -1,0 +1,142 @@
+"""tf.train.Example of one training image, written and parsed without TensorFlow.
+
+An Example is protobuf: a message `features` (1) of map entries `feature` (1), each a `key` (1) and
+a `value` (2) that holds a bytes_list (1) or an int64_list (3), each with `value` (1). The writer
+gives the bytes of TensorFlow's deterministic serialisation; the parser takes whatever order and
+packing a writer chose, and skips the features that it does not know.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
+_FIXED = {_FIXED64: 8, _FIXED32: 4}
+_BYTES_LIST, _INT64_LIST = 1, 3
+
+Span = tuple[int, int]  # begin and end of a field's content
+
+
+class Example(NamedTuple):
+    """What a record holds: encoded bytes, class number, name or None where it has none."""
+
+    image: bytes
+    label: int
+    name: bytes | None
+
+
+def serialise(image: bytes, label: int, name: bytes) -> bytes:
+    """The bytes of the Example with the features `image`, `label` (0..2^63-1) and `name`."""
+    size = len(image)
+    head = b"\x0a" + _varint(size)
+    for before, tag in ((b"", b"\x0a"), (b"\x0a\x05image", b"\x12"), (b"", b"\x0a")):
+        # The image stands once only, at the end of these: a list in a feature in a map entry.
+        head = before + tag + _varint(len(head) + size) + head
+    number = _field(b"\x0a", _varint(label))
+    tail = _field(b"\x0a", b"\x0a\x05label" + _field(b"\x12", _field(b"\x1a", number)))
+    text = _field(b"\x0a", _field(b"\x0a", name))
+    tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
+    return b"".join((b"\x0a", _varint(len(head) + size + len(tail)), head, image, tail))
+
+
+def parse(serialised: bytes) -> Example:
+    """The image, the label and the name of a serialised Example.
+
+    Of a key that comes twice the last counts, as in protobuf. Raises ValueError when `serialised`
+    is no Example, or has no image (a value of bytes) or no label (an integer).
+    """
+    image = label = name = None
+    for begin, end in _messages(serialised, (0, len(serialised)), 1):
+        for entry in _messages(serialised, (begin, end), 1):
+            key = value = (0, 0)
+            for number, content in _fields(serialised, entry):
+                if isinstance(content, tuple):
+                    key = content if number == 1 else key
+                    value = content if number == 2 else value
+            named = serialised[key[0] : min(key[1], key[0] + 6)]
+            if named == b"image":
+                image = _bytes_value(serialised, value)
+            elif named == b"label":
+                label = _integer_value(serialised, value)
+            elif named == b"name":
+                name = _bytes_value(serialised, value)
+    if image is None or label is None:
+        raise ValueError("not an example of an image and a label")
+    return Example(image, label, name)
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _read_varint(data: bytes, place: int, end: int) -> tuple[int, int]:
+    """A varint at `place` as uint64, and where it ends."""
+    value = shift = 0
+    while place < end and shift < 70:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, place
+        shift += 7
+    raise ValueError("a number without its end")
+
+
+def _fields(data: bytes, span: Span) -> Iterator[tuple[int, int | Span]]:
+    """(field number, value) of a message: an int for a varint, else begin and end of its bytes."""
+    place, end = span
+    while place < end:
+        tag, place = _read_varint(data, place, end)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, place = _read_varint(data, place, end)
+            yield number, value
+            continue
+        if wire == _LENGTH:
+            length, place = _read_varint(data, place, end)
+        elif wire in _FIXED:
+            length = _FIXED[wire]
+        else:
+            raise ValueError(f"a field of wire type {wire}")
+        if length > end - place:
+            raise ValueError("a field longer than what holds it")
+        yield number, (place, place + length)
+        place += length
+
+
+def _messages(data: bytes, span: Span, number: int) -> Iterator[Span]:
+    for found, content in _fields(data, span):
+        if found == number and isinstance(content, tuple):
+            yield content
+
+
+def _bytes_value(data: bytes, feature: Span) -> bytes | None:
+    """The first value of a feature's bytes_list; None where it has none."""
+    for values in _messages(data, feature, _BYTES_LIST):
+        for begin, end in _messages(data, values, 1):
+            return data[begin:end]
+    return None
+
+
+def _integer_value(data: bytes, feature: Span) -> int | None:
+    """The first value of a feature's int64_list, packed or not; None where it has none."""
+    for values in _messages(data, feature, _INT64_LIST):
+        for number, content in _fields(data, values):
+            if number == 1:
+                value = (
+                    content
+                    if isinstance(content, int)
+                    else _read_varint(data, content[0], content[1])[0]
+                )
+                return value - (1 << 64) if value >> 63 else value
+    return None

@@ -1,0 +1,38 @@
+"""Millions of short texts in little memory: one block of bytes and where each text ends."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+
+class Names:
+    """A growing sequence of texts; 8 bytes each beyond their UTF-8, where a list takes 70.
+
+    Texts may hold what os.fsdecode makes of file names that are not UTF-8.
+    """
+
+    def __init__(self, names: Iterable[str] = ()):
+        self._text = bytearray()
+        self._ends = array("q", [0])
+        for name in names:
+            self.append(name)
+
+    def append(self, name: str) -> None:
+        """Adds a text at the end."""
+        self._text += name.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        begin, end = self._ends[index], self._ends[index + 1]
+        return self._text[begin:end].decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The texts' bytes, uint8, and their ends, int64 [N + 1]: for a digest of them."""
+        return np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64)
