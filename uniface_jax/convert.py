@@ -1,6 +1,12 @@
 """Command line: turns a source of face images into TFRecord shards that TFDS opens as they are.
 
-python -m uniface_jax.convert SOURCE DEST [--shard_size=20000] [--seed=0] [--name=faces]
+python -m uniface_jax.convert SOURCE DEST [--on_error=skip] [--check=decode] [--verify]
+python -m uniface_jax.convert SOURCE DEST --shard=0/4    # on the first of four machines, and so on
+python -m uniface_jax.convert DEST --finish              # when all of them are done
+
+SOURCE: identity folders, insightface's or im2rec's RecordIO, a list, tar shards, a verification
+.bin, or a TFRecord data set. A conversion that was interrupted, killed or ran out of disk goes on
+with the same command; its result is the same to the last bit.
 """
 
 import re
@@ -9,36 +15,116 @@ from pathlib import Path
 from absl import flags
 
 from uniface_jax import cli
+from uniface_jax.data.conversion.finish import finish
+from uniface_jax.data.conversion.manifest import read_manifest
+from uniface_jax.data.conversion.plan import CHECKS, ON_ERROR
+from uniface_jax.data.conversion.run import convert
+from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
+from uniface_jax.data.conversion.verify import verify
+from uniface_jax.data.items import Source
 from uniface_jax.data.sources import open_source
-from uniface_jax.data.tfrecord import check_destination, write_dataset
+from uniface_jax.errors import UserError
 
-_SHARD_SIZE = flags.DEFINE_integer("shard_size", 20_000, "images in a shard", lower_bound=1)
+_SHARD_SIZE = flags.DEFINE_integer(
+    "shard_size", None, "images in a file; default: 20,000, or what keeps it below 512 files", 1
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of the shuffle", lower_bound=0, upper_bound=2**32 - 1)
 _NAME = flags.DEFINE_string("name", None, "the data set's name; default: made from SOURCE's")
+_CHECK = flags.DEFINE_enum(
+    "check",
+    CHECKS[0],
+    CHECKS,
+    "of every image: its structure (markers, sizes, PNG checksums), or a full decode as well",
+)
+_ON_ERROR = flags.DEFINE_enum(
+    "on_error", ON_ERROR[0], ON_ERROR, "what an image that cannot be used does to the conversion"
+)
+_WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)
+_SHARD = flags.DEFINE_string("shard", None, "i/n: only every n-th shard, from the i-th on")
+_FINISH = flags.DEFINE_boolean("finish", False, "make the shards of all --shard runs a data set")
+_VERIFY = flags.DEFINE_boolean(
+    "verify", False, "read source and result again and prove that they hold the same images"
+)
+_SHOWN = 10
 
 
 def main(argv: list[str]) -> None:
-    """Converts, and prints what was written."""
+    """Converts, finishes or verifies, and prints what was done."""
+    if _FINISH.value:
+        (given,) = cli.positional(argv, "DEST")
+        finish(Path(given))
+        _report(Path(given))
+        return
     given_source, given_destination = cli.positional(argv, "SOURCE", "DEST")
     destination = Path(given_destination)
-    check_destination(destination)
+    part = _part(_SHARD.value)
+    if _VERIFY.value and part != (0, 1):
+        raise UserError("--verify: for the whole data set; expected without --shard")
     source = open_source(given_source)
-    for note in source.notes[:10]:
+    for note in source.notes[:_SHOWN]:
         print(note)
-    if len(source.notes) > 10:
-        print(f"… and {len(source.notes) - 10} more of this kind")
-    info = write_dataset(
+    if len(source.notes) > _SHOWN:
+        print(f"… and {len(source.notes) - _SHOWN} more of this kind")
+    info = convert(
         source,
         destination,
         name=_NAME.value or _name_of(Path(given_source)),
         seed=_SEED.value,
         shard_size=_SHARD_SIZE.value,
+        check=_CHECK.value,
+        on_error=_ON_ERROR.value,
+        part=part,
+        workers=_WORKERS.value,
         description=f"Converted from {Path(given_source).name} by uniface_jax.",
     )
+    if info is None:
+        print(
+            f"part {_SHARD.value} is done; when all are, python -m uniface_jax.convert "
+            f"{given_destination} --finish"
+        )
+        return
+    _report(destination)
+    if _VERIFY.value:
+        _verify(source, destination)
+
+
+def _report(destination: Path) -> None:
+    """Draws the statistics and prints the result."""
+    statistics = read_statistics(destination)
+    plot_statistics(statistics, destination / PLOT_FILE)
+    manifest = read_manifest(destination)
+    for entry in manifest.skipped[:_SHOWN]:
+        print(f"skipped: {entry['reason']}")
+    if len(manifest.skipped) > _SHOWN:
+        print(f"… and {len(manifest.skipped) - _SHOWN} more, all in manifest.json")
+    duplicates = statistics["duplicates"]
+    if duplicates["surplus_images"]:
+        print(
+            f"{duplicates['surplus_images']} images are the same bytes as another one; "
+            f"{duplicates['groups_of_several_classes']} groups of them have several classes"
+        )
     print(
-        f"{info.num_examples} images of {info.num_classes} classes in {len(info.shards)} shards "
+        f"{manifest.images} images of {manifest.classes} classes in {len(manifest.shards)} shards "
         f"in {destination}"
     )
+
+
+def _verify(source: Source, destination: Path) -> None:
+    done = verify(source, destination, _WORKERS.value)
+    left_out = f", {done.skipped} were skipped" if done.skipped else ""
+    print(
+        f"verified: source and data set hold the same {done.images} images with the same labels"
+        f"{left_out} (multiset {done.multiset_sha256[:16]})"
+    )
+
+
+def _part(value: str | None) -> tuple[int, int]:
+    if value is None:
+        return 0, 1
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    if not found or not int(found[1]) < int(found[2]):
+        raise UserError(f"--shard={value}: expected i/n with i from 0 to n-1")
+    return int(found[1]), int(found[2])
 
 
 def _name_of(source: Path) -> str:

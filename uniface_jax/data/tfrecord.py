@@ -1,33 +1,21 @@
 """TFRecord data sets that TensorFlow Datasets opens as they are: the writer, and a source.
 
-A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`. Shards
-appear under their final names when they are complete and the metadata comes last, so that a
-half-written folder is never mistaken for a data set.
+A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`.
 """
 
-import re
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from uniface_jax.data import images
-from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
+from uniface_jax.data.conversion.plan import SPLIT
+from uniface_jax.data.conversion.run import convert
+from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.examples import parse
-from uniface_jax.data.files import replacing
 from uniface_jax.data.items import Item, Source, digest
-from uniface_jax.data.records import RecordReader, walk_shard, write_index
-from uniface_jax.data.tfds_metadata import write_metadata
+from uniface_jax.data.records import RecordReader
 from uniface_jax.errors import UserError
-
-TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
-SPLIT = "train"
-_THREADS = 4
-_BLOCK = 256
 
 
 class TFRecordSource:
@@ -99,104 +87,22 @@ def write_dataset(
     *,
     name: str,
     seed: int = 0,
-    shard_size: int = 20_000,
+    shard_size: int | None = None,
     description: str = "",
 ) -> DatasetInfo:
     """Writes `source` to the folder `destination` as a data set with one split, train.
 
-    The order is shuffled once by `seed`; every shard but the last holds `shard_size` images. Every
-    image is decoded once to prove that it is one. Same source, seed and size: the same bytes.
-
-    Raises UserError when `destination` already holds a data set, when `name` is not of letters,
-    digits and underscores beginning with a letter, and, naming the image, when one cannot be
-    decoded or is neither JPEG nor PNG; nothing that looks like a data set is left then.
+    conversion.run.convert with its checks, in this process; returns what the data set says of
+    itself and raises UserError as it does.
     """
-    destination = Path(destination)
-    check_destination(destination)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise UserError(f"name {name!r}: a data set's name is letters, digits and underscores")
-    if shard_size < 1:
-        raise UserError(f"shard_size {shard_size}: expected 1 or more")
-    order = np.random.RandomState(seed).permutation(len(source))
-    blocks = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
-    files = [
-        destination / f"{name}-{SPLIT}.tfrecord-{number:05d}-of-{len(blocks):05d}"
-        for number in range(len(blocks))
-    ]
-    shapes: set[tuple[int, int]] = set()
-    bounds = []
-    progress = tqdm(
-        total=len(order), unit=" images", desc="convert", disable=not sys.stderr.isatty()
-    )
-    with progress:
-        for file, indices in zip(files, blocks, strict=True):
-            shapes |= _write_shard(source, indices, file, progress)
-            bounds.append(walk_shard(file, len(indices)))
-    write_index(destination, bounds)
-    write_metadata(
+    info = convert(
+        source,
         destination,
         name=name,
-        split=SPLIT,
-        image_shape=(*next(iter(shapes)), 3) if len(shapes) == 1 else (None, None, 3),
-        num_classes=source.num_classes,
-        class_names=source.class_names,
-        shard_counts=[len(indices) for indices in blocks],
-        num_bytes=sum(file.stat().st_size for file in files),
+        seed=seed,
+        shard_size=shard_size,
+        workers=1,
         description=description,
     )
-    return read_dataset_info(destination)
-
-
-def check_destination(destination: Path) -> None:
-    """Raises UserError when `destination` is a file or already holds a data set."""
-    if destination.exists() and not destination.is_dir():
-        raise UserError(f"{destination}: a file; expected a folder, or nothing")
-    if (destination / INFO_FILE).exists():
-        raise UserError(f"{destination}: already holds a data set; remove it first")
-
-
-def _write_shard(
-    source: Source, indices: np.ndarray, file: Path, progress: Any
-) -> set[tuple[int, int]]:
-    """Writes one shard; returns the sizes (height, width) of its images."""
-    import tensorflow as tf
-
-    def read(index: np.integer) -> tuple[Item, tuple[int, int]]:
-        item = source[int(index)]
-        where = f"{source.name}: {item.name}"
-        kind, height, width = images.check(item.image, where)
-        if kind not in TENSORFLOW_FORMATS:
-            raise UserError(
-                f"{where}: {kind}, but TFRecord data sets hold JPEG or PNG, since TensorFlow reads "
-                "no other; python -m uniface_jax.align writes PNG"
-            )
-        return item, (height, width)
-
-    shapes = set()
-    with (
-        replacing(file) as temporary,
-        tf.io.TFRecordWriter(str(temporary)) as writer,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
-        # In blocks, so that the pool never reads far ahead of the disk.
-        for start in range(0, len(indices), _BLOCK):
-            for item, shape in pool.map(read, indices[start : start + _BLOCK]):
-                shapes.add(shape)
-                writer.write(_example(item))
-                progress.update()
-    return shapes
-
-
-def _example(item: Item) -> bytes:
-    import tensorflow as tf
-
-    def of_bytes(value: bytes) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = {
-        "image": of_bytes(item.image),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[item.label])),
-        "name": of_bytes(item.name.encode("utf-8", "surrogateescape")),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)
+    assert info is not None
+    return info

@@ -1,0 +1,1 @@
+"""From any source to a TFRecord data set: plan, shards, workers, finish, verify, statistics."""

@@ -1,0 +1,115 @@
+"""The last step of a conversion: finished shards become a data set.
+
+Metadata, index, manifest and statistics are made of the shards' reports; dataset_info.json comes
+last, so that a folder without it is never taken for a data set.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from uniface_jax.data.conversion.manifest import Manifest, write_manifest
+from uniface_jax.data.conversion.plan import FOLDER, SPLIT, Plan, read_plan, report_file
+from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_report
+from uniface_jax.data.conversion.statistics import Collector, write_statistics
+from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
+from uniface_jax.data.records import write_index
+from uniface_jax.data.tfds_metadata import write_metadata
+from uniface_jax.errors import UserError
+
+_SHOWN = 10
+_MODULUS = 1 << 256
+
+
+def finish(destination: Path) -> DatasetInfo:
+    """Makes the finished shards in `destination` a data set, and returns what it says of itself.
+
+    Raises UserError when no conversion was begun there, when shards are missing (naming them), and
+    when every image was skipped. Does nothing where the data set is complete.
+    """
+    if (destination / INFO_FILE).exists():
+        shutil.rmtree(destination / FOLDER, ignore_errors=True)
+        return read_dataset_info(destination)
+    plan = read_plan(destination)
+    if plan is None:
+        raise UserError(f"{destination}: no conversion was begun here; run convert SOURCE DEST")
+    files = [plan.shard_file(destination, shard) for shard in range(plan.num_shards)]
+    missing = [
+        file.name
+        for shard, file in enumerate(files)
+        if not is_finished(file, report_file(destination, shard))
+    ]
+    if missing:
+        raise UserError(
+            f"{destination}: {len(missing)} of {len(files)} shards are missing: "
+            f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}"
+        )
+
+    def reports() -> Iterator[ShardReport]:
+        return (read_report(report_file(destination, shard)) for shard in range(plan.num_shards))
+
+    manifest, shapes = _manifest(plan, files, reports())
+    if not manifest.images:
+        raise UserError(
+            f"{destination}: all {plan.images} images were skipped; the first: "
+            f"{manifest.skipped[0]['reason']}"
+        )
+    write_index(destination, [report.bounds for report in reports()])
+    write_statistics(destination, Collector(plan.num_classes, manifest.images).collect(reports))
+    write_manifest(destination, manifest)
+    write_metadata(
+        destination,
+        name=plan.name,
+        split=SPLIT,
+        image_shape=(*shapes.pop(), 3) if len(shapes) == 1 else (None, None, 3),
+        num_classes=plan.num_classes,
+        class_names=plan.class_names,
+        shard_counts=[shard["images"] for shard in manifest.shards],
+        num_bytes=sum(shard["bytes"] for shard in manifest.shards),
+        description=plan.description,
+    )
+    shutil.rmtree(destination / FOLDER, ignore_errors=True)
+    return read_dataset_info(destination)
+
+
+def _manifest(
+    plan: Plan, files: list[Path], reports: Iterator[ShardReport]
+) -> tuple[Manifest, set[tuple[int, int]]]:
+    """What was written, and the images' different heights and widths (two at most are kept)."""
+    shards, skipped, multiset = [], [], 0
+    shapes: set[tuple[int, int]] = set()
+    for file, report in zip(files, reports, strict=True):
+        shards.append(
+            {
+                "file": file.name,
+                "images": len(report.labels),
+                "bytes": int(report.bounds[-1]),
+                "sha256": report.sha256,
+            }
+        )
+        skipped += report.skipped
+        multiset += report.multiset
+        if len(shapes) < 2 and len(report.labels):
+            sizes = report.sizes[:, 1:]
+            different = sizes[(sizes != sizes[0]).any(1)]
+            shapes |= {(int(h), int(w)) for h, w in (sizes[0], *different[:1])}
+    skipped.sort(key=lambda entry: entry["index"])
+    names = "\n".join(plan.class_names or ())
+    return Manifest(
+        name=plan.name,
+        source=Path(plan.source).name,
+        description=plan.description,
+        fingerprint=plan.fingerprint,
+        seed=plan.seed,
+        shard_size=plan.shard_size,
+        check=plan.check,
+        on_error=plan.on_error,
+        source_images=plan.images,
+        images=sum(shard["images"] for shard in shards),
+        classes=plan.num_classes,
+        class_names_sha256=hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+        multiset_sha256=f"{multiset % _MODULUS:064x}",
+        shards=shards,
+        skipped=skipped,
+    ), shapes

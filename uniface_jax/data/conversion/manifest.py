@@ -1,0 +1,99 @@
+"""manifest.json of a converted data set: where it is from, how it was made, and its checksums."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uniface_jax.data.files import write_bytes
+from uniface_jax.errors import UserError
+
+MANIFEST_FILE = "manifest.json"
+_FORMAT = "uniface_jax.manifest/1"
+_MAX_BYTES = 1 << 28
+_SHARD_KEYS = {"file": str, "images": int, "bytes": int, "sha256": str}
+_SKIPPED_KEYS = {"index": int, "name": str, "reason": str}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a conversion has read and written.
+
+    source: the name of what was converted; fingerprint: see items.Source. source_images: its
+    images, of which `images` were written and `skipped` were not: index in the source, name, reason.
+    multiset_sha256: of all (label, bytes), see multiset.py. shards: file, images, bytes, sha256.
+    """
+
+    name: str
+    source: str
+    description: str
+    fingerprint: str
+    seed: int
+    shard_size: int
+    check: str
+    on_error: str
+    source_images: int
+    images: int
+    classes: int
+    class_names_sha256: str
+    multiset_sha256: str
+    shards: list[dict[str, Any]]
+    skipped: list[dict[str, Any]]
+
+    def settings(self) -> dict[str, Any]:
+        """What decided the bytes of the result, by the keys of conversion.plan.Plan."""
+        keys = ("name", "seed", "shard_size", "check", "on_error", "fingerprint")
+        settings = {key: getattr(self, key) for key in keys}
+        return {**settings, "images": self.source_images, "num_classes": self.classes}
+
+
+def write_manifest(destination: Path, manifest: Manifest) -> None:
+    """Writes `manifest` into the folder of its data set, atomically."""
+    content = json.dumps({"format": _FORMAT, **dataclasses.asdict(manifest)}, indent=1)
+    write_bytes(destination / MANIFEST_FILE, content.encode() + b"\n")
+
+
+def read_manifest(destination: Path) -> Manifest:
+    """The manifest of the data set in folder `destination`.
+
+    Raises UserError naming file and key when it is missing, is no JSON, is of another format, has
+    other keys or values of another type, or counts that do not add up.
+    """
+    file = destination / MANIFEST_FILE
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{file}: over {_MAX_BYTES} bytes, not a manifest")
+        values = json.loads(file.read_bytes())
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror}); convert writes it") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{file}: not JSON ({' '.join(str(e).split())[:80]})") from e
+    if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+        raise UserError(f"{file}: not a manifest of the format {_FORMAT}")
+    fields = {field.name: field.type for field in dataclasses.fields(Manifest)}
+    for key in (*fields, *values):
+        if key not in values or key not in fields:
+            state = "missing" if key not in values else "not a key of a manifest"
+            raise UserError(f"{file}: {key[:80]!r} is {state}")
+    for key, kind in fields.items():
+        wanted = kind if isinstance(kind, type) and kind in (str, int) else list
+        if type(values[key]) is not wanted:
+            raise UserError(
+                f"{file}: {key} is a {type(values[key]).__name__}, expected a {wanted.__name__}"
+            )
+    for key, keys in (("shards", _SHARD_KEYS), ("skipped", _SKIPPED_KEYS)):
+        for number, entry in enumerate(values[key]):
+            if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != keys:
+                raise UserError(f"{file}: {key}[{number}]: expected the keys {', '.join(keys)}")
+    manifest = Manifest(**values)
+    counts = [shard["images"] for shard in manifest.shards]
+    if min((manifest.classes, manifest.shard_size, *counts), default=0) < 0 or (
+        sum(counts) != manifest.images
+        or manifest.images + len(manifest.skipped) != manifest.source_images
+    ):
+        raise UserError(
+            f"{file}: {manifest.images} images and {len(manifest.skipped)} skipped of "
+            f"{manifest.source_images}, {sum(counts)} in the shards: they do not add up"
+        )
+    return manifest

@@ -1,0 +1,204 @@
+"""One shard of a conversion: images read in a shuffled order, checked, and written at once.
+
+The report appears first and the shard last, each complete and on disk under its name, so that after
+a kill at any moment a shard is finished or it is not there.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data import image_headers, images
+from uniface_jax.data.examples import serialise
+from uniface_jax.data.files import replacing
+from uniface_jax.data.items import Item, Items
+from uniface_jax.data.multiset import image_digests
+from uniface_jax.data.records import framed
+from uniface_jax.errors import UserError
+
+TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
+DIGEST_BYTES = 16
+_BLOCK_BYTES = 1 << 24  # of images in memory at once, in each worker
+_BLOCK_ITEMS = 1 << 14
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write: its items in their order, where they stand in the source, their sizes.
+
+    positions, sizes: int64 [K], of K items. file, report: where the results go. check, on_error:
+    see Plan. source: what messages call it.
+    """
+
+    items: Items
+    positions: np.ndarray
+    sizes: np.ndarray
+    file: Path
+    report: Path
+    check: str
+    on_error: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a finished shard holds, K images of the positions that were not skipped.
+
+    bounds: uint64 [K + 1], where records begin, and the end. labels: int32 [K]. digests: uint64
+    [K, 2], of the encoded images. sizes: int32 [K, 3], encoded bytes, height, width. sha256: of the
+    file. multiset: the sum of the images' elements (see multiset.py). skipped: index in the source,
+    name and reason of each image left out.
+    """
+
+    bounds: np.ndarray
+    labels: np.ndarray
+    digests: np.ndarray
+    sizes: np.ndarray
+    sha256: str
+    multiset: int
+    skipped: list[dict[str, Any]]
+
+
+def write_shard(task: ShardTask, tick: Tick) -> None:
+    """Writes the shard and its report; `tick` is told how many images are done.
+
+    Raises UserError naming the image when one cannot be read or does not pass the check, unless
+    those are skipped; OSError when the disk is full.
+    """
+    bounds, labels, digests, sizes = [0], [], [], []
+    skipped: list[dict[str, Any]] = []
+    sha256, multiset = hashlib.sha256(), 0
+    with replacing(task.file) as temporary, temporary.open("wb", buffering=0) as file:
+        for block in _blocks(task.sizes):
+            frames = []
+            for place, item in zip(block, _read(task, block), strict=True):
+                try:
+                    if isinstance(item, UserError):
+                        raise item
+                    height, width = _checked(item, task)
+                except UserError as e:
+                    if task.on_error == "fail":
+                        raise
+                    name = "" if isinstance(item, UserError) else item.name
+                    index = int(task.positions[place])
+                    skipped.append({"index": index, "name": name, "reason": str(e)})
+                    continue
+                name = item.name.encode("utf-8", "surrogateescape")
+                frame = framed(serialise(item.image, item.label, name))
+                frames.append(frame)
+                bounds.append(bounds[-1] + len(frame))
+                digest, element = image_digests(item.image, item.label)
+                multiset += element
+                labels.append(item.label)
+                digests.append(digest[:DIGEST_BYTES])
+                sizes.append((len(item.image), height, width))
+            content = b"".join(frames)
+            sha256.update(content)
+            _write(file, content)
+            tick(len(block))
+        report = ShardReport(
+            np.array(bounds, np.uint64),
+            np.array(labels, np.int32),
+            np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2),
+            np.array(sizes, np.int32).reshape(-1, 3),
+            sha256.hexdigest(),
+            multiset % (1 << 256),
+            skipped,
+        )
+        _write_report(task.report, report)
+        tick(0)  # fails when the main process is gone: another one may be at this shard already
+
+
+def read_report(path: Path) -> ShardReport:
+    """The report at `path`; UserError when it is missing or malformed."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            text = json.loads(file["text"].tobytes())
+            return ShardReport(
+                file["bounds"],
+                file["labels"],
+                file["digests"],
+                file["sizes"],
+                str(text["sha256"]),
+                int(text["multiset"], 16),
+                list(text["skipped"]),
+            )
+    except Exception as e:  # zip, npy and JSON each have their own errors
+        raise UserError(f"{path}: not a shard's report ({str(e)[:80]}); remove it") from e
+
+
+def is_finished(file: Path, report: Path) -> bool:
+    """Whether the shard is there with its report, and as long as that says."""
+    try:
+        return file.stat().st_size == int(read_report(report).bounds[-1])
+    except (OSError, UserError):
+        return False
+
+
+def _blocks(sizes: np.ndarray) -> Iterator[range]:
+    """Consecutive places of 16 MiB of images together, or one image where it is larger."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + _BLOCK_BYTES, side="right"))
+        stop = min(max(stop, start + 1), start + _BLOCK_ITEMS)
+        yield range(start, stop)
+        start = stop
+
+
+def _read(task: ShardTask, block: range) -> list[Item | UserError]:
+    """The block's items in their order, read in the source's order: disks prefer that."""
+    items: list[Item | UserError] = [UserError("")] * len(block)
+    for place in np.argsort(task.positions[block.start : block.stop]).tolist():
+        try:
+            items[place] = task.items[block.start + place]
+        except UserError as e:
+            items[place] = e
+    return items
+
+
+def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
+    """Height and width of an image that training will be able to read."""
+    where = f"{task.source}: {item.name}"
+    kind, height, width = image_headers.inspect(item.image, where)
+    if kind not in TENSORFLOW_FORMATS:
+        raise UserError(
+            f"{where}: {kind}, but TFRecord data sets hold JPEG or PNG, since TensorFlow reads "
+            "no other; python -m uniface_jax.align writes PNG"
+        )
+    if task.check == "decode":
+        images.check(item.image, where)
+    return height, width
+
+
+def _write(file: Any, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _write_report(path: Path, report: ShardReport) -> None:
+    text = json.dumps(
+        {
+            "sha256": report.sha256,
+            "multiset": f"{report.multiset:x}",
+            "skipped": report.skipped,
+        }
+    )
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            bounds=report.bounds,
+            labels=report.labels,
+            digests=report.digests,
+            sizes=report.sizes,
+            text=np.frombuffer(text.encode(), np.uint8),
+        )

@@ -1,0 +1,191 @@
+"""Proves that a data set holds what its source holds: the same multiset of (label, bytes).
+
+Both are read again from the first byte to the last; no result of the conversion is believed.
+"""
+
+import dataclasses
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data.conversion import workers as pool
+from uniface_jax.data.conversion.manifest import Manifest, read_manifest
+from uniface_jax.data.conversion.shard import Tick
+from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
+from uniface_jax.data.examples import parse
+from uniface_jax.data.items import Items, Source
+from uniface_jax.data.multiset import Multiset, image_digests
+from uniface_jax.data.records import check_frame, record_bounds
+from uniface_jax.errors import UserError
+
+_CHUNK = 20_000  # images of the source in a task
+_TICK = 1000
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was proved: `images` are the same on both sides, `skipped` are in the source alone."""
+
+    images: int
+    skipped: int
+    multiset_sha256: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Items of the source, or (items is None) a shard: file, record bounds, classes, SHA-256.
+
+    names_of: the bucket of which digest and name of each image are wanted; None is the multiset.
+    """
+
+    items: Items | None
+    file: Path | None = None
+    bounds: np.ndarray | None = None
+    num_classes: int = 0
+    sha256: str = ""
+    names_of: int | None = None
+
+
+def verify(source: Source, destination: Path, workers: int | None = None) -> Verification:
+    """Reads `source` and the data set in `destination` whole, and compares them.
+
+    Images that the manifest lists as skipped are left out on the source's side. Of the data set the
+    record checksums, the shards' SHA-256 and the labels' range are checked as well. workers:
+    processes, None is one a core. Raises UserError naming what is wrong: the shard, the record, or
+    images that are only in the source or only in the data set.
+    """
+    manifest = read_manifest(destination)
+    info = read_dataset_info(destination)
+    if len(source) != manifest.source_images or source.num_classes != manifest.classes:
+        raise UserError(
+            f"{source.name}: {len(source)} images of {source.num_classes} classes; {destination} "
+            f"was made of {manifest.source_images} of {manifest.classes}"
+        )
+    if source.class_names != info.class_names:
+        raise UserError(f"{destination}: its class names are not those of {source.name}")
+    skipped = np.array([entry["index"] for entry in manifest.skipped], np.int64)
+    processes = pool.cores() if workers is None else workers
+    if workers is None and len(source) <= _CHUNK:
+        processes = 1
+    shown = tqdm(
+        total=2 * len(source) - len(skipped),
+        unit=" images",
+        desc="verify",
+        disable=not sys.stderr.isatty(),
+    )
+    with shown:
+        of_source, of_result = Multiset(), Multiset()
+        for multiset, tasks in (
+            (of_result, _shard_tasks(info, manifest)),
+            (of_source, _source_tasks(source, skipped)),
+        ):
+            for found in pool.run(_read, tasks, processes, shown.update):
+                multiset.merge(found)
+    differing = of_source.differing(of_result)
+    if differing:
+        raise _explained(source, skipped, info, manifest, differing[0], len(differing), processes)
+    images, total = of_result.total()
+    if f"{total:064x}" != manifest.multiset_sha256:
+        raise UserError(f"{destination}: manifest.json states another multiset_sha256")
+    return Verification(images, len(skipped), f"{total:064x}")
+
+
+def _source_tasks(source: Source, skipped: np.ndarray) -> Iterator[_Task]:
+    for start in range(0, len(source), _CHUNK):
+        chunk = np.arange(start, min(start + _CHUNK, len(source)))
+        yield _Task(source.part(chunk[~np.isin(chunk, skipped)]))
+
+
+def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
+    found = [(file.name, count) for file, count in info.shards]
+    stated = [(shard["file"], shard["images"]) for shard in manifest.shards]
+    if found != stated:
+        raise UserError(f"{info.path}: manifest.json and dataset_info.json list different shards")
+    rows = zip(info.shards, record_bounds(info), manifest.shards, strict=True)
+    for (file, _), bounds, shard in rows:
+        yield _Task(None, file, np.array(bounds), info.num_classes, shard["sha256"])
+
+
+def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
+    """The multiset of a task's images; or digest and name of those of the wanted bucket."""
+    multiset, listed, done = Multiset(), [], 0
+    for image, label, name in _of_shard(task) if task.items is None else _of_source(task.items):
+        if task.names_of is None:
+            multiset.add(image, label)
+        else:
+            digest, element = image_digests(image, label)
+            if digest[0] == task.names_of:
+                listed.append((element.to_bytes(32, "little"), name))
+        done += 1
+        if done % _TICK == 0:
+            tick(_TICK)
+    tick(done % _TICK)
+    return multiset if task.names_of is None else listed
+
+
+def _of_source(items: Items) -> Iterator[tuple[bytes, int, str]]:
+    return (items[i] for i in range(len(items)))
+
+
+def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
+    assert task.file is not None
+    assert task.bounds is not None
+    sha256 = hashlib.sha256()
+    try:
+        with task.file.open("rb") as file:
+            for record, size in enumerate(np.diff(task.bounds).tolist()):
+                frame = file.read(size)
+                sha256.update(frame)
+                where = f"{task.file}: record {record}"
+                try:
+                    image, label, name = parse(check_frame(frame, where))
+                except UserError:
+                    raise
+                except ValueError as e:
+                    raise UserError(f"{where}: {e}") from e
+                if not 0 <= label < task.num_classes:
+                    raise UserError(f"{where}: label {label}, expected 0..{task.num_classes - 1}")
+                yield image, label, (name or b"").decode("utf-8", "replace")
+    except OSError as e:
+        raise UserError(f"{task.file}: cannot be read ({e.strerror})") from e
+    if sha256.hexdigest() != task.sha256:
+        raise UserError(f"{task.file}: its SHA-256 is not the one in manifest.json")
+
+
+def _explained(
+    source: Source,
+    skipped: np.ndarray,
+    info: DatasetInfo,
+    manifest: Manifest,
+    bucket: int,
+    buckets: int,
+    workers: int,
+) -> UserError:
+    """Reads both again to name images of one differing bucket that are on one side only."""
+    sides: list[Counter[bytes]] = []
+    names: dict[bytes, str] = {}
+    for tasks in (_source_tasks(source, skipped), _shard_tasks(info, manifest)):
+        wanted = (dataclasses.replace(task, names_of=bucket) for task in tasks)
+        side: Counter[bytes] = Counter()
+        for listed in pool.run(_read, wanted, workers, lambda _: None):
+            side.update(element for element, _ in listed)
+            names.update(listed)
+        sides.append(side)
+
+    def shown(elements: Counter[bytes]) -> str:
+        some = sorted({names[element] for element in elements})
+        return ", ".join(some[:_SHOWN]) + (", …" if len(some) > _SHOWN else "") or "none"
+
+    more = f" (of 1 of {buckets} differing parts)" if buckets > 1 else ""
+    return UserError(
+        f"{info.path}: not the images of {source.name}{more}: with these bytes and label only in "
+        f"the source: {shown(sides[0] - sides[1])}; only in the data set: "
+        f"{shown(sides[1] - sides[0])}"
+    )
