@@ -120,7 +120,7 @@ def test_bad_arguments(dataset, tmp_path):
 class Listed:
     """Items as they are, for records that no real source would give."""
 
-    name, num_classes, class_names, notes = "listed", 2, None, ()
+    name, num_classes, class_names, notes = "listed", 6, None, ()
 
     def __init__(self, items):
         self.items = items
@@ -131,11 +131,22 @@ class Listed:
     def __getitem__(self, index):
         return self.items[index]
 
+    def part(self, indices):
+        return Listed([self.items[i] for i in indices])
+
+    def sizes(self, indices):
+        return np.array([len(self.items[i].image) for i in indices])
+
+    def fingerprint(self):
+        return "listed"
+
 
 def test_bad_records_end_in_one_line(tmp_path):
     square = images.encode_png(np.zeros((112, 112, 3), np.uint8))
     wide = images.encode_png(np.zeros((112, 120, 3), np.uint8))
     write_dataset(Listed([Item(square, 0, "a"), Item(square, 5, "b")]), tmp_path / "l", name="l")
+    features = tmp_path / "l" / "features.json"
+    features.write_text(features.read_text().replace('"numClasses": "6"', '"numClasses": "2"'))
     with pytest.raises(UserError, match=r"l: record [01] has the label 5, expected 0\.\.1"):
         take(tmp_path / "l", 1, batch_size=2)
     write_dataset(Listed([Item(square, 0, "a"), Item(wide, 1, "b")]), tmp_path / "s", name="s")

@@ -188,13 +188,13 @@ def test_corrupt_image_leaves_nothing_like_a_data_set(tmp_path):
     with pytest.raises(UserError, match=r"faces: ann/3\.png: the image is truncated"):
         write_dataset(FolderSource(tmp_path / "faces"), tmp_path / "d", name="d", shard_size=2)
     assert not (tmp_path / "d" / "dataset_info.json").exists()
-    assert not list((tmp_path / "d").glob(".*"))
+    assert not list((tmp_path / "d").rglob("*.tmp"))
     (folder / "3.png").write_bytes(whole)
     (folder / "4.pgm").write_bytes(b"P5 2 2 255\nabcd")
     with pytest.raises(
         UserError, match=r"ann/4\.pgm: PPM, but TFRecord data sets hold JPEG or PNG"
     ):
-        write_dataset(FolderSource(tmp_path / "faces"), tmp_path / "d", name="d", shard_size=2)
+        write_dataset(FolderSource(tmp_path / "faces"), tmp_path / "e", name="d", shard_size=2)
     (folder / "4.pgm").unlink()
     write_dataset(FolderSource(tmp_path / "faces"), tmp_path / "d", name="d", shard_size=2)
     assert len(open_source(tmp_path / "d")) == 5

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from uniface_jax.data.conversion.manifest import Manifest, write_manifest
 from uniface_jax.data.conversion.plan import FOLDER, SPLIT, Plan, read_plan, report_file
@@ -77,7 +78,9 @@ def _manifest(
     plan: Plan, files: list[Path], reports: Iterator[ShardReport]
 ) -> tuple[Manifest, set[tuple[int, int]]]:
     """What was written, and the images' different heights and widths (two at most are kept)."""
-    shards, skipped, multiset = [], [], 0
+    shards: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    multiset = 0
     shapes: set[tuple[int, int]] = set()
     for file, report in zip(files, reports, strict=True):
         shards.append(

@@ -21,7 +21,7 @@ class Manifest:
     """What a conversion has read and written.
 
     source: the name of what was converted; fingerprint: see items.Source. source_images: its
-    images, of which `images` were written and `skipped` were not: index in the source, name, reason.
+    images, of which `images` were written and `skipped` (index there, name, reason) were not.
     multiset_sha256: of all (label, bytes), see multiset.py. shards: file, images, bytes, sha256.
     """
 

@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -41,8 +40,8 @@ def convert(
     name: str,
     seed: int = 0,
     shard_size: int | None = None,
-    check: Literal["structure", "decode"] = "structure",
-    on_error: Literal["fail", "skip"] = "fail",
+    check: str = "structure",
+    on_error: str = "fail",
     part: tuple[int, int] = (0, 1),
     workers: int | None = None,
     description: str = "",
@@ -56,10 +55,10 @@ def convert(
     finish(). workers: processes, None is one a core; a small source is converted in this process.
 
     Shards that an earlier run of the same work has finished are kept. Returns what the data set
-    says of itself, None where only a part was written. Raises UserError when `name` is not of letters,
-    digits and underscores beginning with a letter, when `destination` holds another data set or
-    the beginning of other work or is being written by another process, when the disk is too small
-    or becomes full, and, naming the image, when one cannot be used.
+    says of itself, None where only a part was written. Raises UserError when `name` is not of
+    letters, digits and underscores beginning with a letter, when `destination` holds another data
+    set or the beginning of other work or is being written by another process, when the disk is too
+    small or becomes full, and, naming the image, when one cannot be used.
     """
     destination = Path(destination)
     index, count = _checked_part(part)
@@ -179,8 +178,7 @@ def _write(
                 source.sizes(positions),
                 files[shard],
                 plans.report_file(destination, shard),
-                plan.check,
-                plan.on_error,
+                plan,
                 source.name,
             )
 
@@ -192,7 +190,7 @@ def _write(
         disable=not sys.stderr.isatty(),
     )
     with progress:
-        for _ in pool.run(write_shard, tasks(), min(workers, len(missing)), progress.update):
+        for _ in pool.run(write_shard, tasks(), min(workers, len(missing)), pool.ticking(progress)):
             pass
 
 

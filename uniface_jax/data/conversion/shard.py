@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from uniface_jax.data import image_headers, images
+from uniface_jax.data.conversion.plan import Plan
 from uniface_jax.data.examples import serialise
 from uniface_jax.data.files import replacing
 from uniface_jax.data.items import Item, Items
@@ -33,8 +34,8 @@ Tick = Callable[[int], None]
 class ShardTask:
     """A shard to write: its items in their order, where they stand in the source, their sizes.
 
-    positions, sizes: int64 [K], of K items. file, report: where the results go. check, on_error:
-    see Plan. source: what messages call it.
+    positions, sizes: int64 [K], of K items. file, report: where the results go. source: what
+    messages call it.
     """
 
     items: Items
@@ -42,8 +43,7 @@ class ShardTask:
     sizes: np.ndarray
     file: Path
     report: Path
-    check: str
-    on_error: str
+    plan: Plan
     source: str
 
 
@@ -84,14 +84,14 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                         raise item
                     height, width = _checked(item, task)
                 except UserError as e:
-                    if task.on_error == "fail":
+                    if task.plan.on_error == "fail":
                         raise
                     name = "" if isinstance(item, UserError) else item.name
                     index = int(task.positions[place])
                     skipped.append({"index": index, "name": name, "reason": str(e)})
                     continue
-                name = item.name.encode("utf-8", "surrogateescape")
-                frame = framed(serialise(item.image, item.label, name))
+                encoded_name = item.name.encode("utf-8", "surrogateescape")
+                frame = framed(serialise(item.image, item.label, encoded_name))
                 frames.append(frame)
                 bounds.append(bounds[-1] + len(frame))
                 digest, element = image_digests(item.image, item.label)
@@ -168,13 +168,15 @@ def _read(task: ShardTask, block: range) -> list[Item | UserError]:
 def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
     """Height and width of an image that training will be able to read."""
     where = f"{task.source}: {item.name}"
+    if not 0 <= item.label < task.plan.num_classes:
+        raise UserError(f"{where}: label {item.label}, expected 0..{task.plan.num_classes - 1}")
     kind, height, width = image_headers.inspect(item.image, where)
     if kind not in TENSORFLOW_FORMATS:
         raise UserError(
             f"{where}: {kind}, but TFRecord data sets hold JPEG or PNG, since TensorFlow reads "
             "no other; python -m uniface_jax.align writes PNG"
         )
-    if task.check == "decode":
+    if task.plan.check == "decode":
         images.check(item.image, where)
     return height, width
 

@@ -86,7 +86,7 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
             (of_result, _shard_tasks(info, manifest)),
             (of_source, _source_tasks(source, skipped)),
         ):
-            for found in pool.run(_read, tasks, processes, shown.update):
+            for found in pool.run(_read, tasks, processes, pool.ticking(shown)):
                 multiset.merge(found)
     differing = of_source.differing(of_result)
     if differing:

@@ -77,6 +77,15 @@ def run(
             process.join()
 
 
+def ticking(progress: Any) -> Callable[[int], None]:
+    """The tick that moves a progress bar."""
+
+    def tick(count: int) -> None:
+        progress.update(count)
+
+    return tick
+
+
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
