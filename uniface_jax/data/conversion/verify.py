@@ -27,6 +27,7 @@ from uniface_jax.errors import UserError
 _CHUNK = 20_000  # images of the source in a task
 _TICK = 1000
 _SHOWN = 10
+_BUCKETS_EXPLAINED = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Verification:
 class _Task:
     """Items of the source, or (items is None) a shard: file, record bounds, classes, SHA-256.
 
-    names_of: the bucket of which digest and name of each image are wanted; None is the multiset.
+    names_of: the buckets of which element and name of each image are wanted; None is the multiset.
     """
 
     items: Items | None
@@ -50,7 +51,7 @@ class _Task:
     bounds: np.ndarray | None = None
     num_classes: int = 0
     sha256: str = ""
-    names_of: int | None = None
+    names_of: frozenset[int] | None = None
 
 
 def verify(source: Source, destination: Path, workers: int | None = None) -> Verification:
@@ -90,7 +91,7 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
                 multiset.merge(found)
     differing = of_source.differing(of_result)
     if differing:
-        raise _explained(source, skipped, info, manifest, differing[0], len(differing), processes)
+        raise _explained(source, skipped, info, manifest, differing, processes)
     images, total = of_result.total()
     if f"{total:064x}" != manifest.multiset_sha256:
         raise UserError(f"{destination}: manifest.json states another multiset_sha256")
@@ -121,7 +122,7 @@ def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
             multiset.add(image, label)
         else:
             digest, element = image_digests(image, label)
-            if digest[0] == task.names_of:
+            if digest[0] in task.names_of:
                 listed.append((element.to_bytes(32, "little"), name))
         done += 1
         if done % _TICK == 0:
@@ -164,15 +165,15 @@ def _explained(
     skipped: np.ndarray,
     info: DatasetInfo,
     manifest: Manifest,
-    bucket: int,
-    buckets: int,
+    differing: list[int],
     workers: int,
 ) -> UserError:
-    """Reads both again to name images of one differing bucket that are on one side only."""
+    """Reads both again to name images of the differing buckets that are on one side only."""
+    looked_into = frozenset(differing[:_BUCKETS_EXPLAINED])  # the images of these fit in memory
     sides: list[Counter[bytes]] = []
     names: dict[bytes, str] = {}
     for tasks in (_source_tasks(source, skipped), _shard_tasks(info, manifest)):
-        wanted = (dataclasses.replace(task, names_of=bucket) for task in tasks)
+        wanted = (dataclasses.replace(task, names_of=looked_into) for task in tasks)
         side: Counter[bytes] = Counter()
         for listed in pool.run(_read, wanted, workers, lambda _: None):
             side.update(element for element, _ in listed)
@@ -183,7 +184,9 @@ def _explained(
         some = sorted({names[element] for element in elements})
         return ", ".join(some[:_SHOWN]) + (", …" if len(some) > _SHOWN else "") or "none"
 
-    more = f" (of 1 of {buckets} differing parts)" if buckets > 1 else ""
+    more = ""
+    if len(differing) > len(looked_into):
+        more = f" (looked into {len(looked_into)} of {len(differing)} differing parts of 256)"
     return UserError(
         f"{info.path}: not the images of {source.name}{more}: with these bytes and label only in "
         f"the source: {shown(sides[0] - sides[1])}; only in the data set: "

@@ -1,0 +1,39 @@
+"""Command line: the way back from a data set to files that every other program reads.
+
+python -m uniface_jax.unpack SOURCE DEST [--to=folders|recordio]
+
+SOURCE is what convert takes, usually a TFRecord data set. Not a byte of an image changes.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from uniface_jax import cli
+from uniface_jax.data.sources import open_source
+from uniface_jax.data.unpacking import write_folders, write_recordio
+
+_TO = flags.DEFINE_enum(
+    "to", "folders", ["folders", "recordio"], "one folder a class, or insightface's train.rec"
+)
+
+
+def main(argv: list[str]) -> None:
+    """Writes the files and prints how many."""
+    given_source, given_destination = cli.positional(argv, "SOURCE", "DEST")
+    source, destination = open_source(given_source), Path(given_destination)
+    for note in source.notes:
+        print(note)
+    there = 0
+    if _TO.value == "folders":
+        there = len(source) - write_folders(source, destination)
+    else:
+        write_recordio(source, destination)
+    print(
+        f"{len(source)} images of {source.num_classes} classes in {destination}"
+        + (f", {there} of them were there already" if there else "")
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
