@@ -10,6 +10,7 @@ import pytest
 
 from uniface_jax import config, losses
 from uniface_jax.errors import UserError
+from uniface_jax.losses.base import clipped_softplus
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -78,3 +79,17 @@ def test_golden_margin_logits(golden, x64, case, name, margin):
     own = np.arange(cos.shape[1])[None] == file["labels"][:, None]
     logits = jnp.where(own, loss.positive(cos, bias), loss.negative(cos, bias))
     np.testing.assert_allclose(logits, file[f"{case}/logits"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("limit", [64.0, 100.0])
+def test_clipped_softplus_has_no_overflow_and_no_slope_outside(limit):
+    """Both forms, the short one for limits whose exp is finite in float32 and the general one."""
+    z = np.linspace(-1.5 * limit, 1.5 * limit, 1001, dtype=np.float32).astype(float)
+    value, slope = jax.jvp(
+        lambda z: clipped_softplus(z, limit), (jnp.float32(z),), (jnp.ones(1001),)
+    )
+    clipped = np.clip(z, -limit, limit)
+    np.testing.assert_allclose(value, np.logaddexp(0, clipped), rtol=2e-6, atol=1e-35)
+    inside = np.abs(z) <= limit
+    expected = np.where(inside, 1 / (1 + np.exp(-clipped)), 0)
+    np.testing.assert_allclose(slope, expected, rtol=2e-6, atol=1e-35)

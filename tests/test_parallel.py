@@ -154,3 +154,34 @@ def test_running_statistics_are_pytorchs_sequence(batches):
         var = 0.9 * var + 0.1 * stem.var(0, ddof=1)
     np.testing.assert_allclose(state.batch_stats["bn1"]["mean"], mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(state.batch_stats["bn1"]["var"], var, rtol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
+    """CurricularFace's mean of the positive cosines, folded in by hand, micro-batch by micro-batch.
+
+    Micro-batch k of the step is the k-th of every device, as the head sees them together.
+    """
+    state, _ = train("shard_map", devices, batches[:1], "curricularface")
+    micro = BATCH // GROUP // devices
+    start = step.initialize(network(), losses.create("curricularface"), CLASSES, 1.0, seed=3)
+    dropout_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    prototypes = start.weights.prototypes
+    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+    cosines = np.zeros(BATCH)
+    for group, samples in enumerate(np.split(np.arange(BATCH), BATCH // GROUP)):
+        features, _ = network().apply(
+            {"params": start.weights.network, "batch_stats": start.batch_stats},
+            models.normalize(jnp.asarray(batches[0]["image"][samples])),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(dropout_key, group)},
+        )
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        cosines[samples] = np.sum(features * prototypes[batches[0]["label"][samples]], 1)
+    expected = 0.0
+    for together in cosines.reshape(devices, micro, GROUP).swapaxes(0, 1):
+        expected = 0.99 * expected + 0.01 * together.mean()
+    found = state.loss_statistics["positive_mean"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+    assert abs(found) > 1e-6

@@ -52,7 +52,7 @@ class Samples(NamedTuple):
 class Sums(NamedTuple):
     """What the classes of a shard add up to, own classes at FILL included.
 
-    loss [B]; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
+    loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
     max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)
     and the number of those above the threshold.
     """
@@ -74,7 +74,7 @@ class Terms(NamedTuple):
 
 
 class _Block(NamedTuple):
-    start: jax.Array
+    start: jax.Array | int
     weight: jax.Array  # [K, D]
     inverse_norm: jax.Array  # [K]
     unfloored: jax.Array  # [K], 1 where the norm is above its floor, so that direction has a slope
@@ -120,7 +120,7 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     Multiples of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
-        mebibytes = 4.0 if jax.default_backend() == "cpu" else 512.0
+        mebibytes = 5.0 if jax.default_backend() == "cpu" else 512.0
     fitting = int(mebibytes * 2**20) // (4 * (4 * batch + 2 * dimension))
     return max(fitting // 128 * 128 or fitting, 8)
 
@@ -138,12 +138,8 @@ def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype)
     )
 
 
-def _cut(prototypes: Prototypes, samples: Samples, first: jax.Array, size: int) -> _Block:
-    """The block of the classes from `first` on; at the end it reaches back over earlier ones.
-
-    These count as not valid here, so that every block has the same size and one program does.
-    """
-    start = jnp.minimum(first, prototypes.weight.shape[0] - size)
+def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
+    """The block of the `size` classes from `start` on."""
 
     def rows(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, start, size)
@@ -159,8 +155,7 @@ def _cut(prototypes: Prototypes, samples: Samples, first: jax.Array, size: int) 
     products = products.at[jnp.arange(column.shape[0]), column].set(fill, mode="drop")
     # The norms come in as a factor of the columns, so that no normalised copy is made.
     cos = jnp.clip(products * scale[None], -1, 1)
-    valid = rows(prototypes.valid) & (start + jnp.arange(size) >= first)
-    return _Block(start, weight, scale, unfloored, bias, valid[None], cos)
+    return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
 
 
 def _fold(
@@ -170,13 +165,17 @@ def _fold(
     samples: Samples,
     block_size: int,
 ) -> Carry:
+    """A loop over full blocks; the smaller rest follows it, so that no block needs a mask."""
     total = prototypes.weight.shape[0]
     size = even_block(total, block_size)
 
     def step(index: jax.Array, carry: Carry) -> Carry:
         return body(carry, _cut(prototypes, samples, index * size, size))
 
-    return jax.lax.fori_loop(0, -(-total // size), step, carry)
+    carry = jax.lax.fori_loop(0, total // size, step, carry)
+    if rest := total % size:
+        carry = body(carry, _cut(prototypes, samples, total - rest, rest))
+    return carry
 
 
 def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
@@ -186,7 +185,7 @@ def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
 def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
     dtype = prototypes.weight.dtype
     return Sums(
-        loss=jnp.zeros(samples.directions.shape[0], dtype),
+        loss=jnp.zeros((), dtype),
         directions=jnp.zeros(samples.directions.shape, dtype),
         weight=jnp.zeros_like(prototypes.weight),
         bias=jnp.zeros_like(prototypes.bias),
@@ -195,16 +194,15 @@ def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
     )
 
 
-def _add_rows(array: jax.Array, rows: jax.Array, start: jax.Array) -> jax.Array:
-    old = jax.lax.dynamic_slice_in_dim(array, start, rows.shape[0])
-    return jax.lax.dynamic_update_slice_in_dim(array, old + rows, start, 0)
-
-
 def _accumulate(
     sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, terms: Terms
 ) -> Sums:
     """Adds one block; the terms are the loss and its slopes, [B, K] each."""
     low, wide = samples.directions.dtype, block.weight.dtype
+
+    def stored(array: jax.Array, rows: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(array, rows, block.start, 0)
+
     valid = block.valid.astype(wide)
     # factor/|W_j| goes into g once and so reaches both products.
     g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
@@ -213,14 +211,14 @@ def _accumulate(
     weight -= along[:, None] * block.weight
     by_bias = terms.by_bias * valid
     if sums.bias.ndim:
-        bias = _add_rows(sums.bias, factor * jnp.sum(by_bias, 0), block.start)
+        bias = stored(sums.bias, factor * jnp.sum(by_bias, 0))
     else:
         bias = sums.bias + factor * jnp.sum(by_bias)
     above = block.valid & (block.cos > loss.threshold(block.bias))
     return Sums(
-        loss=sums.loss + jnp.sum(terms.value * valid, 1),
+        loss=sums.loss + jnp.sum(terms.value * valid),
         directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
-        weight=_add_rows(sums.weight, weight, block.start),
+        weight=stored(sums.weight, weight),
         bias=bias,
         max_negative=jnp.maximum(
             sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))

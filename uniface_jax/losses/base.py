@@ -75,19 +75,24 @@ class Loss:
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def clipped_softplus(z: jax.Array, limit: float) -> jax.Array:
     """log(1 + exp(clip(z, -limit, limit))), with no gradient outside, without overflow."""
-    z = jnp.clip(z, -limit, limit)
-    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return _softplus(jnp.clip(z, -limit, limit), limit)[0]
 
 
 @clipped_softplus.defjvp
 def _clipped_softplus_jvp(limit, primals, tangents):
     (z,), (tangent,) = primals, tangents
-    clipped = jnp.clip(z, -limit, limit)
-    # One exp serves the value and the slope: this is the whole cost of an element.
-    small = jnp.exp(-jnp.abs(clipped))
-    value = jnp.maximum(clipped, 0) + jnp.log1p(small)
-    sigmoid = jnp.where(clipped >= 0, 1.0, small) / (1 + small)
+    value, sigmoid = _softplus(jnp.clip(z, -limit, limit), limit)
     return value, jnp.where(jnp.abs(z) <= limit, sigmoid, 0.0) * tangent
+
+
+def _softplus(z: jax.Array, limit: float) -> tuple[jax.Array, jax.Array]:
+    """softplus(z) and its slope for |z| <= limit: one exp serves both, the cost of an element."""
+    # The shorter form, where exp(z) is known to be finite, as it is for the usual limit of 64.
+    if isinstance(limit, float | int) and limit < math.log(float(jnp.finfo(z.dtype).max)):
+        power = jnp.exp(z)
+        return jnp.log1p(power), power / (1 + power)
+    small = jnp.exp(-jnp.abs(z))
+    return jnp.maximum(z, 0) + jnp.log1p(small), jnp.where(z >= 0, 1.0, small) / (1 + small)
 
 
 def sine(cos: jax.Array) -> jax.Array:
