@@ -14,6 +14,9 @@ import pytest
 from hypothesis import settings
 from paths import DATA, ROOT
 
+from uniface_jax.xla_flags import set_flags
+
+set_flags()  # as the command lines do
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # A busy machine is no failure; CI tries the same examples every time.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uniface_jax.models.channels import prelu
 from uniface_jax.models.layers import BN_EPSILON, BatchNorm, PReLU, conv
 
 
@@ -54,7 +55,9 @@ def test_batch_norm_of_half_precision_computes_in_float32():
 
 def test_prelu():
     x = jnp.asarray([[-2.0, -2.0], [3.0, 0.0]])
-    out = PReLU().apply({"params": {"slope": jnp.asarray([0.25, 0.5])}}, x)
+    slope, _ = PReLU().init_with_output(jax.random.key(0), 2)
+    np.testing.assert_array_equal(slope, [0.25, 0.25])
+    out = prelu(x, jnp.asarray([0.25, 0.5]))
     np.testing.assert_array_equal(out, [[-0.5, -1.0], [3.0, 0.0]])
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from uniface_jax.errors import UserError
+from uniface_jax.xla_flags import set_flags
 
 EXIT_BAD_INPUT = 2
 
@@ -41,6 +42,7 @@ def run(
     # TensorFlow's notices on import say nothing that a user here can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    set_flags()
 
     def guarded(argv: list[str]) -> int | None:
         # Libraries log their inner workings at INFO; --verbosity=0 brings them back.

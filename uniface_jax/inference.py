@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from uniface_jax import checkpoint, models
 from uniface_jax.config import create_network, from_json
 from uniface_jax.models.iresnet import IResNet
+from uniface_jax.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
 
@@ -45,7 +46,7 @@ def make_embed(
     split = NamedSharding(mesh, PartitionSpec("batch"))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Variables, images: jax.Array) -> jax.Array:
         scaled = models.normalize(images)
         if mirror:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from uniface_jax.models.channels import channel_sums
+
 Tree = Any
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -48,7 +50,13 @@ def _warmed_up(schedule: Schedule, lr: float, warmup_steps: int) -> Schedule:
 
 def square_norm(tree: Tree) -> jax.Array:
     """Sum of the squares of all elements, a scalar."""
-    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)), jnp.zeros(()))
+
+    def square(x: jax.Array) -> jax.Array:
+        if x.ndim < 2:
+            return jnp.sum(jnp.square(x))
+        return jnp.sum(channel_sums(lambda rows: (jnp.square(rows),), [x])[0])
+
+    return sum(map(square, jax.tree.leaves(tree)), jnp.zeros(()))
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:

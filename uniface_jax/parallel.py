@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uniface_jax.errors import UserError
+from uniface_jax.xla_flags import compiler_options
 
 AXIS = "devices"  # the one named axis of the project: every device of every process
 
@@ -90,7 +91,7 @@ class ShardMapRunner(Runner):
             # The step reduces by hand; the checker cannot see that its results agree.
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=0)
+        return jax.jit(mapped, donate_argnums=0, compiler_options=compiler_options())
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
         """As Runner has it."""

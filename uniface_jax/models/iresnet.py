@@ -39,8 +39,8 @@ class IRBlock(nn.Module):
         last_scale = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
         out = BatchNorm(self.dtype, name="bn0")(x, train)
         out = conv_(3, 1, "conv1")(out)
-        out = BatchNorm(self.dtype, name="bn1")(out, train)
-        out = PReLU(name="prelu")(out)
+        slope = PReLU(name="prelu")(self.channels)
+        out = BatchNorm(self.dtype, name="bn1")(out, train, slope)
         out = conv_(self.strided_kernel if self.stride > 1 else 3, self.stride, "conv2")(out)
         out = BatchNorm(self.dtype, scale_init=last_scale, name="bn2")(out, train)
         if self.stride == 1 and x.shape[-1] == self.channels:
@@ -82,7 +82,7 @@ class IResNet(nn.Module):
         block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
         x = images.astype(self.dtype)
         stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")
-        x = PReLU(name="prelu")(BatchNorm(self.dtype, name="bn1")(stem(x), train))
+        x = BatchNorm(self.dtype, name="bn1")(stem(x), train, PReLU(name="prelu")(self.width))
         for stage, size in enumerate(self.stage_sizes):
             for index in range(size):
                 x = block(

@@ -1,11 +1,15 @@
 """The layers that differ from Flax's own: batch norm with PyTorch's statistics, PReLU a channel."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+from uniface_jax.models.channels import affine, batch_norm, prelu
+from uniface_jax.models.convolution import convolve
 
 BN_EPSILON = 1e-5
 PRELU_START = 0.25
@@ -31,39 +35,34 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [..., C] -> the same shape, in `dtype`."""
+    def __call__(self, x: jax.Array, train: bool, slope: jax.Array | None = None) -> jax.Array:
+        """x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
         channels = x.shape[-1]
         mean_state = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var_state = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        wide = x.astype(at_least_float32(x.dtype))
+        wide = at_least_float32(x.dtype)
+        ones = jnp.ones(channels)
+        scale = self.param("scale", self.scale_init, (channels,)) if self.use_scale else ones
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale, bias = scale.astype(wide), bias.astype(wide)
         if train:
-            axes = tuple(range(x.ndim - 1))
+            y, mean, var = batch_norm(x, scale, bias, slope, BN_EPSILON, jnp.dtype(self.dtype))
             count = x.size // channels
-            mean = jnp.mean(wide, axes)
-            # One pass over x gives both moments; XLA fuses them, a centred second pass it cannot.
-            var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
             mean_state.value = mean
             var_state.value = var * (count / max(count - 1, 1))
-        else:
-            mean, var = mean_state.value, var_state.value
-        scale = jax.lax.rsqrt(var + BN_EPSILON)
-        if self.use_scale:
-            scale = scale * self.param("scale", self.scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,)) - mean * scale
-        broadcast = (1,) * (x.ndim - 1) + (channels,)
-        return (wide * scale.reshape(broadcast) + bias.reshape(broadcast)).astype(self.dtype)
+            return y
+        scale = jax.lax.rsqrt(var_state.value + BN_EPSILON) * scale
+        y = affine(x.astype(wide), scale, bias - mean_state.value * scale).astype(self.dtype)
+        return y if slope is None else prelu(y, slope)
 
 
 class PReLU(nn.Module):
-    """max(x, 0) + slope * min(x, 0) with one slope a channel, starting at 0.25."""
+    """The slopes of a PReLU, one a channel, starting at 0.25: BatchNorm applies them."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., C] -> the same shape and dtype."""
-        slope = self.param("slope", nn.initializers.constant(PRELU_START), x.shape[-1:])
-        slope = slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-        return jnp.where(x >= 0, x, slope * x)
+    def __call__(self, channels: int) -> jax.Array:
+        """The slopes [channels]."""
+        return self.param("slope", nn.initializers.constant(PRELU_START), (channels,))
 
 
 def conv(
@@ -76,6 +75,10 @@ def conv(
 ) -> Callable[[jax.Array], jax.Array]:
     """A convolution without bias, as in PyTorch: odd kernels padded by half, even ones never."""
     padding = kernel // 2 if kernel % 2 else 0
+
+    def convolve_(x: jax.Array, weight: jax.Array, *_: Any, **__: Any) -> jax.Array:
+        return convolve(x, weight, stride, padding)
+
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -84,5 +87,6 @@ def conv(
         use_bias=False,
         dtype=dtype,
         kernel_init=kernel_init,
+        conv_general_dilated=convolve_,
         name=name,
     )

@@ -1,0 +1,115 @@
+"""Convolutions as in PyTorch, with gradients that XLA's CPU backend computes fast.
+
+Forward passes are lax's convolution on every platform. So are the gradients, but for strided
+convolutions on the CPU: XLA turns their input gradient into a convolution over a map with holes,
+of which it then multiplies the zeros, and for these products over the patches are up to three
+times as fast (scripts/bench_conv.py). The choice is made when the program is lowered.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+# Below so many positions of the input map the convolution with holes is no slower (measured).
+FEWEST_POSITIONS = 28 * 28
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """x [B, H, W, C] and kernel [h, w, C, O] -> [B, H', W', O], padded by zeros on all four sides.
+
+    H' = (H + 2 padding - h) // stride + 1. No bias; x and kernel have one dtype.
+    """
+    return _plain(x, kernel, stride, padding)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
+    )
+
+
+def _forward(x, kernel, stride, padding):
+    return _plain(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, saved, y_bar):
+    x, kernel = saved
+
+    def plain(x, kernel, y_bar):
+        return jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](y_bar)
+
+    def cpu(x, kernel, y_bar):
+        by_x, by_kernel = plain(x, kernel, y_bar)
+        product = _gradients(x.shape, kernel.shape, stride, padding)
+        if product is None:
+            return by_x, by_kernel
+        faster_x, faster_kernel = product(x, kernel, y_bar)
+        return faster_x, by_kernel if faster_kernel is None else faster_kernel
+
+    return jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=plain)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _gradients(shape, kernel_shape, stride, padding):
+    """The gradients as products for these shapes, or None where lax's own are as fast.
+
+    They take (x, kernel, y_bar) and give the gradients by x and kernel; None for the latter
+    leaves it to lax.
+    """
+    height, width = shape[1:3]
+    square = kernel_shape[0] == kernel_shape[1]
+    even = height % 2 == width % 2 == 0
+    if not square or stride != 2 or not even or height * width < FEWEST_POSITIONS:
+        return None
+    match kernel_shape[0], padding:
+        case 1, 0:
+            return _of_one
+        case 2, 0:
+            return _of_two
+        case 3, 1:
+            return _of_three
+    return None
+
+
+def _of_one(x, kernel, y_bar):
+    """Kernel 1, stride 2: every other row and column takes part, in one product each."""
+    taken = x[:, ::2, ::2]
+    by_taken = jnp.einsum("bhwo,co->bhwc", y_bar, kernel[0, 0])
+    by_x = jax.lax.pad(
+        by_taken, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0)]
+    )
+    rows = y_bar.reshape(-1, y_bar.shape[-1])
+    by_kernel = taken.reshape(-1, taken.shape[-1]).T @ rows
+    return by_x, by_kernel[None, None]
+
+
+def _of_two(x, kernel, y_bar):
+    """Kernel 2, stride 2: the patches do not overlap, so that each is one row of a product."""
+    channels, outputs = kernel.shape[2:]
+    batch, height, width = y_bar.shape[:3]
+    patches = y_bar.reshape(-1, outputs) @ kernel.reshape(-1, outputs).T
+    patches = patches.reshape(batch, height, width, 2, 2, channels)
+    return patches.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape), None
+
+
+def _of_three(x, kernel, y_bar):
+    """Kernel 3, stride 2, padding 1: a dense convolution of y_bar with four times the channels.
+
+    Over patches of 2x2 of x the convolution is one of kernel 2 and stride 1, with taps of zero
+    where the 3x3 kernel does not reach; this is that convolution's gradient.
+    """
+    batch, height, width = y_bar.shape[:3]
+    channels, outputs = kernel.shape[2:]
+    taps = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    taps = taps.reshape(2, 2, 2, 2, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+    taps = taps.reshape(2, 2, 4 * channels, outputs)[::-1, ::-1].transpose(0, 1, 3, 2)
+    patches = jax.lax.conv_general_dilated(
+        y_bar, taps, (1, 1), ((0, 1), (0, 1)), dimension_numbers=LAYOUT
+    )
+    patches = patches.reshape(batch, height, width, 2, 2, channels)
+    return patches.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape), None
