@@ -89,11 +89,15 @@ def test_finished_shards_are_kept_and_half_written_ones_are_not(
     shorter = tmp_path / "set" / written[0]
     shorter.write_bytes(shorter.read_bytes()[:-1])
     assert list((tmp_path / "set").glob(".*.tmp"))
+    (tmp_path / "set" / ".manifest.json.dead.tmp").write_bytes(b"half")  # a finish was killed once
+    (tmp_path / "set" / ".metadata.dead").mkdir()
     convert(source, tmp_path / "set", name="faces", shard_size=4)
     assert tree(tmp_path / "set") == tree(undisturbed)
     for name in written[1:]:
         assert (tmp_path / "set" / name).stat().st_mtime_ns == kept[name]
+    (tmp_path / "set" / ".statistics.png.dead.tmp").write_bytes(b"half")
     convert(source, tmp_path / "set", name="faces", shard_size=4)  # complete already
+    assert not list((tmp_path / "set").glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from uniface_jax.data.dataset_info import INFO_FILE
 
 VERSION = "1.0.0"
+METADATA_PREFIX = ".metadata."  # of the folder in which they are written first
 
 
 def write_metadata(
@@ -40,7 +41,7 @@ def write_metadata(
             "name": tfds.features.Text(),
         }
     )
-    with tempfile.TemporaryDirectory(prefix=".metadata.", dir=destination) as folder:
+    with tempfile.TemporaryDirectory(prefix=METADATA_PREFIX, dir=destination) as folder:
         info = tfds.core.DatasetInfo(
             builder=DatasetIdentity(
                 name=name, version=tfds.core.Version(VERSION), data_dir=folder, module_name=""

@@ -16,7 +16,7 @@ from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_rep
 from uniface_jax.data.conversion.statistics import Collector, write_statistics
 from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
 from uniface_jax.data.records import write_index
-from uniface_jax.data.tfds_metadata import write_metadata
+from uniface_jax.data.tfds_metadata import METADATA_PREFIX, write_metadata
 from uniface_jax.errors import UserError
 
 _SHOWN = 10
@@ -30,7 +30,7 @@ def finish(destination: Path) -> DatasetInfo:
     when every image was skipped. Does nothing where the data set is complete.
     """
     if (destination / INFO_FILE).exists():
-        shutil.rmtree(destination / FOLDER, ignore_errors=True)
+        clean(destination)
         return read_dataset_info(destination)
     plan = read_plan(destination)
     if plan is None:
@@ -70,8 +70,18 @@ def finish(destination: Path) -> DatasetInfo:
         num_bytes=sum(shard["bytes"] for shard in manifest.shards),
         description=plan.description,
     )
-    shutil.rmtree(destination / FOLDER, ignore_errors=True)
+    clean(destination)
     return read_dataset_info(destination)
+
+
+def clean(destination: Path) -> None:
+    """Removes what a complete data set does not need, and what a killed finish has left behind."""
+    shutil.rmtree(destination / FOLDER, ignore_errors=True)
+    for left in (*destination.glob(".*.tmp"), *destination.glob(f"{METADATA_PREFIX}*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _manifest(

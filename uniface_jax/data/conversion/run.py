@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from uniface_jax.data.conversion import plan as plans
 from uniface_jax.data.conversion import workers as pool
-from uniface_jax.data.conversion.finish import finish
+from uniface_jax.data.conversion.finish import clean, finish
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, read_manifest
 from uniface_jax.data.conversion.plan import Plan
 from uniface_jax.data.conversion.shard import ShardTask, is_finished, write_shard
@@ -132,7 +132,7 @@ def _check_is_complete(destination: Path, wanted: Plan) -> None:
             raise UserError(
                 f"{destination}: {what} of {key} {before!r}, not {now!r}; remove it first"
             )
-    shutil.rmtree(destination / plans.FOLDER, ignore_errors=True)
+    clean(destination)
 
 
 def _begin(destination: Path, wanted: Plan) -> None:

@@ -1,0 +1,209 @@
+"""Speed, memory and safety of convert: a RecordIO set of a million small images, against `cp`.
+
+    python scripts/bench_convert.py --folder=/tmp/bench --json=convert.json
+
+Writes the set with the package's own writer (which the tests hold against files of MXNet, byte for
+byte), copies it and converts it in turn, since a shared machine's speed drifts, and reports records
+a second, the ratio to cp and the highest memory of all processes together. Then it converts again
+and kills the command with SIGKILL at --kills random moments, alternately the main process alone and
+all of its processes, resumes it each time, and compares the result with the undisturbed one.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data import images
+from uniface_jax.data.items import Item
+from uniface_jax.data.recordio_writer import write_insightface
+
+DIFFERENT, SIDE, A_CLASS = 512, 40, 50
+POLL = 0.05
+
+
+def write_set(folder: Path, records: int) -> None:
+    """`records` different JPEGs: a few hundred patterns, each time with a comment of its own."""
+    rng = np.random.default_rng(0)
+    patterns = []
+    for _ in range(DIFFERENT):
+        small = rng.integers(0, 256, (SIDE // 4, SIDE // 4, 3), dtype=np.uint8)
+        patterns.append(images.encode_jpeg(np.kron(small, np.ones((4, 4, 1), np.uint8))))
+
+    def item(number: int) -> Item:
+        jpeg = patterns[number % DIFFERENT]
+        comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big")
+        return Item(jpeg[:2] + comment + jpeg[2:], number // A_CLASS, str(number))
+
+    write_insightface(folder, map(item, range(records)), records, (SIDE, SIDE))
+
+
+def resident(root: int) -> int:
+    """Bytes of memory that the process `root` and its descendants hold."""
+    total = 0
+    try:
+        status = Path(f"/proc/{root}/status").read_text()
+        total += 1024 * int(status.split("VmRSS:")[1].split()[0])
+        children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
+    except (OSError, IndexError):
+        return total  # it ended in between
+    return total + sum(resident(int(child)) for child in children)
+
+
+def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "uniface_jax.convert", args.folder / "set", destination]
+    command += [f"--workers={args.workers}"]
+    if args.shard_size:
+        command += [f"--shard_size={args.shard_size}"]
+    return subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def timed_convert(args: argparse.Namespace, destination: Path) -> tuple[float, int]:
+    """Seconds of one conversion, start and metadata included, and its highest memory in bytes."""
+    begin, highest = time.perf_counter(), 0
+    process = start(args, destination)
+    while process.poll() is None:
+        highest = max(highest, resident(process.pid))
+        time.sleep(POLL)
+    if process.returncode:
+        sys.exit(f"convert failed: {process.stderr.read().decode()}")
+    return time.perf_counter() - begin, highest
+
+
+def timed_copy(source: Path, destination: Path) -> float:
+    shutil.rmtree(destination, ignore_errors=True)
+    begin = time.perf_counter()
+    subprocess.run(["cp", "-r", source, destination], check=True)
+    return time.perf_counter() - begin
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a data set."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as content:
+                found[str(file.relative_to(folder))] = hashlib.file_digest(
+                    content, "sha256"
+                ).hexdigest()
+    return found
+
+
+def kill_and_resume(args: argparse.Namespace, whole: Path, seconds: float) -> dict:
+    """Kills conversions at random moments; True where all results are those in `whole`."""
+    rng = random.Random(args.seed)
+    expected, destination = digests(whole), args.folder / "killed"
+    shutil.rmtree(destination, ignore_errors=True)
+    kills = completed = identical = left_half_written = 0
+    kept = []
+    while True:
+        process = start(args, destination)
+        moment = rng.uniform(0, seconds) if kills < args.kills else None
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            if kills % 2:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+            kills += 1
+            left_half_written += any(destination.glob(".*.tmp"))
+            kept.append(len(list(destination.glob("*.tfrecord-*"))))
+            continue
+        if process.returncode:
+            sys.exit(f"convert failed: {process.stderr.read().decode()}")
+        completed += 1
+        found = digests(destination)
+        identical += found == expected
+        for name in sorted(found.keys() | expected.keys()):
+            if found.get(name) != expected.get(name):
+                print(f"after kill {kills}: {name} differs")
+        shutil.rmtree(destination)
+        if kills == args.kills:
+            break
+    return {
+        "kills": kills,
+        "finished shards at each kill": kept,
+        "kills with a half-written shard": left_half_written,
+        "completed": completed,
+        "bit-identical": identical,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shard_size", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--folder", type=Path, required=True, help="emptied of its own files after")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    source = args.folder / "set"
+    begin = time.perf_counter()
+    write_set(source, args.records)
+    size = sum(file.stat().st_size for file in source.iterdir())
+    print(
+        f"{args.records} records, {size / 1e6:.0f} MB, written in "
+        f"{time.perf_counter() - begin:.1f} s",
+        flush=True,
+    )
+    copies, conversions, memory = [], [], 0
+    for _ in range(args.rounds):
+        shutil.rmtree(args.folder / "converted", ignore_errors=True)
+        copies.append(timed_copy(source, args.folder / "copy"))
+        seconds, highest = timed_convert(args, args.folder / "converted")
+        conversions.append(seconds)
+        memory = max(memory, highest)
+    shutil.rmtree(args.folder / "copy")
+    seconds = statistics.median(conversions)
+    result = {
+        "records": args.records,
+        "bytes": size,
+        "workers": args.workers,
+        "convert seconds": seconds,
+        "convert records/s": args.records / seconds,
+        "convert MB/s": size / seconds / 1e6,
+        "cp MB/s": size / statistics.median(copies) / 1e6,
+        "convert / cp": statistics.median(
+            copy / conversion for copy, conversion in zip(copies, conversions, strict=True)
+        ),
+        "highest memory MB": memory / 1e6,
+    }
+    for key, value in result.items():
+        print(f"{key:<24}{value:>14,.2f}" if isinstance(value, float) else f"{key:<24}{value:>14,}")
+    if args.kills:
+        result |= kill_and_resume(args, args.folder / "converted", seconds)
+        print(
+            f"{result['kills']} kills, {result['kills with a half-written shard']} of them with a "
+            f"half-written shard; {result['bit-identical']} of {result['completed']} completed "
+            "conversions bit-identical"
+        )
+    shutil.rmtree(source)
+    shutil.rmtree(args.folder / "converted")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.kills and result["bit-identical"] != result["completed"]:
+        sys.exit("a resumed conversion differs from the undisturbed one")
+
+
+if __name__ == "__main__":
+    main()
