@@ -16,6 +16,18 @@ _BYTES_LIST, _INT64_LIST = 1, 3
 Span = tuple[int, int]  # begin and end of a field's content
 
 
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_SHORT = [_encode_varint(value) for value in range(1 << 14)]  # looked up: a conversion needs many
+
+
 class Example(NamedTuple):
     """What a record holds: encoded bytes, class number, name or None where it has none."""
 
@@ -26,15 +38,40 @@ class Example(NamedTuple):
 
 def serialise(image: bytes, label: int, name: bytes) -> bytes:
     """The bytes of the Example with the features `image`, `label` (0..2^63-1) and `name`."""
+    # Lengths from the inside out: of the value, in a list, in a feature, in a map entry.
     size = len(image)
-    head = b"\x0a" + _varint(size)
-    for before, tag in ((b"", b"\x0a"), (b"\x0a\x05image", b"\x12"), (b"", b"\x0a")):
-        # The image stands once only, at the end of these: a list in a feature in a map entry.
-        head = before + tag + _varint(len(head) + size) + head
-    number = _field(b"\x0a", _varint(label))
-    tail = _field(b"\x0a", b"\x0a\x05label" + _field(b"\x12", _field(b"\x1a", number)))
-    text = _field(b"\x0a", _field(b"\x0a", name))
-    tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
+    value = _varint(size)
+    in_list = 1 + len(value) + size
+    list_size = _varint(in_list)
+    in_feature = 1 + len(list_size) + in_list
+    feature_size = _varint(in_feature)
+    in_entry = 8 + len(feature_size) + in_feature  # with the key and its tag
+    entry_size = _varint(in_entry)
+    head = b"".join(
+        (
+            b"\x0a",
+            entry_size,
+            b"\x0a\x05image\x12",
+            feature_size,
+            b"\x0a",
+            list_size,
+            b"\x0a",
+            value,
+        )
+    )
+    number = _varint(label)
+    width = len(number)  # 10 at most, so that all lengths around it are of one byte
+    tail = b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c%b" % (
+        13 + width, 4 + width, 2 + width, width, number
+    )  # fmt: skip
+    length = len(name)
+    if length < 100:
+        tail += b"\x0a%c\x0a\x04name\x12%c\x0a%c\x0a%c%b" % (
+            12 + length, 4 + length, 2 + length, length, name
+        )  # fmt: skip
+    else:
+        text = _field(b"\x0a", _field(b"\x0a", name))
+        tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
     return b"".join((b"\x0a", _varint(len(head) + size + len(tail)), head, image, tail))
 
 
@@ -65,14 +102,7 @@ def parse(serialised: bytes) -> Example:
 
 
 def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return _SHORT[value] if value < len(_SHORT) else _encode_varint(value)
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
