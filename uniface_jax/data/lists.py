@@ -17,6 +17,7 @@ from uniface_jax.errors import UserError
 
 _SNIFFED_BYTES = 4096
 _MAX_LINE = 8192
+_MAX_PATH = 1024  # far more than data sets have; it is shown in messages
 
 
 def looks_like_list(path: Path) -> bool:
@@ -75,7 +76,7 @@ class ListSource:
         if len(columns) == 3:  # im2rec: key, label, path
             columns = [columns[2], columns[1]]
         image, label = (columns[0].strip(), columns[1].strip()) if len(columns) == 2 else ("", "")
-        if not image or not label or "\0" in image:
+        if not image or not label or "\0" in image or len(image) > _MAX_PATH:
             raise UserError(
                 f"{self.path}: line {number}: {line[:80]!r}, expected a path and a label, or "
                 "key, label and path separated by tabs"
