@@ -3,11 +3,32 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from uniface_jax.data.dataset_info import INFO_FILE
 
 VERSION = "1.0.0"
 METADATA_PREFIX = ".metadata."  # of the folder in which they are written first
+
+
+def face_features(
+    image_shape: Sequence[int | None], num_classes: int, class_names: Sequence[str] | None
+) -> Any:
+    """The tfds.features.FeaturesDict of `image`, `label` and `name`."""
+    import tensorflow_datasets as tfds
+
+    label = (
+        tfds.features.ClassLabel(names=class_names)
+        if class_names
+        else tfds.features.ClassLabel(num_classes=num_classes)
+    )
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=tuple(image_shape)),
+            "label": label,
+            "name": tfds.features.Text(),
+        }
+    )
 
 
 def write_metadata(
@@ -29,18 +50,7 @@ def write_metadata(
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-    label = (
-        tfds.features.ClassLabel(names=class_names)
-        if class_names
-        else tfds.features.ClassLabel(num_classes=num_classes)
-    )
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=tuple(image_shape)),
-            "label": label,
-            "name": tfds.features.Text(),
-        }
-    )
+    features = face_features(image_shape, num_classes, class_names)
     with tempfile.TemporaryDirectory(prefix=METADATA_PREFIX, dir=destination) as folder:
         info = tfds.core.DatasetInfo(
             builder=DatasetIdentity(
