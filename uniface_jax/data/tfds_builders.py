@@ -28,7 +28,7 @@ _ZOO = "https://github.com/deepinsight/insightface/tree/master/recognition/_data
 _WEBFACE = "https://www.face-benchmark.org/download.html"
 
 
-class FaceBuilder(FileReaderBuilder, skip_registration=True):
+class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A training set of aligned faces that its owner lets people fetch by hand only.
 
     images, identities: how many there are. folders: what downloads of it are called. Building
