@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation import ijb_meta
+from uniface_jax.evaluation import text_lines
 from uniface_jax.evaluation.ijb import (
     image_features,
     one_to_one_metrics,
@@ -16,6 +16,7 @@ from uniface_jax.evaluation.ijb import (
     template_rows,
 )
 from uniface_jax.evaluation.ijb_meta import read_images, read_template_pairs
+from uniface_jax.evaluation.roc import roc
 from uniface_jax.evaluation.verification import unit_pair_scores
 
 
@@ -28,7 +29,7 @@ def test_golden_templates_scores_and_tar(golden):
     first, second = (template_rows(ids, file[p], "pairs.txt") for p in ("p1", "p2"))
     scores = unit_pair_scores(templates, first, second)
     np.testing.assert_array_equal(scores, file["scores"])
-    metrics = json.loads(json.dumps(one_to_one_metrics(scores, file["label"] == 1)))
+    metrics = json.loads(json.dumps(one_to_one_metrics(roc(scores, file["label"] == 1))))
     assert [entry["far"] for entry in metrics["tar_at_far"]] == file["far_points"].tolist()
     assert [entry["nearest"]["tar"] for entry in metrics["tar_at_far"]] == file["tar"].tolist()
     assert metrics["same"] == file["label"].sum()
@@ -89,7 +90,7 @@ def meta(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(ijb_meta, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(text_lines, "BLOCK_BYTES", 50)
 
 
 def test_meta_files_are_read_across_blocks(meta):

@@ -1,0 +1,84 @@
+"""Large text files of fields between blanks, read block by block; errors name file and line."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.errors import UserError
+
+BLOCK_BYTES = 1 << 24
+MAX_LINE = 4096
+
+
+def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
+    """(number of its first line, whole lines) of pieces of the file, each ended by a newline.
+
+    Memory is bounded by BLOCK_BYTES; a progress bar on a terminal. Raises UserError naming the file
+    that cannot be read, or the place of a line of MAX_LINE bytes.
+    """
+    number = 1
+    try:
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            shown = sys.stderr.isatty() and size > BLOCK_BYTES
+            bar = tqdm(total=size, desc=file.name, unit="B", unit_scale=True, disable=not shown)
+            with bar:
+                while block := opened.read(BLOCK_BYTES):
+                    if not block.endswith(b"\n"):
+                        rest = opened.readline(MAX_LINE)
+                        if len(rest) == MAX_LINE:
+                            raise UserError(
+                                f"{file}: a line of {MAX_LINE} bytes or more after line {number}"
+                            )
+                        block += rest
+                    bar.update(len(block))
+                    yield number, block if block.endswith(b"\n") else block + b"\n"
+                    number += block.count(b"\n")
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
+
+
+def parsed(
+    file: Path, start: int, block: bytes, parse: Callable[[bytes], np.ndarray], wanted: str
+) -> np.ndarray:
+    """parse(block); where it refuses, the error names the first line that it refuses.
+
+    parse raises ValueError or OverflowError for lines of another form than `wanted`, each alone.
+    """
+    try:
+        return parse(block)
+    except (ValueError, OverflowError) as refused:
+        lines = [line + b"\n" for line in block.removesuffix(b"\n").split(b"\n")]
+        good, bad = 0, len(lines)  # lines[:good] are well, lines[:bad] are not
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            try:
+                parse(b"".join(lines[good:middle]))
+                good = middle
+            except (ValueError, OverflowError):
+                bad = middle
+        line = lines[good].decode("utf-8", "replace").strip()
+        raise UserError(
+            f"{file}: line {start + good}: {line[:80]!r}; expected {wanted}"
+        ) from refused
+
+
+def text_lines(block: bytes) -> list[str]:
+    """The lines of a block; bytes that are no UTF-8 are replaced."""
+    return block.decode("utf-8", "replace").removesuffix("\n").split("\n")
+
+
+def integers(block: bytes, columns: int) -> np.ndarray:
+    """Non-negative int32 [lines, columns]; ValueError for any other line, an empty one too."""
+    # The C reader of loadtxt, fed bytes, reads ten million lines a second; it skips empty lines.
+    if not block.strip():
+        raise ValueError("empty lines")
+    rows = np.loadtxt(io.BytesIO(block), np.int32, comments=None, ndmin=2, encoding="latin-1")
+    if rows.shape != (block.count(b"\n"), columns) or np.min(rows) < 0:
+        raise ValueError("other lines")
+    return rows
