@@ -15,6 +15,7 @@ from uniface_jax.errors import UserError
 STATISTICS_FILE, PLOT_FILE = "statistics.json", "statistics.png"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _BINS = 50
+_WIDE = 20  # the largest over the smallest, from where bins and axes are logarithmic
 _MAX_BYTES = 1 << 26
 _LISTED_GROUPS = 1000
 _LISTED_SIZES = 20
@@ -120,11 +121,12 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
         edges = np.array(summary["histogram"]["edges"])
         axis.stairs(summary["histogram"]["counts"], edges, fill=True, color="tab:blue")
         median = summary["quantiles"]["50"]
-        axis.axvline(median, color="black", linewidth=1, label=f"median {median:g}")
+        axis.axvline(median, color="black", linewidth=1, label=f"median {median:,.10g}")
         axis.set_xlabel(label)
         axis.legend(frameon=False)
-        if edges[0] > 0 and edges[-1] > 20 * edges[0]:
-            axis.set_xscale("log")
+        if edges[-1] > _WIDE * max(edges[0], 1):
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set_xlim(edges[0], edges[-1])
     axes[0].set_ylabel("classes")
     axes[1].set_ylabel("images")
     axes[0].set_title(f"{statistics['images']:,} images of {statistics['classes']:,} classes")
@@ -135,7 +137,8 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
     axes[2].bar_label(bars, labels=[f"{value:,}" for value in values])
     axes[2].set_ylim(0, max(*values, 1) * 1.15)
     axes[2].set_ylabel("groups")
-    axes[2].set_title(f"Same bytes more than once: {duplicates['surplus_images']:,} surplus images")
+    axes[2].set_xlabel("same bytes more than once")
+    axes[2].set_title(f"{duplicates['surplus_images']:,} surplus images")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     with replacing(file) as temporary:
@@ -145,11 +148,13 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
 def _summary(values: np.ndarray) -> dict[str, Any]:
     """Mean, quantiles and a histogram of integers; bins grow by a factor over a wide range."""
     low, high = int(values.min()), int(values.max())
-    if low > 0 and high > 20 * low:
-        edges = np.unique(np.geomspace(low, high + 1, _BINS + 1).round())
+    if high > _WIDE * max(low, 1):
+        edges = np.unique(np.geomspace(max(low, 1), high + 1, _BINS + 1).round())
+        edges = edges if low else np.append(0, edges)
     else:
         step = max(1, -(-(high + 1 - low) // _BINS))
         edges = np.arange(low, high + 1 + step, step, dtype=float)
+    edges -= 0.5  # so that an integer stands in the middle of its bin
     counts, _ = np.histogram(values, edges)
     return {
         "mean": float(values.mean()),
