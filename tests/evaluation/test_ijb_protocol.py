@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import ROOT
 
 from uniface_jax.data.alignment import TEMPLATE, align
 from uniface_jax.data.images import encode_png
@@ -18,16 +17,13 @@ from uniface_jax.evaluation.protocols.base import Options
 from uniface_jax.evaluation.protocols.ijb import IJB, run
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(ROOT / "scripts"))
-from make_synthetic_ijbc import make
+from make_ijb import make_ijb
 from sources import FixedFeatures, corners_both, embedded
 
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic")
-    make(folder, scale=0.004, dimension=24)
-    return folder
+    return make_ijb(tmp_path_factory.mktemp("synthetic"))
 
 
 def table(file, skip=0, separator=None):
@@ -50,10 +46,10 @@ def templates_of(folder, features):
 
 
 def test_one_to_one_is_that_of_a_plain_loop(synthetic):
-    features = np.load(synthetic / "features.npy")
-    found = run(Parts([synthetic]), FixedFeatures(features), Options())["ijbc"].metrics
-    templates = templates_of(synthetic, features)
-    rows = table(synthetic / "meta/ijbc_template_pair_label.txt")
+    folder, features = synthetic
+    found = run(Parts([folder]), FixedFeatures(features), Options())["ijbc"].metrics
+    templates = templates_of(folder, features)
+    rows = table(folder / "meta/ijbc_template_pair_label.txt")
     scores = np.array([templates[int(a)] @ templates[int(b)] for a, b, _ in rows])
     same = np.array([label == "1" for _, _, label in rows])
     assert (found["pairs"], found["same"], found["templates"]) == (
@@ -70,11 +66,11 @@ def test_one_to_one_is_that_of_a_plain_loop(synthetic):
 
 
 def test_search_is_that_of_a_plain_loop(synthetic):
-    features = np.load(synthetic / "features.npy")
-    found = run(Parts([synthetic]), FixedFeatures(features), Options())
-    templates = templates_of(synthetic, features)
+    folder, features = synthetic
+    found = run(Parts([folder]), FixedFeatures(features), Options())
+    templates = templates_of(folder, features)
     files = {
-        key: [(int(a), int(b)) for a, b, _ in table(synthetic / f"meta/ijbc_1N_{key}.csv", 1, ",")]
+        key: [(int(a), int(b)) for a, b, _ in table(folder / f"meta/ijbc_1N_{key}.csv", 1, ",")]
         for key in ("gallery_G1", "gallery_G2", "probe_mixed")
     }
     galleries = {"G1": files["gallery_G1"], "G2": files["gallery_G2"]}

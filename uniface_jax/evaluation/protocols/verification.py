@@ -1,14 +1,16 @@
 """Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from uniface_jax.data.pairs import PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.drawings import far_thresholds, hard_pairs, histogram, roc_line
 from uniface_jax.evaluation.features import FeatureSource
-from uniface_jax.evaluation.image_sets import EncodedImages
+from uniface_jax.evaluation.image_sets import EncodedImages, ImageSet
 from uniface_jax.evaluation.pair_sets import find_pair_files, read_pair_sets
 from uniface_jax.evaluation.parts import PartNames, Parts
 from uniface_jax.evaluation.protocols.base import (
@@ -23,45 +25,56 @@ from uniface_jax.evaluation.verification import FARS, pair_scores, verification_
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Every .bin file: metrics of verification_metrics, `file`, `sha256`, `images`, `features`.
-
-    Where the model's features can be had without the mirrored images, `without_mirror` holds the
-    metrics of those.
-    """
+    """Every .bin file: `file` and what pair_result reports of it."""
     pair_sets, files = read_pair_sets(parts.paths), find_pair_files(parts.paths)
-    fars = options.fars_or(FARS)
     results: Results = {}
     for name, pairs in pair_sets.items():
         images = EncodedImages(name, pairs.images, files[name])
-        listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
-        found = source.features(images, apart=True, listed=listed)
-        try:
-            metrics = verification_metrics(found.values, pairs, fars)
-            if found.plain is not None:
-                metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars)
-            scores = pair_scores(found.values, pairs.first, pairs.second)
-        except UserError as e:
-            raise UserError(f"{files[name]} with {source.name}: {e}") from e
-        # Squared distances of unit features are 2 - 2 cos.
-        thresholds = {"ten folds": 1 - metrics["accuracy"]["threshold"] / 2}
 
-        def sides(pair: int, pairs=pairs) -> tuple[tuple[int, str], tuple[int, str]]:
+        def sides(pair: int, pairs: PairSet = pairs) -> tuple[tuple[int, str], tuple[int, str]]:
             first, second = int(pairs.first[pair]), int(pairs.second[pair])
             return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
 
-        results[name] = SetResult(
-            {"file": str(files[name]), "images": len(images), **found.record, **metrics},
-            {
-                "roc": roc_line(roc(scores, pairs.same)),
-                "scores": histogram(
-                    scores[pairs.same],
-                    scores[~pairs.same],
-                    {**thresholds, **far_thresholds(metrics["tar_at_far"])},
-                ),
-                "pairs": hard_pairs(scores, pairs.same, sides, images),
-            },
-        )
+        results[name] = pair_result(source, images, pairs, sides, files[name], options)
     return results
+
+
+def pair_result(
+    source: FeatureSource,
+    images: ImageSet,
+    pairs: PairSet,
+    sides: Callable[[int], tuple[tuple[int, str], tuple[int, str]]],
+    file: Path,
+    options: Options,
+) -> SetResult:
+    """Metrics of verification_metrics, `file`, `sha256`, `images`, `features`, and the drawings.
+
+    Where the model's features can be had without the mirrored images, `without_mirror` holds the
+    metrics of those. sides: as in drawings.hard_pairs. file: the one that errors name.
+    """
+    fars = options.fars_or(FARS)
+    listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
+    found = source.features(images, apart=True, listed=listed)
+    try:
+        metrics = verification_metrics(found.values, pairs, fars)
+        if found.plain is not None:
+            metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars)
+        scores = pair_scores(found.values, pairs.first, pairs.second)
+    except UserError as e:
+        raise UserError(f"{file} with {source.name}: {e}") from e
+    # Squared distances of unit features are 2 - 2 cos.
+    thresholds = {
+        "ten folds": 1 - metrics["accuracy"]["threshold"] / 2,
+        **far_thresholds(metrics["tar_at_far"]),
+    }
+    return SetResult(
+        {"file": str(file), "images": len(images), **found.record, **metrics},
+        {
+            "roc": roc_line(roc(scores, pairs.same)),
+            "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
+            "pairs": hard_pairs(scores, pairs.same, sides, images),
+        },
+    )
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
