@@ -75,6 +75,7 @@ def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
 
 def timed_convert(args: argparse.Namespace, destination: Path) -> tuple[float, int]:
     """Seconds of one conversion, start and metadata included, and its highest memory in bytes."""
+    os.sync()  # what others have left to be written is theirs
     begin, highest = time.perf_counter(), 0
     process = start(args, destination)
     while process.poll() is None:
@@ -87,6 +88,7 @@ def timed_convert(args: argparse.Namespace, destination: Path) -> tuple[float, i
 
 def timed_copy(source: Path, destination: Path) -> float:
     shutil.rmtree(destination, ignore_errors=True)
+    os.sync()
     begin = time.perf_counter()
     subprocess.run(["cp", "-r", source, destination], check=True)
     return time.perf_counter() - begin
