@@ -100,6 +100,22 @@ def test_finished_shards_are_kept_and_half_written_ones_are_not(
 
 
 @pytest.mark.parametrize(
+    "name", ["insightface", "im2rec", "bins/py3.bin", "bins/py2.bin", "bins/numpy.bin"]
+)
+def test_fixtures_are_converted_byte_for_byte(fixtures_folder, tmp_path, name):
+    source = open_source(fixtures_folder / name)
+    convert(source, tmp_path / "set", name="fixture", shard_size=7)
+    assert verify(source, tmp_path / "set").images == len(source)
+    assert sorted(open_source(tmp_path / "set")) == sorted(source)
+    # And once more from the result, which is a source as well.
+    again = open_source(tmp_path / "set")
+    convert(again, tmp_path / "again", name="fixture", shard_size=11, seed=4)
+    assert verify(again, tmp_path / "again").images == len(source)
+    multisets = [read_manifest(tmp_path / folder).multiset_sha256 for folder in ("set", "again")]
+    assert multisets[0] == multisets[1]
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (dict(seed=5), "seed 0, not 5"),

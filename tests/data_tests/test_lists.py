@@ -76,6 +76,19 @@ def test_unreadable_texts_and_images(tmp_path):
         open_source(tmp_path / "list")[0]
 
 
+def test_paths_that_are_no_files(tmp_path):
+    (tmp_path / "list").write_text(f"/dev/zero 1\n{'x' * 300} 2\na 3\n{'9' * 5000}\t4\n")
+    with pytest.raises(UserError, match=r"line 4: '9999.*, expected a path"):
+        ListSource(tmp_path / "list")
+    (tmp_path / "list").write_text(f"/dev/zero {'9' * 5000}\n{'x' * 300} 8{'9' * 5000}\n")
+    source = ListSource(tmp_path / "list")
+    assert source.class_names == ["8" + "9" * 5000, "9" * 5000][::-1]
+    with pytest.raises(UserError, match="/dev/zero: not a file"):
+        source[0]
+    with pytest.raises(UserError, match="xxx: cannot be read"):
+        source[1]
+
+
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("mutated") / "list"

@@ -66,7 +66,7 @@ def test_hostile_and_equal_names_stay_inside(tmp_path):
     assert len(FolderSource(tmp_path / "out")) == 48
 
 
-def test_recordio_comes_back_as_mxnet_wrote_it(fixtures_folder, tmp_path):
+def test_fixtures_come_back_as_mxnet_wrote_them(fixtures_folder, tmp_path):
     for name in ("insightface/train", "im2rec/train", "edge/edge"):
         file = RecordFile(fixtures_folder / f"{name}.rec")
         again = [framed(file.payload(offset)) for offset in file.offsets().tolist()]
