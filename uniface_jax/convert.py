@@ -21,6 +21,7 @@ from uniface_jax.data.conversion.plan import CHECKS, ON_ERROR
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
 from uniface_jax.data.conversion.verify import verify
+from uniface_jax.data.dataset_info import DatasetInfo
 from uniface_jax.data.items import Source
 from uniface_jax.data.sources import open_source
 from uniface_jax.errors import UserError
@@ -65,18 +66,11 @@ def main(argv: list[str]) -> None:
         print(note)
     if len(source.notes) > _SHOWN:
         print(f"… and {len(source.notes) - _SHOWN} more of this kind")
-    info = convert(
-        source,
-        destination,
-        name=_NAME.value or _name_of(Path(given_source)),
-        seed=_SEED.value,
-        shard_size=_SHARD_SIZE.value,
-        check=_CHECK.value,
-        on_error=_ON_ERROR.value,
-        part=part,
-        workers=_WORKERS.value,
-        description=f"Converted from {Path(given_source).name} by uniface_jax.",
-    )
+    try:
+        info = _convert(source, destination, given_source, part)
+    except KeyboardInterrupt:
+        print("stopped; finished shards are kept, and the same command goes on")
+        raise
     if info is None:
         print(
             f"part {_SHARD.value} is done; when all are, python -m uniface_jax.convert "
@@ -86,6 +80,23 @@ def main(argv: list[str]) -> None:
     _report(destination)
     if _VERIFY.value:
         _verify(source, destination)
+
+
+def _convert(
+    source: Source, destination: Path, given: str, part: tuple[int, int]
+) -> DatasetInfo | None:
+    return convert(
+        source,
+        destination,
+        name=_NAME.value or _name_of(Path(given)),
+        seed=_SEED.value,
+        shard_size=_SHARD_SIZE.value,
+        check=_CHECK.value,
+        on_error=_ON_ERROR.value,
+        part=part,
+        workers=_WORKERS.value,
+        description=f"Converted from {Path(given).name} by uniface_jax.",
+    )
 
 
 def _report(destination: Path) -> None:

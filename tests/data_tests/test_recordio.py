@@ -11,30 +11,9 @@ from hypothesis import strategies as st
 
 from uniface_jax.data.recordio import MAGIC_BYTES, RecordFile
 from uniface_jax.data.recordio_source import RecordIOSource
+from uniface_jax.data.recordio_writer import framed, image_payload
 from uniface_jax.data.sources import open_source
 from uniface_jax.errors import UserError
-
-
-def framed(payload):
-    """One record as MXNet's writer makes it: split where the magic stands at a 4-byte boundary."""
-    parts, start = [], 0
-    for place in range(0, len(payload) - 3, 4):
-        if payload[place : place + 4] == MAGIC_BYTES:
-            parts.append(payload[start:place])
-            start = place + 4
-    parts.append(payload[start:])
-    record = b""
-    for i, part in enumerate(parts):
-        flag = 0 if len(parts) == 1 else 1 if i == 0 else 3 if i == len(parts) - 1 else 2
-        record += MAGIC_BYTES + struct.pack("<I", flag << 29 | len(part))
-        record += part + bytes(-len(part) % 4)
-    return record
-
-
-def image_payload(key, labels, image):
-    if len(labels) == 1:
-        return struct.pack("<IfQQ", 0, labels[0], key, 0) + image
-    return struct.pack(f"<IfQQ{len(labels)}f", len(labels), 0, key, 0, *labels) + image
 
 
 def write(path, payloads, keys=None):

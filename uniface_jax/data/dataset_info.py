@@ -4,17 +4,20 @@ dataset_info.json and features.json are plain JSON. The features must be those o
 and every shard that they list must be there; records.py looks into the shards.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
 
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-MAX_METADATA_BYTES = 1 << 28
+_HINT = (
+    f"a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
+    "(make one with python -m uniface_jax.convert)"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
     """
     path = Path(path)
     info_file, features_file = path / INFO_FILE, path / FEATURES_FILE
-    info, features = _read_json(info_file), _read_json(features_file)
+    info, features = read_json(info_file, _HINT), read_json(features_file, _HINT)
     try:
         file_format = info.get("fileFormat", "tfrecord")
         splits = {str(entry["name"]): entry for entry in info["splits"]}
@@ -84,20 +87,6 @@ def _shard_name(template: str, name: str, split: str, number: int, total: int) -
     for key, value in values.items():  # not str.format: a template could ask for any width
         template = template.replace(f"{{{key}}}", value)
     return template
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        if file.stat().st_size > MAX_METADATA_BYTES:
-            raise UserError(f"{file}: over {MAX_METADATA_BYTES} bytes, not a data set's metadata")
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(
-            f"{file}: {e.strerror}; a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
-            "(make one with python -m uniface_jax.convert)"
-        ) from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{file}: not JSON ({str(e)[:80]})") from e
 
 
 def _read_features(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from uniface_jax.data.files import write_bytes
+from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 _FORMAT = "uniface_jax.manifest/1"
-_MAX_BYTES = 1 << 28
 _SHARD_KEYS = {"file": str, "images": int, "bytes": int, "sha256": str}
 _SKIPPED_KEYS = {"index": int, "name": str, "reason": str}
 
@@ -61,14 +61,7 @@ def read_manifest(destination: Path) -> Manifest:
     other keys or values of another type, or counts that do not add up.
     """
     file = destination / MANIFEST_FILE
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{file}: over {_MAX_BYTES} bytes, not a manifest")
-        values = json.loads(file.read_bytes())
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read ({e.strerror}); convert writes it") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{file}: not JSON ({' '.join(str(e).split())[:80]})") from e
+    values = read_json(file, "python -m uniface_jax.convert writes it")
     if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
         raise UserError(f"{file}: not a manifest of the format {_FORMAT}")
     fields = {field.name: field.type for field in dataclasses.fields(Manifest)}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.data.files import write_bytes
+from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
 
 FOLDER = ".conversion"
@@ -20,7 +21,6 @@ SPLIT = "train"
 CHECKS = ("structure", "decode")
 ON_ERROR = ("fail", "skip")
 DEFAULT_SHARD_SIZE, MOST_SHARDS = 20_000, 512
-_MAX_PLAN_BYTES = 1 << 28
 # Where the source lies may differ between machines and runs; what is in it may not.
 _FREE = ("source", "description")
 
@@ -83,28 +83,20 @@ def write_plan(destination: Path, plan: Plan) -> None:
 def read_plan(destination: Path) -> Plan | None:
     """The plan in `destination`, None where no conversion was begun; UserError when malformed."""
     file = destination / FOLDER / PLAN_FILE
+    if not file.exists():
+        return None
+    values = read_json(file, "remove it to begin again")
     try:
-        if file.stat().st_size > _MAX_PLAN_BYTES:
-            raise UserError(f"{file}: over {_MAX_PLAN_BYTES} bytes, not a conversion's plan")
-        values = json.loads(file.read_text(encoding="utf-8"))
         plan = Plan(**values)
         for field in dataclasses.fields(Plan):
             value = getattr(plan, field.name)
             if field.name == "class_names":
-                valid = value is None or (
-                    isinstance(value, list) and len(value) == plan.num_classes
-                )
+                valid = value is None or (type(value) is list and len(value) == plan.num_classes)
             else:
                 valid = type(value) is field.type
             if not valid:
-                raise ValueError(f"{field.name} is a {type(value).__name__}")
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
-    except UserError:
-        raise
-    except (ValueError, TypeError, RecursionError) as e:
+                raise TypeError(f"{field.name} is a {type(value).__name__}")
+    except TypeError as e:
         raise UserError(f"{file}: not a conversion's plan ({str(e)[:80]}); remove it") from e
     if plan.shard_size < 1 or plan.images < 1:
         raise UserError(f"{file}: {plan.images} images in shards of {plan.shard_size}; remove it")

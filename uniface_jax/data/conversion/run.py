@@ -244,6 +244,4 @@ def _disk_errors(destination: Path) -> Iterator[None]:
                 f"{destination}: the disk is full; finished shards are kept: make room and run the "
                 "same command again"
             ) from e
-        raise UserError(
-            f"{destination}: cannot be written ({e.strerror or e}: {e.filename})"
-        ) from e
+        raise UserError(f"{e.filename or destination}: cannot be written ({e.strerror})") from e

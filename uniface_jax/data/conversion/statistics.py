@@ -10,13 +10,13 @@ import numpy as np
 
 from uniface_jax.data.conversion.shard import ShardReport
 from uniface_jax.data.files import replacing, write_bytes
+from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
 
 STATISTICS_FILE, PLOT_FILE = "statistics.json", "statistics.png"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _BINS = 50
 _WIDE = 20  # the largest over the smallest, from where bins and axes are logarithmic
-_MAX_BYTES = 1 << 26
 _LISTED_GROUPS = 1000
 _LISTED_SIZES = 20
 _AT_ONCE = 1 << 22  # images whose digests are compared in memory at once
@@ -91,19 +91,10 @@ def write_statistics(destination: Path, statistics: dict[str, Any]) -> None:
 def read_statistics(destination: Path) -> dict[str, Any]:
     """statistics.json of the data set in folder `destination`; UserError when it is not usable."""
     file = destination / STATISTICS_FILE
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{file}: over {_MAX_BYTES} bytes, not a data set's statistics")
-        values = json.loads(file.read_bytes())
-        keys = ("images_per_class", "image_bytes", "sizes", "duplicates")
-        if not all(key in values for key in keys):
-            raise UserError(f"{file}: not a data set's statistics, which have {', '.join(keys)}")
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read ({e.strerror}); convert writes it") from e
-    except UserError:
-        raise
-    except (ValueError, TypeError, RecursionError) as e:
-        raise UserError(f"{file}: not JSON ({' '.join(str(e).split())[:80]})") from e
+    values = read_json(file, "python -m uniface_jax.convert writes it")
+    keys = ("images_per_class", "image_bytes", "sizes", "duplicates")
+    if not isinstance(values, dict) or not values.keys() >= set(keys):
+        raise UserError(f"{file}: not a data set's statistics, which have {', '.join(keys)}")
     return values
 
 
