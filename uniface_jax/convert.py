@@ -52,6 +52,11 @@ _SHOWN = 10
 def main(argv: list[str]) -> None:
     """Converts, finishes or verifies, and prints what was done."""
     if _FINISH.value:
+        if _VERIFY.value or _SHARD.value is not None:
+            raise UserError(
+                "--finish: expected without --shard and --verify; convert SOURCE DEST --verify "
+                "verifies what is finished"
+            )
         (given,) = cli.positional(argv, "DEST")
         finish(Path(given))
         _report(Path(given))

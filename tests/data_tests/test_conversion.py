@@ -362,6 +362,9 @@ def test_the_command_line(faces, tmp_path, run_cli):
     assert "verified: source and data set hold the same 23 images" in done.stdout
     manifest = json.loads((destination / "manifest.json").read_text())
     assert [shard["images"] for shard in manifest["shards"]] == [4, 4, 4, 4, 4, 3]
+    failed = run_cli("convert", destination, "--finish", "--verify")
+    assert failed.returncode == 2
+    assert "--finish: expected without --shard and --verify" in failed.stderr
     for wrong in ("2/2", "x", "-1/2", "1"):
         failed = run_cli("convert", faces, tmp_path / "other", f"--shard={wrong}")
         assert failed.returncode == 2

@@ -12,8 +12,8 @@ MAX_BYTES = 1 << 28
 def read_json(file: Path, hint: str) -> Any:
     """The value in `file`.
 
-    Raises UserError naming it when it is missing (`hint` says how to get it), cannot be read, is over
-    256 MiB, is not UTF-8 or no JSON.
+    Raises UserError naming it when it is missing (`hint` says how to get it), cannot be read, is
+    over 256 MiB, is not UTF-8 or no JSON.
     """
     try:
         size = file.stat().st_size
