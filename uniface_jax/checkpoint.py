@@ -1,10 +1,15 @@
 """Checkpoints by Orbax, and only here: asynchronous, atomic, the last k and the best kept.
 
-A checkpoint holds the logical training state (parallel.py: no padding, no device layout) and, as
-JSON, the config and the position in the data.
+A checkpoint holds the training state and, as JSON, the config and the position in the data. Every
+process writes its own shards of the global arrays (parallel.py) and reads those that it needs, so
+that no process ever holds all prototypes. The rows that fill up the last shards are on disk after
+row num_classes of the data's position and are cut off, or made anew, by every reader: what is read
+is the logical state, on any number of devices and processes.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from uniface_jax import distributed
 from uniface_jax.errors import UserError
-from uniface_jax.step import TrainState, Weights
+from uniface_jax.step import TrainState, Weights, class_sharded
 
 Tree = Any
 FOLDER = "checkpoints"
+CORRUPT_FOLDER = "corrupt_checkpoints"  # beside it: what could not be read, set aside
 BEST_METRIC = "auc"
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of what is not whole yet
+SAVE_TIMEOUT = 600  # seconds until processes no longer wait for one whose write failed
+
+
+class UnreadableError(UserError):
+    """A checkpoint that is damaged, or of no known form."""
 
 
 def _to_tree(state: TrainState) -> dict[str, Any]:
@@ -38,9 +51,16 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, in workdir/checkpoints/STEP."""
+    """The checkpoints of one workdir, in workdir/checkpoints/STEP.
 
-    def __init__(self, workdir: Path, keep: int = 1) -> None:
+    A save that fails, at once or later in the background, is reported by `warn` and leaves
+    `failing` True until one succeeds; older checkpoints are removed only after a newer one is
+    whole.
+    """
+
+    def __init__(
+        self, workdir: Path, keep: int = 1, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         policy = AnyPreservationPolicy(
             [
                 LatestN(keep),
@@ -52,51 +72,226 @@ class Checkpoints:
             ]
         )
         self._workdir = workdir
+        self.folder = (workdir / FOLDER).absolute()
+        self._warn = warn
+        self._saving: int | None = None  # the step of a save whose end was not seen yet
+        self.failing = False
         self._manager = ocp.CheckpointManager(
-            (workdir / FOLDER).absolute(),
+            self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=True
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
             ),
             item_names=("state", "run"),
         )
 
     def latest(self) -> int | None:
         """The newest step that was saved whole, None where there is none."""
-        return self._manager.latest_step()
+        return max(self._steps(), default=None)
+
+    def _steps(self) -> list[int]:
+        return [step for step in self._manager.all_steps() if step != self._saving]
 
     def save(
-        self, state: TrainState, run: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+        self,
+        state: TrainState,
+        run: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Saves the logical state in the background; waits for an earlier save that still runs.
+        """Saves the state in the background; waits for an earlier save that still runs.
 
-        `run` is JSON (config and position in the data). With `metrics`, which must hold
-        BEST_METRIC, the checkpoint competes for being the best. A step that is there already is
-        left as it is.
+        `state` is global (parallel.py) or of host arrays. `run` is JSON (config and position in the
+        data). With `metrics`, which must hold BEST_METRIC, the checkpoint competes for being the
+        best. A step that is there already is left as it is.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        self.wait()
+        if step in self._steps():
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_to_tree(state)), run=ocp.args.JsonSave(dict(run))
+            state=ocp.args.PyTreeSave(_to_tree(state)), run=ocp.args.JsonSave(dict(run))
         )
-        self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+        metrics = dict(metrics) if metrics else None
+        self._saving = step
+        self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The logical state of `step` and its run JSON; UserError where shapes are not `like`'s."""
-        folder = self._workdir / FOLDER / str(step)
-        state, run = read(folder)
-        if other := first_other_shape(state, like):
-            name, found, wanted = other
-            raise UserError(f"{folder}: {name} has shape {found}, this config needs {wanted}")
-        return state, run
+    def poll(self) -> None:
+        """Notices, without waiting, how a save in the background ended."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
-    def wait(self) -> None:
-        """Returns once all saves are on disk."""
-        self._manager.wait_until_finished()
+    def wait(self) -> bool:
+        """Returns once the last save has ended: whether it is whole."""
+        if self._saving is not None and self._guarded(self._manager.wait_until_finished):
+            self._saving = None
+            self.failing = False
+        return not self.failing
+
+    def _guarded(self, act: Callable[[], Any]) -> bool:
+        """Whether `act` raised nothing; otherwise warns and takes stock of what is on disk."""
+        try:
+            act()
+        # What fails here is a disk, a network or a peer, by many types of exception; training
+        # goes on whichever it was.
+        except Exception as e:
+            step, self._saving, self.failing = self._saving, None, True
+            reason = " ".join(str(e).split())[:300] or type(e).__name__
+            self._tidy()
+            last = self.latest()
+            self._warn(
+                f"{self.folder}: step {step} was not saved ({reason}); "
+                + (
+                    f"the last checkpoint is {last}; "
+                    if last is not None
+                    else "none is there yet; "
+                )
+                + "training goes on and tries again"
+            )
+            return False
+        return True
+
+    def _tidy(self) -> None:
+        """Removes what a failed save left, for the room it takes, and lists what is there."""
+        if distributed.is_main():
+            for half_written in self.folder.glob(f"*{TEMPORARY}*"):
+                shutil.rmtree(half_written, ignore_errors=True)
+        self._manager.reload()
+
+    def restore_newest(
+        self, template: TrainState, abstract: TrainState
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest readable checkpoint: its global state and run JSON; None where there is none.
+
+        `template` is the global state's shapes and shardings, `abstract` the logical state's
+        shapes. Newer checkpoints that cannot be read are moved to workdir/corrupt_checkpoints, with
+        a warning. Raises UserError where a checkpoint's shapes are not these, and where none of
+        several can be read: then all stay where they are.
+        """
+        damaged: list[tuple[int, str]] = []
+        for step in sorted(self._steps(), reverse=True):
+            folder = self.folder / str(step)
+            try:
+                result = _restore(folder, template, abstract)
+                reason = ""
+            except UnreadableError as e:
+                result, reason = None, str(e)
+            if distributed.all_agree(result is not None):
+                self._set_aside(damaged)
+                return result
+            damaged.append((step, reason or "another process could not read it"))
+        if damaged:
+            raise UserError(
+                f"{self.folder}: none of {len(damaged)} checkpoints can be read; the newest: "
+                f"{damaged[0][1]}; move the folder away to start anew"
+            )
+        return None
+
+    def _set_aside(self, damaged: list[tuple[int, str]]) -> None:
+        for step, reason in damaged:
+            target = self._workdir / CORRUPT_FOLDER / str(step)
+            if distributed.is_main():
+                target.parent.mkdir(exist_ok=True)
+                while target.exists():
+                    target = target.with_name(f"{target.name}+")
+                (self.folder / str(step)).rename(target)
+            self._warn(f"{reason}; moved to {target}, the checkpoint before it is used")
+        if damaged:
+            distributed.barrier("checkpoints set aside")
+            self._manager.reload()
 
     def close(self) -> None:
         """Waits for all saves and releases the directory."""
+        self.wait()
         self._manager.close()
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[ocp.Checkpointer]:
+    """A reader that waits for no other process: one may fail where the others succeed.
+
+    What a damaged checkpoint makes it raise becomes UnreadableError.
+    """
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+        run=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+    )
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+            yield checkpointer
+    except (UserError, PermissionError, RuntimeError, MemoryError):
+        raise  # no word about the checkpoint: no rights, or no room in a device's memory
+    except Exception as e:  # Orbax raises many kinds, Exception itself among them
+        reason = " ".join(str(e).split())[:300]
+        raise UnreadableError(
+            f"{folder}: not a readable checkpoint of this project ({reason})"
+        ) from e
+
+
+def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dict[str, Any]]:
+    """(shapes and dtypes as they are on disk, run JSON)."""
+    metadata = checkpointer.metadata(folder).item_metadata["state"]
+    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree)
+    run = checkpointer.restore(folder, ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+    return _from_tree(stored), run
+
+
+def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
+    """How many rows of each array are logical: None where all are."""
+    classes = run["data"].get("num_classes", 0)
+
+    def rows(x: Any, sharded: bool) -> tuple[int, ...]:
+        # A foreign network without a head has one row and no classes (weights/workdir.py).
+        return (min(classes, x.shape[0]) or x.shape[0],) if sharded else ()
+
+    return jax.tree.map(rows, stored, class_sharded(stored))
+
+
+def _restore(
+    folder: Path, template: TrainState, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """Global state and run JSON of one checkpoint; UserError where its shapes are others."""
+    with _reading(folder) as checkpointer:
+        stored, run = _open(checkpointer, folder)
+        logical = jax.tree.map(
+            lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
+            stored, _rows(run, stored),
+        )  # fmt: skip
+        if other := first_other_shape(logical, abstract):
+            name, theirs, ours = other
+            raise UserError(f"{folder}: {name} has shape {theirs}, this config needs {ours}")
+        # Not strict: rows beyond those on disk become zeros, what fills up there is left.
+        arguments = jax.tree.map(
+            lambda x: ocp.ArrayRestoreArgs(
+                sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=False
+            ),
+            _to_tree(template),
+        )
+        restore = ocp.args.PyTreeRestore(item=_to_tree(template), restore_args=arguments)
+        items = checkpointer.restore(folder, ocp.args.Composite(state=restore))
+    return _from_tree(items["state"]), run
+
+
+def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
+    """The logical state and the run JSON of a workdir's newest checkpoint, or of a checkpoint.
+
+    Raises UserError where there is none, UnreadableError where it is damaged.
+    """
+    workdir, step = locate(path)
+    folder = (workdir / FOLDER / str(step)).absolute()
+    with _reading(folder) as checkpointer:
+        stored, run = _open(checkpointer, folder)
+        tree = _to_tree(stored)
+        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        restore = ocp.args.PyTreeRestore(item=tree, restore_args=arguments)
+        state = _from_tree(checkpointer.restore(folder, ocp.args.Composite(state=restore))["state"])
+        return jax.tree.map(
+            lambda x, rows: x[slice(*rows)] if rows else x, state, _rows(run, stored)
+        ), run
 
 
 def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:
@@ -133,28 +328,3 @@ def locate(path: str | Path) -> tuple[Path, int]:
         found = f"has steps {', '.join(map(str, steps))}" if steps else "has no finished checkpoint"
         raise UserError(f"{path}: {folder} {found}; give a workdir of uniface_jax.train")
     return workdir, steps[-1] if wanted is None else wanted
-
-
-def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
-    """The host arrays and the run JSON of a workdir's newest checkpoint, or of a checkpoint.
-
-    Raises UserError where there is none, or where it cannot be read.
-    """
-    workdir, step = locate(path)
-    folder = (workdir / FOLDER / str(step)).absolute()
-    handler = ocp.CompositeCheckpointHandler(
-        state=ocp.StandardCheckpointHandler(), run=ocp.JsonCheckpointHandler()
-    )
-    try:
-        with ocp.Checkpointer(handler) as checkpointer:
-            metadata = checkpointer.metadata(folder).item_metadata["state"]
-            abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), dict(metadata))
-            items = checkpointer.restore(
-                folder,
-                ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
-                ),
-            )
-        return _from_tree(items["state"]), items["run"]
-    except (ValueError, KeyError, OSError, TypeError) as e:
-        raise UserError(f"{folder}: not a readable checkpoint of this project ({e})") from e

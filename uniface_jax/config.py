@@ -92,11 +92,25 @@ def base() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 100
+
+    config.nonfinite = ConfigDict()  # a loss or gradient that is not finite
+    config.nonfinite.action = "stop"  # or "skip": leave the state as it was, count, go on
+    config.nonfinite.limit = 20  # skipped steps in a row that stop the run after all
+
+    config.watchdog_seconds = 1800.0  # without any progress end the run; 0 is never
+
+    config.debug = ConfigDict()
+    config.debug.nans = False  # stop where the first NaN is computed, naming the operation; slow
+    config.debug.checks = False  # check values inside the step (labels, features, prototypes…)
     return config
 
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
-FREE_KEYS = ("eval.", "checkpoint.", "log.", "parallel", "data.threads", "finetune")
+FREE_KEYS = (
+    "eval.", "checkpoint.", "log.", "parallel", "data.threads", "finetune",
+    "micro_batches",  # follows the number of devices; layout.py sees to what it does compute
+    "nonfinite.", "watchdog_seconds", "debug.",
+)  # fmt: skip
 
 _POSITIVE = ("> 0", lambda value: value > 0)
 _NOT_NEGATIVE = (">= 0", lambda value: value >= 0)
@@ -148,6 +162,9 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "checkpoint.every_steps": _POSITIVE,
     "checkpoint.keep": _POSITIVE,
     "log.every_steps": _POSITIVE,
+    "nonfinite.action": _one_of("stop", "skip"),
+    "nonfinite.limit": _POSITIVE,
+    "watchdog_seconds": _NOT_NEGATIVE,
 }
 
 
@@ -168,6 +185,12 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 def check(config: ConfigDict, num_devices: int) -> None:
     """Raises UserError with the first key whose value is not allowed on so many devices."""
+    check_values(config)
+    check_batch(config, num_devices)
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises UserError with the first key whose value is not allowed on any devices."""
     expected = flatten(base())
     given = flatten(config)
     for key in given:
@@ -182,17 +205,32 @@ def check(config: ConfigDict, num_devices: int) -> None:
         if not test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {words}")
     create_loss(config)
+
+
+def check_batch(config: ConfigDict, num_devices: int) -> None:
+    """Raises UserError, with the ways out, where so many devices cannot share batch_size."""
     groups = num_devices * config.micro_batches
     if config.batch_size % groups:
         raise UserError(
             f"config.batch_size={config.batch_size}: must be divisible by {num_devices} devices x "
-            f"{config.micro_batches} micro_batches = {groups}"
+            f"{config.micro_batches} micro_batches = {groups}; {_ways_out(config, num_devices)}"
         )
     if config.batch_size // groups < 2:
         raise UserError(
             f"config.batch_size={config.batch_size}: leaves batch norm one sample in each of "
             f"{num_devices} devices x {config.micro_batches} micro_batches; at least 2 are needed"
         )
+
+
+def _ways_out(config: ConfigDict, num_devices: int) -> str:
+    share, rest = divmod(config.batch_size, num_devices)
+    if not rest:
+        fitting = [str(n) for n in range(1, share // 2 + 1) if share % n == 0]
+        if fitting:
+            return f"this batch_size goes with micro_batches={', '.join(fitting)}"
+    below = config.batch_size - config.batch_size % (num_devices * config.micro_batches)
+    sizes = [str(n) for n in (below, below + num_devices * config.micro_batches) if n]
+    return f"take batch_size={' or '.join(sizes)}, or other devices"
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:

@@ -1,17 +1,21 @@
 """What a run says: console lines, a progress bar on a terminal, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 import numpy as np
 from tensorboardX import SummaryWriter
+from tensorboardX.record_writer import register_writer_factory
 from tqdm import tqdm
 
+from uniface_jax.appending import Appender
 from uniface_jax.data.files import write_bytes
 
 METRICS_FILE = "metrics.jsonl"
@@ -24,6 +28,33 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def warn(text: str) -> None:
+    """A warning on standard error, above the progress bar where there is one."""
+    _say(f"warning: {text}", sys.stderr)
+
+
+def _say(text: str, file: TextIO) -> None:
+    # The reader's own disk may be full (> log.txt): no reason to stop training.
+    with contextlib.suppress(OSError):
+        tqdm.write(text, file=file)
+        file.flush()
+
+
+class _BoardFiles:
+    """How tensorboardX opens its files: by its hook for other file systems.
+
+    Its own would let a full disk kill the thread that writes, and the next scalars wait forever.
+    """
+
+    PREFIX = "appended"
+
+    def directory_check(self, path: str) -> None:
+        Path(path.removeprefix(f"{self.PREFIX}:")).mkdir(parents=True, exist_ok=True)
+
+    def open(self, path: str) -> Appender:
+        return Appender(Path(path.removeprefix(f"{self.PREFIX}:")), warn)
 
 
 class Clock:
@@ -68,9 +99,11 @@ class RunLog:
             return
         self._metrics = workdir / METRICS_FILE
         self._keep_until(first_step)
-        self._file = self._metrics.open("a")
+        self._file = Appender(self._metrics, warn)
+        register_writer_factory(_BoardFiles.PREFIX, _BoardFiles())
         self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None
+            f"{_BoardFiles.PREFIX}:{workdir / 'tensorboard'}",
+            purge_step=first_step + 1 if first_step else None,
         )
         self._bar = tqdm(
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty()
@@ -110,14 +143,14 @@ class RunLog:
     def line(self, text: str) -> None:
         """A line for the reader, above the progress bar where there is one."""
         if self._write:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            _say(text, sys.stdout)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one step, to metrics.jsonl and TensorBoard."""
+        """Numbers of one step, to metrics.jsonl (null where not finite) and TensorBoard."""
         if not self._write:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        line = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._file.write((json.dumps({"step": step, **line}) + "\n").encode())
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)

@@ -1,9 +1,10 @@
 """Runs a per-device function on all devices: jax.pmap in one process, jax.shard_map over many.
 
-A training state has two layouts. The logical one is what checkpoints hold: plain host arrays,
-class-sharded ones [C, ...] without padding. The placed one is what a runner's step takes and gives:
-class-sharded arrays are padded to n*ceil(C/n) rows and split over the devices, all others are
-replicated. pmap keeps every placed array as [n, ...], shard_map as one global array.
+A training state has three layouts. The logical one: plain host arrays, class-sharded ones [C, ...].
+The placed one is what a runner's step takes and gives: class-sharded arrays are padded to
+n*ceil(C/n) rows and split over the devices, all others are replicated; pmap keeps every placed
+array as [n, ...]. The global one is what checkpoints take and give: one jax.Array each, padded and
+split as the placed ones, in the same form for both runners. shard_map's placed arrays are global.
 """
 
 from abc import ABC, abstractmethod
@@ -50,6 +51,31 @@ class Runner(ABC):
     def logical(self, state: Tree) -> Tree:
         """Placed -> logical: host arrays without padding, in every process."""
         return jax.tree.map(self._fetch, state, self.sharded, self._classes)
+
+    def host(self, tree: Tree) -> Tree:
+        """Host copies of a part of the placed state in which nothing is split by class."""
+        return jax.tree.map(lambda x: self._fetch(x, False, ()), tree)
+
+    def template(self, abstract: Tree) -> Tree:
+        """Shapes, dtypes and shardings of the global layout, for a logical state's shapes."""
+        self._classes = jax.tree.map(lambda x: x.shape[:1], abstract)
+
+        def describe(x: Any, sharded: bool) -> jax.ShapeDtypeStruct:
+            shape, spec = x.shape, PartitionSpec()
+            if sharded:
+                rows = x.shape[0] + -x.shape[0] % self.num_devices
+                shape, spec = (rows, *x.shape[1:]), PartitionSpec(AXIS)
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(describe, abstract, self.sharded)
+
+    @abstractmethod
+    def to_global(self, state: Tree) -> Tree:
+        """Placed -> global. Shards stay on their devices."""
+
+    @abstractmethod
+    def from_global(self, state: Tree) -> Tree:
+        """Global -> placed. Shards stay on their devices."""
 
     @abstractmethod
     def compile(self, step: Step) -> Step:
@@ -101,6 +127,14 @@ class ShardMapRunner(Runner):
             for key, value in batch.items()
         }
 
+    def to_global(self, state: Tree) -> Tree:
+        """As Runner has it: the same arrays."""
+        return state
+
+    def from_global(self, state: Tree) -> Tree:
+        """As Runner has it: the same arrays."""
+        return state
+
     def _place(self, x: Any, sharded: bool) -> jax.Array:
         if sharded:
             return self._put_global(self._padded(x), PartitionSpec(AXIS))
@@ -128,6 +162,34 @@ class PmapRunner(Runner):
             key: self._put_stacked(value.reshape(self.num_devices, -1, *value.shape[1:]))
             for key, value in batch.items()
         }
+
+    def to_global(self, state: Tree) -> Tree:
+        """As Runner has it: [n, S, ...] becomes [n*S, ...], replicated [n, ...] becomes [...]."""
+
+        def convert(x: jax.Array, sharded: bool) -> jax.Array:
+            inner = x.shape[1:]
+            shape = (x.shape[0] * inner[0], *inner[1:]) if sharded else inner
+            return self._assemble(x, shape, inner, PartitionSpec(AXIS) if sharded else None)
+
+        return jax.tree.map(convert, state, self.sharded)
+
+    def from_global(self, state: Tree) -> Tree:
+        """As Runner has it."""
+
+        def convert(x: jax.Array, sharded: bool) -> jax.Array:
+            n = self.num_devices
+            inner = (x.shape[0] // n, *x.shape[1:]) if sharded else x.shape
+            return self._assemble(x, (n, *inner), (1, *inner), PartitionSpec(AXIS))
+
+        return jax.tree.map(convert, state, self.sharded)
+
+    def _assemble(
+        self, x: jax.Array, shape: tuple, shard: tuple, spec: PartitionSpec | None
+    ) -> jax.Array:
+        """An array of `shape` from x's shards, each reshaped to `shard` on its device."""
+        sharding = NamedSharding(self.mesh, spec or PartitionSpec())
+        shards = [piece.data.reshape(shard) for piece in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
     def _put_stacked(self, x: np.ndarray) -> jax.Array:
         return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(AXIS)))

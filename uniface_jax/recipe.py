@@ -54,6 +54,17 @@ def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
         bn_momentum=config.model.bn_momentum,
         sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
         seed=config.seed,
+        skip_nonfinite=config.nonfinite.action == "skip",
+    )
+
+
+def abstract_state(
+    config: ConfigDict, network: models.IResNet, num_classes: int
+) -> step.TrainState:
+    """Shapes and dtypes of the logical state; nothing is computed."""
+    loss = create_loss(config)
+    return jax.eval_shape(
+        lambda: step.initialize(network, loss, num_classes, config.head.sampling_rate, config.seed)
     )
 
 

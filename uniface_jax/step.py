@@ -59,6 +59,7 @@ class Settings(NamedTuple):
     bn_momentum: float = 0.1  # in PyTorch's sense: the weight of the new statistics
     sgd: optim.Sgd = optim.Sgd()
     seed: int = 0
+    skip_nonfinite: bool = False  # where loss or gradient are not finite, only `step` moves
 
 
 def initialize(
@@ -190,8 +191,12 @@ def make_step(
             "negatives_above": jnp.mean(similarities.negatives_above),
             **_threshold_metrics(loss, state.weights.bias, settings.num_classes),
         }
-        state = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
-        return state, metrics
+        updated = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
+        if settings.skip_nonfinite:
+            finite = jnp.isfinite(metrics["loss"] + norm)
+            kept_back = state._replace(step=updated.step)
+            updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept_back)
+        return updated, metrics
 
     return step
 

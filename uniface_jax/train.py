@@ -1,7 +1,8 @@
 """Trains a network: python -m uniface_jax.train --config=configs/demo.py --workdir=runs/demo.
 
 Any key of the config can be given as --config.KEY=VALUE. The same command resumes a run that was
-interrupted.
+interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check failed), 2 bad input,
+75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command goes on.
 """
 
 import sys
@@ -18,7 +19,12 @@ DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 DEMO_FACES = Path("runs/faces")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, f"The recipe; else {DEMO}.")
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is; with --coordinator.")
 
 
 def _prepare(argv: list[str]) -> list[str]:
@@ -58,14 +64,21 @@ def main(argv: list[str]) -> int | None:
     """Runs the recipe; returns the exit status."""
     cli.positional(argv)
     config = _CONFIG.value
-    if Path(config.data.train) == DEMO_FACES / "train":
-        _ensure_demo_faces()
     # After the flags: what is wrong with them must not wait for JAX to load.
-    from uniface_jax.training import NotFiniteError, train_and_evaluate
+    from uniface_jax import distributed
+    from uniface_jax.debug import CheckError
+    from uniface_jax.nonfinite import NotFiniteError
+    from uniface_jax.training import NotSavedError, Preempted, train_and_evaluate
 
+    distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if Path(config.data.train) == DEMO_FACES / "train":
+        distributed.on_main(_ensure_demo_faces)
     try:
-        train_and_evaluate(config, Path(_WORKDIR.value))
-    except NotFiniteError as e:
+        with distributed.leaving_when_lost():
+            train_and_evaluate(config, Path(_WORKDIR.value))
+    except Preempted:
+        return EXIT_PREEMPTED
+    except (NotFiniteError, NotSavedError, CheckError, FloatingPointError) as e:
         print(f"stopped: {e}", file=sys.stderr)
         return 1
     return None

@@ -1,40 +1,49 @@
 """A training run from start to end: train_and_evaluate(config, workdir) reads top to bottom."""
 
 import collections
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
-from uniface_jax import environment, models
+from uniface_jax import debug, distributed, environment, layout, lock, models
 from uniface_jax import step as steps
 from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
-from uniface_jax.data.pairs import PairSet
 from uniface_jax.data.pipeline import train_batches
 from uniface_jax.data.records import record_bounds
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.embed import extract
-from uniface_jax.evaluation.pair_sets import read_pair_sets
-from uniface_jax.evaluation.verification import verification_metrics
-from uniface_jax.inference import make_embed
-from uniface_jax.logging import Clock, RunLog, console_line, duration
+from uniface_jax.logging import Clock, RunLog, console_line, duration, warn
+from uniface_jax.nonfinite import FiniteGuard
 from uniface_jax.parallel import Runner, create_runner
-from uniface_jax.recipe import Plan, create_schedule, create_settings, initial_state, plan
+from uniface_jax.recipe import (
+    Plan,
+    abstract_state,
+    create_schedule,
+    create_settings,
+    initial_state,
+    plan,
+)
 from uniface_jax.signals import StopSignal
+from uniface_jax.validation import Evaluator
+from uniface_jax.watchdog import Watchdog
 
 Batch = Mapping[str, Any]
 PREFETCHED_BATCHES = 2  # on the device before they are needed
+LAST_PAUSES = (1, 5, 20)  # seconds after each try to save the last state
 
 
-class NotFiniteError(RuntimeError):
-    """The loss was not finite; the message names the step and the last good checkpoint."""
+class NotSavedError(RuntimeError):
+    """The last state could not be saved; the message says why and what there is."""
+
+
+class Preempted(Exception):  # noqa: N818 (nothing went wrong)
+    """The run was told to stop, and is saved: the same command resumes it."""
 
 
 def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterator[tuple]:
@@ -46,63 +55,65 @@ def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterato
             yield queue.popleft()
 
 
-class Evaluator:
-    """Verification on the sets of config.eval.data, with one compiled forward pass for all."""
-
-    def __init__(self, config: ConfigDict, network: models.IResNet) -> None:
-        self.sets: dict[str, PairSet] = (
-            read_pair_sets([Path(x) for x in config.eval.data.split(",")])
-            if config.eval.data
-            else {}
-        )
-        self._embed = make_embed(network)
-        self._batch_size = config.eval.batch_size
-
-    def __call__(self, state: steps.TrainState) -> dict[str, float]:
-        """Metrics of the logical state: per set, and "auc" over all sets' mean."""
-        variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
-        values: dict[str, float] = {}
-        for name, pairs in self.sets.items():
-            features = extract(
-                lambda images: self._embed(variables, images),
-                pairs.images, name=name, batch_size=self._batch_size, progress=False,
-            )  # fmt: skip
-            metrics = verification_metrics(features, pairs)
-            values[f"{name}/auc"] = metrics["auc"]
-            values[f"{name}/accuracy"] = metrics["accuracy"]["mean"]
-        aucs = [values[f"{name}/auc"] for name in self.sets]
-        return {**values, "auc": float(np.mean(aucs))} if aucs else {}
-
-
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Trains until config.steps or config.epochs, resuming what the workdir holds.
 
     Leaves in workdir: config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/. Returns the
     last metrics. Raises UserError for what is wrong with config, data or workdir before any work,
-    NotFiniteError when the loss is not finite, KeyboardInterrupt after saving when told to stop.
+    NotFiniteError when the loss is not finite, NotSavedError when the last state is nowhere,
+    Preempted (for SIGINT: KeyboardInterrupt) after saving when told to stop.
     """
-    configs.check(config, jax.device_count())
+    configs.check_values(config)
+    config = layout.adapt(config, workdir, jax.device_count())
+    configs.check_batch(config, jax.device_count())
     info = read_dataset_info(config.data.train)
     record_bounds(info)  # a data set cut short is refused now, before there is a workdir
-    network, loss = configs.create_network(config), configs.create_loss(config)
+    network = configs.create_network(config)
     evaluate = Evaluator(config, network)
-    lengths = plan(config, info.num_examples)
-    schedule = create_schedule(config, lengths)
-    configs.claim_workdir(workdir, config)
+    jax.config.update("jax_debug_nans", config.debug.nans)
+    with ExitStack() as held:
 
-    state = initial_state(config, network, info.num_classes)
-    runner = create_runner(config.parallel, steps.class_sharded(state))
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    if (resumed := checkpoints.latest()) is not None:
-        state, saved = checkpoints.restore(resumed, state)
+        def claim() -> None:
+            held.enter_context(lock.hold(workdir, warn))
+            configs.claim_workdir(workdir, config)
+            layout.record(config, workdir, jax.device_count())
+
+        distributed.on_main(claim)
+        return _train(config, workdir, info, network, evaluate)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    info: DatasetInfo,
+    network: models.IResNet,
+    evaluate: Evaluator,
+) -> dict[str, float]:
+    lengths = plan(config, info.num_examples)
+    abstract = abstract_state(config, network, info.num_classes)
+    runner = create_runner(config.parallel, steps.class_sharded(abstract))
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep, warn)
+    guard = FiniteGuard(workdir, info, config.nonfinite.action == "skip", config.nonfinite.limit)
+    first = 0
+    if (found := checkpoints.restore_newest(runner.template(abstract), abstract)) is not None:
+        state, saved = found
         _check_position(workdir, saved["data"], info)
-    first = int(state.step)
-    main_process = jax.process_index() == 0
-    if main_process:
-        environment.write(workdir / "run.json", environment.describe(state, info, runner.devices))
-    train_step = runner.compile(
-        steps.make_step(network, loss, schedule, create_settings(config, info.num_classes))
+        guard.skipped = saved.get("skipped_steps", 0)
+        first, placed = int(state.step), runner.from_global(state)
+        del state, found
+    else:
+        placed = runner.place(initial_state(config, network, info.num_classes))
+    if distributed.is_main():
+        environment.write(
+            workdir / "run.json", environment.describe(abstract, info, runner.devices)
+        )
+    step = steps.make_step(
+        network,
+        configs.create_loss(config),
+        create_schedule(config, lengths),
+        create_settings(config, info.num_classes),
     )
+    train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
         config.data.train,
         batch_size=config.batch_size,
@@ -113,13 +124,18 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
         process_count=jax.process_count(),
         threads=config.data.threads,
     )
-    run = Run(config, info, lengths, runner, checkpoints, evaluate)
-    with RunLog(workdir, first, lengths.total_steps, main_process) as log, StopSignal() as stop:
+    process = f"process {jax.process_index()} of {jax.process_count()}"
+    report = workdir / f"hang-{jax.process_index()}.txt"
+    with (
+        RunLog(workdir, first, lengths.total_steps, distributed.is_main()) as log,
+        StopSignal() as stop,
+        Watchdog(config.watchdog_seconds, report, process, distributed.EXIT_LOST) as watchdog,
+    ):
+        run = Run(config, info, lengths, runner, checkpoints, evaluate, guard, watchdog)
         run.announce(log, first, workdir)
-        try:
-            return run.loop(train_step, runner.place(state), first, batches, log, stop)
-        finally:
-            checkpoints.close()
+        values = run.loop(train_step, placed, first, batches, log, stop)
+        checkpoints.close()
+        return values
 
 
 def _check_position(workdir: Path, saved: Mapping[str, int], info: DatasetInfo) -> None:
@@ -140,6 +156,8 @@ class Run(NamedTuple):
     runner: Runner
     checkpoints: Checkpoints
     evaluate: Evaluator
+    guard: FiniteGuard
+    watchdog: Watchdog
 
     def announce(self, log: RunLog, first: int, workdir: Path) -> None:
         """The first lines: what is trained on what."""
@@ -166,25 +184,38 @@ class Run(NamedTuple):
         config, total = self.config, self.lengths.total_steps
         clock, values = Clock(), {}
         started = time.perf_counter()
-        pending: tuple[int, Mapping[str, jax.Array], np.ndarray] | None = None
+        pending: tuple[int, Mapping[str, Any], Batch] | None = None
         stream = prefetch(batches, self.runner.put)
-        while step < total and not stop.received:
+        retry_steps = max(1, config.checkpoint.every_steps // 10)
+        # Looking for NaNs takes copies from the devices, which are otherwise a mistake.
+        copies = "allow" if config.debug.nans else "disallow"
+        while step < total and not stop.reached(step):
+            self.watchdog.at(f"waiting for the input of step {step + 1}")
             before = time.perf_counter()
             host_batch, batch = next(stream)
             clock.waited(time.perf_counter() - before, config.batch_size)
             if step == 0:
                 log.images("input", 0, host_batch["image"][:16])
-            with jax.transfer_guard("disallow"):
+            self.watchdog.at(f"starting step {step + 1} (the first one compiles)")
+            with jax.transfer_guard(copies):
                 placed, metrics = train_step(placed, batch)
             step += 1
             if pending:
                 values = self._read(*pending)
-            pending = (step, metrics, host_batch["index"])
+            pending = (step, metrics, host_batch)
             log.advance()
+            self.checkpoints.poll()
             evaluate_now = bool(self.evaluate.sets) and (
                 step % config.eval.every_steps == 0 or step == total
             )
-            save_now = step % config.checkpoint.every_steps == 0 or step == total
+            save_now = (
+                step % config.checkpoint.every_steps == 0
+                or step == total
+                or (
+                    step % retry_steps == 0
+                    and not distributed.all_agree(not self.checkpoints.failing)
+                )
+            )
             if step % config.log.every_steps == 0 or step == total or evaluate_now or save_now:
                 values = self._read(*pending)
             if step % config.log.every_steps == 0 or step == total:
@@ -194,45 +225,62 @@ class Run(NamedTuple):
                 log.scalars(step, values | {"epoch": epoch, "elapsed_seconds": elapsed})
                 log.line(console_line(step, total, epoch, values))
             if evaluate_now or save_now:
-                state = self.runner.logical(placed)
-                results = self.evaluate(state) if evaluate_now else {}
+                results = self._evaluate(step, placed) if evaluate_now else {}
                 if results:
                     log.scalars(step, {f"eval/{key}": value for key, value in results.items()})
                     log.line(f"step {step}  {_describe(results)}")
                     values |= results
-                self._save(state, results)
+                self._save(step, placed, results)
                 clock.restart()  # evaluating and saving is neither computing nor waiting for input
         if pending:
             self._read(*pending)
-        if stop.received:
-            self._save(self.runner.logical(placed), {})
-            self.checkpoints.wait()
+        self._save_for_good(step, placed)
+        if step < total:
             log.line(f"{stop.received}: saved step {step}; the same command resumes")
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if stop.interrupted else Preempted
         log.line(f"done in {duration(time.perf_counter() - started)}")
         return values
 
-    def _read(
-        self, step: int, metrics: Mapping[str, jax.Array], index: np.ndarray
-    ) -> dict[str, float]:
-        values = {key: float(value) for key, value in jax.device_get(dict(metrics)).items()}
-        if not math.isfinite(values["loss"] + values["grad_norm"]):
-            last = self.checkpoints.latest()
-            raise NotFiniteError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; records "
-                f"{index[:8].tolist()}… of {self.info.path}; "
-                + ("nothing was saved yet" if last is None else f"the last checkpoint is {last}")
-            )
-        return values
+    def _read(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> dict[str, float]:
+        self.watchdog.at(f"waiting for the devices to finish step {step}")
+        read = jax.device_get(dict(metrics))
+        if debug.ERROR in read:
+            debug.raise_error(step, read.pop(debug.ERROR))
+        values = {key: float(value) for key, value in read.items()}
+        if warning := self.guard.check(step, values, batch, self.checkpoints.latest()):
+            warn(warning)
+        return values | ({"skipped_steps": self.guard.skipped} if self.guard.skipped else {})
 
-    def _save(self, state: steps.TrainState, results: Mapping[str, float]) -> None:
+    def _evaluate(self, step: int, placed: Any) -> dict[str, float]:
+        self.watchdog.at(f"evaluating step {step}")
+        variables = {"params": placed.weights.network, "batch_stats": placed.batch_stats}
+        return self.evaluate(self.runner.host(variables))
+
+    def _save(self, step: int, placed: Any, results: Mapping[str, float]) -> None:
+        self.watchdog.at(f"saving step {step}")
         position = {
-            "samples": int(state.step) * self.config.batch_size,
+            "samples": step * self.config.batch_size,
             "num_examples": self.info.num_examples,
             "num_classes": self.info.num_classes,
         }
-        self.checkpoints.save(
-            state, {"config": configs.to_json(self.config), "data": position}, results
+        about = {
+            "config": configs.to_json(self.config),
+            "data": position,
+            "skipped_steps": self.guard.skipped,
+        }
+        self.checkpoints.save(self.runner.to_global(placed), about, results)
+
+    def _save_for_good(self, step: int, placed: Any) -> None:
+        """Returns once the state of `step` is on disk, after several tries if need be."""
+        for pause in LAST_PAUSES:
+            self._save(step, placed, {})
+            if distributed.all_agree(self.checkpoints.wait()):
+                return
+            time.sleep(pause)
+        raise NotSavedError(
+            f"{self.checkpoints.folder}: step {step} could not be saved, {len(LAST_PAUSES)} times; "
+            f"the last checkpoint is {self.checkpoints.latest()}; make room, then the same command "
+            "resumes there"
         )
 
 

@@ -1,0 +1,47 @@
+"""Log files that outlive a full disk: what cannot be written now is written later."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropped
+
+
+class Appender:
+    """Appends bytes to a file; never raises OSError after it was opened.
+
+    Bytes that the disk does not take are kept, in order, and tried again with the next ones. `warn`
+    is told once when that begins and once when it ends.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self._path, self._warn = path, warn
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._kept = bytearray()
+        self._failing = False
+
+    def write(self, content: bytes) -> int:
+        """Keeps `content` for the next flush."""
+        if len(self._kept) < KEPT_BYTES:
+            self._kept += content
+        return len(content)
+
+    def flush(self) -> None:
+        """Hands what is kept to the operating system, or keeps it for later."""
+        try:
+            while self._kept:
+                written = os.write(self._file, self._kept)
+                del self._kept[:written]
+        except OSError as e:
+            if not self._failing:
+                self._warn(f"{self._path}: cannot be written ({e.strerror}); kept in memory")
+            self._failing = True
+            return
+        if self._failing:
+            self._warn(f"{self._path}: written again, nothing is missing")
+        self._failing = False
+
+    def close(self) -> None:
+        """A last flush."""
+        self.flush()
+        os.close(self._file)

@@ -1,0 +1,125 @@
+"""Several processes, one run: how they find one another, agree, and end.
+
+All functions do the obvious thing in a single process.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from uniface_jax.errors import UserError
+
+EXIT_LOST = 76  # status of a process that another one, or an input, has left hanging
+_join = partial(
+    jax.distributed.initialize,
+    heartbeat_timeout_seconds=20,  # a process that says nothing for so long is taken for dead
+    shutdown_timeout_seconds=20,  # that a process which ends waits for the others to end
+)
+MESSAGE_BYTES = 2000
+
+
+def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes; before anything else is done with JAX.
+
+    With a coordinator ("host:port" of process 0), all three must be given. Without, JAX looks for
+    Slurm, a TPU pod or Open MPI; where it finds none this stays a single process. Raises UserError
+    where the three do not fit together.
+    """
+    given = (coordinator, num_processes, process_id)
+    if all(value is None for value in given):
+        try:
+            _join()
+        except ValueError as e:
+            if "coordinator_address should be defined" not in str(e):
+                raise UserError(f"the processes of this job could not be joined: {e}") from e
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        raise UserError(
+            f"--coordinator={coordinator} --num_processes={num_processes} "
+            f"--process_id={process_id}: give all three, or none where Slurm, a TPU pod or Open "
+            "MPI starts the processes"
+        )
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id}: must be from 0 to {num_processes - 1}, "
+            f"as --num_processes={num_processes}"
+        )
+    if ":" not in coordinator or not coordinator.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
+    _join(coordinator, num_processes, process_id)
+
+
+@contextmanager
+def leaving_when_lost() -> Iterator[None]:
+    """Ends this process with EXIT_LOST where a collective fails because another process has died.
+
+    At once: whatever still waits for the others, a checkpoint in the background or the farewell at
+    exit, would wait in vain.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(e).split())[:300]
+        print(
+            f"stopped: process {jax.process_index()} of {jax.process_count()} lost another one "
+            f"({reason}); start all of them again, with the same command",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(EXIT_LOST)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def all_agree(value: bool) -> bool:
+    """Whether `value` is true in every process. Every process must call this."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
+
+
+def barrier(name: str) -> None:
+    """Returns once every process has called this with the same name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def on_main(act: Callable[[], None]) -> None:
+    """Runs `act` in the main process; its UserError is raised in all of them."""
+    error = ""
+    if is_main():
+        try:
+            act()
+        except UserError as e:
+            error = str(e) or "refused"
+        except OSError as e:
+            error = f"{e.filename}: {e.strerror}"
+    if jax.process_count() > 1:
+        message = np.zeros(MESSAGE_BYTES, np.uint8)
+        encoded = error.encode()[:MESSAGE_BYTES]
+        message[: len(encoded)] = list(encoded)
+        shared = np.asarray(multihost_utils.broadcast_one_to_all(message), np.uint8)
+        error = shared.tobytes().rstrip(b"\0").decode(errors="replace")
+    if error:
+        raise UserError(error)
+
+
+def gather_rows(rows: np.ndarray, part: int) -> np.ndarray:
+    """The rows [at most part, ...] of all processes one after another, each filled up to part."""
+    if jax.process_count() == 1:
+        return rows
+    filled = np.zeros((part, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return np.asarray(multihost_utils.process_allgather(filled, tiled=True))
