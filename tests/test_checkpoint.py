@@ -184,7 +184,9 @@ def test_where_all_are_damaged_nothing_is_moved(tmp_path, states):
     for number in (3, 6):
         (tmp_path / "checkpoints" / str(number) / "state" / "_METADATA").write_text("{")
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    with pytest.raises(UserError, match=r"none of 2 checkpoints can be read; the newest: .*/6: not"):
+    with pytest.raises(
+        UserError, match=r"none of 2 checkpoints can be read; the newest: .*/6: not"
+    ):
         restore(checkpoints, states[3])
     assert checkpoint.locate(tmp_path) == (tmp_path, 6)
     with pytest.raises(UserError, match="checkpoints/6: not a readable checkpoint"):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from uniface_jax import head, models, optim
+from uniface_jax import debug, head, models, optim
 from uniface_jax.blockwise import Prototypes
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
@@ -149,6 +149,10 @@ def make_step(
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         dropout_key, sample_key = jax.random.split(key)
         chosen, subset = _choose(state.weights, batch["label"], sample_key, settings)
+        rows = state.weights.prototypes.shape[0]
+        _, valid = head.owned_classes(settings.num_classes, rows)
+        debug.check_labels(batch["label"], settings.num_classes)
+        debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
         def body(carry: tuple[_Sums, Statistics], numbered):
             (sums, carried), (number, part) = carry, numbered
@@ -170,6 +174,7 @@ def make_step(
 
         gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
         gradients = gradients._replace(network=jax.lax.psum(gradients.network, AXIS))
+        debug.check_gradients(gradients, losses)
         norm = _global_norm(gradients)
         factor = optim.clip_factor(norm, sgd.clip)
         gradients = jax.tree.map(lambda x: x * factor, gradients)
