@@ -69,6 +69,8 @@ def load(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except _RefusedError as e:
         raise UserError(f"{path}: refused, the pickle holds {e}") from e
+    except MemoryError:
+        raise
     except Exception as e:  # an empty file, and every way in which opcodes can be malformed
         raise UserError(
             f"{path}: not a pickle, or a truncated one ({str(e)[:100] or type(e).__name__})"

@@ -140,7 +140,7 @@ class _Index:
                 self._read(number, archive, file)
         except OSError as e:
             raise UserError(f"{archive}: cannot be read ({e.strerror})") from e
-        except UserError:
+        except (UserError, MemoryError):
             raise
         except Exception as e:  # tarfile lets through whatever int() and struct stumble over
             reason = " ".join(str(e).split())[:100] or type(e).__name__
