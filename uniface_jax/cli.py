@@ -8,10 +8,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from uniface_jax.errors import UserError
+from uniface_jax.errors import EXIT_BAD_INPUT, UserError
 from uniface_jax.xla_flags import set_flags
-
-EXIT_BAD_INPUT = 2
 
 
 def fail(message: object) -> NoReturn:

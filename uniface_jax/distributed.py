@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from uniface_jax.errors import UserError
+from uniface_jax.errors import EXIT_BAD_INPUT, EXIT_LOST, UserError
 
-EXIT_LOST = 76  # status of a process that another one, or an input, has left hanging
 _join = partial(
     jax.distributed.initialize,
     heartbeat_timeout_seconds=20,  # a process that says nothing for so long is taken for dead
@@ -56,26 +56,34 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 @contextmanager
-def leaving_when_lost() -> Iterator[None]:
-    """Ends this process with EXIT_LOST where a collective fails because another process has died.
+def leaving_alone() -> Iterator[None]:
+    """Of several processes, ends this one at once where it alone cannot go on.
 
-    At once: whatever still waits for the others, a checkpoint in the background or the farewell at
-    exit, would wait in vain.
+    That is after bad input, and with EXIT_LOST where a collective fails because another process has
+    died. Whatever still waits for the others, a checkpoint in the background or the farewell at
+    exit, would wait in vain. A single process sees the exceptions as they are.
     """
+    if jax.process_count() == 1:
+        yield
+        return
+    me = f"process {jax.process_index()} of {jax.process_count()}"
     try:
         yield
     except jax.errors.JaxRuntimeError as e:
-        if jax.process_count() == 1:
-            raise
         reason = " ".join(str(e).split())[:300]
-        print(
-            f"stopped: process {jax.process_index()} of {jax.process_count()} lost another one "
-            f"({reason}); start all of them again, with the same command",
-            file=sys.stderr,
-            flush=True,
+        _leave(
+            f"stopped: {me} lost another one ({reason}); start all of them again, with the same "
+            "command",
+            EXIT_LOST,
         )
-        sys.stdout.flush()
-        os._exit(EXIT_LOST)
+    except UserError as e:
+        _leave(f"error: {me}: {' '.join(str(e).split())}", EXIT_BAD_INPUT)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def is_main() -> bool:

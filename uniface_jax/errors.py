@@ -1,4 +1,9 @@
-"""The one exception for bad input: what a user gave, and what would have been allowed."""
+"""The one exception for bad input, and the exit statuses of the command lines."""
+
+EXIT_STOPPED = 1  # of itself: starting it again would only repeat it
+EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 75  # saved, the same command goes on; EX_TEMPFAIL of sysexits.h
+EXIT_LOST = 76  # another process was lost, or nothing moved; the same command goes on
 
 
 class UserError(ValueError):

@@ -5,6 +5,7 @@ interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check fail
 75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command goes on.
 """
 
+import errno
 import sys
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from uniface_jax import cli
-from uniface_jax.errors import UserError
+from uniface_jax.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 
 DEMO_FACES = Path("runs/faces")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, f"The recipe; else {DEMO}.")
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
+_CONFIG = config_flags.DEFINE_config_file("config", None, f"The recipe; else {DEMO}.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; with --coordinator.")
@@ -74,13 +75,17 @@ def main(argv: list[str]) -> int | None:
     if Path(config.data.train) == DEMO_FACES / "train":
         distributed.on_main(_ensure_demo_faces)
     try:
-        with distributed.leaving_when_lost():
+        with distributed.leaving_alone():
             train_and_evaluate(config, Path(_WORKDIR.value))
     except Preempted:
         return EXIT_PREEMPTED
+    except OSError as e:
+        if e.errno not in NO_WRITING:
+            raise
+        raise UserError(f"{e.filename or _WORKDIR.value}: {e.strerror}") from e
     except (NotFiniteError, NotSavedError, CheckError, FloatingPointError) as e:
         print(f"stopped: {e}", file=sys.stderr)
-        return 1
+        return EXIT_STOPPED
     return None
 
 

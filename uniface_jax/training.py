@@ -17,7 +17,7 @@ from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.pipeline import train_batches
 from uniface_jax.data.records import record_bounds
-from uniface_jax.errors import UserError
+from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.logging import Clock, RunLog, console_line, duration, warn
 from uniface_jax.nonfinite import FiniteGuard
 from uniface_jax.parallel import Runner, create_runner
@@ -129,7 +129,7 @@ def _train(
     with (
         RunLog(workdir, first, lengths.total_steps, distributed.is_main()) as log,
         StopSignal() as stop,
-        Watchdog(config.watchdog_seconds, report, process, distributed.EXIT_LOST) as watchdog,
+        Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
     ):
         run = Run(config, info, lengths, runner, checkpoints, evaluate, guard, watchdog)
         run.announce(log, first, workdir)
