@@ -65,6 +65,19 @@ def test_keeps_the_last_and_the_best(tmp_path, states):
     assert int(checkpoint.read(tmp_path / "checkpoints" / "6")[0].step) == 6
 
 
+def test_the_best_is_kept_after_a_restart_too(tmp_path, states):
+    for number, auc in ((3, 0.9), (6, 0.95), (9, 0.8), (12, 0.95)):
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+        checkpoints.save(states[number], RUN, {"auc": auc})
+        checkpoints.close()
+        if number == 9:
+            kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+            assert kept == [6, 9]
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [12]  # as good as 6, and newer
+    assert checkpoint.read(tmp_path)[1]["metrics"] == {"auc": 0.95}
+
+
 def test_half_written_checkpoint_is_not_seen(tmp_path, states):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(states[3], RUN)

@@ -8,7 +8,7 @@ is the logical state, on any number of devices and processes.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    LatestN,
+    PreservationPolicy,
+)
 
 from uniface_jax import distributed
 from uniface_jax.errors import UserError
@@ -50,6 +54,22 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
     )
 
 
+class _Best(PreservationPolicy):
+    """Keeps the checkpoint with the highest score by step, of several the newest.
+
+    Orbax's own keeps scores in a file of their own, and does not start where that is damaged.
+    """
+
+    def __init__(self, scores: Mapping[int, float]) -> None:
+        self._scores = scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """As PreservationPolicy has it."""
+        scored = [info.step for info in checkpoints if info.step in self._scores]
+        best = max(scored, key=lambda step: (self._scores[step], step), default=None)
+        return [info.step == best for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one workdir, in workdir/checkpoints/STEP.
 
@@ -61,18 +81,10 @@ class Checkpoints:
     def __init__(
         self, workdir: Path, keep: int = 1, warn: Callable[[str], None] = lambda text: None
     ) -> None:
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(keep),
-                BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
         self._workdir = workdir
         self.folder = (workdir / FOLDER).absolute()
+        self._scores: dict[int, float] = {}
+        policy = AnyPreservationPolicy([LatestN(keep), _Best(self._scores)])
         self._warn = warn
         self._saving: int | None = None  # the step of a save whose end was not seen yet
         self.failing = False
@@ -85,6 +97,9 @@ class Checkpoints:
             ),
             item_names=("state", "run"),
         )
+        for step in self._steps():
+            if (score := _score(self.folder / str(step))) is not None:
+                self._scores[step] = score
 
     def latest(self) -> int | None:
         """The newest step that was saved whole, None where there is none."""
@@ -109,12 +124,15 @@ class Checkpoints:
         self.wait()
         if step in self._steps():
             return
+        self._scores.pop(step, None)
+        if metrics:
+            run = {**run, "metrics": dict(metrics)}
+            self._scores[step] = metrics[BEST_METRIC]
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(_to_tree(state)), run=ocp.args.JsonSave(dict(run))
         )
-        metrics = dict(metrics) if metrics else None
         self._saving = step
-        self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
+        self._guarded(lambda: self._manager.save(step, args=items, force=True))
 
     def poll(self) -> None:
         """Notices, without waiting, how a save in the background ended."""
@@ -230,6 +248,16 @@ def _reading(folder: Path) -> Iterator[ocp.Checkpointer]:
         raise UnreadableError(
             f"{folder}: not a readable checkpoint of this project ({reason})"
         ) from e
+
+
+def _score(folder: Path) -> float | None:
+    """What a checkpoint was worth; None where that was not measured, or cannot be read."""
+    try:
+        with _reading(folder) as checkpointer:
+            only = ocp.args.Composite(run=ocp.args.JsonRestore())
+            return float(checkpointer.restore(folder, only)["run"]["metrics"][BEST_METRIC])
+    except UserError:
+        return None
 
 
 def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dict[str, Any]]:
