@@ -18,7 +18,7 @@ from paths import ROOT
 
 from uniface_jax import checkpoint
 
-STEPS, BATCH, GROUP = 20, 48, 2  # 24 groups, which 1, 2, 3, 4, 6 and 8 devices can share
+STEPS, GROUP = 20, 8  # fewer samples in batch norm's groups let rounding errors grow
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,12 @@ def data(tmp_path_factory):
     return demo_run.make_data(tmp_path_factory.mktemp("data"))
 
 
-def flags(data, devices: int, **overrides):
+def flags(data, devices: int, batch_size: int = 64, **overrides):
     settings = {
-        "batch_size": BATCH,
-        "micro_batches": BATCH // GROUP // devices,
+        "batch_size": batch_size,
+        "micro_batches": batch_size // GROUP // devices,
         "steps": STEPS,
-        "optim.lr": 0.01,
+        "optim.lr": 0.002,
         "model.stage_sizes": "(1,1,1,1)",
         "checkpoint.every_steps": 10,
         **overrides,
@@ -140,7 +140,7 @@ def restore_elsewhere(source, target, processes: int, devices: int):
 @pytest.mark.slow
 def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, run_cli):
     """8 devices -> 4, 1, 2 processes x 3; 5 classes are divided by none of these."""
-    arguments = flags(data, 8)
+    arguments = flags(data, 8, batch_size=192)  # 24 groups, which 1, 2, 3, 4, 6, 8 can share
     run_alone(run_cli, 8, tmp_path / "eight", arguments)
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     workdir = tmp_path / "run"
@@ -160,7 +160,7 @@ def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, run_cli):
         jax.tree.map(np.testing.assert_array_equal, checkpoint.read(target)[0], saved)
     output = run(2, 3, workdir, arguments)  # the same command
     assert f"at step {int(saved.step)}" in output
-    assert "6 x cpu, batch 48 (batch norm sees 2)" in output
+    assert "6 x cpu, batch 192 (batch norm sees 8)" in output
     assert_close(workdir, tmp_path / "eight")
 
 
