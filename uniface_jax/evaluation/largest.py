@@ -1,0 +1,87 @@
+"""The largest of a stream of scores, kept in little memory: alone, or with the pairs they are of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LOWEST = np.float32(np.finfo(np.float32).min)  # below every score
+TINY = np.float32(np.finfo(np.float32).tiny)
+_SLACK = 1 << 16
+
+
+def float_above(value: np.float32) -> np.float32:
+    """The next larger float32 that is not subnormal: devices take those for 0."""
+    above = np.nextafter(value, np.float32(np.inf))
+    if abs(above) >= TINY:
+        return above
+    return np.float32(0) if value < 0 else TINY
+
+
+class Largest:
+    """The `keep` largest of the scores pushed, of those that are at least `bound` (float32).
+
+    `bound` rises: once `keep` scores are held, only a score above the least of them matters.
+    `exact`: nothing that is at least the first bound was dropped.
+    """
+
+    def __init__(self, keep: int, bound: np.float32) -> None:
+        self.keep, self.bound, self.exact = keep, np.float32(bound), True
+        self._held: list[np.ndarray] = []
+        self._size = 0
+
+    def push(self, scores: np.ndarray) -> None:
+        """Takes scores, float32 [K], in."""
+        scores = scores[scores >= self.bound]
+        self._held.append(scores)
+        self._size += len(scores)
+        if self._size > self.keep + max(self.keep // 2, _SLACK):
+            scores = np.concatenate(self._held)
+            scores = np.partition(scores, len(scores) - self.keep)[len(scores) - self.keep :]
+            self.bound, self.exact = float_above(scores.min()), False
+            self._held, self._size = [scores], len(scores)
+
+    def falling(self) -> np.ndarray:
+        """The scores, float32, largest first: no more than `keep` once some were dropped."""
+        scores = np.sort(np.concatenate([np.empty(0, np.float32), *self._held]))[::-1]
+        return scores if self.exact else scores[: self.keep]
+
+
+@dataclass(frozen=True, eq=False)
+class HardPairs:
+    """scores: float32 [H]; first, second: int [H], the rows of the pair's images; hardest first."""
+
+    scores: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+class Hardest:
+    """The `keep` pairs of largest sign * score of those pushed; those of equal score: any."""
+
+    def __init__(self, keep: int, sign: int) -> None:
+        self.keep, self.sign = keep, np.float32(sign)
+        self.bound = np.float32(-np.inf)
+        empty = np.empty(0, np.int64)
+        self._held = np.empty(0, np.float32), empty, empty
+
+    def candidates(self, scores: np.ndarray) -> np.ndarray:
+        """Where in scores [K] there are pairs worth pushing, int."""
+        if self.keep == 0:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self.sign * scores > self.bound)
+
+    def push(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+        """Takes pairs in: scores float32 [K] and their rows, int [K] each."""
+        pushed = scores, first, second
+        held = [np.concatenate(both) for both in zip(self._held, pushed, strict=True)]
+        best = np.argsort(-self.sign * held[0], kind="stable")[: 2 * self.keep]
+        # A later pass comes by the same pairs again: each is there at most twice.
+        once = np.unique(np.stack([held[1][best], held[2][best]]), axis=1, return_index=True)[1]
+        best = best[np.sort(once)][: self.keep]
+        self._held = held[0][best], held[1][best], held[2][best]
+        if len(best) == self.keep:
+            self.bound = self.sign * self._held[0][-1]
+
+    def pairs(self) -> HardPairs:
+        """What was kept."""
+        return HardPairs(*self._held)
