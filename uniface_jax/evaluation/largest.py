@@ -1,4 +1,4 @@
-"""The largest of a stream of scores, kept in little memory: alone, or with the pairs they are of."""
+"""The largest of a stream of scores, in little memory: alone, or with the pairs they are of."""
 
 from dataclasses import dataclass
 
@@ -72,8 +72,11 @@ class Hardest:
 
     def push(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         """Takes pairs in: scores float32 [K] and their rows, int [K] each."""
-        pushed = scores, first, second
-        held = [np.concatenate(both) for both in zip(self._held, pushed, strict=True)]
+        held = (
+            np.concatenate([self._held[0], scores]),
+            np.concatenate([self._held[1], first]),
+            np.concatenate([self._held[2], second]),
+        )
         best = np.argsort(-self.sign * held[0], kind="stable")[: 2 * self.keep]
         # A later pass comes by the same pairs again: each is there at most twice.
         once = np.unique(np.stack([held[1][best], held[2][best]]), axis=1, return_index=True)[1]

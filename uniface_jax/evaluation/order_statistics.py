@@ -17,6 +17,7 @@ from uniface_jax.evaluation.pair_pass import Found, Wanted
 BUDGET = 1 << 24  # scores of different pairs that are held at a time, 64 MiB
 _MOST_EDGES = 15  # of one pass: more cost more than another pass
 _TRUSTED_PASSES = 2  # from then on the sample has misled, and bits are halved
+_SUBNORMAL = int(TINY.view(np.int32)) - 1  # bits of the largest subnormal
 _INFINITY = np.float32(np.inf)
 
 
@@ -67,9 +68,7 @@ class Search:
         """What was kept: the rank of the first score, and the scores, falling."""
         return [(stored.before, stored.scores) for stored in self._stored]
 
-    def plan(
-        self, ranks: Iterable[int], spare: Iterable[float] = (), same: bool = False
-    ) -> Wanted:
+    def plan(self, ranks: Iterable[int], spare: Iterable[float] = (), same: bool = False) -> Wanted:
         """What the next pass has to find for the ranks that are not known yet; same: see Wanted.
 
         spare: shares of all scores, 0..1, near which a count would be welcome if it costs nothing.
@@ -176,21 +175,20 @@ def _between(low: np.float32, high: np.float32, count: int) -> list[np.float32]:
     first, last = _ordinal(low), _ordinal(min(high, np.float32(np.finfo(np.float32).max)))
     count = min(count, last - first - 1)
     steps = [first + (last - first) * (k + 1) // (count + 1) for k in range(count)]
-    places = {_from_ordinal(step) for step in steps}
-    return [edge for edge in places if low < edge < high]
+    return [_from_ordinal(step) for step in steps]
 
 
 def _ordinal(value: np.float32) -> int:
-    """A float32's place among all of them; -0 and 0 share one."""
-    bits = int(np.float32(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+    """A float32's place among all that are not subnormal; 0 and -0 have place 0."""
+    place = max(0, int(np.abs(value).view(np.int32)) - _SUBNORMAL)
+    return place if value >= 0 else -place
 
 
 def _from_ordinal(place: int) -> np.float32:
-    magnitude = np.int32(abs(place)).view(np.float32)
-    if magnitude < TINY:
+    if place == 0:
         return np.float32(0)
-    return np.float32(magnitude if place >= 0 else -magnitude)
+    magnitude = np.int32(abs(place) + _SUBNORMAL).view(np.float32)
+    return np.float32(magnitude if place > 0 else -magnitude)
 
 
 def rank_of_far(far: float, total: int) -> int:
@@ -201,5 +199,3 @@ def rank_of_far(far: float, total: int) -> int:
     while allowed / total > far:
         allowed -= 1
     return allowed
-
-

@@ -31,7 +31,8 @@ class ScoreHistogram:
 @dataclass(frozen=True, eq=False)
 class Line:
     """A ROC to draw: far, tar, float64 [K] rising. exact: bool [K], False where far is estimated
-    from a sample of the different pairs."""
+    from a sample of the different pairs.
+    """
 
     far: np.ndarray
     tar: np.ndarray

@@ -180,4 +180,3 @@ def run_pass(
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty(0, np.float32), *parts])
-

@@ -127,7 +127,9 @@ class PairTiles:
         rng = np.random.default_rng(seed)
         size = [min(_SAMPLE_BLOCK, len(self.row_order)), min(_SAMPLE_BLOCK, len(self.column_order))]
         rounds = -(-pairs // (size[0] * size[1]))
-        rounds = min(rounds, -(-len(self.row_order) * len(self.column_order) // (size[0] * size[1])))
+        rounds = min(
+            rounds, -(-len(self.row_order) * len(self.column_order) // (size[0] * size[1]))
+        )
         samples = [self._random_different(rng, size) for _ in range(rounds)]
         return np.sort(np.concatenate(samples))[::-1]
 
@@ -203,9 +205,7 @@ def _counts(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
     segments = scores.reshape(scores.shape[0], -1, SEGMENT)
     totals, hits = [], jnp.zeros(segments.shape[:2], jnp.int32)
     for start in range(0, len(edges), EDGES):
-        ones = [
-            (segments >= edges[start + k]).astype(jnp.uint32) << (8 * k) for k in range(EDGES)
-        ]
+        ones = [(segments >= edges[start + k]).astype(jnp.uint32) << (8 * k) for k in range(EDGES)]
         packed = jnp.sum(ones[0] + ones[1] + ones[2] + ones[3], axis=-1, dtype=jnp.uint32)
         for k in range(EDGES):
             count = ((packed >> (8 * k)) & 255).astype(jnp.int32)
@@ -229,9 +229,10 @@ def _take(scores: jax.Array, position: jax.Array, width: int) -> jax.Array:
 
 
 def _check_rows(features: np.ndarray, labels: np.ndarray | None, which: str) -> None:
-    if features.ndim != 2 or (labels is not None and np.ndim(labels) != 1):
+    if features.ndim != 2 or (labels is not None and np.asarray(labels).ndim != 1):
         raise ValueError(
-            f"{which}features {features.shape}, labels {np.shape(labels)}; expected [N, D], [N]"
+            f"{which}features {features.shape} and labels of {np.asarray(labels).ndim} axes; "
+            "expected [N, D], [N]"
         )
     if len(features) == 0:
         raise UserError(f"no {which}images; expected at least one")
