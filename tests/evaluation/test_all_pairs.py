@@ -133,7 +133,7 @@ def test_devices_and_blocks_do_not_change_anything():
             labels,
             fars=FARS,
             normalised=True,
-            budget=20_000,
+            budget=2000,
             block=block,
             devices=devices,
         )

@@ -36,8 +36,9 @@ _REPORTED_RANKS = (1, 5, 10, 100)
 
 @dataclass(frozen=True, eq=False)
 class Cmc:
-    """One number of distractors. ranks: int [R] rising from 1, rates: float64 [R], the share of
-    queries whose mate has such a rank or a better one.
+    """One number of distractors.
+
+    ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a rank or a better one.
     """
 
     distractors: int
@@ -207,8 +208,10 @@ def megaface_runs(
 
 
 def megaface_metrics(result: MegaFace) -> dict[str, Any]:
-    """A result for JSON: counts, `identification` (`distractors` and `rank` by number), and
-    `verification`, see all_pairs_metrics.
+    """A result for JSON.
+
+    Counts, `identification` (`distractors` and `rank`: the rate by rank), and `verification`, see
+    all_pairs_metrics.
     """
     return {
         "probes": result.probes,

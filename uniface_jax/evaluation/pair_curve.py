@@ -30,7 +30,9 @@ class ScoreHistogram:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A ROC to draw: far, tar, float64 [K] rising. exact: bool [K], False where far is estimated
+    """A ROC to draw: far, tar, float64 [K] rising.
+
+    exact: bool [K], False where far is estimated
     from a sample of the different pairs.
     """
 

@@ -39,7 +39,9 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """counts: of each of Wanted's edges and of the intervals' ends. intervals: scores, float32 [K]
+    """What a pass found out.
+
+    counts: of each of Wanted's edges and of the intervals' ends. intervals: scores, float32 [K]
     falling, None where given up. top: scores as Largest.falling, and whether nothing was dropped.
     same: the scores of same pairs, float32 [positives] rising, where they were wanted.
     """
