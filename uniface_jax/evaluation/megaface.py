@@ -38,7 +38,8 @@ _REPORTED_RANKS = (1, 5, 10, 100)
 class Cmc:
     """One number of distractors.
 
-    ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a rank or a better one.
+    ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a
+    rank or a better one.
     """
 
     distractors: int
