@@ -12,6 +12,7 @@ from uniface_jax.data.images import encode_png
 from uniface_jax.data.pairs import write_pairs
 
 sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
+from make_ijb import make_ijb
 from onnx_graphs import expected_features, face_network
 
 
@@ -82,6 +83,76 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(faces, run_cli, tmp_path, arguments, message):
+    filled = [argument.format(folder=faces[0]) for argument in arguments]
+    done = run_cli("evaluate", *filled, f"--output={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_several_protocols_from_given_features_and_several_models_in_one_report(
+    faces, run_cli, tmp_path
+):
+    folder, cosines, same = faces
+    ijb, features = make_ijb(tmp_path / "ijb")
+    np.save(tmp_path / "ijbc.npy", features)
+    net, data, kept = folder / "net.onnx", folder / "faces.bin", tmp_path / "kept"
+    first = run_cli(
+        "evaluate", f"--model={net}", f"--data={data}", f"--cache={kept}",
+        f"--output={tmp_path / 'net'}",
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    (array,) = kept.glob("faces-*.npy")
+    second = run_cli(
+        "evaluate", f"--embeddings=faces={kept},ijbc={tmp_path / 'ijbc.npy'}",
+        "--protocol=verification,ijb", f"--data=verification:{data}", f"--data=ijb:{ijb}",
+        f"--output={tmp_path / 'given'}",
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    given = json.loads((tmp_path / "given/metrics.json").read_text())["protocols"]
+    found = given["verification"]["sets"]["faces"]
+    expected = json.loads((tmp_path / "net/metrics.json").read_text())
+    of_net = expected["protocols"]["verification"]["sets"]["faces"]
+    assert found == of_net
+    assert found["features"] == str(array)
+    wins = cosines[same][:, None] > cosines[~same]
+    assert found["auc"] == pytest.approx(wins.mean(), abs=1e-12)
+    assert list(given["ijb"]["sets"]) == ["ijbc", "ijbc_1N_G1", "ijbc_1N_G2", "ijbc_1N_all"]
+    assert "IJB-B and IJB-C" in second.stdout
+    third = run_cli(
+        "evaluate", "--compare", tmp_path / "net", net, tmp_path / "given", f"--data={data}",
+        f"--output={tmp_path / 'both'}",
+    )  # fmt: skip
+    assert third.returncode == 0, third.stderr
+    assert (tmp_path / "both/net/metrics.json").is_file()
+    page = (tmp_path / "both/report.html").read_text()
+    assert all(f"<td>{of_net['auc']:.5f}</td>" in row for row in rows_of(page, "faces"))
+    assert len(rows_of(page, "faces")) == 3
+    assert len(rows_of(page, "ijbc_1N_G1")) == 1
+
+
+def rows_of(page, name):
+    """The rows of the tables of metrics that are of the set `name`."""
+    return [row for row in page.split("<tr>") if row.startswith(f'<td class="text">{name}</td>')]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "{folder}/net.onnx"], "expected two or more models"),
+        (["--compare", "{folder}/net.onnx", "{folder}/net.onnx"], "--data is missing"),
+        (["--model=x", "--embeddings=y", "--data=z"], "give one of them"),
+        (["--model={folder}/net.onnx"], "--data is missing"),
+        (
+            ["--model={folder}/net.onnx", "--protocol=ijb", "--data={folder}"],
+            "0 of the files meta/",
+        ),
+        (["--model={folder}/net.onnx", "--protocol=pairs", "--data=x=y"], "x is no part of pairs"),
+        (["--embeddings={folder}/faces.bin", "--data={folder}/faces.bin"], "no array that can"),
+    ],
+)
+def test_what_does_not_go_together_ends_in_one_line(faces, run_cli, tmp_path, arguments, message):
     filled = [argument.format(folder=faces[0]) for argument in arguments]
     done = run_cli("evaluate", *filled, f"--output={tmp_path / 'out'}")
     assert done.returncode == 2

@@ -5,7 +5,7 @@ ICCV 2023.
 The docstrings in configs/ quote them; tests/evaluation/test_paper.py holds them together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,8 @@ _PUBLISHED_PAIRS = {
     "agedb_30": (6000, 3000, AGEDB),
 }
 _IJBC_PAIRS = (19_557, 15_638_932)  # same, different
-_MR_ALL_IMAGES, _MR_ALL_IDENTITIES = 1_624_305, 242_143
+_MR_ALL = (1_624_305, 242_143)  # images, identities
+_PROBE_IDENTITIES, _DISTRACTORS = 80, {"raw": 1_000_000, "refined": 900_000}  # of MegaFace
 
 
 def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -80,7 +81,23 @@ def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str
         return {
             key: nearest[far] for key, far in ((IJBC_4, 1e-4), (IJBC_5, 1e-5)) if far in nearest
         }
+    counts = (metrics.get("images"), metrics.get("identities"))
+    if protocol == "mfr" and name == "ALL" and counts == _MR_ALL:
+        return {MR_ALL: 100 * _tar(metrics["tar_at_far"])}
+    if protocol == "megaface" and metrics["identities"] == _PROBE_IDENTITIES:
+        last = metrics["identification"][-1]
+        if last["distractors"] >= _DISTRACTORS[name]:
+            raw = name == "raw"
+            first, second = (MEGAFACE_ID, MEGAFACE_VER) if raw else (REFINED_ID, REFINED_VER)
+            tar = _tar(metrics["verification"]["tar_at_far"])
+            return {first: 100 * last["rank"]["1"], second: 100 * tar}
     return {}
+
+
+def _tar(tar_at_far: Sequence[Mapping[str, Any]]) -> float:
+    """The TAR at FAR 1e-6, nan where it was not asked for."""
+    found = [entry["strict"]["tar"] for entry in tar_at_far if entry["far"] == 1e-6]
+    return found[0] if found else float("nan")
 
 
 def rows_for(keys: set[str]) -> list[Row]:
