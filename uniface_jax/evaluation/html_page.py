@@ -19,10 +19,10 @@ p.note { color: var(--soft); font-size: 13px; }
 nav a { margin-right: 16px; color: var(--mark); text-decoration: none; }
 .scroll { overflow-x: auto; margin: 10px 0 14px; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 12px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+th, td { padding: 5px 12px; text-align: right; vertical-align: top;
+  border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { background: var(--fill); font-weight: 600; }
-th:first-child, td:first-child, td.text { text-align: left; }
+th:first-child, td:first-child, td.text, th.text, th.wrap { text-align: left; }
 td.wrap { white-space: normal; text-align: left; overflow-wrap: anywhere; }
 tr.own td { background: #eaf4fb; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
@@ -79,7 +79,9 @@ def table(
     wrap: Sequence[int] = (),
 ) -> str:
     """own: the rows that are set off; text: columns to the left; wrap: those of long text."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    head = "".join(
+        f"<th{_class(column, text, wrap)}>{escape(cell)}</th>" for column, cell in enumerate(heads)
+    )
     lines = []
     for number, row in enumerate(rows):
         cells = "".join(

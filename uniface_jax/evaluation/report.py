@@ -62,12 +62,13 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
     write_bytes(folder / REPORT, html.page(f"Evaluation of {title}", body).encode())
 
 
-def _protocol(figures: Path, protocol: str, runs: Sequence[Run]) -> list[str]:
-    runs = [run for run in runs if protocol in run.metrics["protocols"]]
+def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[str]:
+    several = len(all_runs) > 1
+    runs = [run for run in all_runs if protocol in run.metrics["protocols"]]
     sets = {run.name: run.metrics["protocols"][protocol]["sets"] for run in runs}
     parts = [
-        html.table(heads, rows, text=(0, 1) if len(runs) > 1 else ())
-        for heads, rows in _tables(protocol, sets if len(runs) > 1 else {"": sets[runs[0].name]})
+        html.table(heads, rows, text=(0, 1) if several else ())
+        for heads, rows in _tables(protocol, sets if several else {"": sets[runs[0].name]})
     ]
     if any("(" in part for part in parts):
         parts.append(
@@ -80,7 +81,7 @@ def _protocol(figures: Path, protocol: str, runs: Sequence[Run]) -> list[str]:
     parts.append(_beside_the_paper(protocol, runs))
     drawn = {
         name: _saved(figures / f"{protocol}_{name}.png", figure)
-        for name, figure in _figures(protocol, runs).items()
+        for name, figure in _figures(protocol, runs, several).items()
     }
     parts.append(html.figures(drawn))
     for run in runs:
@@ -88,7 +89,7 @@ def _protocol(figures: Path, protocol: str, runs: Sequence[Run]) -> list[str]:
             pairs = drawings.get("pairs")
             if not pairs:
                 continue
-            of = f"{name}, {run.name}" if len(runs) > 1 else name
+            of = f"{name}, {run.name}" if several else name
             for kind, what in (
                 ("same", "hardest same pairs (lowest scores)"),
                 ("different", "hardest different pairs (highest scores)"),
@@ -118,7 +119,7 @@ def _tables(
     return [(list(heads), rows) for heads, rows in found.items()]
 
 
-def _figures(protocol: str, runs: Sequence[Run]) -> dict[str, Figure]:
+def _figures(protocol: str, runs: Sequence[Run], several: bool) -> dict[str, Figure]:
     """By file name: one figure of all sets for one model, one a set for several models."""
     figures: dict[str, Figure] = {}
     for kind, ways in _SHARED.items():
@@ -126,7 +127,7 @@ def _figures(protocol: str, runs: Sequence[Run]) -> dict[str, Figure]:
         for run in runs:
             for name, drawings in run.drawings[protocol].items():
                 if kind in drawings:
-                    group, line = (name, run.name) if len(runs) > 1 else ("", name)
+                    group, line = (name, run.name) if several else ("", name)
                     groups.setdefault(group, {})[line] = drawings[kind]
         for group, lines in groups.items():
             names = list(lines)
@@ -140,8 +141,8 @@ def _figures(protocol: str, runs: Sequence[Run]) -> dict[str, Figure]:
     for number, run in enumerate(runs):
         for name, drawings in run.drawings[protocol].items():
             if "scores" in drawings:
-                key = f"{_plain(name)}_scores" + (f"_{number + 1}" if len(runs) > 1 else "")
-                title = f"{run.name} on {name}: scores of same and different pairs"
+                key = f"{_plain(name)}_scores" + (f"_{number + 1}" if several else "")
+                title = f"{run.name} on {name}: scores of pairs"
                 figures[key] = plots.scores_figure(drawings["scores"], title)
     return figures
 
