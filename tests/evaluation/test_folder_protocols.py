@@ -101,9 +101,14 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
     folder, features = world
     noise = tmp_path / "noise.txt"
     noise.write_text("p1/2.png\n")
+    links = tmp_path / "south"
+    links.mkdir()
+    for person in (folder / "south").iterdir():
+        (links / person.name).symlink_to(person)
+    (links / "again").symlink_to(links)
     parts = Parts(
         [],
-        {"probes": folder / "north", "distractors": folder / "south", "noisy_distractors": noise},
+        {"probes": folder / "north", "distractors": links, "noisy_distractors": noise},
     )
     found = PROTOCOLS["megaface"].run(parts, embedded(tmp_path), Options([0.1]))
     assert list(found) == ["raw", "refined"]

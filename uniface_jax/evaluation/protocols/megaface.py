@@ -1,5 +1,6 @@
 """Protocol `megaface`: challenge 1 on any probe and distractor folders, raw and refined."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,20 @@ def _distractors(root: Path) -> ImageFiles:
     """All images under root, however deep, in order of their paths."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected images of distractors")
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    names = []
+    seen: set[str] = set()  # folders may be links, even to one that they are in
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        names += [
+            (Path(folder) / file).relative_to(root).as_posix()
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        ]
+    names.sort()
     if not names:
         raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
     return ImageFiles("megaface_distractors", root, names)
