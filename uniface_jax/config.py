@@ -23,15 +23,21 @@ def base() -> ConfigDict:
     config.seed = 0  # of initialisation, shuffling, augmentation, dropout and class sampling
 
     config.data = ConfigDict()
-    config.data.train = ""  # a TFRecord directory as written by uniface_jax.convert
+    config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
     config.data.threads = 2  # that decode and augment
     config.data.augment = ConfigDict()  # see data.augment.Augment
     config.data.augment.flip = True  # mirror half of the images
+    config.data.augment.downscale = 0.0  # probability; insightface's 0.1
+    config.data.augment.blur = 0.0  # probability; insightface's 0.2
+    config.data.augment.colour = 0.0  # probability of hue and saturation; insightface's 0.2
+    config.data.augment.grey = 0.0  # probability; insightface's 0.1
+    config.data.augment.crop = 0.0  # at most this share of the side cut off
     config.data.augment.rotate = 0.0  # at most so many degrees
     config.data.augment.translate = 0.0  # at most so many pixels
     config.data.augment.scale = 0.0  # at most this fraction larger or smaller
     config.data.augment.brightness = 0.0  # at most this fraction of the range, added
     config.data.augment.contrast = 0.0  # at most this fraction more or less
+    config.data.augment.erase = 0.0  # probability of a rectangle
 
     config.model = ConfigDict()
     config.model.name = "lresnet50"  # of models.NETWORKS

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 import uniface_jax
-from uniface_jax.data.dataset_info import DatasetInfo
 from uniface_jax.data.files import write_bytes
+from uniface_jax.data.items import Source
 from uniface_jax.step import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
@@ -47,7 +47,7 @@ def git_commit() -> str | None:
         return None
 
 
-def describe(state: TrainState, info: DatasetInfo, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """The record of a run that is about to start (or to resume) on these devices."""
 
     def count(tree: Any) -> int:
@@ -63,7 +63,7 @@ def describe(state: TrainState, info: DatasetInfo, devices: Sequence[jax.Device]
             "count": len(devices),
             "processes": jax.process_count(),
         },
-        "data": {"images": info.num_examples, "classes": info.num_classes},
+        "data": {"images": len(source), "classes": source.num_classes},
         "parameters": {
             "network": count(state.weights.network),
             "prototypes": count(state.weights.prototypes),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from uniface_jax.data.dataset_info import DatasetInfo
+from uniface_jax.data.items import Source
 
 
 class NotFiniteError(RuntimeError):
@@ -24,9 +24,9 @@ class FiniteGuard:
     left out (Settings.skip_nonfinite). `limit`: so many in a row are more than bad luck.
     """
 
-    def __init__(self, workdir: Path, info: DatasetInfo, skip: bool, limit: int) -> None:
+    def __init__(self, workdir: Path, source: Source, skip: bool, limit: int) -> None:
         self._path = workdir / f"nonfinite-{jax.process_index()}.jsonl"
-        self._info, self._skip, self._limit = info, skip, limit
+        self._source, self._skip, self._limit = source, skip, limit
         self._in_row = 0
         self.skipped = 0
 
@@ -41,7 +41,7 @@ class FiniteGuard:
         self._in_row += 1
         what = (
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; the "
-            f"records of {self._info.path} are in {where}"
+            f"records of {self._source.name} are in {where}"
         )
         if self._skip and self._in_row < self._limit:
             self.skipped += 1
@@ -58,7 +58,7 @@ class FiniteGuard:
             "step": step,
             "loss": str(values["loss"]),
             "grad_norm": str(values["grad_norm"]),
-            "data": str(self._info.path),
+            "data": self._source.name,
             "records": np.asarray(batch["index"]).tolist(),
             "labels": np.asarray(batch["label"]).tolist(),
         }

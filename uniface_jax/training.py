@@ -14,9 +14,9 @@ from uniface_jax import config as configs
 from uniface_jax import debug, distributed, environment, layout, lock, models
 from uniface_jax import step as steps
 from uniface_jax.checkpoint import Checkpoints
-from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
+from uniface_jax.data.items import Source
 from uniface_jax.data.pipeline import train_batches
-from uniface_jax.data.records import record_bounds
+from uniface_jax.data.sources import open_source
 from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.logging import Clock, RunLog, console_line, duration, warn
 from uniface_jax.nonfinite import FiniteGuard
@@ -66,8 +66,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     configs.check_values(config)
     config = layout.adapt(config, workdir, jax.device_count())
     configs.check_batch(config, jax.device_count())
-    info = read_dataset_info(config.data.train)
-    record_bounds(info)  # a data set cut short is refused now, before there is a workdir
+    source = open_source(config.data.train)  # one cut short is refused now, without a workdir
     network = configs.create_network(config)
     evaluate = Evaluator(config, network)
     jax.config.update("jax_debug_nans", config.debug.nans)
@@ -79,43 +78,43 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
             layout.record(config, workdir, jax.device_count())
 
         distributed.on_main(claim)
-        return _train(config, workdir, info, network, evaluate)
+        return _train(config, workdir, source, network, evaluate)
 
 
 def _train(
     config: ConfigDict,
     workdir: Path,
-    info: DatasetInfo,
+    source: Source,
     network: models.IResNet,
     evaluate: Evaluator,
 ) -> dict[str, float]:
-    lengths = plan(config, info.num_examples)
-    abstract = abstract_state(config, network, info.num_classes)
+    lengths = plan(config, len(source))
+    abstract = abstract_state(config, network, source.num_classes)
     runner = create_runner(config.parallel, steps.class_sharded(abstract))
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, warn)
-    guard = FiniteGuard(workdir, info, config.nonfinite.action == "skip", config.nonfinite.limit)
+    guard = FiniteGuard(workdir, source, config.nonfinite.action == "skip", config.nonfinite.limit)
     first = 0
     if (found := checkpoints.restore_newest(runner.template(abstract), abstract)) is not None:
         state, saved = found
-        _check_position(workdir, saved["data"], info)
+        _check_position(workdir, saved["data"], source)
         guard.skipped = saved.get("skipped_steps", 0)
         first, placed = int(state.step), runner.from_global(state)
         del state, found
     else:
-        placed = runner.place(initial_state(config, network, info.num_classes))
+        placed = runner.place(initial_state(config, network, source.num_classes))
     if distributed.is_main():
         environment.write(
-            workdir / "run.json", environment.describe(abstract, info, runner.devices)
+            workdir / "run.json", environment.describe(abstract, source, runner.devices)
         )
     step = steps.make_step(
         network,
         configs.create_loss(config),
         create_schedule(config, lengths),
-        create_settings(config, info.num_classes),
+        create_settings(config, source.num_classes),
     )
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
-        config.data.train,
+        source,
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=first,
@@ -131,18 +130,18 @@ def _train(
         StopSignal() as stop,
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
     ):
-        run = Run(config, info, lengths, runner, checkpoints, evaluate, guard, watchdog)
+        run = Run(config, source, lengths, runner, checkpoints, evaluate, guard, watchdog)
         run.announce(log, first, workdir)
         values = run.loop(train_step, placed, first, batches, log, stop)
         checkpoints.close()
         return values
 
 
-def _check_position(workdir: Path, saved: Mapping[str, int], info: DatasetInfo) -> None:
-    for key in ("num_examples", "num_classes"):
-        if saved[key] != getattr(info, key):
+def _check_position(workdir: Path, saved: Mapping[str, int], source: Source) -> None:
+    for key, value in (("num_examples", len(source)), ("num_classes", source.num_classes)):
+        if saved[key] != value:
             raise UserError(
-                f"{info.path}: {key} is {getattr(info, key)}, but the run in {workdir} was trained "
+                f"{source.name}: {key} is {value}, but the run in {workdir} was trained "
                 f"on {saved[key]}; restore the data set or use another --workdir"
             )
 
@@ -151,7 +150,7 @@ class Run(NamedTuple):
     """What stays the same during a run."""
 
     config: ConfigDict
-    info: DatasetInfo
+    source: Source
     lengths: Plan
     runner: Runner
     checkpoints: Checkpoints
@@ -164,7 +163,7 @@ class Run(NamedTuple):
         devices = self.runner.devices
         group = self.config.batch_size // (len(devices) * self.config.micro_batches)
         log.line(
-            f"{self.info.path}: {self.info.num_examples} images of {self.info.num_classes} classes;"
+            f"{self.source.name}: {len(self.source)} images of {self.source.num_classes} classes;"
             f" {len(devices)} x {devices[0].device_kind}, batch {self.config.batch_size}"
             f" (batch norm sees {group}), {self.lengths.total_steps} steps"
         )
@@ -260,8 +259,8 @@ class Run(NamedTuple):
         self.watchdog.at(f"saving step {step}")
         position = {
             "samples": step * self.config.batch_size,
-            "num_examples": self.info.num_examples,
-            "num_classes": self.info.num_classes,
+            "num_examples": len(self.source),
+            "num_classes": self.source.num_classes,
         }
         about = {
             "config": configs.to_json(self.config),

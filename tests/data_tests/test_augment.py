@@ -2,14 +2,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from uniface_jax.data.augment import (
     Augment,
+    augment,
     augmentations,
+    blur,
+    downscale,
+    erase,
     random_affine,
+    random_crop,
     random_flip,
     random_tone,
+    remove_colour,
+    shift_colour,
 )
 from uniface_jax.errors import UserError
 
@@ -19,8 +25,10 @@ FACE = np.kron(RANDOM.randint(0, 256, (14, 14, 3)), np.ones((8, 8, 1))).astype(n
 
 def many(function, image, count=60):
     numbers = np.random.RandomState(3).rand(count, 4).astype(np.float32)
-    pixels = tf.constant(image)
-    return np.stack([function(pixels, tf.constant(uniform)).numpy() for uniform in numbers])
+    before = image.copy()
+    results = np.stack([function(image, uniform) for uniform in numbers.tolist()])
+    assert (image == before).all()
+    return results
 
 
 def test_defaults_and_order():
@@ -108,3 +116,84 @@ def test_values_out_of_range_are_named(key, value):
 def test_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Augment().flip = False
+
+
+SETS = {
+    "downscale": downscale, "blur": blur, "colour": shift_colour, "grey": remove_colour,
+    "crop": lambda image, uniform: random_crop(image, uniform, 0.5), "erase": erase,
+}  # fmt: skip
+
+
+def numbers_of(name):
+    """Numbers of the function itself, without the one that decides whether it is applied."""
+    (function,) = augmentations(Augment(flip=False, **{name: 0.5}))
+    return function.numbers - (name != "crop")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_functions_of_the_numbers_alone(name):
+    random = np.random.RandomState(1)
+    rows = [random.rand(numbers_of(name)).tolist() for _ in range(4)]
+    before = FACE.copy()
+    results = [SETS[name](FACE, row) for row in rows]
+    assert (before == FACE).all()
+    for row, result in zip(rows, results, strict=True):
+        assert (result.shape, result.dtype) == (FACE.shape, np.uint8)
+        assert (result != FACE).any()
+        np.testing.assert_array_equal(SETS[name](FACE, row), result)
+    different = {result.tobytes() for result in results}
+    assert len(different) == {"grey": 1, "blur": 2}.get(name, 4)
+    flat = np.full((20, 30, 3), 99, np.uint8)
+    if name != "erase":
+        np.testing.assert_allclose(SETS[name](flat, rows[0]).astype(int), 99, atol=1)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "crop"])
+def test_probabilities(name):
+    def share(probability):
+        (function,) = augmentations(Augment(flip=False, **{name: probability}))
+        rows = np.random.RandomState(2).rand(300, function.numbers)
+        return np.mean([(function.apply(FACE, row.tolist()) != FACE).any() for row in rows])
+
+    assert share(1.0) == 1
+    assert 0.15 < share(0.25) < 0.35
+
+
+def test_grey_is_the_luma():
+    grey = remove_colour(FACE, [])
+    assert (grey == grey[..., :1]).all()
+    np.testing.assert_allclose(grey[..., 0], FACE @ [0.299, 0.587, 0.114], atol=1)
+
+
+def test_hue_turns_and_saturation_grows():
+    red = np.tile(np.uint8([150, 90, 90]), (4, 4, 1))
+    np.testing.assert_allclose(shift_colour(red, [0, 0]), red, atol=1)
+    strong = shift_colour(red, [0, 0.9999])[0, 0].astype(int)
+    assert strong[0] > 150
+    assert strong[1] < 90
+    turned = shift_colour(red, [0.9999, 0])[0, 0].astype(int)
+    assert abs(turned[1] - turned[2]) > 8
+
+
+def test_erased_area_and_crops_stay_in_range():
+    black = np.zeros((112, 112, 3), np.uint8)
+    random = np.random.RandomState(5)
+    for _ in range(50):
+        row = [*random.rand(4), 0.9, 0.9, 0.9]
+        share = (erase(black, row)[..., 0] > 0).mean()
+        assert 0.018 < share < 0.21
+    ramp = np.repeat(np.arange(112, dtype=np.uint8)[None, :, None] * 2, 112, 0).repeat(3, 2)
+    for row in ([0, 0.5, 0.5], [0.9999, 0, 0], [0.9999, 0.9999, 0.9999]):
+        cut = random_crop(ramp, row, 0.5)
+        width = int(cut.max()) - int(cut.min())
+        assert 222 * (1 - 0.5 * row[0]) - 8 <= width <= 222
+
+
+def test_numbers_are_shared_out_in_order():
+    functions = augmentations(Augment(erase=1, blur=1, brightness=0.5))
+    numbers = np.random.RandomState(6).rand(sum(f.numbers for f in functions)).tolist()
+    expected = random_flip(FACE, numbers[:1])
+    expected = blur(expected, numbers[2:3])
+    expected = random_tone(expected, numbers[3:5], 0.5, 0)
+    expected = erase(expected, numbers[6:])
+    np.testing.assert_array_equal(augment(FACE, functions, numbers), expected)

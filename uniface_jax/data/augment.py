@@ -1,46 +1,65 @@
-"""Augmentations of one training face: TensorFlow functions of an image and random numbers.
+"""Augmentations of one training face: functions of an image and random numbers, by OpenCV.
 
-Each takes a uint8 image [H, W, 3] and float32 numbers in 0..1, and returns the same shape and type;
-it holds no state, so the numbers alone decide. They are drawn for whole batches (shuffle.py), since
-TensorFlow's own stateless generators cost as much as decoding the image. `augmentations` lists what
-a config switches on; what is off costs nothing.
+Each takes a uint8 image [H, W, 3] and numbers in 0 ≤ u < 1, and gives an image of the same shape
+and type; the one given is left as it is. They hold no state, so the numbers alone decide; these are
+drawn for whole batches (shuffle.py). `augmentations` lists what a config switches on; what is off
+costs nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+
 from uniface_jax.errors import UserError
+
+Numbers = Sequence[float]
 
 
 class Augmentation(NamedTuple):
-    """A function of (image, uniform [numbers]), and how many numbers it takes."""
+    """A function of (image, numbers), and how many numbers it takes."""
 
     numbers: int
-    apply: Callable[[Any, Any], Any]
+    apply: Callable[[np.ndarray, Numbers], np.ndarray]
 
 
-_HIGHEST = {"rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
+_HIGHEST = {
+    "downscale": 1.0, "blur": 1.0, "colour": 1.0, "grey": 1.0, "erase": 1.0, "crop": 0.9,
+    "rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training images; every amplitude is uniform in ±value, and 0 is off.
+    """What is done to training images; 0 is off.
 
-    flip: mirror left and right with probability 1/2. rotate: degrees, 0..180. translate: pixels,
-    0..56. scale: fraction of the size, 0..0.9. brightness: fraction of full white added, 0..1.
-    contrast: fraction of the distance from the image's mean, 0..1.
+    flip: mirror left and right with probability 1/2. Probabilities, 0..1, of insightface's set
+    (arcface_torch's values in brackets): downscale, to 0.5..0.8 of the size and back (0.1); blur,
+    Gaussian over 3 or 5 pixels (0.2); colour, hue turned by 0..20° and saturation times 1..1.2
+    (0.2); grey (0.1). erase: probability of a rectangle of one colour, 2..20 % of the area.
+    crop: at most this share of the side, 0..0.9, is cut off and the rest enlarged. Uniform in
+    ±value: rotate, degrees, 0..180; translate, pixels, 0..56; scale, fraction of the size, 0..0.9;
+    brightness, fraction of full white added, 0..1; contrast, fraction of the distance from the
+    image's mean, 0..1.
     Raises UserError naming the key where a value is of another type or range.
     """
 
     flip: bool = True
+    downscale: float = 0.0
+    blur: float = 0.0
+    colour: float = 0.0
+    grey: float = 0.0
+    crop: float = 0.0
     rotate: float = 0.0
     translate: float = 0.0
     scale: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -66,6 +85,16 @@ def augmentations(config: Augment) -> list[Augmentation]:
     chosen: list[Augmentation] = []
     if config.flip:
         chosen.append(Augmentation(1, random_flip))
+    for probability, numbers, function in (
+        (config.downscale, 1, downscale),
+        (config.blur, 1, blur),
+        (config.colour, 2, shift_colour),
+        (config.grey, 0, remove_colour),
+    ):
+        if probability:
+            chosen.append(Augmentation(1 + numbers, partial(sometimes, function, probability)))
+    if config.crop:
+        chosen.append(Augmentation(3, partial(random_crop, crop=config.crop)))
     if config.rotate or config.translate or config.scale:
         affine = partial(
             random_affine, rotate=config.rotate, translate=config.translate, scale=config.scale
@@ -74,54 +103,130 @@ def augmentations(config: Augment) -> list[Augmentation]:
     if config.brightness or config.contrast:
         tone = partial(random_tone, brightness=config.brightness, contrast=config.contrast)
         chosen.append(Augmentation(2, tone))
+    if config.erase:
+        chosen.append(Augmentation(8, partial(sometimes, erase, config.erase)))
     return chosen
 
 
-def random_flip(image: Any, uniform: Any) -> Any:
+def augment(image: np.ndarray, functions: Sequence[Augmentation], numbers: Numbers) -> np.ndarray:
+    """`image` through all functions, each with its share of `numbers`, in order."""
+    used = 0
+    for function in functions:
+        image = function.apply(image, numbers[used : used + function.numbers])
+        used += function.numbers
+    return image
+
+
+def sometimes(
+    function: Callable[[np.ndarray, Numbers], np.ndarray],
+    probability: float,
+    image: np.ndarray,
+    uniform: Numbers,
+) -> np.ndarray:
+    """`function` with the given probability; the first number decides, the rest are its own."""
+    return function(image, uniform[1:]) if uniform[0] < probability else image
+
+
+def random_flip(image: np.ndarray, uniform: Numbers) -> np.ndarray:
     """Mirrors left and right with probability 1/2; uniform: [1]."""
-    import tensorflow as tf
-
-    # Not tf.where, which takes longer over the uint8 pixels than decoding the image does.
-    return tf.cond(uniform[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    return cv2.flip(image, 1) if uniform[0] < 0.5 else image
 
 
-def random_affine(image: Any, uniform: Any, rotate: float, translate: float, scale: float) -> Any:
+def downscale(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """Shrinks to 0.5..0.8 of the size and back: a face that was far away. uniform: [1]."""
+    height, width = image.shape[:2]
+    factor = 0.5 + 0.3 * uniform[0]
+    size = (max(1, int(width * factor)), max(1, int(height * factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def blur(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """A Gaussian over 3x3 or 5x5 pixels. uniform: [1]."""
+    window = 3 if uniform[0] < 0.5 else 5
+    return cv2.GaussianBlur(image, (window, window), 0, borderType=cv2.BORDER_REPLICATE)
+
+
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+
+
+def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """Turns the hue by 0..20 degrees and multiplies saturation by 1..1.2, in YIQ. uniform: [2]."""
+    angle, saturation = math.radians(20.0 * uniform[0]), 1.0 + 0.2 * uniform[1]
+    cosine, sine = saturation * math.cos(angle), saturation * math.sin(angle)
+    turn = np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
+    return cv2.transform(image, _FROM_YIQ @ turn @ _TO_YIQ)
+
+
+def remove_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """Three equal channels of the luma. uniform: []."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def random_crop(image: np.ndarray, uniform: Numbers, crop: float) -> np.ndarray:
+    """Cuts a window of 1 - crop .. 1 of the side anywhere and enlarges it. uniform: [3]."""
+    height, width = image.shape[:2]
+    share = 1.0 - crop * uniform[0]
+    rows, columns = max(1, round(height * share)), max(1, round(width * share))
+    top = int(uniform[1] * (height - rows + 1))
+    left = int(uniform[2] * (width - columns + 1))
+    window = image[top : top + rows, left : left + columns]
+    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def random_affine(
+    image: np.ndarray, uniform: Numbers, rotate: float, translate: float, scale: float
+) -> np.ndarray:
     """Turns, scales and shifts about the centre, bilinear; the border repeats. uniform: [4]."""
-    import tensorflow as tf
+    turn, size, right, down = (2.0 * u - 1.0 for u in uniform)
+    angle, zoom = math.radians(rotate) * turn, 1.0 + size * scale
+    height, width = image.shape[:2]
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    # Where an output pixel comes from: the inverse of turn, zoom, then shift.
+    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
+    x, y = -centre_x - right * translate, -centre_y - down * translate
+    matrix = np.array(
+        [
+            [cosine, sine, centre_x + cosine * x + sine * y],
+            [-sine, cosine, centre_y - sine * x + cosine * y],
+        ]
+    )
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
-    amplitude = 2.0 * uniform - 1.0
-    angle, zoom = amplitude[0] * math.radians(rotate), 1.0 + amplitude[1] * scale
-    shift = amplitude[2:] * translate
-    height, width = image.shape[0], image.shape[1]
-    centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
-    # The op asks where an output pixel comes from: the inverse of turn, zoom, then shift.
-    cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
-    x, y = tf.unstack(-centre - shift)
-    row_x = [cosine, sine, centre[0] + cosine * x + sine * y]
-    row_y = [-sine, cosine, centre[1] - sine * x + cosine * y]
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[None],
-        transforms=tf.stack([*row_x, *row_y, 0.0, 0.0])[None],
-        output_shape=[height, width],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )[0]
-    return _to_uint8(warped)
+
+_LEVELS = np.arange(256, dtype=np.float64)
 
 
-def random_tone(image: Any, uniform: Any, brightness: float, contrast: float) -> Any:
+def random_tone(
+    image: np.ndarray, uniform: Numbers, brightness: float, contrast: float
+) -> np.ndarray:
     """Stretches pixels from the image's mean, and adds the same to all. uniform: [2]."""
-    import tensorflow as tf
-
-    amplitude = 2.0 * uniform - 1.0
-    pixels = tf.cast(image, tf.float32)
-    mean = tf.reduce_mean(pixels)
-    stretched = (pixels - mean) * (1.0 + amplitude[0] * contrast) + mean
-    return _to_uint8(stretched + amplitude[1] * (255.0 * brightness))
+    stretch = 1.0 + (2.0 * uniform[0] - 1.0) * contrast
+    added = (2.0 * uniform[1] - 1.0) * 255.0 * brightness
+    mean = sum(cv2.mean(image)[:3]) / 3
+    table = np.clip(np.rint((_LEVELS - mean) * stretch + mean + added), 0, 255)
+    return cv2.LUT(image, table.astype(np.uint8))
 
 
-def _to_uint8(pixels: Any) -> Any:
-    import tensorflow as tf
+def erase(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """A rectangle of one colour over 2..20 % of the area, sides 1:3.3 to 3.3:1. uniform: [7].
 
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with one colour a rectangle.
+    """
+    height, width = image.shape[:2]
+    area = (0.02 + 0.18 * uniform[0]) * height * width
+    aspect = math.exp((2.0 * uniform[1] - 1.0) * math.log(3.3))
+    rows = min(height, max(1, round(math.sqrt(area * aspect))))
+    columns = min(width, max(1, round(math.sqrt(area / aspect))))
+    top = int(uniform[2] * (height - rows + 1))
+    left = int(uniform[3] * (width - columns + 1))
+    result = image.copy()
+    result[top : top + rows, left : left + columns] = [int(256 * u) for u in uniform[4:7]]
+    return result

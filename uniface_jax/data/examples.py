@@ -6,7 +6,9 @@ gives the bytes of TensorFlow's deterministic serialisation; the parser takes wh
 packing a writer chose, and skips the features that it does not know.
 """
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
@@ -28,6 +30,42 @@ def _encode_varint(value: int) -> bytes:
 _SHORT = [_encode_varint(value) for value in range(1 << 14)]  # looked up: a conversion needs many
 
 
+@lru_cache(1 << 16)
+def _head(size: int) -> bytes:
+    """What stands before an image of `size` bytes, but for the Example's own tag and length."""
+    # Lengths from the inside out: of the value, in a list, in a feature, in a map entry.
+    value = _varint(size)
+    in_list = 1 + len(value) + size
+    list_size = _varint(in_list)
+    in_feature = 1 + len(list_size) + in_list
+    feature_size = _varint(in_feature)
+    in_entry = 8 + len(feature_size) + in_feature  # with the key and its tag
+    return b"".join(
+        (
+            b"\x0a",
+            _varint(in_entry),
+            b"\x0a\x05image\x12",
+            feature_size,
+            b"\x0a",
+            list_size,
+            b"\x0a",
+            value,
+        )
+    )
+
+
+# What stands before a label of so many bytes (10 at most) and before a name of so many, where all
+# lengths around them are of one byte.
+_LABEL = [b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c" % (13 + n, 4 + n, 2 + n, n) for n in range(11)]
+_NAME = [b"\x0a%c\x0a\x04name\x12%c\x0a%c\x0a%c" % (12 + n, 4 + n, 2 + n, n) for n in range(100)]
+_ANY_VARINT = rb"[\x80-\xff]*[\x00-\x7f]"
+_ANY_HEAD = re.compile(
+    rb"\x0a(?:V)\x0a(?:V)\x0a\x05image\x12(?:V)\x0a(?:V)\x0a([\x80-\xff]{0,4}[\x00-\x7f])".replace(
+        b"V", _ANY_VARINT
+    )
+)
+
+
 class Example(NamedTuple):
     """What a record holds: encoded bytes, class number, name or None where it has none."""
 
@@ -38,37 +76,10 @@ class Example(NamedTuple):
 
 def serialise(image: bytes, label: int, name: bytes) -> bytes:
     """The bytes of the Example with the features `image`, `label` (0..2^63-1) and `name`."""
-    # Lengths from the inside out: of the value, in a list, in a feature, in a map entry.
-    size = len(image)
-    value = _varint(size)
-    in_list = 1 + len(value) + size
-    list_size = _varint(in_list)
-    in_feature = 1 + len(list_size) + in_list
-    feature_size = _varint(in_feature)
-    in_entry = 8 + len(feature_size) + in_feature  # with the key and its tag
-    entry_size = _varint(in_entry)
-    head = b"".join(
-        (
-            b"\x0a",
-            entry_size,
-            b"\x0a\x05image\x12",
-            feature_size,
-            b"\x0a",
-            list_size,
-            b"\x0a",
-            value,
-        )
-    )
-    number = _varint(label)
-    width = len(number)  # 10 at most, so that all lengths around it are of one byte
-    tail = b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c%b" % (
-        13 + width, 4 + width, 2 + width, width, number
-    )  # fmt: skip
-    length = len(name)
-    if length < 100:
-        tail += b"\x0a%c\x0a\x04name\x12%c\x0a%c\x0a%c%b" % (
-            12 + length, 4 + length, 2 + length, length, name
-        )  # fmt: skip
+    head, size, number = _head(len(image)), len(image), _varint(label)
+    tail = _LABEL[len(number)] + number
+    if len(name) < len(_NAME):
+        tail += _NAME[len(name)] + name
     else:
         text = _field(b"\x0a", _field(b"\x0a", name))
         tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
@@ -81,6 +92,8 @@ def parse(serialised: bytes) -> Example:
     Of a key that comes twice the last counts, as in protobuf. Raises ValueError when `serialised`
     is no Example, or has no image (a value of bytes) or no label (an integer).
     """
+    if (own := _parse_own(serialised)) is not None:
+        return own
     image = label = name = None
     for begin, end in _messages(serialised, (0, len(serialised)), 1):
         for entry in _messages(serialised, (begin, end), 1):
@@ -99,6 +112,38 @@ def parse(serialised: bytes) -> Example:
     if image is None or label is None:
         raise ValueError("not an example of an image and a label")
     return Example(image, label, name)
+
+
+def _parse_own(data: bytes) -> Example | None:
+    """What `serialise` wrote, in a tenth of the time that a parser of any order needs; else None.
+
+    Every byte around image, label and name is compared with what the writer puts there.
+    """
+    match = _ANY_HEAD.match(data)
+    if match is None:
+        return None
+    begin = match.end()
+    size, _ = _read_varint(data, match.start(1), begin)
+    end, head = begin + size, _head(size)
+    if len(data) < end + 2 or data[:begin] != b"".join(
+        (b"\x0a", _varint(len(data) - begin + len(head)), head)
+    ):
+        return None
+    width = data[end + 1] - 13
+    if not 1 <= width < len(_LABEL) or not data.startswith(_LABEL[width], end):
+        return None
+    number = end + len(_LABEL[width])
+    name = number + width
+    if len(data) < name + 2 or data[name - 1] >= 0x80:
+        return None
+    label, label_end = _read_varint(data, number, name)
+    length = data[name + 1] - 12
+    if label_end != name or label >> 63 or not 0 <= length < len(_NAME):
+        return None
+    text = name + len(_NAME[length])
+    if not data.startswith(_NAME[length], name) or len(data) != text + length:
+        return None
+    return Example(data[begin:end], label, data[text:])
 
 
 def _varint(value: int) -> bytes:

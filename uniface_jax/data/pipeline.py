@@ -1,27 +1,39 @@
-"""Training batches from a TFRecord data set: seeded order, parallel decoding, exact position.
+"""Training batches from any source: seeded order, parallel decoding, exact position.
 
 Sample k of a run (k = step · batch_size + i) is position k mod N of epoch k div N, and its record
-is found by a permutation computed on the spot (shuffle.py); records are read at random through
-memory maps. So the position in the data is the step number alone: any process starts at any step
-without replaying, and the order is the same on any number of processes.
+is found by a permutation computed on the spot (shuffle.py); sources are read at random. So the
+position in the data is the step number alone: any process starts at any step without replaying,
+and the order is the same on any number of processes.
+
+Threads decode and augment straight into the batch's memory; the decoders let go of Python's lock.
 """
 
+import collections
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import simplejpeg
 
 from uniface_jax.data import images
 from uniface_jax.data.alignment import IMAGE_SIZE
-from uniface_jax.data.augment import Augment, Augmentation, augmentations
-from uniface_jax.data.dataset_info import read_dataset_info
-from uniface_jax.data.records import RecordReader
+from uniface_jax.data.augment import Augment, Augmentation, augment, augmentations
+from uniface_jax.data.buffers import Buffers
+from uniface_jax.data.items import Item, Source
 from uniface_jax.data.shuffle import shuffled, uniforms
+from uniface_jax.data.sources import open_source
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+AHEAD = 2  # batches in work beside the one that is waited for
+_CHUNK = 32  # images that a thread takes at once
+_JPEG = b"\xff\xd8\xff"
 
 
 def sample_indices(
@@ -38,7 +50,7 @@ def sample_indices(
 
 
 def train_batches(
-    path: Path | str,
+    source: Source | Path | str,
     *,
     batch_size: int,
     seed: int,
@@ -48,9 +60,8 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
-    split: str = "train",
-) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches of the data set at `path`, from the global step `start_step` on.
+) -> Iterator[Batch]:
+    """Endless batches of `source` (or what open_source opens), from the global `start_step` on.
 
     batch_size: of all processes together; this process gets the contiguous part `process_index` of
     `process_count`. augment: None is the flip alone. threads: of decoding; None is all cores.
@@ -66,23 +77,23 @@ def train_batches(
     augmentation's key or value is not allowed; while iterating, when a record cannot be decoded,
     has another size, or a label out of range.
     """
-    info = read_dataset_info(path, split)
-    reader = RecordReader(info)
+    if isinstance(source, Path | str):
+        source = open_source(source)
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
             f"batch_size {batch_size}: expected a positive multiple of the "
             f"{process_count} processes"
         )
     wanted = (image_size, image_size, 3)
-    if info.image_shape not in (None, wanted):
+    if isinstance(source, TFRecordSource) and source.info.image_shape not in (None, wanted):
         raise UserError(
-            f"{path}: images of {info.image_shape}, expected {wanted}; "
+            f"{source.name}: images of {source.info.image_shape}, expected {wanted}; "
             "python -m uniface_jax.align makes them"
         )
     config = augment if isinstance(augment, Augment) else Augment.from_mapping(augment or {})
     plan = _Plan(batch_size, seed, process_index, process_count, image_size)
-    dataset = _dataset(reader, plan, augmentations(config), start_step, threads)
-    return _checked(dataset, reader, plan, start_step)
+    workers = threads or len(os.sched_getaffinity(0))
+    return _batches(source, plan, augmentations(config), start_step, workers)
 
 
 @dataclass(frozen=True)
@@ -105,106 +116,86 @@ class _Plan:
         )
 
 
-def _dataset(
-    reader: RecordReader,
-    plan: _Plan,
+def _batches(
+    source: Source, plan: _Plan, functions: list[Augmentation], step: int, threads: int
+) -> Iterator[Batch]:
+    buffers = Buffers((plan.local, plan.image_size, plan.image_size, 3))
+    numbers = sum(function.numbers for function in functions)
+    cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads would fight for the cores
+    pool = ThreadPoolExecutor(threads, "decode")
+
+    def start(step: int) -> tuple[Batch, list[Future]]:
+        samples, records = plan.indices(step, len(source))
+        labels = np.empty(plan.local, np.int32)
+        batch = {"image": buffers.take(), "label": labels, "index": records}
+        uniform = uniforms(samples, numbers, plan.seed)
+        chunks = [slice(i, i + _CHUNK) for i in range(0, plan.local, _CHUNK)]
+        return batch, [
+            pool.submit(
+                _fill, source, records[chunk].tolist(), uniform[chunk].tolist(), functions,
+                batch["image"][chunk], labels[chunk],
+            )
+            for chunk in chunks
+        ]  # fmt: skip
+
+    waiting: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
+    try:
+        while True:
+            while len(waiting) <= AHEAD:
+                waiting.append(start(step))
+                step += 1
+            batch, chunks = waiting.popleft()
+            for chunk in chunks:
+                chunk.result()
+            yield batch
+            del batch, chunks  # the memory is free as soon as the caller has done with it
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fill(
+    source: Source,
+    records: list[int],
+    uniform: list[list[float]],
     functions: list[Augmentation],
-    start_step: int,
-    threads: int | None,
-) -> Any:
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
-    local, image_shape = plan.local, [plan.image_size, plan.image_size, 3]
-
-    # At least one: TensorFlow crashes on an array without elements from numpy_function.
-    numbers = max(1, sum(function.numbers for function in functions))
-
-    def read(step: np.integer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        samples, records = plan.indices(int(step), reader.info.num_examples)
-        serialised = np.empty(local, object)
-        serialised[:] = [reader[record] for record in records.tolist()]
-        return serialised, uniforms(samples, numbers, plan.seed), records
-
-    def read_batch(step: Any) -> dict[str, Any]:
-        serialised, uniform, records = tf.numpy_function(
-            read, [step], (tf.string, tf.float32, tf.int64), stateful=False
-        )
-        parsed = tf.io.parse_example(
-            tf.ensure_shape(serialised, [local]),
-            {
-                "image": tf.io.FixedLenFeature([], tf.string),
-                "label": tf.io.FixedLenFeature([], tf.int64),
-            },
-        )
-        return {
-            "encoded": parsed["image"],
-            "label": tf.cast(parsed["label"], tf.int32),
-            "uniform": tf.ensure_shape(uniform, [local, numbers]),
-            "index": tf.ensure_shape(records, [local]),
-        }
-
-    def decode(element: dict[str, Any]) -> dict[str, Any]:
-        # decode_jpeg tells PNG by its content and reads that as well.
-        image = tf.io.decode_jpeg(element["encoded"], channels=3, dct_method="INTEGER_FAST")
-        image = tf.ensure_shape(image, image_shape)
-        used = 0
-        for function in functions:
-            image = function.apply(image, element["uniform"][used : used + function.numbers])
-            used += function.numbers
-        return {"image": image, "label": element["label"], "index": element["index"]}
-
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False  # the depths below are known; tuning would only take memory
-    if threads:
-        options.threading.private_threadpool_size = threads
-    return (
-        tf.data.Dataset.counter(start_step)
-        .map(read_batch, num_parallel_calls=2)
-        .unbatch()
-        .map(decode, num_parallel_calls=threads or len(os.sched_getaffinity(0)))
-        .batch(local, drop_remainder=True)
-        .prefetch(2)
-        .with_options(options)
-    )
-
-
-def _checked(
-    dataset: Any, reader: RecordReader, plan: _Plan, step: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Numpy batches; what TensorFlow finds wrong in a record becomes a UserError naming it."""
-    import tensorflow as tf
-
-    info = reader.info
-    batches = dataset.as_numpy_iterator()
-    while True:
-        try:
-            batch = next(batches)
-        except tf.errors.OpError as e:
-            _, records = plan.indices(step, info.num_examples)
-            _find_culprit(TFRecordSource(info.path, info.split), records, plan.image_size)
-            reason = " ".join(str(e.message).split())[:200]
-            raise UserError(f"{info.path}: a record of step {step} failed ({reason})") from e
-        labels = batch["label"]
-        if labels.min() < 0 or labels.max() >= info.num_classes:
-            worst = int(np.argmax((labels < 0) | (labels >= info.num_classes)))
-            raise UserError(
-                f"{info.path}: record {batch['index'][worst]} has the label {labels[worst]}, "
-                f"expected 0..{info.num_classes - 1}"
-            )
-        yield batch
-        step += 1
-
-
-def _find_culprit(source: TFRecordSource, records: np.ndarray, image_size: int) -> None:
-    """Raises UserError for the first record that is no example, no image, or of another size."""
-    for record in records.tolist():
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Decodes and augments `records` into pixels uint8 [K, S, S, 3] and labels int32 [K]."""
+    for place, (record, numbers) in enumerate(zip(records, uniform, strict=True)):
         item = source[record]
-        where = f"{source.name}: record {record} ({item.name})"
-        _, height, width = images.check(item.image, where)
-        if (height, width) != (image_size, image_size):
+        if not 0 <= item.label < source.num_classes:
             raise UserError(
-                f"{where}: {width}x{height} pixels, expected {image_size}x{image_size}; "
-                "python -m uniface_jax.align makes them"
+                f"{source.name}: record {record} has the label {item.label}, "
+                f"expected 0..{source.num_classes - 1}"
             )
+        labels[place] = item.label
+        out = pixels[place]
+        decode_into(item, out, source.name, record)
+        result = augment(out, functions, numbers)
+        if result is not out:
+            np.copyto(out, result)
+
+
+def decode_into(item: Item, out: np.ndarray, source_name: str, record: int) -> None:
+    """The pixels of `item` to out, uint8 [H, W, 3]; UserError for no image or another size.
+
+    A JPEG of the right size goes straight through libjpeg-turbo, which looks at the size in the
+    header first and takes no memory of its own for more. Whatever that refuses is decoded again by
+    the decoder that reads every format, and names what is wrong.
+    """
+    encoded = item.image
+    if encoded[:3] == _JPEG:
+        try:
+            if simplejpeg.decode_jpeg(encoded, buffer=out).shape == out.shape:
+                return
+        except ValueError:
+            pass
+    where = f"{source_name}: record {record} ({item.name})"
+    _, height, width = images.header(encoded, where)
+    if (height, width) != out.shape[:2]:
+        raise UserError(
+            f"{where}: {width}x{height} pixels, expected {out.shape[1]}x{out.shape[0]}; "
+            "python -m uniface_jax.align makes them"
+        )
+    np.copyto(out, images.decode(encoded, where))

@@ -9,6 +9,7 @@ from uniface_jax.data.lists import ListSource, looks_like_list
 from uniface_jax.data.pair_source import PairSource
 from uniface_jax.data.recordio import MAGIC_BYTES
 from uniface_jax.data.recordio_source import RecordIOSource
+from uniface_jax.data.synthetic import PREFIX, parse_synthetic
 from uniface_jax.data.tar_source import TarSource
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
@@ -27,10 +28,12 @@ def open_source(path: Path | str) -> Source:
     """The source at `path`: one of FORMATS.
 
     A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
-    folder with .tar files is all of them.
+    folder with .tar files is all of them. `synthetic:CLASSES:IMAGES` is no path (synthetic.py).
     Raises UserError when there is nothing at `path`, when no format is recognised, and whatever
     the format's own reader finds wrong.
     """
+    if str(path).startswith(PREFIX):
+        return parse_synthetic(str(path))
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")

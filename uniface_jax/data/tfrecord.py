@@ -40,15 +40,19 @@ class TFRecordSource:
         return self.info.num_examples
 
     def __getitem__(self, index: int) -> Item:
-        where = f"{self.name}: record {index}"
         try:
             image, label, name = parse(self._records[index])
         except UserError:
             raise
         except ValueError as e:
-            raise UserError(f"{where}: not an example of an image and a label ({e})") from e
+            raise UserError(
+                f"{self.name}: record {index}: not an example of an image and a label ({e})"
+            ) from e
         if not 0 <= label < self.num_classes:
-            raise UserError(f"{where}: label {label}, expected 0..{self.num_classes - 1}")
+            raise UserError(
+                f"{self.name}: record {index} has the label {label}, "
+                f"expected 0..{self.num_classes - 1}"
+            )
         return Item(image, label, str(index) if name is None else name.decode("utf-8", "replace"))
 
     def part(self, indices: np.ndarray) -> "TFRecordPart":

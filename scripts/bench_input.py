@@ -1,0 +1,189 @@
+"""Speed of the input pipeline, against bare JPEG decoding and a PyTorch DataLoader.
+
+    python scripts/bench_input.py --json=input.json
+
+All take the same 112x112 JPEG of about 5 kB with the same number of threads or workers:
+    decode cv2, decode simplejpeg   libjpeg-turbo alone: the bytes are in memory, no result is kept
+    pipeline                        TFRecord: read, decode, flip, batch, to the device
+    dataloader                      PyTorch: identity of work as above, by PIL, in processes
+The turns are interleaved, since a shared machine's speed drifts; ratios are medians of those taken
+turn by turn. PyTorch is optional: without it its row is left out.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from uniface_jax.data.lists import ListSource
+from uniface_jax.data.synthetic import smooth_jpeg
+from uniface_jax.data.tfrecord import TFRecordSource, write_dataset
+
+CLASSES = 64
+
+
+def make_data(folder: Path, images: int) -> tuple[Path, list[bytes]]:
+    """A TFRecord data set of `images` different images, and their bytes in its order."""
+    lines = []
+    (folder / "jpeg").mkdir()
+    for number in range(images):
+        (folder / "jpeg" / f"{number}.jpg").write_bytes(smooth_jpeg(number))
+        lines.append(f"jpeg/{number}.jpg {number % CLASSES}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    write_dataset(ListSource(folder / "list.txt"), folder / "set", name="bench")
+    source = TFRecordSource(folder / "set")
+    return folder / "set", [source[i].image for i in range(images)]
+
+
+def bare(decode: Callable, encoded: list, threads: int) -> Callable[[int], None]:
+    """Decodes `count` images in threads and throws the pixels away."""
+    pool = ThreadPoolExecutor(threads)
+
+    def part(start: int, count: int) -> None:
+        for number in range(start, count, threads):
+            decode(encoded[number % len(encoded)])
+
+    return lambda count: list(pool.map(part, range(threads), [count] * threads))
+
+
+def pipeline(folder: Path, args: argparse.Namespace) -> Callable[[int], None]:
+    """The project's own, from the first batch on, to one device."""
+    import jax
+
+    from uniface_jax.data.pipeline import train_batches
+    from uniface_jax.parallel import create_runner
+
+    runner = create_runner("auto", {}, jax.devices()[:1])
+    source = TFRecordSource(folder)
+    seeds = itertools.count()
+
+    def run(count: int) -> None:
+        batches = train_batches(
+            source, batch_size=args.batch, seed=next(seeds), threads=args.threads
+        )
+        placed: list = []
+        for batch in itertools.islice(batches, count // args.batch):
+            placed = [*placed[-1:], runner.put({key: batch[key] for key in ("image", "label")})]
+            del batch
+        jax.block_until_ready(placed)
+        batches.close()
+
+    return run
+
+
+class Faces:
+    """What DataLoader asks of a data set."""
+
+    def __init__(self, encoded: list[bytes], count: int):
+        self.encoded, self.count = encoded, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple:
+        import io
+        import random
+
+        import torch
+        from PIL import Image, ImageOps
+
+        image = Image.open(io.BytesIO(self.encoded[index % len(self.encoded)])).convert("RGB")
+        if random.random() < 0.5:
+            image = ImageOps.mirror(image)
+        return torch.from_numpy(np.array(image)), index % CLASSES
+
+
+def dataloader(encoded: list[bytes], args: argparse.Namespace) -> Callable[[int], None]:
+    """PyTorch's, its workers kept from turn to turn."""
+    import torch
+
+    loader = torch.utils.data.DataLoader(
+        Faces(encoded, args.images * args.passes), args.batch, shuffle=True,
+        num_workers=args.threads, persistent_workers=True, drop_last=True,
+    )  # fmt: skip
+
+    def run(count: int) -> None:
+        for images, labels in itertools.islice(loader, count // args.batch):
+            del images, labels
+
+    run(args.images * args.passes)  # forks the workers now, before JAX has threads
+    return run
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict:
+    """Images per second of each variant, turn by turn."""
+    path, encoded = make_data(folder, args.images)
+    cv2.setNumThreads(1)
+    runs: dict[str, Callable[[int], None]] = {}
+    if find_spec("torch"):
+        runs["dataloader"] = dataloader(encoded, args)
+    arrays = [np.frombuffer(image, np.uint8) for image in encoded]
+    runs["decode cv2"] = bare(
+        lambda image: cv2.imdecode(image, cv2.IMREAD_COLOR_RGB), arrays, args.threads
+    )
+    runs["decode simplejpeg"] = bare(simplejpeg.decode_jpeg, encoded, args.threads)
+    runs["pipeline"] = pipeline(path, args)
+    count = args.images * args.passes // args.batch * args.batch
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(args.turns + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run(count)
+            if turn:  # the first one warms up
+                speeds[name].append(count / (time.perf_counter() - started))
+    mean_bytes = statistics.mean(len(image) for image in encoded)
+    return {"settings": vars(args), "image_bytes": mean_bytes, "images_per_second": speeds}
+
+
+def summarize(report: dict) -> None:
+    """Adds medians and ratios; the bare decoder is, in each turn, the faster of the two."""
+    speeds = report["images_per_second"]
+    decoders = (speeds["decode cv2"], speeds["decode simplejpeg"])
+    best = [max(pair) for pair in zip(*decoders, strict=True)]
+    ours = speeds["pipeline"]
+    report["pipeline_of_bare_decoding"] = _ratio(ours, best)
+    if "dataloader" in speeds:
+        report["pipeline_of_dataloader"] = _ratio(ours, speeds["dataloader"])
+    print(f"{report['image_bytes']:.0f} bytes an image, {report['settings']['threads']} threads")
+    print(f"{'':18} {'images/s':>9} {'of bare decoding':>17}")
+    for name, values in speeds.items():
+        print(f"{name:18} {statistics.median(values):9.0f} {_ratio(values, best):17.0%}")
+    if "dataloader" in speeds:
+        print(f"pipeline is {report['pipeline_of_dataloader']:.2f} x the DataLoader")
+
+
+def _ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=4096, help="different ones")
+    parser.add_argument("--passes", type=int, default=4, help="over the images, in a turn")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    args = parser.parse_args()
+    target = args.__dict__.pop("json")
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(args, Path(folder))
+    summarize(report)
+    if target:
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(target)
+
+
+if __name__ == "__main__":
+    main()
