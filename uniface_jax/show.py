@@ -1,0 +1,72 @@
+"""Command line: a contact sheet of a data set, plain and augmented, and its statistics.
+
+python -m uniface_jax.show DATASET [--config=configs/demo.py] [--output=sheet.png]
+
+Below every identity's images stand the same ones as training would see them. DATASET is whatever
+uniface_jax.convert reads or writes; statistics are those that convert has written.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from uniface_jax import cli
+from uniface_jax.data import images
+from uniface_jax.data.augment import Augment
+from uniface_jax.data.contact_sheet import contact_sheet
+from uniface_jax.data.conversion.statistics import STATISTICS_FILE, read_statistics
+from uniface_jax.data.files import write_bytes
+from uniface_jax.data.sources import open_source
+from uniface_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe whose augmentations are shown; insightface's set without one."
+)
+_OUTPUT = flags.DEFINE_string("output", "contact_sheet.png", "The picture, a PNG.")
+_IDENTITIES = flags.DEFINE_integer("identities", 8, "Rows.", lower_bound=1, upper_bound=100)
+_COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1, upper_bound=50)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Of what is chosen and how it is augmented.", lower_bound=0, upper_bound=2**31 - 1
+)
+
+INSIGHTFACE = Augment(flip=True, downscale=0.1, blur=0.2, colour=0.2, grey=0.1)
+
+
+def main(argv: list[str]) -> None:
+    """Writes the picture and prints the counts."""
+    (given,) = cli.positional(argv, "DATASET")
+    output = Path(_OUTPUT.value)
+    if output.suffix.lower() != ".png":
+        raise UserError(f"--output={output}: expected a name that ends in .png")
+    source = open_source(given)
+    config = _CONFIG.value
+    chosen = Augment.from_mapping(config.data.augment.to_dict()) if config else INSIGHTFACE
+    sheet = contact_sheet(source, chosen, _IDENTITIES.value, _COLUMNS.value, _SEED.value)
+    write_bytes(output, images.encode_png(sheet))
+    print(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes")
+    if (Path(given) / STATISTICS_FILE).is_file():
+        _print_statistics(read_statistics(Path(given)))
+    print(f"{output}: each identity's images, and below them as training sees them")
+
+
+def _print_statistics(statistics: dict) -> None:
+    for key, words in (("images_per_class", "images of a class"), ("image_bytes", "bytes")):
+        quantiles = statistics[key]["quantiles"]
+        print(
+            f"{words}: median {quantiles['50']:,.0f}, from {quantiles['0']:,.0f} to "
+            f"{quantiles['100']:,.0f}"
+        )
+    sizes = ", ".join(
+        f"{size['width']}x{size['height']} ({size['images']:,})" for size in statistics["sizes"][:3]
+    )
+    duplicates = statistics["duplicates"]
+    print(f"sizes: {sizes}")
+    print(
+        f"same bytes more than once: {duplicates['groups_of_one_class']:,} groups of one class, "
+        f"{duplicates['groups_of_several_classes']:,} of several"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
