@@ -13,7 +13,7 @@ from paths import ROOT
 from uniface_jax import config as configs
 from uniface_jax import layout, lock
 from uniface_jax.appending import Appender
-from uniface_jax.data.dataset_info import DatasetInfo
+from uniface_jax.data.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
 from uniface_jax.logging import RunLog
 from uniface_jax.nonfinite import FiniteGuard, NotFiniteError
@@ -205,9 +205,7 @@ def test_a_batch_that_does_not_divide_comes_with_ways_out(batch_size, devices, w
 
 
 def guard(tmp_path, skip, limit=3):
-    info = DatasetInfo.__new__(DatasetInfo)
-    object.__setattr__(info, "path", Path("data/faces"))
-    return FiniteGuard(tmp_path, info, skip, limit)
+    return FiniteGuard(tmp_path, SyntheticSource(3, 40), skip, limit)
 
 
 BAD = {"loss": float("nan"), "grad_norm": 1.0}
