@@ -7,6 +7,8 @@ row num_classes of the data's position and are cut off, or made anew, by every r
 is the logical state, on any number of devices and processes.
 """
 
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,6 +56,11 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
     )
 
 
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    # It logs one failed save as ten tracebacks; `warn` says it in a line.
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
 class _Best(PreservationPolicy):
     """Keeps the checkpoint with the highest score by step, of several the newest.
 
@@ -83,6 +90,7 @@ class Checkpoints:
     ) -> None:
         self._workdir = workdir
         self.folder = (workdir / FOLDER).absolute()
+        logging.getLogger("absl").addFilter(_is_not_orbax)  # once, however often it is added
         self._scores: dict[int, float] = {}
         policy = AnyPreservationPolicy([LatestN(keep), _Best(self._scores)])
         self._warn = warn
@@ -122,6 +130,8 @@ class Checkpoints:
         """
         step = int(state.step)
         self.wait()
+        if self.failing:
+            self._tidy()  # again: what failed may have gone on writing for a while
         if step in self._steps():
             return
         self._scores.pop(step, None)
