@@ -120,7 +120,7 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     Multiples of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
-        mebibytes = 5.0 if jax.default_backend() == "cpu" else 512.0
+        mebibytes = 4.0 if jax.default_backend() == "cpu" else 512.0
     fitting = int(mebibytes * 2**20) // (4 * (4 * batch + 2 * dimension))
     return max(fitting // 128 * 128 or fitting, 8)
 
