@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from uniface_jax import xla_flags
+
 SCALE, MARGIN, SIDE = 64.0, 0.4, 2048  # SIDE: of the plain product's square matrices
 
 
@@ -144,6 +146,7 @@ VARIANTS = {
 
 def work(args: argparse.Namespace) -> None:
     """A variant's process: for each line that comes in, one turn, and a line of JSON about it."""
+    xla_flags.set_flags()  # as the command lines do
     limit = int(args.memory_limit * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 

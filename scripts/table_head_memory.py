@@ -7,6 +7,7 @@ compiler's memory analysis stands next to a formula:
 
     held     = 4 bytes x (2 S D + b D)           S = ceil(C/n) prototypes, gradients; own features
     working  = 4 bytes x (4 B K + 2 K D + 2 B D) + S     K classes in a block, B in the whole batch
+               4 bytes x (3 B S + 2 B D) + S             where one block has all S
 
 "dense" is what a single [B, S] matrix of logits would take on each device.
 """
@@ -18,6 +19,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from uniface_jax import xla_flags
+from uniface_jax.blockwise import working_bytes
+
 BATCH, DIMENSION = 4096, 512
 CLASSES, DEVICES = (2_000_000, 10_000_000, 100_000_000), (8, 64, 512)
 
@@ -26,12 +30,12 @@ def predict(num_classes: int, devices: int, block: int) -> tuple[int, int]:
     """Bytes on each device: arguments and results, and working memory."""
     rows = -(-num_classes // devices)
     held = 2 * rows * DIMENSION + 2 * BATCH // devices * DIMENSION
-    working = 4 * BATCH * block + 2 * block * DIMENSION + 2 * BATCH * DIMENSION
-    return 4 * held, 4 * working + rows
+    return 4 * held, working_bytes(BATCH, DIMENSION, rows, block)
 
 
 def analyse(devices: int, block_memory: float) -> None:
     """Prints a line of JSON for each number of classes; runs in a process with so many devices."""
+    xla_flags.set_flags()
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -125,6 +125,17 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     return max(fitting // 128 * 128 or fitting, 8)
 
 
+def working_bytes(batch: int, dimension: int, total: int, block: int) -> int:
+    """What a pass over `total` classes works in, float32, beside its arguments and results.
+
+    By the compiler's account (scripts/table_head_memory.py compares): four tiles and two slices of
+    a block, the batch's directions and their gradient; where one block has all classes there is
+    nothing to slice, and three tiles do.
+    """
+    tiles = 4 * batch * block + 2 * block * dimension if block < total else 3 * batch * block
+    return 4 * (tiles + 2 * batch * dimension) + total
+
+
 def even_block(total: int, block_size: int) -> int:
     """The size of so many blocks that none is above block_size: even, in multiples of 128."""
     even = -(-total // -(-total // block_size))
