@@ -139,12 +139,18 @@ class PairTiles:
             rng.choice(len(order), count, replace=False)
             for order, count in zip((self.row_order, self.column_order), size, strict=True)
         )
-        scores = np.asarray(
-            _product(
-                _blocks(features, self.row_order[rows], size[0], "image", normalised)[0],
-                _blocks(others, self.column_order[columns], size[1], "image", normalised)[0],
+        # Padded to a block's size, so that few shapes compile.
+        sides = (
+            _blocks(source, order[chosen], _block_size(count, _SAMPLE_BLOCK), "image", normalised)
+            for source, order, chosen, count in zip(
+                (features, others),
+                (self.row_order, self.column_order),
+                (rows, columns),
+                size,
+                strict=True,
             )
         )
+        scores = np.asarray(_product(*(side[0] for side in sides)))[: size[0], : size[1]]
         if self._other_codes is None:
             return scores.reshape(-1)
         return scores[self._codes[rows][:, None] != self._other_codes[columns][None]]
