@@ -1,7 +1,8 @@
 """A small network on the ORL faces: 30 people to train on, 10 others to verify.
 
-Data: `python -m uniface_jax.demo_data runs/faces` (300 images; no download). Hardware: two CPU
-cores, under three minutes. Result to expect: ROC-AUC over 0.985 on the ten people never seen.
+Data: `python -m uniface_jax.demo_data runs/faces` (300 images of 30 people; no download).
+Hardware: two CPU cores, under three minutes. Result to expect: ROC-AUC over 0.985 on the ten people
+never seen.
 """
 
 from ml_collections import ConfigDict

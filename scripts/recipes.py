@@ -30,13 +30,19 @@ def sections(docstring: str) -> dict[str, str]:
     return found
 
 
-def recipe(path: Path) -> dict[str, Any]:
-    """One row of the table: what a recipe in configs/ trains, and what the paper reports for it."""
+def load(path: Path) -> Any:
+    """A recipe in configs/ as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def recipe(path: Path) -> dict[str, Any]:
+    """One row of the table: what a recipe in configs/ trains, and what the paper reports for it."""
+    module = load(path)
     config = module.get_config()
     loss = {key: value for key, value in config.loss.items() if value is not None}
     length = f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs"

@@ -60,6 +60,7 @@ class Settings(NamedTuple):
     sgd: optim.Sgd = optim.Sgd()
     seed: int = 0
     skip_nonfinite: bool = False  # where loss or gradient are not finite, only `step` moves
+    unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see _fold
 
 
 def initialize(
@@ -169,7 +170,7 @@ def make_step(
         like = Weights(state.weights.network, chosen.weight, chosen.bias)
         zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
         (sums, loss_statistics), (losses, similarities) = _fold(
-            body, (zeros, state.loss_statistics), (jnp.arange(micro), parts)
+            body, (zeros, state.loss_statistics), (jnp.arange(micro), parts), settings.unrolled
         )
 
         gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
@@ -206,12 +207,12 @@ def make_step(
     return step
 
 
-def _fold(body, carry: Tree, xs: Tree) -> tuple[Tree, Tree]:
+def _fold(body, carry: Tree, xs: Tree, unrolled: bool | None) -> tuple[Tree, Tree]:
     """jax.lax.scan; unrolled on the CPU, where XLA's convolutions are 30 times slower in a loop.
 
     scan's own `unroll` is no help: the loop goes away only after convolutions were lowered.
     """
-    if jax.default_backend() != "cpu":
+    if not (jax.default_backend() == "cpu" if unrolled is None else unrolled):
         return jax.lax.scan(body, carry, xs)
     outputs = []
     for index in range(jax.tree.leaves(xs)[0].shape[0]):

@@ -14,8 +14,7 @@ from ml_collections import config_flags
 
 from uniface_jax import cli
 from uniface_jax.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError
-
-DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
+from uniface_jax.recipe_flags import DEMO, prepare
 
 DEMO_FACES = Path("runs/faces")
 
@@ -26,30 +25,6 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is; with --coordinator.")
-
-
-def _prepare(argv: list[str]) -> list[str]:
-    """Adds the demo's recipe where none is given; UserError for no such recipe or no such key.
-
-    A default of the flag itself would be loaded, and its overrides fail, before cli.run can turn
-    errors into one line.
-    """
-    from uniface_jax.config import base, flatten
-
-    keys, recipe = flatten(base()), None
-    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
-        name, equals, value = argument.lstrip("-").partition("=")
-        key = name.removeprefix("config.")
-        if name == "config":
-            recipe = value if equals else following
-        elif key != name and key not in keys:
-            siblings = [other for other in keys if other.startswith(key.rpartition(".")[0])]
-            raise UserError(f"{argument}: no such key; there are {', '.join(siblings)}")
-    if recipe is None:
-        return [argv[0], f"--config={DEMO}", *argv[1:]]
-    if not Path(recipe.split(":")[0]).is_file():
-        raise UserError(f"--config={recipe}: no such file; recipes are in {DEMO.parent}")
-    return argv
 
 
 def _ensure_demo_faces() -> None:
@@ -90,4 +65,4 @@ def main(argv: list[str]) -> int | None:
 
 
 if __name__ == "__main__":
-    cli.run(main, _prepare)
+    cli.run(main, prepare)

@@ -1,0 +1,101 @@
+"""What every recipe in configs/ needs, planned on this machine, as a table.
+
+python scripts/table_plan.py [--output docs/plan.md] [--json FILE]
+
+Each recipe is planned for as many devices as leave batch norm 128 images, as in the release, and
+for the device that `python -m uniface_jax.plan` takes by default. Two minutes; memory is predicted,
+tests/planning holds such predictions against compiled programs.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from recipes import CONFIGS, load  # the sibling script
+from tqdm import tqdm
+
+from uniface_jax.data.files import write_bytes
+from uniface_jax.planning import memory, program, report
+
+BN_IMAGES = 128
+DEVICE = report.Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)
+HEADS = (
+    "recipe", "devices", "batch", "network", "head", "activations", "in all", "largest batch",
+    "TFLOP", "MB sent", "images/s", "days",
+)  # fmt: skip
+
+
+def plans() -> dict[str, report.RunPlan]:
+    """The plan of each recipe by its name."""
+    known: dict[str, int] = {}
+    found = {}
+    paths = sorted(CONFIGS.glob("*.py"))
+    for path in (bar := tqdm(paths, unit="recipe")):
+        bar.set_description(path.stem)
+        module = load(path)
+        config = program.for_accelerators(module.get_config())
+        devices = max(1, config.batch_size // (config.micro_batches * BN_IMAGES))
+        network = memory.probe_network(report.one_device(config, devices), known=known)
+        data = report.data_of_text(module.__doc__, path.name)
+        found[path.stem] = report.make_plan(config, data, devices, DEVICE, network=network)
+    return found
+
+
+def page(found: dict[str, report.RunPlan]) -> str:
+    """docs/plan.md."""
+    rows = [HEADS, ("---", *("---:",) * (len(HEADS) - 1))]
+    for name, plan in found.items():
+        needs = plan.needs
+        head = needs.prototypes + needs.prototype_momentum
+        head += needs.prototype_gradients + needs.head_tiles
+        gigabytes = [
+            needs.network + needs.network_momentum, head, needs.activations, needs.total
+        ]  # fmt: skip
+        rows.append(
+            (
+                name, str(plan.devices), str(plan.batch_size),
+                *(f"{value / report.GB:.2f}" for value in gigabytes),
+                f"{plan.largest.batch:,}", f"{plan.flops / 1e12:.3g}",
+                f"{plan.sent / 1e6:,.0f}", f"{plan.images_per_second:,.0f}", f"{plan.days:.2g}",
+            )
+        )  # fmt: skip
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"""# What the recipes need
+
+Printed by `python scripts/table_plan.py`, on a machine without an accelerator. A single recipe, for
+other devices: `python -m uniface_jax.plan --config=configs/webface42m_r200.py --devices=64
+--device_memory=80`, with `--verify` to hold the prediction against the compiled program.
+
+The device is an A100 by its data sheet, 80 GB (a tenth left free) and 156 TFLOP/s in TF32, of which
+{DEVICE.utilisation:.0%} are assumed to be reached, and 100 GB/s to other devices, none of it hidden
+behind the computation. **Images/s and days follow from these assumptions and were measured
+nowhere**; memory is the CPU compiler's account, which knows nothing of cuDNN's workspaces.
+
+GB on each device: the network's weights with their momentum, the head (prototypes, momentum,
+gradients, the tiles in work), what the network needs within a step. "Largest batch" is over all
+devices, with the same number of micro-batches. TFLOP and MB sent: a step, on each device.
+
+{table}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="a file for the page, docs/plan.md")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    arguments = parser.parse_args()
+    found = plans()
+    text = page(found)
+    print(text)
+    if arguments.output:
+        write_bytes(arguments.output, text.encode())
+    if arguments.json:
+        records = {name: plan.as_json() for name, plan in found.items()}
+        write_bytes(arguments.json, (json.dumps(records, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Counts what one device's step computes and sends, by walking its jaxpr.
+
+Only matrix products and convolutions count as work: everything else is bound by memory and small
+beside them. A loop counts as often as it runs.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
+
+
+class Work(NamedTuple):
+    """Of one step on one device: floating-point operations, and bytes sent to other devices."""
+
+    flops: float
+    sent: float
+
+
+def count(jaxpr: Any, devices: int) -> Work:
+    """The work of a jaxpr whose collectives are over `devices` devices.
+
+    A product of [m, k] and [k, n] is 2 m k n operations. Collectives are counted as rings send
+    them: an all-reduce of x bytes 2 x (n-1)/n, a gather to x and a scatter of x bytes x (n-1)/n.
+    """
+    # Gradient rules compute some things in vain, which the compiler leaves out.
+    jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    flops = sent = 0.0
+    by_platform = set()
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        flops += _flops(name, equation)
+        sent += _sent(name, equation, devices)
+        if name == "platform_index":
+            by_platform.update(equation.outvars)
+        times = equation.params.get("length", 1) if name == "scan" else 1
+        for inner in _inner(equation, not by_platform.isdisjoint(_variables(equation))):
+            work = count(inner, devices)
+            flops += times * work.flops
+            sent += times * work.sent
+    return Work(flops, sent)
+
+
+def _variables(equation: Any) -> list[Any]:
+    return [x for x in equation.invars if not hasattr(x, "val")]  # literals cannot be hashed
+
+
+def _inner(equation: Any, by_platform: bool) -> Iterator[Any]:
+    """The jaxprs that an equation runs.
+
+    Of jax.lax.platform_dependent that is the default, which accelerators take; of any other choice
+    the longest branch.
+    """
+    for key, value in equation.params.items():
+        if key == "branches":
+            longest = max(value, key=lambda branch: len(branch.jaxpr.eqns))
+            yield (value[-1] if by_platform else longest).jaxpr
+        elif hasattr(value, "eqns"):
+            yield getattr(value, "jaxpr", value)  # with or without its constants
+
+
+def _flops(name: str, equation: Any) -> float:
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        terms = math.prod(left[axis] for axis in contracted)
+        return 2.0 * terms * math.prod(equation.outvars[0].aval.shape)
+    if name == "conv_general_dilated":
+        return 2.0 * _taps(equation)
+    return 0.0
+
+
+def _taps(equation: Any) -> float:
+    """Multiplications of a convolution: those of its input and kernel that meet.
+
+    Dilation puts zeros between the elements of an input or kernel, and padding around them; these
+    are not multiplied by any library. So one spatial dimension's count is that of all (output,
+    kernel) positions that meet an element of the input.
+    """
+    parameters = equation.params
+    numbers = parameters["dimension_numbers"]
+    left, right = (x.aval.shape for x in equation.invars[:2])
+    result = equation.outvars[0].aval.shape
+    total = float(result[numbers.out_spec[0]] * result[numbers.out_spec[1]])
+    total *= right[numbers.rhs_spec[1]]
+    for axis in range(len(parameters["window_strides"])):
+        size = left[numbers.lhs_spec[2 + axis]]
+        kernel = right[numbers.rhs_spec[2 + axis]]
+        out = result[numbers.out_spec[2 + axis]]
+        low = parameters["padding"][axis][0]
+        dilation = parameters["lhs_dilation"][axis]
+        position = (
+            np.arange(out)[:, None] * parameters["window_strides"][axis]
+            + np.arange(kernel)[None] * parameters["rhs_dilation"][axis]
+            - low
+        )
+        meets = (position >= 0) & (position % dilation == 0) & (position < size * dilation)
+        total *= int(meets.sum())
+    return total
+
+
+def _sent(name: str, equation: Any, devices: int) -> float:
+    share = (devices - 1) / devices
+    if name.startswith(("psum", "pmax", "pmin")):
+        return 2 * share * _bytes(equation.invars)
+    if name == "all_gather":
+        return share * _bytes(equation.outvars)
+    if name == "reduce_scatter":
+        return share * _bytes(equation.invars)
+    return 0.0
+
+
+def _bytes(variables: Any) -> int:
+    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize for x in variables)
