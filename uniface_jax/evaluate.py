@@ -138,10 +138,12 @@ def _embedded(path: str, output: Path) -> FeatureSource:
 def _evaluate(
     source: FeatureSource, path: str, parts: Mapping[str, Parts], options: Options
 ) -> results.Run:
-    found = {name: PROTOCOLS[name].run(parts[name], source, options) for name in parts}
-    run = results.collect(source, path, found)
-    print(report.tables(run), flush=True)
-    return run
+    found = {}
+    for name in parts:
+        found[name] = PROTOCOLS[name].run(parts[name], source, options)
+        # Each when it is there: the next may take hours.
+        print(report.tables(results.collect(source, path, {name: found[name]})), flush=True)
+    return results.collect(source, path, found)
 
 
 def _cache(output: Path) -> Path:

@@ -59,6 +59,9 @@ def test_features_are_computed_once_for_a_model_and_data(tmp_path, images, pixel
     np.testing.assert_array_equal(again.values, first.values)
     assert counting.seen == 12
     assert again.record == first.record
+    renamed = ImageFiles("same", images.root, images.names)
+    assert embedded(kept, counting.model).features(renamed).record == first.record
+    assert counting.seen == 12
     beside = json.loads(Path(first.record["features"]).with_suffix(".json").read_text())
     assert beside["done"] == beside["data"]["images"] == 11
     assert beside["data"]["sha256"] == first.record["sha256"]

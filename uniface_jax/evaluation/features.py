@@ -94,7 +94,9 @@ class EmbeddedFeatures:
         key = hashlib.sha256(
             "\0".join([self.hash, self.description, digest, record["kind"]]).encode()
         ).hexdigest()[:16]
-        file = self._folder / f"{images.name}-{key}.npy"
+        # The same images under another name, in another protocol, are not embedded again.
+        known = sorted(self._folder.glob(f"*-{key}.npy"))
+        file = known[0] if known else self._folder / f"{images.name}-{key}.npy"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             array = self._extract(file, record, images, apart)
@@ -150,6 +152,7 @@ def _resumed(file: Path, beside: Path, record: Mapping[str, Any]) -> tuple[np.me
     try:
         found = json.loads(beside.read_text())
         done = int(found.pop("done"))
+        found["data"]["name"] = record["data"]["name"]  # which does not matter
         array = np.lib.format.open_memmap(file, "r+")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None, 0
