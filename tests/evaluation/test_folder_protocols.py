@@ -67,6 +67,9 @@ def test_folders_and_populations_are_those_of_a_loop(world, tmp_path):
         names = [n for n in features if name in ("ALL", n.split("/")[0])]
         same, different = split(names, features)
         check(result.metrics, same, different, 0.1)
+        drawn = result.drawings["scores"]
+        assert (sum(drawn["same"]), sum(drawn["different"])) == (len(same), len(different))
+        assert 10 < len(drawn["same"]) + 1 == len(drawn["edges"]) <= 62
         shown = result.drawings["pairs"]
         assert shown["same"][0]["score"] == pytest.approx(min(same), abs=1e-5)
         first, second = (side["label"] for side in shown["different"][0]["sides"])

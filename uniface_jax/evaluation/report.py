@@ -70,7 +70,7 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[str
         html.table(heads, rows, text=(0, 1) if several else ())
         for heads, rows in _tables(protocol, sets if several else {"": sets[runs[0].name]})
     ]
-    if any("(" in part for part in parts):
+    if any("<td>(" in part for part in parts):
         parts.append(
             html.paragraph(
                 "In brackets: a rate below one of the set's different pairs, which the set cannot "

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.drawings import Drawing, far_thresholds, picture, roc_line, rounded
+from uniface_jax.evaluation.drawings import (
+    BINS,
+    Drawing,
+    far_thresholds,
+    picture,
+    roc_line,
+    rounded,
+)
 from uniface_jax.evaluation.features import FeatureSource
 from uniface_jax.evaluation.identity_folders import Identities
 from uniface_jax.evaluation.image_sets import ImageSet
@@ -15,6 +22,7 @@ from uniface_jax.evaluation.protocols.base import SetResult, tar_cells
 
 if TYPE_CHECKING:  # JAX comes with it, which takes a second and is not needed for --help
     from uniface_jax.evaluation.all_pairs import AllPairs
+    from uniface_jax.evaluation.pair_curve import ScoreHistogram
 
 SHOWN = 8  # pairs of each kind
 
@@ -70,13 +78,15 @@ def drawings_of(
         return {"label": of.label(row), "picture": picture(of, row)}
 
     histogram = result.histogram
+    edges = _joined(histogram)
     thresholds = far_thresholds(tar_at_far)
     return {
         "roc": roc_line(result.curve),
         "scores": {
-            "edges": rounded(histogram.edges),
-            "same": histogram.same.tolist(),
-            "different": histogram.different.tolist(),
+            "edges": rounded(histogram.edges[edges]),
+            # Beyond the last edge all bins are empty.
+            "same": np.add.reduceat(histogram.same, edges[:-1]).tolist(),
+            "different": np.add.reduceat(histogram.different, edges[:-1]).tolist(),
             "thresholds": {name: t for name, t in thresholds.items() if t is not None},
         },
         "pairs": {
@@ -84,6 +94,15 @@ def drawings_of(
             "different": entries(result.hardest_different),
         },
     }
+
+
+def _joined(histogram: "ScoreHistogram") -> np.ndarray:
+    """Which of its edges are drawn: about BINS bins between the lowest and the highest score."""
+    filled = np.flatnonzero(histogram.same + histogram.different)
+    step = max(1, -(-(filled[-1] + 1 - filled[0]) // BINS))
+    last = len(histogram.edges) - 1
+    inner = np.arange(filled[0], filled[-1] + 1, step)
+    return np.append(inner, min(last, int(inner[-1]) + step))
 
 
 def cells(metrics: Mapping[str, Any]) -> dict[str, str]:
