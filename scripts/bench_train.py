@@ -1,0 +1,168 @@
+"""A whole training step, and inference, against the same in plain PyTorch.
+
+    python scripts/bench_train.py --networks=r18,r50 --batches=16 --json=train.json
+
+Network, UCE head over 10,572 classes, clipping, SGD, batch statistics; each side in a process of
+its own, taking turns, since a shared machine's speed drifts. Printed are medians and, of the ratios
+taken turn by turn, the median with the lowest and the highest. `--variants` adds our step in
+bfloat16 and with blocks recomputed (remat). PyTorch is optional: without it its rows are left out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from turns import Worker, interleave, ratios, serve, write_json
+
+from uniface_jax.xla_flags import set_flags
+
+CLASSES = 10_572
+NETWORKS = {  # stage sizes, width
+    "small": ((1, 1, 1, 1), 16),
+    "r18": ((2, 2, 2, 2), 64),
+    "r50": ((3, 4, 14, 3), 64),
+}
+
+
+def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, 112, 112, 3), np.uint8)
+    return images, rng.integers(0, CLASSES, batch).astype(np.int32)
+
+
+def ours(args: argparse.Namespace, **overrides) -> tuple[Callable, dict]:
+    set_flags()
+    import jax
+
+    from uniface_jax import losses, models, parallel, step
+
+    sizes, width = NETWORKS[args.network]
+    network = models.create("lresnet50", stage_sizes=sizes, width=width, **overrides)
+    loss = losses.create("uce")
+    images, labels = inputs(args.batch)
+    state = jax.device_get(step.initialize(network, loss, CLASSES, 1.0, 0))
+    if args.inference:
+        from uniface_jax.inference import make_embed
+
+        embed = make_embed(network, mirror=False)
+        variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
+        variables = jax.tree.map(jax.numpy.asarray, variables)
+        return lambda: embed(variables, images), {}
+    runner = parallel.create_runner("shard_map", step.class_sharded(state), jax.devices()[:1])
+    train_step = runner.compile(
+        step.make_step(network, loss, lambda _: 0.1, step.Settings(CLASSES))
+    )
+    placed = [runner.place(state)]
+    batch = runner.put({"image": images, "label": labels})
+
+    def run() -> None:
+        placed[0], metrics = train_step(placed[0], batch)
+        jax.block_until_ready((placed[0], metrics))
+
+    return run, {}
+
+
+def theirs(args: argparse.Namespace) -> tuple[Callable, dict]:
+    import torch
+    from torch_network import network, training_step
+
+    images, labels = inputs(args.batch)
+    net = network(*NETWORKS[args.network])
+    pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float().contiguous() - 127.5) / 127.5
+    if args.inference:
+        net.eval()
+
+        def forward() -> None:
+            with torch.inference_mode():
+                net(pixels)
+
+        return forward, {}
+    return training_step(net, CLASSES, pixels, torch.as_tensor(labels).long()), {}
+
+
+VARIANTS: dict[str, Callable[[argparse.Namespace], tuple[Callable, dict]]] = {
+    "torch": theirs,
+    "ours": ours,
+    "bfloat16": lambda args: ours(args, dtype="bfloat16"),
+    "remat": lambda args: ours(args, remat=True),
+}
+
+
+def measure(args: argparse.Namespace, network: str, batch: int, inference: bool) -> list[dict]:
+    """One row a variant."""
+    arguments = [f"--network={network}", f"--batch={batch}", *["--inference"][: int(inference)]]
+    names = ["torch", "ours", *(["bfloat16", "remat"] if args.variants and not inference else [])]
+    if find_spec("torch") is None:
+        names.remove("torch")
+    workers = [Worker(__file__, name, arguments) for name in names]
+    interleave(workers, args.turns)
+    by_name = {worker.name: worker for worker in workers}
+    rows = []
+    for worker in workers:
+        row = {"network": network, "batch": batch, "variant": worker.name, **worker.about}
+        row["what"] = "inference" if inference else "training"
+        if worker.turns:
+            row |= {
+                "seconds": worker.median(),
+                "cpu_seconds": worker.median("cpu_seconds"),
+                "images_per_second": batch / worker.median(),
+                "peak_gib": max(turn["peak_bytes"] for turn in worker.turns) / 2**30,
+            }
+        torch = by_name.get("torch")
+        if torch and torch.turns and worker.turns and worker.name != "torch":
+            row["times_torch"] = ratios(worker, torch)
+        rows.append(row)
+        show(row)
+    return rows
+
+
+def show(row: dict) -> None:
+    label = f"{row['what']:10} {row['network']:6} {row['batch']:4} {row['variant']:9}"
+    if "seconds" not in row:
+        print(f"{label} failed: {row.get('failed')}", flush=True)
+        return
+    ratio = row.get("times_torch")
+    faster = "-"
+    if ratio:
+        faster = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+    print(
+        f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
+        f" {row['first_seconds']:8.1f}  {faster}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", default="small,r18,r50")
+    parser.add_argument("--batches", default="16,32")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--variants", action="store_true", help="bfloat16 and remat as well")
+    parser.add_argument("--quick", action="store_true", help="small network, batch 16, 3 turns")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--network", choices=NETWORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--inference", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.variant:
+        serve(lambda: VARIANTS[args.variant](args))
+        return
+    if args.quick:
+        args.networks, args.batches, args.turns = "small", "16", 3
+    print(f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'first s':>8}  times PyTorch")
+    rows = []
+    for network in args.networks.split(","):
+        for batch in map(int, args.batches.split(",")):
+            for inference in (False, True):
+                rows += measure(args, network, batch, inference)
+    write_json(args.json, {"classes": CLASSES, "rows": rows})
+    if not any(row["variant"] == "ours" and "seconds" in row for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

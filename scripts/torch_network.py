@@ -1,0 +1,76 @@
+"""The release's network, the UCE head and a training step in plain PyTorch, to compare times with.
+
+Layers, sizes and formulas are those of uniface_jax.models (lresnet) and of the loss's paper; the
+layout is PyTorch's default. Nothing else in the project imports this.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    """BN-conv-BN-PReLU-conv-BN plus shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(outputs, outputs, 2, 2, bias=False)
+        if stride == 1:
+            last = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.residual = nn.Sequential(
+            nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs), nn.PReLU(outputs), last, nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.shortcut = nn.Identity()
+        if stride > 1:
+            shortcut = nn.Conv2d(inputs, outputs, 2, 2, bias=False)
+            self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, C, H, W]."""
+        return self.residual(x) + self.shortcut(x)
+
+
+def network(stage_sizes: Sequence[int], width: int = 64, dropout: float = 0.4) -> nn.Module:
+    """Images [B, 3, 112, 112] -> features [B, 512]."""
+    layers = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)]
+    inputs = width
+    for stage, size in enumerate(stage_sizes):
+        for index in range(size):
+            layers.append(Block(inputs, width * 2**stage, 2 if index == 0 else 1))
+            inputs = width * 2**stage
+    layers += [nn.BatchNorm2d(inputs), nn.Dropout(dropout), nn.Flatten()]
+    layers += [nn.Linear(inputs * 49, 512, bias=False), nn.BatchNorm1d(512)]
+    return nn.Sequential(*layers)
+
+
+def training_step(
+    net: nn.Module, classes: int, images: torch.Tensor, labels: torch.Tensor
+) -> Callable[[], float]:
+    """A function that does one step of SGD on UCE with clipping and returns the loss."""
+    prototypes = nn.Parameter(torch.randn(classes, 512) / math.sqrt(512))
+    bias = nn.Parameter(torch.tensor(math.log(10 * classes)))
+    parameters = [*net.parameters(), prototypes, bias]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    slopes = [m.weight for m in net.modules() if isinstance(m, nn.PReLU)]
+
+    def step() -> float:
+        features = functional.normalize(net(images))
+        cos = functional.linear(features, functional.normalize(prototypes))
+        positive = torch.log(1 + torch.exp(-(64 * (cos - 0.4) - bias).clamp(-64, 64)))
+        negative = torch.log(1 + torch.exp((64 * cos - bias).clamp(-64, 64)))
+        one_hot = torch.zeros(cos.shape, dtype=torch.bool).scatter_(1, labels[:, None], True)
+        loss = torch.where(one_hot, positive, negative).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+        with torch.no_grad():
+            for slope in slopes:
+                slope.clamp_(min=0.01)
+        return float(loss)
+
+    return step

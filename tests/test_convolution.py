@@ -1,0 +1,182 @@
+"""Convolutions and batch norm with gradients by hand give what plain formulas give, everywhere."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
+
+from uniface_jax.models import channels, convolution
+from uniface_jax.models.channels import affine, batch_norm, channel_sums, prelu
+from uniface_jax.models.convolution import LAYOUT, convolve
+
+TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
+
+
+def plain(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
+    )
+
+
+def draw(rng, *shapes, dtype="float32"):
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def value_and_gradients(function, *arguments):
+    """The value and the gradients by all arguments, for a cotangent that differs everywhere."""
+    value, backward = jax.vjp(function, *arguments)
+    cotangent = jnp.sin(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+    return value, *backward(cotangent.astype(value.dtype))
+
+
+def assert_close(ours, theirs, dtype):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        np.testing.assert_allclose(a, b, atol=TOLERANCE[dtype] * max(np.abs(b).max(), 1))
+
+
+@given(
+    seed=st.integers(0, 1000),
+    kernel=st.sampled_from([(1, 0), (2, 0), (3, 1), (3, 0), (2, 1)]),
+    stride=st.sampled_from([1, 2, 3]),
+    height=st.integers(3, 9),
+    width=st.integers(3, 9),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
+@settings(max_examples=25)
+def test_convolution_as_plain(seed, kernel, stride, height, width, sizes, dtype):
+    (size, padding), (batch, inputs, outputs) = kernel, sizes
+    rng = np.random.default_rng(seed)
+    x, weight = draw(
+        rng, (batch, height, width, inputs), (size, size, inputs, outputs), dtype=dtype
+    )
+    ours = value_and_gradients(partial(convolve, stride=stride, padding=padding), x, weight)
+    theirs = value_and_gradients(partial(plain, stride=stride, padding=padding), x, weight)
+    assert_close(ours, theirs, dtype)
+
+
+def transformed(name, function):
+    """`function(x, kernel)` under a transformation, for x [8, H, W, C]."""
+    if name == "jit":
+        return jax.jit(function)
+    if name == "remat":
+        return jax.checkpoint(function)
+    if name == "vmap":
+        by_pairs = jax.vmap(function, (0, None))
+        return lambda x, kernel: by_pairs(x.reshape(4, 2, *x.shape[1:]), kernel)
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    split, everywhere = PartitionSpec("devices"), PartitionSpec()
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(split, everywhere), out_specs=split, check_vma=False
+    )
+
+
+@pytest.mark.parametrize("name", ["jit", "vmap", "remat", "shard_map"])
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (2, 0), (3, 1)])
+def test_products_over_patches_under(name, size, padding, monkeypatch):
+    """The strided gradients that the CPU takes as products, whatever the size of the map."""
+    monkeypatch.setattr(convolution, "FEWEST_POSITIONS", 1)
+    assert convolution._gradients((8, 6, 10, 3), (size, size, 3, 4), 2, padding) is not None
+    x, weight = draw(np.random.default_rng(0), (8, 6, 10, 3), (size, size, 3, 4))
+    ours = transformed(name, partial(convolve, stride=2, padding=padding))
+    theirs = transformed(name, partial(plain, stride=2, padding=padding))
+    assert_close(
+        value_and_gradients(ours, x, weight), value_and_gradients(theirs, x, weight), "float32"
+    )
+
+
+def test_other_platforms_get_the_plain_convolution():
+    x, weight = draw(np.random.default_rng(0), (2, 56, 56, 3), (2, 2, 3, 4))
+    both = jax.jit(
+        lambda x, w: jax.vjp(lambda x, w: convolve(x, w, 2, 0), x, w)[1](jnp.ones((2, 28, 28, 4)))
+    )
+    expected = {"cpu": 1, "cuda": 2, "tpu": 2}  # the kernel's gradient; and the input's
+    for platform, count in expected.items():
+        text = both.trace(x, weight).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == count, platform
+        assert text.count("dot_general") == (platform == "cpu"), platform
+
+
+def naive_norm(x, scale, bias, slope, epsilon, dtype):
+    wide = x.astype(scale.dtype)
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    y = affine(wide, scale * inverse, bias - mean * scale * inverse).astype(dtype)
+    return y if slope is None else prelu(y, slope)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    shape=st.sampled_from([(6, 3), (4, 4, 5, 3), (3, 7, 7, 2), (8, 13, 11, 4)]),
+    with_slope=st.booleans(),
+    block=st.sampled_from([1, 64, 2**16]),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
+@settings(max_examples=25)
+def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
+    rng = np.random.default_rng(seed)
+    (x,) = draw(rng, shape, dtype=dtype)
+    scale, bias, slope = (
+        jnp.asarray(rng.uniform(low, high, shape[-1]), jnp.float32)
+        for low, high in ((0.5, 2), (-1, 1), (0.1, 0.5))
+    )
+    given_ = (x, scale, bias, *([slope] if with_slope else []))
+
+    def run(function):
+        def call(x, scale, bias, slope=None):
+            y = function(x, scale, bias, slope, 1e-5, jnp.dtype(dtype))
+            return y[0] if isinstance(y, tuple) else y
+
+        return value_and_gradients(call, *given_)
+
+    before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
+    channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, min(before[1], block)
+    try:
+        ours = run(batch_norm)
+    finally:
+        channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
+    assert_close(ours, run(naive_norm), "float32" if dtype == "float32" else "bfloat16")
+
+
+@pytest.mark.parametrize("name", ["jit", "vmap", "remat", "shard_map"])
+def test_batch_norm_under(name):
+    x, _ = draw(np.random.default_rng(1), (16, 6, 5, 3), (1,))
+    vectors = jnp.linspace(0.5, 1.5, 3)
+
+    def with_(function):
+        def call(x, v):
+            y = function(x, v, v, 0.2 * v, 1e-5, jnp.dtype("float32"))
+            return y[0] if isinstance(y, tuple) else y
+
+        return transformed(name, call)
+
+    if name == "vmap":
+        x = x[:8]
+    assert_close(
+        value_and_gradients(with_(batch_norm), x, vectors),
+        value_and_gradients(with_(naive_norm), x, vectors),
+        "float32",
+    )
+
+
+@given(rows=st.integers(1, 200), width=st.integers(1, 40), block=st.sampled_from([1, 40, 300]))
+@settings(max_examples=30)
+def test_channel_sums(rows, width, block):
+    x = jnp.asarray(np.random.default_rng(rows).standard_normal((rows, width)), jnp.float32)
+    before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
+    channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, 1
+    try:
+        assert rows % channels.block_rows(rows, width) == 0
+        total, square = channel_sums(lambda x: (x, jnp.square(x)), [x])
+    finally:
+        channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
+    np.testing.assert_allclose(total, np.asarray(x, np.float64).sum(0), atol=1e-4)
+    np.testing.assert_allclose(square, np.square(np.asarray(x, np.float64)).sum(0), rtol=1e-5)
