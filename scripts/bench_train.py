@@ -33,7 +33,7 @@ def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
-def ours(args: argparse.Namespace, **overrides) -> tuple[Callable, dict]:
+def ours(args: argparse.Namespace, **overrides) -> Callable:
     set_flags()
     import jax
 
@@ -50,7 +50,7 @@ def ours(args: argparse.Namespace, **overrides) -> tuple[Callable, dict]:
         embed = make_embed(network, mirror=False)
         variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
         variables = jax.tree.map(jax.numpy.asarray, variables)
-        return lambda: embed(variables, images), {}
+        return lambda: embed(variables, images)
     runner = parallel.create_runner("shard_map", step.class_sharded(state), jax.devices()[:1])
     train_step = runner.compile(
         step.make_step(network, loss, lambda _: 0.1, step.Settings(CLASSES))
@@ -62,10 +62,10 @@ def ours(args: argparse.Namespace, **overrides) -> tuple[Callable, dict]:
         placed[0], metrics = train_step(placed[0], batch)
         jax.block_until_ready((placed[0], metrics))
 
-    return run, {}
+    return run
 
 
-def theirs(args: argparse.Namespace) -> tuple[Callable, dict]:
+def theirs(args: argparse.Namespace) -> Callable:
     import torch
     from torch_network import network, training_step
 
@@ -79,11 +79,11 @@ def theirs(args: argparse.Namespace) -> tuple[Callable, dict]:
             with torch.inference_mode():
                 net(pixels)
 
-        return forward, {}
-    return training_step(net, CLASSES, pixels, torch.as_tensor(labels).long()), {}
+        return forward
+    return training_step(net, CLASSES, pixels, torch.as_tensor(labels).long())
 
 
-VARIANTS: dict[str, Callable[[argparse.Namespace], tuple[Callable, dict]]] = {
+VARIANTS: dict[str, Callable[[argparse.Namespace], Callable]] = {
     "torch": theirs,
     "ours": ours,
     "bfloat16": lambda args: ours(args, dtype="bfloat16"),
@@ -99,17 +99,22 @@ def measure(args: argparse.Namespace, network: str, batch: int, inference: bool)
         names.remove("torch")
     workers = [Worker(__file__, name, arguments) for name in names]
     interleave(workers, args.turns)
+    for worker in workers:
+        worker.end()
     by_name = {worker.name: worker for worker in workers}
     rows = []
     for worker in workers:
-        row = {"network": network, "batch": batch, "variant": worker.name, **worker.about}
+        row = {"network": network, "batch": batch, "variant": worker.name}
         row["what"] = "inference" if inference else "training"
+        if worker.failed:
+            row["failed"] = worker.failed
         if worker.turns:
             row |= {
+                "first_seconds": worker.values("first_seconds")[0],
                 "seconds": worker.median(),
                 "cpu_seconds": worker.median("cpu_seconds"),
                 "images_per_second": batch / worker.median(),
-                "peak_gib": max(turn["peak_bytes"] for turn in worker.turns) / 2**30,
+                "peak_gib": max(worker.values("peak_bytes")) / 2**30,
             }
         torch = by_name.get("torch")
         if torch and torch.turns and worker.turns and worker.name != "torch":
@@ -149,7 +154,7 @@ def main() -> None:
     parser.add_argument("--inference", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant:
-        serve(lambda: VARIANTS[args.variant](args))
+        serve(lambda job: VARIANTS[args.variant](args))
         return
     if args.quick:
         args.networks, args.batches, args.turns = "small", "16", 3

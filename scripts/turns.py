@@ -11,37 +11,40 @@ from pathlib import Path
 from typing import Any
 
 
-def serve(prepare: Callable[[], tuple[Callable[[], Any], dict]]) -> None:
-    """A variant's process: prepares, says what it is, then runs once for each line that comes in.
+def serve(prepare: Callable[[str], Callable[[], Any]]) -> None:
+    """A variant's process: one timed run for each line, a job's name, that comes in.
 
-    `prepare` returns the run and what to report of it. Every answer is one line of JSON.
+    `prepare` makes a job's run, which waits until its result is there. The first run of a job is
+    told apart (it compiles), the second is not counted. Every answer is one line of JSON.
     """
-    try:
-        run, about = prepare()
-        started = time.perf_counter()
-        run()
-        about["first_seconds"] = time.perf_counter() - started
-        run()
-    except (ImportError, MemoryError, RuntimeError) as e:
-        about = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
-    print(json.dumps(about), flush=True)
-    for _ in sys.stdin:
-        started, busy = time.perf_counter(), time.process_time()
-        run()
-        answer = {
-            "seconds": time.perf_counter() - started,
-            "cpu_seconds": time.process_time() - busy,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
+    current, run = None, None
+    for line in sys.stdin:
+        answer: dict[str, Any] = {}
+        try:
+            if line.strip() != current or run is None:
+                current, run = line.strip(), None  # the last job's memory first
+                run = prepare(current)
+                started = time.perf_counter()
+                run()
+                answer["first_seconds"] = time.perf_counter() - started
+                run()
+            started, busy = time.perf_counter(), time.process_time()
+            run()
+            answer["seconds"] = time.perf_counter() - started
+            answer["cpu_seconds"] = time.process_time() - busy
+            answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        except (ImportError, MemoryError, RuntimeError) as e:
+            answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
         print(json.dumps(answer), flush=True)
 
 
 class Worker:
     """One variant's process, `script --variant=name` with more arguments."""
 
-    def __init__(self, script: str, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, script: str, name: str, arguments: Sequence[str] = ()) -> None:
         self.name = name
-        self.turns: list[dict[str, float]] = []
+        self.failed: str | None = None  # why it cannot run
+        self.turns: dict[str, list[dict[str, float]]] = {}  # by job
         self._process = subprocess.Popen(
             [sys.executable, script, *arguments, f"--variant={name}"],
             stdin=subprocess.PIPE,
@@ -49,27 +52,25 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.about = self._answer()
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        return json.loads(line) if line else {"failed": "its process was ended"}
-
-    @property
-    def failed(self) -> str | None:
-        """Why it cannot run, or None."""
-        return self.about.get("failed")
-
-    def turn(self) -> None:
-        """Runs once and keeps time and memory."""
+    def turn(self, job: str = "step") -> None:
+        """Runs the job once and keeps time and memory."""
+        if self.failed:
+            return
         assert self._process.stdin
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        assert self._process.stdout
+        try:
+            self._process.stdin.write(job + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self.failed = "its process ended"
+            return
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"failed": "its process ended"}
         if "failed" in answer:
-            self.about |= answer
+            self.failed = answer["failed"]
         else:
-            self.turns.append(answer)
+            self.turns.setdefault(job, []).append(answer)
 
     def end(self) -> None:
         """Ends the process."""
@@ -77,25 +78,27 @@ class Worker:
         self._process.stdin.close()
         self._process.wait()
 
-    def median(self, key: str = "seconds") -> float:
-        """Median over the turns."""
-        return statistics.median(turn[key] for turn in self.turns)
+    def values(self, key: str = "seconds", job: str = "step") -> list[float]:
+        """What all turns of a job gave."""
+        return [turn[key] for turn in self.turns.get(job, []) if key in turn]
+
+    def median(self, key: str = "seconds", job: str = "step") -> float:
+        """Median over the turns of a job."""
+        return statistics.median(self.values(key, job))
 
 
-def ratios(ours: Worker, theirs: Worker) -> dict[str, float]:
+def ratios(ours: Worker, theirs: Worker, job: str = "step") -> dict[str, float]:
     """How many times as long `theirs` takes, turn by turn: median, lowest and highest."""
-    each = [b["seconds"] / a["seconds"] for a, b in zip(ours.turns, theirs.turns, strict=True)]
+    pairs = zip(ours.values(job=job), theirs.values(job=job), strict=True)
+    each = [b / a for a, b in pairs]
     return {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
 
 
-def interleave(workers: Sequence[Worker], turns: int) -> None:
+def interleave(workers: Sequence[Worker], turns: int, job: str = "step") -> None:
     """Lets the workers that can run take so many turns, one after the other."""
     for _ in range(turns):
         for worker in workers:
-            if not worker.failed:
-                worker.turn()
-    for worker in workers:
-        worker.end()
+            worker.turn(job)
 
 
 def write_json(path: Path | None, report: dict) -> None:

@@ -1,12 +1,17 @@
 """Eight virtual CPU devices for every test, and the folders of golden numbers and fixtures."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Command lines of one session share what they compiled, and leave the user's cache alone.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-compiled-")
 
 import jax
 import numpy as np
@@ -17,6 +22,8 @@ from paths import DATA, ROOT
 from uniface_jax.xla_flags import set_flags
 
 set_flags()  # as the command lines do
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # A busy machine is no failure; CI tries the same examples every time.

@@ -15,6 +15,7 @@ from ml_collections.config_dict import placeholder
 from uniface_jax import losses, models
 from uniface_jax.data.files import write_bytes
 from uniface_jax.errors import UserError
+from uniface_jax.profiling import parse_range
 
 
 def base() -> ConfigDict:
@@ -105,6 +106,9 @@ def base() -> ConfigDict:
 
     config.watchdog_seconds = 1800.0  # without any progress end the run; 0 is never
 
+    config.profile = ""  # "10:15" traces steps 10 to 14 into workdir/profile
+    config.compilation_cache = "auto"  # the user's cache folder; another folder; "" for none
+
     config.debug = ConfigDict()
     config.debug.nans = False  # stop where the first NaN is computed, naming the operation; slow
     config.debug.checks = False  # check values inside the step (labels, features, prototypes…)
@@ -115,7 +119,7 @@ def base() -> ConfigDict:
 FREE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.threads", "finetune",
     "micro_batches",  # follows the number of devices; layout.py sees to what it does compute
-    "nonfinite.", "watchdog_seconds", "debug.",
+    "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip
 
 _POSITIVE = ("> 0", lambda value: value > 0)
@@ -211,6 +215,7 @@ def check_values(config: ConfigDict) -> None:
         if not test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {words}")
     create_loss(config)
+    parse_range(config.profile)
 
 
 def check_batch(config: ConfigDict, num_devices: int) -> None:

@@ -11,7 +11,16 @@ import jax
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
-from uniface_jax import debug, distributed, environment, layout, lock, models
+from uniface_jax import (
+    compilation_cache,
+    debug,
+    distributed,
+    environment,
+    layout,
+    lock,
+    models,
+    profiling,
+)
 from uniface_jax import step as steps
 from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.items import Source
@@ -21,6 +30,7 @@ from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.logging import Clock, RunLog, console_line, duration, warn
 from uniface_jax.nonfinite import FiniteGuard
 from uniface_jax.parallel import Runner, create_runner
+from uniface_jax.profiling import Profile
 from uniface_jax.recipe import (
     Plan,
     abstract_state,
@@ -64,6 +74,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     Preempted (for SIGINT: KeyboardInterrupt) after saving when told to stop.
     """
     configs.check_values(config)
+    compilation_cache.enable(config.compilation_cache)
     config = layout.adapt(config, workdir, jax.device_count())
     configs.check_batch(config, jax.device_count())
     source = open_source(config.data.train)  # one cut short is refused now, without a workdir
@@ -129,8 +140,11 @@ def _train(
         RunLog(workdir, first, lengths.total_steps, distributed.is_main()) as log,
         StopSignal() as stop,
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
+        Profile(config.profile, workdir / profiling.FOLDER) as profile,
     ):
-        run = Run(config, source, lengths, runner, checkpoints, evaluate, guard, watchdog)
+        run = Run(
+            config, source, lengths, runner, checkpoints, evaluate, guard, watchdog, profile
+        )
         run.announce(log, first, workdir)
         values = run.loop(train_step, placed, first, batches, log, stop)
         checkpoints.close()
@@ -157,6 +171,7 @@ class Run(NamedTuple):
     evaluate: Evaluator
     guard: FiniteGuard
     watchdog: Watchdog
+    profile: Profile
 
     def announce(self, log: RunLog, first: int, workdir: Path) -> None:
         """The first lines: what is trained on what."""
@@ -196,7 +211,12 @@ class Run(NamedTuple):
             if step == 0:
                 log.images("input", 0, host_batch["image"][:16])
             self.watchdog.at(f"starting step {step + 1} (the first one compiles)")
-            with jax.transfer_guard(copies):
+            if traced := self.profile.at(step, placed):
+                log.line(traced)
+            with (
+                jax.transfer_guard(copies),
+                jax.profiler.StepTraceAnnotation("train", step_num=step),
+            ):
                 placed, metrics = train_step(placed, batch)
             step += 1
             if pending:
