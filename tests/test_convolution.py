@@ -50,7 +50,7 @@ def assert_close(ours, theirs, dtype):
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_convolution_as_plain(seed, kernel, stride, height, width, sizes, dtype):
     (size, padding), (batch, inputs, outputs) = kernel, sizes
     rng = np.random.default_rng(seed)
@@ -105,12 +105,13 @@ def test_other_platforms_get_the_plain_convolution():
 
 
 def naive_norm(x, scale, bias, slope, epsilon, dtype):
+    """In float32 up to the end, unlike the other: automatic sums in bfloat16 are far off."""
     wide = x.astype(scale.dtype)
     axes = tuple(range(x.ndim - 1))
     mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    y = affine(wide, scale * inverse, bias - mean * scale * inverse).astype(dtype)
-    return y if slope is None else prelu(y, slope)
+    y = affine(wide, scale * inverse, bias - mean * scale * inverse)
+    return (y if slope is None else prelu(y, slope)).astype(dtype)
 
 
 @given(
@@ -120,7 +121,7 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
     block=st.sampled_from([1, 64, 2**16]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
     rng = np.random.default_rng(seed)
     (x,) = draw(rng, shape, dtype=dtype)
@@ -143,7 +144,7 @@ def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
         ours = run(batch_norm)
     finally:
         channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
-    assert_close(ours, run(naive_norm), "float32" if dtype == "float32" else "bfloat16")
+    assert_close(ours, run(naive_norm), dtype)
 
 
 @pytest.mark.parametrize("name", ["jit", "vmap", "remat", "shard_map"])
