@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from uniface_jax import config as configs
 from uniface_jax import (
     compilation_cache,
     debug,
@@ -21,6 +20,7 @@ from uniface_jax import (
     models,
     profiling,
 )
+from uniface_jax import config as configs
 from uniface_jax import step as steps
 from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.items import Source
