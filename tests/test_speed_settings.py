@@ -59,6 +59,7 @@ def test_a_run_compiles_each_function_once_keeps_it_and_traces(data, tmp_path, r
     assert done.returncode == 0, done.stderr
     # Every compilation leaves a file NAME-HASH-cache: two of one name would be a recompilation.
     counts = collections.Counter(path.name.split("-")[0] for path in cache.glob("*-cache"))
+    counts.pop("jit_reshape", None)  # one for each shape in the state, when it is placed
     assert len(counts) >= 2, counts  # the first state, the step
     assert set(counts.values()) == {1}, counts
     assert "traced steps 2 to 3" in done.stdout
