@@ -142,9 +142,7 @@ def _train(
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
         Profile(config.profile, workdir / profiling.FOLDER) as profile,
     ):
-        run = Run(
-            config, source, lengths, runner, checkpoints, evaluate, guard, watchdog, profile
-        )
+        run = Run(config, source, lengths, runner, checkpoints, evaluate, guard, watchdog, profile)
         run.announce(log, first, workdir)
         values = run.loop(train_step, placed, first, batches, log, stop)
         checkpoints.close()
