@@ -20,6 +20,7 @@ from uniface_jax.evaluation.drawings import Drawing
 BLUE, ORANGE, INK, GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
 _COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
+_HALF_WIDTH = 42  # letters that half of a figure has room for in its legend
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
@@ -165,7 +166,8 @@ def line_style(line: int) -> dict[str, Any]:
 
 
 def _label(name: str, line: Drawing) -> str:
-    return f"{name} ({line['same']:,} same, {line['different']:,} different)"
+    short = name if len(name) <= _HALF_WIDTH else f"{name[: _HALF_WIDTH - 10]}…{name[-9:]}"
+    return f"{short} ({line['same']:,} same, {line['different']:,} different)"
 
 
 def _far_axis(axes: Axes, lines: Mapping[str, Drawing]) -> None:
@@ -184,5 +186,7 @@ def _rate_axis(axes: Axes, rates: Sequence[Sequence[float]]) -> None:
 
 
 def _finished(figure: Figure) -> Figure:
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
+    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure
