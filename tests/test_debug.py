@@ -44,7 +44,7 @@ def prototype_zero(prototypes, labels):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (label_too_large, "step 7, device 2: labels from 2 to 13, expected 0 to 12"),
+        (label_too_large, "step 7, device 2: labels from 0 to 13, expected 0 to 12"),
         (prototype_zero, "step 7, device 2: row 3 of this device's prototypes is zero"),
         (None, ""),
     ],
