@@ -1,6 +1,6 @@
 """Times our ONNX export of LResNet50 against PyTorch's own export of the same weights, on the CPU.
 
-python scripts/bench_onnx.py [--network lresnet50] [--rounds 15] [--report bench_onnx.json]
+python scripts/bench_onnx.py [--network lresnet50] [--rounds 15] [--json bench_onnx.json]
 
 Needs PyTorch and its ONNX exporter: pip install torch onnxscript. Both graphs take [batch, 3, 112,
 112] and give f(x) + f(mirrored x). Rounds are interleaved, so that a machine whose speed drifts
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--network", default="lresnet50", choices=["lresnet50", "iresnet50"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -41,10 +41,26 @@ def main() -> int:
         command = [arguments.torch_python, Path(__file__).with_name("bench_onnx_torch.py"), folder]
         subprocess.run(command, check=True)
         result = measure(folder, arguments.rounds)
-    print(json.dumps(result, indent=1))
-    if arguments.report:
-        arguments.report.write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if result["passed"] else 1
+
+
+def show(result: dict) -> None:
+    print(f"onnxruntime {result['onnxruntime']}, {result['rounds']} rounds")
+    print(
+        f"{'batch':>5} {'ours ms':>9} {'PyTorch ms':>10} {'ratio':>7} {'quarters':>15} {'apart':>7}"
+    )
+    for batch, row in result["batches"].items():
+        low, high = row["ratio_quartiles"]
+        print(
+            f"{batch:5} {row['milliseconds']['ours']:9.2f} {row['milliseconds']['torch']:10.2f}"
+            f" {row['ratio']:7.4f} {low:7.4f} {high:7.4f} {row['difference']:7.1e}"
+        )
+    for key, operations in result["operations"].items():
+        print(f"{key}: {result['nodes'][key]} nodes, {operations.get('Transpose', 0)} transposes")
+    print("passed" if result["passed"] else "not passed")
 
 
 def write_ours(name: str, folder: Path) -> None:
