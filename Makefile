@@ -22,7 +22,7 @@ demo: venv
 	@$(PY) scripts/demo_summary.py runs/demo
 
 test: venv lint
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: venv
 	$(PY) -m pytest -m slow

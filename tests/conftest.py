@@ -26,9 +26,16 @@ atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_e
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Minutes for a single test, or for a file: begun first, so that no worker is left with them.
+LONGEST = ("test_step_golden.py", "test_parallel.py", "test_checkpoint.py", "test_faults.py")
+
 # A busy machine is no failure; CI tries the same examples every time.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture

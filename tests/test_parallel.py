@@ -9,7 +9,7 @@ from uniface_jax import losses, models, optim, parallel, step
 from uniface_jax.errors import UserError
 
 CLASSES, BATCH, GROUP, STEPS = 13, 64, 8, 5  # 13 classes divide by no number of devices
-LR = 0.02
+LR = 0.005
 SIZE = 32  # of the images: what is tested does not depend on it
 
 
