@@ -146,7 +146,8 @@ VARIANTS = {
 
 def work(args: argparse.Namespace) -> None:
     """A variant's process: for each line that comes in, one turn, and a line of JSON about it."""
-    xla_flags.set_flags()  # as the command lines do
+    if args.training_flags:
+        xla_flags.set_flags()
     limit = int(args.memory_limit * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -271,6 +272,9 @@ def main() -> None:
     parser.add_argument("--sampling-rate", type=float, default=0.1, help="of the sampled variant")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--memory-limit", type=float, default=12.0, help="GiB for each process")
+    parser.add_argument("--training-flags", action="store_true",
+                        help="compile as the command lines do (xla_flags.py), which favours "
+                        "convolutions; otherwise as JAX does by itself")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="8,192 classes, 3 turns")
     parser.add_argument("--only", help="variants, separated by commas")
     parser.add_argument("--json", type=Path, help="file for all numbers")
@@ -288,6 +292,8 @@ def main() -> None:
         print("PyTorch is not installed: its rows are left out")
     arguments = [f"--{key}={getattr(args, key)}" for key in ("batch", "classes", "dim", "dtype")]
     arguments += [f"--sampling-rate={args.sampling_rate}", f"--memory-limit={args.memory_limit}"]
+    if args.training_flags:
+        arguments.append("--training-flags")
     if args.block_memory:
         arguments.append(f"--block-memory={args.block_memory}")
     workers = [Worker(name, arguments) for name in names]

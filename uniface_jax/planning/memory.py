@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
 from uniface_jax import head
-from uniface_jax.blockwise import even_block
+from uniface_jax.blockwise import even_block, working_bytes
 from uniface_jax.models import IMAGE_SIZE
 from uniface_jax.planning.program import compiled_memory, settings_of, state_shapes
 from uniface_jax.step import TrainState
@@ -142,8 +142,7 @@ def _head(
     if config.micro_batches > 1:
         copies += 1  # the sum over the micro-batches
     block = even_block(chosen, settings_of(config, num_classes).block_size)
-    tiles = 4 * group * block + 2 * block * width + 2 * group * width
-    return FLOAT * copies * chosen * width, FLOAT * tiles + rows
+    return FLOAT * copies * chosen * width, working_bytes(group, width, chosen, block)
 
 
 def largest(allowed: Callable[[int], bool], most: int) -> int:
