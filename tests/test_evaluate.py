@@ -72,6 +72,16 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
     assert f"{found['auc']:.5f}" in done.stdout
 
 
+def check_one_line(run_cli, folder, output, arguments, message):
+    """The command refuses the arguments in a single line that holds `message`."""
+    filled = [argument.format(folder=folder) for argument in arguments]
+    done = run_cli("evaluate", *filled, f"--output={output}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -83,12 +93,7 @@ def test_metrics_and_figures_of_an_onnx_file(faces, run_cli, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(faces, run_cli, tmp_path, arguments, message):
-    filled = [argument.format(folder=faces[0]) for argument in arguments]
-    done = run_cli("evaluate", *filled, f"--output={tmp_path / 'out'}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    check_one_line(run_cli, faces[0], tmp_path / "out", arguments, message)
 
 
 def test_several_protocols_from_given_features_and_several_models_in_one_report(
@@ -153,9 +158,4 @@ def rows_of(page, name):
     ],
 )
 def test_what_does_not_go_together_ends_in_one_line(faces, run_cli, tmp_path, arguments, message):
-    filled = [argument.format(folder=faces[0]) for argument in arguments]
-    done = run_cli("evaluate", *filled, f"--output={tmp_path / 'out'}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    check_one_line(run_cli, faces[0], tmp_path / "out", arguments, message)

@@ -116,7 +116,7 @@ def predict(
     shard = FLOAT * rows * (width + state.weights.bias.ndim)
     batch = config.batch_size // devices
     group = config.batch_size // config.micro_batches
-    gradients, tiles = _head(config, num_classes, devices, rows, group)
+    gradients, tiles = _head(config, num_classes, rows, group)
     return Needs(
         network=parameters + _bytes(state.batch_stats),
         network_momentum=parameters,
@@ -130,9 +130,7 @@ def predict(
     )
 
 
-def _head(
-    config: ConfigDict, num_classes: int, devices: int, rows: int, group: int
-) -> tuple[int, int]:
+def _head(config: ConfigDict, num_classes: int, rows: int, group: int) -> tuple[int, int]:
     """Bytes of the prototypes' gradients, and of what the loss works in; group: samples at once."""
     width = config.model.embedding_size
     chosen, copies = rows, 1
