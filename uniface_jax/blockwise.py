@@ -120,7 +120,7 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     Multiples of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
-        mebibytes = 4.0 if jax.default_backend() == "cpu" else 512.0
+        mebibytes = 6.0 if jax.default_backend() == "cpu" else 512.0
     fitting = int(mebibytes * 2**20) // (4 * (4 * batch + 2 * dimension))
     return max(fitting // 128 * 128 or fitting, 8)
 
@@ -180,12 +180,17 @@ def _fold(
     total = prototypes.weight.shape[0]
     size = even_block(total, block_size)
 
-    def step(index: jax.Array, carry: Carry) -> Carry:
-        return body(carry, _cut(prototypes, samples, index * size, size))
+    def step(state: tuple[jax.Array, Carry]) -> tuple[jax.Array, Carry]:
+        start, carry = state
+        return start + size, body(carry, _cut(prototypes, samples, start, size))
 
-    carry = jax.lax.fori_loop(0, total // size, step, carry)
+    start, carry = jax.lax.while_loop(
+        lambda state: state[0] + size <= total, step, (jnp.int32(0), carry)
+    )
     if rest := total % size:
-        carry = body(carry, _cut(prototypes, samples, total - rest, rest))
+        # From where the loop has stopped: at a known start, the compiler would cut this block out
+        # beforehand and hold it all the while.
+        carry = body(carry, _cut(prototypes, samples, start, rest))
     return carry
 
 
