@@ -17,7 +17,7 @@ from uniface_jax.parallel import create_runner
 
 def main(source: Path, target: Path, *processes: str) -> None:
     if processes:
-        distributed.initialize(processes[0], int(processes[1]), int(processes[2]))
+        distributed.initialize(processes[0], int(processes[1]), int(processes[2]), heartbeat=300)
     config = from_json((source / "config.json").read_text())
     abstract = recipe.abstract_state(config, create_network(config), 5)
     runner = create_runner("auto", step.class_sharded(abstract))

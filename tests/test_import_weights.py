@@ -12,6 +12,7 @@ from uniface_jax import checkpoint, models, recipe, step
 from uniface_jax import config as configs
 from uniface_jax.errors import UserError
 from uniface_jax.inference import load_embedder, load_network
+from uniface_jax.parallel import create_runner
 from uniface_jax.weights.layout import to_state
 from uniface_jax.weights.state_files import write_safetensors
 from uniface_jax.weights.workdir import import_weights
@@ -106,7 +107,11 @@ def fine_tuned(monkeypatch):
         )
         config.loss.name = loss
         config.finetune = str(workdir)
-        return recipe.initial_state(config, configs.create_network(config), 7)
+        network = configs.create_network(config)
+        abstract = recipe.abstract_state(config, network, 7)
+        runner = create_runner("auto", step.class_sharded(abstract))
+        state = recipe.initial_state(config, network, 7, runner)
+        return runner.logical(runner.from_global(state))
 
     return start
 

@@ -19,6 +19,7 @@ from paths import ROOT
 from uniface_jax import checkpoint
 
 STEPS, GROUP = 20, 8  # fewer samples in batch norm's groups let rounding errors grow
+PATIENT = "--heartbeat_seconds=300"  # where nobody dies: a machine that stands still is no death
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def flags(data, devices: int, batch_size: int = 64, **overrides):
         "batch_size": batch_size,
         "micro_batches": batch_size // GROUP // devices,
         "steps": STEPS,
-        "optim.lr": 0.002,
+        "optim.lr": 0.001,
         "model.stage_sizes": "(1,1,1,1)",
         "checkpoint.every_steps": 10,
         **overrides,
@@ -48,8 +49,14 @@ def launch(count: int, devices: int, workdir, arguments) -> subprocess.Popen:
 
 
 def run(count: int, devices: int, workdir, arguments) -> str:
-    process = launch(count, devices, workdir, arguments)
-    output, _ = process.communicate(timeout=540)
+    process = launch(count, devices, workdir, [*arguments, PATIENT])
+    try:
+        output, _ = process.communicate(timeout=540)
+    except subprocess.TimeoutExpired:
+        for child in children(process).values():  # it would wait for these
+            os.kill(child, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise AssertionError(f"not done in 540 s: {output}") from None
     assert process.returncode == 0, output
     return output
 
@@ -123,7 +130,7 @@ def restore_elsewhere(source, target, processes: int, devices: int):
         port = probe.getsockname()[1]
     environment = {
         **os.environ,
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo" if processes > 1 else "none",
+        **({"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"} if processes > 1 else {}),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     command = [sys.executable, "tests/restore_worker.py", str(source), str(target)]
@@ -166,7 +173,7 @@ def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, run_cli):
 
 @pytest.mark.slow
 def test_sigterm_to_one_saves_all(data, tmp_path):
-    process = launch(2, 1, tmp_path / "run", flags(data, 2, steps=100000))
+    process = launch(2, 1, tmp_path / "run", [*flags(data, 2, steps=100000), PATIENT])
     wait_for_step(process, 2)
     os.kill(children(process)[1], signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
@@ -198,8 +205,8 @@ def test_one_killed_ends_the_other_and_the_pair_resumes(victim, data, tmp_path, 
 
 @pytest.mark.slow
 def test_a_stopped_process_is_noticed_by_the_others_watchdog(data, tmp_path):
-    arguments = flags(data, 2, steps=100000, watchdog_seconds=8.0)
-    process = launch(2, 1, tmp_path / "run", arguments)
+    arguments = flags(data, 2, steps=100000, watchdog_seconds=30.0)
+    process = launch(2, 1, tmp_path / "run", [*arguments, PATIENT])
     wait_for_step(process, 4)
     pids = children(process)
     os.kill(pids[1], signal.SIGSTOP)
@@ -211,7 +218,7 @@ def test_a_stopped_process_is_noticed_by_the_others_watchdog(data, tmp_path):
     os.kill(pids[1], signal.SIGCONT)
     process.communicate(timeout=120)
     assert re.search(
-        r"\[0\] stopped: process 0 of 2: nothing moved for 8 s while (waiting for the devices to "
+        r"\[0\] stopped: process 0 of 2: nothing moved for 30 s while (waiting for the devices to "
         r"finish|starting) step \d+",
         output,
     ), output

@@ -278,6 +278,14 @@ def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dic
     return _from_tree(stored), run
 
 
+def _logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
+    """The shapes of what `stored` holds without the rows that fill up."""
+    return jax.tree.map(
+        lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
+        stored, _rows(run, stored),
+    )  # fmt: skip
+
+
 def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
     """How many rows of each array are logical: None where all are."""
     classes = run["data"].get("num_classes", 0)
@@ -295,21 +303,11 @@ def _restore(
     """Global state and run JSON of one checkpoint; UserError where its shapes are others."""
     with _reading(folder) as checkpointer:
         stored, run = _open(checkpointer, folder)
-        logical = jax.tree.map(
-            lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
-            stored, _rows(run, stored),
-        )  # fmt: skip
-        if other := first_other_shape(logical, abstract):
+        if other := first_other_shape(_logical(stored, run), abstract):
             name, theirs, ours = other
             raise UserError(f"{folder}: {name} has shape {theirs}, this config needs {ours}")
-        # Not strict: rows beyond those on disk become zeros, what fills up there is left.
-        arguments = jax.tree.map(
-            lambda x: ocp.ArrayRestoreArgs(
-                sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=False
-            ),
-            _to_tree(template),
-        )
-        restore = ocp.args.PyTreeRestore(item=_to_tree(template), restore_args=arguments)
+        tree = _to_tree(template)
+        restore = ocp.args.PyTreeRestore(item=tree, restore_args=_placed(tree))
         items = checkpointer.restore(folder, ocp.args.Composite(state=restore))
     return _from_tree(items["state"]), run
 
@@ -330,6 +328,75 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
         return jax.tree.map(
             lambda x, rows: x[slice(*rows)] if rows else x, state, _rows(run, stored)
         ), run
+
+
+def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Step, the network's variables as host arrays and the run JSON, as `read` finds them.
+
+    Prototypes and momentum, which may be more than this machine holds, stay on disk.
+    """
+    workdir, step = locate(path)
+    folder = (workdir / FOLDER / str(step)).absolute()
+    with _reading(folder) as checkpointer:
+        stored, run = _open(checkpointer, folder)
+        wanted = {"weights": {"network": stored.weights.network}, "batch_stats": stored.batch_stats}
+        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        tree = _restore_part(checkpointer, folder, wanted, arguments)
+    variables = {"params": tree["weights"]["network"], "batch_stats": tree["batch_stats"]}
+    return step, variables, run
+
+
+def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> TrainState:
+    """`state` with what another training can give it: network, statistics, and perhaps the head.
+
+    `state` is global (parallel.py), `abstract` has its logical shapes. Prototypes and bias are
+    taken where both have these. Raises UserError where the network is another one, or where there
+    is no readable checkpoint.
+    """
+    workdir, step = locate(path)
+    folder = (workdir / FOLDER / str(step)).absolute()
+    with _reading(folder) as checkpointer:
+        stored, run = _open(checkpointer, folder)
+        logical = _logical(stored, run)
+        if other := first_other_shape(logical.weights.network, abstract.weights.network):
+            name, theirs, ours = other
+            raise UserError(
+                f"{name} has shape {theirs}, this config's network has {ours}; give the same "
+                "config.model"
+            )
+        weights, heads = {"network": state.weights.network}, ("prototypes", "bias")
+        if all(
+            getattr(logical.weights, name).shape == getattr(abstract.weights, name).shape
+            for name in heads
+        ):
+            weights |= {name: getattr(state.weights, name) for name in heads}
+        wanted = {"weights": weights, "batch_stats": state.batch_stats}
+        tree = _restore_part(checkpointer, folder, wanted, _placed(wanted))
+    return state._replace(
+        weights=state.weights._replace(**tree["weights"]), batch_stats=tree["batch_stats"]
+    )
+
+
+def _restore_part(
+    checkpointer: ocp.Checkpointer, folder: Path, wanted: Tree, arguments: Tree
+) -> dict[str, Any]:
+    """The arrays that `wanted` names, and nothing else of the state."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+    restore = ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True)
+    return checkpointer.restore(folder, ocp.args.Composite(state=restore))["state"]
+
+
+def _placed(arrays: Tree) -> Tree:
+    """Asks for arrays where and as large as these are.
+
+    Not strict: rows beyond those on disk become zeros, what fills up there is left.
+    """
+    return jax.tree.map(
+        lambda x: ocp.ArrayRestoreArgs(
+            sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=False
+        ),
+        arrays,
+    )
 
 
 def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:

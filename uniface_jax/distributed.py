@@ -16,25 +16,33 @@ from jax.experimental import multihost_utils
 
 from uniface_jax.errors import EXIT_BAD_INPUT, EXIT_LOST, UserError
 
-_join = partial(
-    jax.distributed.initialize,
-    heartbeat_timeout_seconds=20,  # a process that says nothing for so long is taken for dead
-    shutdown_timeout_seconds=20,  # that a process which ends waits for the others to end
-)
+HEARTBEAT = 20  # seconds of silence after which a process is taken for dead
 MESSAGE_BYTES = 2000
 
 
-def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def initialize(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    heartbeat: int = HEARTBEAT,
+) -> None:
     """Joins the other processes; before anything else is done with JAX.
 
     With a coordinator ("host:port" of process 0), all three must be given. Without, JAX looks for
-    Slurm, a TPU pod or Open MPI; where it finds none this stays a single process. Raises UserError
-    where the three do not fit together.
+    Slurm, a TPU pod or Open MPI; where it finds none this stays a single process. A process that
+    says nothing for `heartbeat` seconds is taken for dead, which ends all. Raises UserError where
+    the three do not fit together.
     """
+    # For as long, one that ends waits for the others to end.
+    join = partial(
+        jax.distributed.initialize,
+        heartbeat_timeout_seconds=heartbeat,
+        shutdown_timeout_seconds=heartbeat,
+    )
     given = (coordinator, num_processes, process_id)
     if all(value is None for value in given):
         try:
-            _join()
+            join()
         except ValueError as e:
             if "coordinator_address should be defined" not in str(e):
                 raise UserError(f"the processes of this job could not be joined: {e}") from e
@@ -52,7 +60,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         )
     if ":" not in coordinator or not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
-    _join(coordinator, num_processes, process_id)
+    join(coordinator, num_processes, process_id)
 
 
 @contextmanager

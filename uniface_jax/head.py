@@ -82,12 +82,24 @@ def shard_size(num_classes: int, num_devices: int) -> int:
 
 
 def initialize(
-    key: jax.Array, loss: Loss, num_classes: int, embedding_size: int, sampling_rate: float
+    key: jax.Array,
+    loss: Loss,
+    num_classes: int,
+    embedding_size: int,
+    sampling_rate: float,
+    rows: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Prototypes [C, D], normal with std 1/sqrt(D) (Kaiming, fan-in), and the bias ([] or [C])."""
-    shape = (num_classes, embedding_size)
-    weight = jax.random.normal(key, shape) / jnp.sqrt(float(embedding_size))
-    bias_shape = (num_classes,) if loss.bias == "class" else ()
+    """Prototypes [C, D], normal with std 1/sqrt(D) (Kaiming, fan-in), and the bias ([] or [C]).
+
+    `rows`: so many in place of C; those beyond C fill up. A class's numbers depend neither on it
+    nor on how the compiler splits the rows over devices, each of which makes its own alone.
+    """
+    rows = rows or num_classes
+    # Counts elements, and so splits by rows; it is JAX's default, which the environment can change.
+    with jax.threefry_partitionable(True):
+        weight = jax.random.normal(key, (rows, embedding_size))
+    weight /= jnp.sqrt(float(embedding_size))
+    bias_shape = (rows,) if loss.bias == "class" else ()
     return weight, jnp.full(bias_shape, loss.initial_bias(num_classes, sampling_rate))
 
 

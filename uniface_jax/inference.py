@@ -78,10 +78,9 @@ def load_network(path: str | Path) -> tuple[IResNet, Variables, dict[str, Any]]:
 
     Raises UserError where there is no readable checkpoint.
     """
-    state, run = checkpoint.read(path)
+    step, variables, run = checkpoint.read_network(path)
     network = create_network(from_json(run["config"]), dtype="float32")
-    variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
-    return network, variables, {"step": int(state.step), "digest": digest_of(variables)}
+    return network, variables, {"step": step, "digest": digest_of(variables)}
 
 
 def load_embedder(path: str | Path, mirror: bool = True) -> Embedder:

@@ -1,16 +1,16 @@
 """What a config means for a run: its length, learning rate, step settings and first state."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from uniface_jax import checkpoint, models, optim, step
 from uniface_jax.blockwise import block_of_budget
 from uniface_jax.config import create_loss
 from uniface_jax.errors import UserError
+from uniface_jax.parallel import Runner
 
 
 class Plan(NamedTuple):
@@ -68,31 +68,33 @@ def abstract_state(
     )
 
 
-def initial_state(config: ConfigDict, network: models.IResNet, num_classes: int) -> step.TrainState:
-    """The logical state before the first step: random, or config.finetune's weights.
-
-    Fine-tuning takes over network and statistics, and prototypes and bias where both are of the
-    same shape: a threshold learned among other classes is no start among these. Raises UserError
-    where the network is another one.
-    """
-    loss = create_loss(config)
-    make = jax.jit(
-        lambda: step.initialize(network, loss, num_classes, config.head.sampling_rate, config.seed)
+def random_state(
+    config: ConfigDict, network: models.IResNet, num_classes: int, runner: Runner
+) -> Any:
+    """A compiled function of nothing: the global state, whose rows each device makes for itself."""
+    loss, rate = create_loss(config), config.head.sampling_rate
+    template = runner.template(abstract_state(config, network, num_classes))
+    rows = template.weights.prototypes.shape[0]
+    return jax.jit(
+        lambda: step.initialize(network, loss, num_classes, rate, config.seed, rows),
+        out_shardings=jax.tree.map(lambda x: x.sharding, template),
     )
-    state = jax.device_get(make())
+
+
+def initial_state(
+    config: ConfigDict, network: models.IResNet, num_classes: int, runner: Runner
+) -> step.TrainState:
+    """The global state (parallel.py) before the first step: random, or config.finetune's weights.
+
+    No process ever holds all prototypes. Fine-tuning takes over network and statistics, and
+    prototypes and bias where both are of the same shape: a threshold learned among other classes is
+    no start among these. Raises UserError where the network is another one.
+    """
+    state = random_state(config, network, num_classes, runner)()
     if not config.finetune:
         return state
-    other, _ = checkpoint.read(config.finetune)
-    if different := checkpoint.first_other_shape(other.weights.network, state.weights.network):
-        name, theirs, ours = different
-        raise UserError(
-            f"config.finetune={config.finetune}: {name} has shape {theirs}, this config's network "
-            f"has {ours}; give the same config.model"
-        )
-    weights = state.weights._replace(network=other.weights.network)
-    if all(
-        np.shape(getattr(other.weights, field)) == np.shape(getattr(weights, field))
-        for field in ("prototypes", "bias")
-    ):
-        weights = weights._replace(prototypes=other.weights.prototypes, bias=other.weights.bias)
-    return state._replace(weights=weights, batch_stats=other.batch_stats)
+    abstract = abstract_state(config, network, num_classes)
+    try:
+        return checkpoint.read_into(config.finetune, state, abstract)
+    except UserError as e:
+        raise UserError(f"config.finetune={config.finetune}: {e}") from e

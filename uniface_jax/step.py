@@ -64,13 +64,18 @@ class Settings(NamedTuple):
 
 
 def initialize(
-    network: IResNet, loss: Loss, num_classes: int, sampling_rate: float, seed: int
+    network: IResNet,
+    loss: Loss,
+    num_classes: int,
+    sampling_rate: float,
+    seed: int,
+    rows: int | None = None,
 ) -> TrainState:
-    """The logical state before the first step."""
+    """The logical state before the first step; with `rows`, so many in place of num_classes."""
     network_key, head_key = jax.random.split(jax.random.key(seed))
     params, batch_stats = models.initialize(network, network_key)
     prototypes, bias = head.initialize(
-        head_key, loss, num_classes, network.embedding_size, sampling_rate
+        head_key, loss, num_classes, network.embedding_size, sampling_rate, rows
     )
     weights = Weights(params, prototypes, bias)
     momentum = jax.tree.map(jnp.zeros_like, weights)

@@ -25,6 +25,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is; with --coordinator.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 20, "Of silence, until one of several processes is taken for dead.", 1
+)
 
 
 def _ensure_demo_faces() -> None:
@@ -46,7 +49,9 @@ def main(argv: list[str]) -> int | None:
     from uniface_jax.nonfinite import NotFiniteError
     from uniface_jax.training import NotSavedError, Preempted, train_and_evaluate
 
-    distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    distributed.initialize(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value
+    )
     if Path(config.data.train) == DEMO_FACES / "train":
         distributed.on_main(_ensure_demo_faces)
     try:

@@ -112,7 +112,9 @@ def _train(
         first, placed = int(state.step), runner.from_global(state)
         del state, found
     else:
-        placed = runner.place(initial_state(config, network, source.num_classes))
+        state = initial_state(config, network, source.num_classes, runner)
+        placed = runner.from_global(state)
+        del state
     if distributed.is_main():
         environment.write(
             workdir / "run.json", environment.describe(abstract, source, runner.devices)
