@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 
 from uniface_jax import distributed, recipe, step
-from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.config import create_network, from_json
 from uniface_jax.parallel import create_runner
+from uniface_jax.saving import Checkpoints
 
 
 def main(source: Path, target: Path, *processes: str) -> None:

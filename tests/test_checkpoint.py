@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from uniface_jax import checkpoint, losses, models, parallel, step
+from uniface_jax import checkpoint, losses, models, parallel, saving, step
 from uniface_jax.errors import UserError
 
 CLASSES = 7  # divides by no number of devices
@@ -39,7 +39,7 @@ RUN = {"config": "{}", "data": {"samples": 1, "num_classes": CLASSES}}
 
 
 def test_round_trip_is_bitwise(tmp_path, states):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(states[3], RUN)
     checkpoints.wait()
     assert checkpoints.latest() == 3
@@ -54,7 +54,7 @@ def test_round_trip_is_bitwise(tmp_path, states):
 
 
 def test_keeps_the_last_and_the_best(tmp_path, states):
-    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    checkpoints = saving.Checkpoints(tmp_path, keep=2)
     for number, auc in ((3, 0.9), (6, 0.95), (9, 0.8), (12, None)):
         checkpoints.save(states[number], RUN, {"auc": auc} if auc else None)
     checkpoints.close()
@@ -67,7 +67,7 @@ def test_keeps_the_last_and_the_best(tmp_path, states):
 
 def test_the_best_is_kept_after_a_restart_too(tmp_path, states):
     for number, auc in ((3, 0.9), (6, 0.95), (9, 0.8), (12, 0.95)):
-        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+        checkpoints = saving.Checkpoints(tmp_path, keep=1)
         checkpoints.save(states[number], RUN, {"auc": auc})
         checkpoints.close()
         if number == 9:
@@ -79,16 +79,16 @@ def test_the_best_is_kept_after_a_restart_too(tmp_path, states):
 
 
 def test_half_written_checkpoint_is_not_seen(tmp_path, states):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(states[3], RUN)
     checkpoints.close()
     (tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
     assert checkpoint.locate(tmp_path) == (tmp_path, 3)
-    assert checkpoint.Checkpoints(tmp_path).latest() == 3
+    assert saving.Checkpoints(tmp_path).latest() == 3
 
 
 def test_saving_a_step_again_leaves_it(tmp_path, states):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(states[3], RUN)
     checkpoints.save(states[6]._replace(step=np.int32(3)), RUN)
     checkpoints.close()
@@ -97,7 +97,7 @@ def test_saving_a_step_again_leaves_it(tmp_path, states):
 
 
 def test_other_shapes_are_refused(tmp_path, states):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(states[3], RUN)
     checkpoints.wait()
     with pytest.raises(UserError, match=r"checkpoints/3: .*bias"):
@@ -120,7 +120,7 @@ def test_saved_on_some_devices_and_restored_on_others(saved_by, loss, tmp_path):
     mode, devices = saved_by
     state = make_state(3, loss)
     runner = parallel.create_runner(mode, step.class_sharded(state), jax.devices()[:devices])
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(runner.to_global(runner.place(state)), RUN)
     assert checkpoints.wait()
     for other, count in (("pmap", 8), ("pmap", 4), ("shard_map", 5), ("shard_map", 1)):
@@ -136,7 +136,7 @@ def test_what_fills_up_is_never_read(tmp_path):
     filled = state.weights.prototypes
     garbage = np.concatenate([filled, np.full((1, 8), np.nan, np.float32)])
     weights = state.weights._replace(prototypes=garbage)
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     checkpoints.save(state._replace(weights=weights), RUN)
     checkpoints.wait()
     np.testing.assert_array_equal(checkpoint.read(tmp_path)[0].weights.prototypes, filled)
@@ -145,7 +145,7 @@ def test_what_fills_up_is_never_read(tmp_path):
 
 
 def two_saved(tmp_path, states, warn=lambda text: None):
-    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, warn=warn)
+    checkpoints = saving.Checkpoints(tmp_path, keep=2, warn=warn)
     for number in (3, 6):
         checkpoints.save(states[number], RUN)
     assert checkpoints.wait()
@@ -174,7 +174,7 @@ def test_a_damaged_file_never_goes_unnoticed(damage, tmp_path, states):
         else:
             file.write_bytes(content[: len(content) // 2] + b"\0" * (damage == "zeros") * 10)
         warnings = []
-        checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, warn=warnings.append)
+        checkpoints = saving.Checkpoints(tmp_path, keep=2, warn=warnings.append)
         state, _ = restore(checkpoints, states[6])
         found = int(state.step)
         jax.tree.map(np.testing.assert_array_equal, state, states[found])
@@ -196,7 +196,7 @@ def test_where_all_are_damaged_nothing_is_moved(tmp_path, states):
     two_saved(tmp_path, states).close()
     for number in (3, 6):
         (tmp_path / "checkpoints" / str(number) / "state" / "_METADATA").write_text("{")
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = saving.Checkpoints(tmp_path)
     with pytest.raises(
         UserError, match=r"none of 2 checkpoints can be read; the newest: .*/6: not"
     ):

@@ -3,6 +3,7 @@
 All functions do the obvious thing in a single process.
 """
 
+import faulthandler
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ def initialize(
     says nothing for `heartbeat` seconds is taken for dead, which ends all. Raises UserError where
     the three do not fit together.
     """
+    # When another process dies JAX aborts; the stacks of all threads would bury what it says.
+    if faulthandler.is_enabled():
+        faulthandler.enable(all_threads=False)
     # For as long, one that ends waits for the others to end.
     join = partial(
         jax.distributed.initialize,

@@ -22,7 +22,6 @@ from uniface_jax import (
 )
 from uniface_jax import config as configs
 from uniface_jax import step as steps
-from uniface_jax.checkpoint import Checkpoints
 from uniface_jax.data.items import Source
 from uniface_jax.data.pipeline import train_batches
 from uniface_jax.data.sources import open_source
@@ -39,6 +38,7 @@ from uniface_jax.recipe import (
     initial_state,
     plan,
 )
+from uniface_jax.saving import Checkpoints
 from uniface_jax.signals import StopSignal
 from uniface_jax.validation import Evaluator
 from uniface_jax.watchdog import Watchdog
