@@ -8,6 +8,8 @@ import pytest
 from demo_run import CLASSES, EACH, flags, make_data
 
 from uniface_jax import checkpoint
+from uniface_jax.data.sources import open_source
+from uniface_jax.data.unpacking import write_folders
 from uniface_jax.errors import UserError
 from uniface_jax.inspection.workdir import inspect, read_history, training_images
 
@@ -68,6 +70,15 @@ def test_training_images(run):
     few, _ = training_images(train, 7, seed=1)
     assert len(set(few)) == 7
     assert set(few) < set(images)
+
+
+def test_any_source_can_be_inspected(run, tmp_path):
+    _, train = run
+    images, _ = training_images(train, 1000, seed=0)
+    write_folders(open_source(train), tmp_path / "folders")
+    unpacked, labels = training_images(str(tmp_path / "folders"), 1000, seed=0)
+    assert set(unpacked) == set(images)
+    np.testing.assert_array_equal(np.bincount(labels), np.full(CLASSES, EACH))
 
 
 def test_other_data(run, tmp_path):

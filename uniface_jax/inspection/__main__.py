@@ -1,6 +1,6 @@
 """Command line: shows what the loss of a training run does; writes figures and inspection.json.
 
-python -m uniface_jax.inspection --workdir=runs/demo [--data=TFRECORDS] [--output=FOLDER]
+python -m uniface_jax.inspection --workdir=runs/demo [--data=DATASET] [--output=FOLDER]
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from uniface_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir of training, or its checkpoints/STEP.")
 _DATA = flags.DEFINE_string(
-    "data", None, "Its training set (TFRecord); default: as it was trained."
+    "data", None, "Its training set, of any kind; default: as it was trained."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; default: WORKDIR/inspection.")
 _IMAGES = flags.DEFINE_integer("images", 3000, "Training images to draw.", lower_bound=1)

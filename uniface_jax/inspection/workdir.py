@@ -11,8 +11,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import checkpoint
 from uniface_jax import config as configs
-from uniface_jax.data.dataset_info import read_dataset_info
-from uniface_jax.data.tfrecord import TFRecordSource
+from uniface_jax.data.sources import Source, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.evaluation.embed import extract
 from uniface_jax.inference import make_embed
@@ -60,7 +59,8 @@ def inspect(
 ) -> Inspection:
     """Inspects a workdir's newest checkpoint, or one workdir/checkpoints/STEP.
 
-    data: the TFRecord data set of its training; None is the one that the run was trained on.
+    data: the data set of its training, whatever training reads; None is the one that the run was
+    trained on.
     images: so many of them, drawn by `seed`, or all where there are fewer; they are neither
     augmented nor mirrored, since prototypes are trained on features of single images.
 
@@ -72,11 +72,11 @@ def inspect(
     state, run = checkpoint.read(path)
     config = configs.from_json(run["config"])
     loss = configs.create_loss(config)
-    source = data or config.data.train
+    source = open_source(data or config.data.train)
     num_classes = len(state.weights.prototypes)
-    if read_dataset_info(source).num_classes != num_classes:
+    if source.num_classes != num_classes:
         raise UserError(
-            f"{source}: {read_dataset_info(source).num_classes} classes, but {path} was trained on "
+            f"{source.name}: {source.num_classes} classes, but {path} was trained on "
             f"{num_classes}; give the data set of its training"
         )
     encoded, labels = training_images(source, images, seed)
@@ -84,7 +84,7 @@ def inspect(
     variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
     features = extract(
         lambda batch: embed(variables, batch),
-        encoded, name=str(source), batch_size=min(batch_size, len(encoded)),
+        encoded, name=source.name, batch_size=min(batch_size, len(encoded)),
     )  # fmt: skip
     thresholds = _thresholds(loss, state, num_classes)
     prototypes = np.asarray(state.weights.prototypes)
@@ -93,12 +93,14 @@ def inspect(
     return Inspection(config, loss, state, found, thresholds, history)
 
 
-def training_images(data: str | Path, images: int, seed: int) -> tuple[list[bytes], np.ndarray]:
-    """(encoded images, labels int [N]) of `images` records drawn by `seed`, or all of fewer.
+def training_images(
+    data: Source | str | Path, images: int, seed: int
+) -> tuple[list[bytes], np.ndarray]:
+    """(encoded images, labels int [N]) of `images` items drawn by `seed`, or all of fewer.
 
-    data: a TFRecord data set. In the order of its records. Raises UserError naming what is wrong.
+    data: a source, or what open_source opens. In its order. Raises UserError naming what is wrong.
     """
-    source = TFRecordSource(Path(data))
+    source = open_source(data) if isinstance(data, str | Path) else data
     chosen = np.sort(np.random.RandomState(seed).permutation(len(source))[:images])
     items = [source[int(index)] for index in chosen]
     return [item.image for item in items], np.array([item.label for item in items])
