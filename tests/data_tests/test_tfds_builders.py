@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ EXPECTED = {
     "webface12m": (12_720_066, 617_970),
     "webface42m": (42_474_557, 2_059_906),
 }
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory, monkeypatch):
+    """TFDS leaves an empty folder behind for every builder (DatasetInfo.initialize_from_bucket)."""
+    folder = str(tmp_path_factory.mktemp("left"))
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.setenv("TMPDIR", folder)
 
 
 @pytest.fixture(scope="module")
