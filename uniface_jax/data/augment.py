@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from uniface_jax.errors import UserError
 
@@ -37,10 +38,12 @@ _HIGHEST = {
 class Augment:
     """What is done to training images; 0 is off.
 
-    flip: mirror left and right with probability 1/2. Probabilities, 0..1, of insightface's set
-    (arcface_torch's values in brackets): downscale, to 0.5..0.8 of the size and back (0.1); blur,
-    Gaussian over 3 or 5 pixels (0.2); colour, hue turned by 0..20° and saturation times 1..1.2
-    (0.2); grey (0.1). erase: probability of a rectangle of one colour, 2..20 % of the area.
+    flip: mirror left and right with probability 1/2. Probabilities, 0..1, of insightface's set, in
+    its order and with its values in brackets (dali_data_iter with dali_aug in
+    recognition/arcface_torch/dataset.py; there the mirror comes last, which gives the same but for
+    rounding): downscale, to 0.5..0.8 of the size and back (0.1); blur, Gaussian over 3 or 5 pixels
+    (0.2); colour, hue turned by 0..20° and saturation times 1..1.2 (0.2); grey (0.1).
+    erase: probability of a rectangle of one colour, 2..20 % of the area.
     crop: at most this share of the side, 0..0.9, is cut off and the rest enlarged. Uniform in
     ±value: rotate, degrees, 0..180; translate, pixels, 0..56; scale, fraction of the size, 0..0.9;
     brightness, fraction of full white added, 0..1; contrast, fraction of the distance from the
@@ -133,29 +136,37 @@ def random_flip(image: np.ndarray, uniform: Numbers) -> np.ndarray:
 
 
 def downscale(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Shrinks to 0.5..0.8 of the size and back: a face that was far away. uniform: [1]."""
+    """Shrinks to 0.5..0.8 of the size and back: a face that was far away. uniform: [1].
+
+    112 pixels to 56..89, as insightface has it, by DALI's default filters: a triangle as wide as
+    the step between pixels downwards, bilinear upwards, which is what Pillow calls BILINEAR.
+    """
     height, width = image.shape[:2]
-    factor = 0.5 + 0.3 * uniform[0]
-    size = (max(1, int(width * factor)), max(1, int(height * factor)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = (np.floor(np.multiply((width, height), share)) for share in (0.5, 0.8))
+    size = np.maximum(1, np.rint(low + (high - low) * uniform[0])).astype(int).tolist()
+    small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def blur(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """A Gaussian over 3x3 or 5x5 pixels. uniform: [1]."""
-    window = 3 if uniform[0] < 0.5 else 5
-    return cv2.GaussianBlur(image, (window, window), 0, borderType=cv2.BORDER_REPLICATE)
+    """A Gaussian over 3x3 or 5x5 pixels, with DALI's deviations of 0.8 and 1.1. uniform: [1]."""
+    window, deviation = (3, 0.8) if uniform[0] < 0.5 else (5, 1.1)
+    return cv2.GaussianBlur(image, (window, window), deviation, borderType=cv2.BORDER_REFLECT_101)
 
 
-_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# DALI's numbers (dali/operators/image/color/color_twist.h).
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Turns the hue by 0..20 degrees and multiplies saturation by 1..1.2, in YIQ. uniform: [2]."""
+    """Turns the hue by 0..20 degrees and multiplies saturation by 1..1.2, in YIQ. uniform: [2].
+
+    In the direction of DALI's fn.hsv: red towards yellow.
+    """
     angle, saturation = math.radians(20.0 * uniform[0]), 1.0 + 0.2 * uniform[1]
     cosine, sine = saturation * math.cos(angle), saturation * math.sin(angle)
-    turn = np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
+    turn = np.array([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
     return cv2.transform(image, _FROM_YIQ @ turn @ _TO_YIQ)
 
 
