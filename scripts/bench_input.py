@@ -5,9 +5,12 @@
 All take the same 112x112 JPEG of about 5 kB with the same number of threads or workers:
     decode cv2, decode simplejpeg   libjpeg-turbo alone: the bytes are in memory, no result is kept
     pipeline                        TFRecord: read, decode, flip, batch, to the device
+    pipeline without index          the same where a set has none of its images (others' sets)
     dataloader                      PyTorch: identity of work as above, by PIL, in processes
 The turns are interleaved, since a shared machine's speed drifts; ratios are medians of those taken
-turn by turn. PyTorch is optional: without it its row is left out.
+turn by turn. The pipelines are measured as they run on, from the time when as many batches are in
+work as there will be: in training that state lasts for days. PyTorch is optional: without it its
+row is left out.
 """
 
 import argparse
@@ -25,11 +28,13 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from uniface_jax.data.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.lists import ListSource
 from uniface_jax.data.synthetic import smooth_jpeg
 from uniface_jax.data.tfrecord import TFRecordSource, write_dataset
 
 CLASSES = 64
+STARTING = 6  # batches, until all memory is taken and every queue is full
 
 
 def make_data(folder: Path, images: int) -> tuple[Path, list[bytes]]:
@@ -45,38 +50,47 @@ def make_data(folder: Path, images: int) -> tuple[Path, list[bytes]]:
     return folder / "set", [source[i].image for i in range(images)]
 
 
-def bare(decode: Callable, encoded: list, threads: int) -> Callable[[int], None]:
-    """Decodes `count` images in threads and throws the pixels away."""
+def bare(decode: Callable, encoded: list, threads: int) -> Callable[[int], float]:
+    """Seconds to decode `count` images in threads and throw the pixels away."""
     pool = ThreadPoolExecutor(threads)
 
     def part(start: int, count: int) -> None:
         for number in range(start, count, threads):
             decode(encoded[number % len(encoded)])
 
-    return lambda count: list(pool.map(part, range(threads), [count] * threads))
+    def run(count: int) -> float:
+        started = time.perf_counter()
+        list(pool.map(part, range(threads), [count] * threads))
+        return time.perf_counter() - started
+
+    return run
 
 
-def pipeline(folder: Path, args: argparse.Namespace) -> Callable[[int], None]:
-    """The project's own, from the first batch on, to one device."""
+def pipeline(source: TFRecordSource, args: argparse.Namespace) -> Callable[[int], float]:
+    """Seconds of the project's own, to one device."""
     import jax
 
     from uniface_jax.data.pipeline import train_batches
     from uniface_jax.parallel import create_runner
 
     runner = create_runner("auto", {}, jax.devices()[:1])
-    source = TFRecordSource(folder)
     seeds = itertools.count()
 
-    def run(count: int) -> None:
+    def run(count: int) -> float:
         batches = train_batches(
             source, batch_size=args.batch, seed=next(seeds), threads=args.threads
         )
         placed: list = []
-        for batch in itertools.islice(batches, count // args.batch):
+        for number in range(STARTING + count // args.batch):
+            if number == STARTING:
+                started = time.perf_counter()
+            batch = next(batches)
             placed = [*placed[-1:], runner.put({key: batch[key] for key in ("image", "label")})]
             del batch
         jax.block_until_ready(placed)
+        seconds = time.perf_counter() - started
         batches.close()
+        return seconds
 
     return run
 
@@ -103,18 +117,22 @@ class Faces:
         return torch.from_numpy(np.array(image)), index % CLASSES
 
 
-def dataloader(encoded: list[bytes], args: argparse.Namespace) -> Callable[[int], None]:
-    """PyTorch's, its workers kept from turn to turn."""
+def dataloader(encoded: list[bytes], args: argparse.Namespace) -> Callable[[int], float]:
+    """Seconds of PyTorch's, its workers kept from turn to turn."""
     import torch
 
     loader = torch.utils.data.DataLoader(
-        Faces(encoded, args.images * args.passes), args.batch, shuffle=True,
+        Faces(encoded, args.images * args.passes + STARTING * args.batch), args.batch, shuffle=True,
         num_workers=args.threads, persistent_workers=True, drop_last=True,
     )  # fmt: skip
 
-    def run(count: int) -> None:
-        for images, labels in itertools.islice(loader, count // args.batch):
-            del images, labels
+    def run(count: int) -> float:
+        batches = iter(loader)
+        for number in range(STARTING + count // args.batch):
+            if number == STARTING:
+                started = time.perf_counter()
+            next(batches)
+        return time.perf_counter() - started
 
     run(args.images * args.passes)  # forks the workers now, before JAX has threads
     return run
@@ -124,7 +142,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     """Images per second of each variant, turn by turn."""
     path, encoded = make_data(folder, args.images)
     cv2.setNumThreads(1)
-    runs: dict[str, Callable[[int], None]] = {}
+    runs: dict[str, Callable[[int], float]] = {}
     if find_spec("torch"):
         runs["dataloader"] = dataloader(encoded, args)
     arrays = [np.frombuffer(image, np.uint8) for image in encoded]
@@ -132,15 +150,16 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         lambda image: cv2.imdecode(image, cv2.IMREAD_COLOR_RGB), arrays, args.threads
     )
     runs["decode simplejpeg"] = bare(simplejpeg.decode_jpeg, encoded, args.threads)
-    runs["pipeline"] = pipeline(path, args)
+    runs["pipeline"] = pipeline(TFRecordSource(path), args)
+    (path / IMAGE_INDEX_FILE).unlink()
+    runs["pipeline without index"] = pipeline(TFRecordSource(path), args)
     count = args.images * args.passes // args.batch * args.batch
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.turns + 1):
         for name, run in runs.items():
-            started = time.perf_counter()
-            run(count)
+            seconds = run(count)
             if turn:  # the first one warms up
-                speeds[name].append(count / (time.perf_counter() - started))
+                speeds[name].append(count / seconds)
     mean_bytes = statistics.mean(len(image) for image in encoded)
     return {"settings": vars(args), "image_bytes": mean_bytes, "images_per_second": speeds}
 
@@ -155,9 +174,9 @@ def summarize(report: dict) -> None:
     if "dataloader" in speeds:
         report["pipeline_of_dataloader"] = _ratio(ours, speeds["dataloader"])
     print(f"{report['image_bytes']:.0f} bytes an image, {report['settings']['threads']} threads")
-    print(f"{'':18} {'images/s':>9} {'of bare decoding':>17}")
+    print(f"{'':22} {'images/s':>9} {'of bare decoding':>17}")
     for name, values in speeds.items():
-        print(f"{name:18} {statistics.median(values):9.0f} {_ratio(values, best):17.0%}")
+        print(f"{name:22} {statistics.median(values):9.0f} {_ratio(values, best):17.0%}")
     if "dataloader" in speeds:
         print(f"pipeline is {report['pipeline_of_dataloader']:.2f} x the DataLoader")
 

@@ -192,7 +192,7 @@ def limit_memory() -> None:
 
 
 def outcome_of(reader: Callable[[Path], object], file: Path, seconds: float) -> str:
-    """"read" or "refused", or what went wrong."""
+    """How a read ended: read, refused, or what went wrong."""
     # Processor time tells a loop, whatever else the machine does; a wait takes none of it.
     timers = ((signal.ITIMER_PROF, seconds), (signal.ITIMER_REAL, 60 * seconds))
     for timer, limit in timers:

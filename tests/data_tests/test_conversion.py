@@ -22,6 +22,7 @@ from uniface_jax.data.conversion.statistics import read_statistics
 from uniface_jax.data.conversion.verify import verify
 from uniface_jax.data.dataset_info import read_dataset_info
 from uniface_jax.data.folders import FolderSource
+from uniface_jax.data.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.sources import open_source
 from uniface_jax.errors import UserError
 
@@ -219,6 +220,17 @@ def test_verify_finds_what_differs(source, undisturbed, tmp_path):
     shard.write_bytes(content)
     with pytest.raises(UserError, match=rf"{shard.name}: record 0: its checksum"):
         verify(source, copy)
+
+    indexed = shutil.copytree(undisturbed, tmp_path / "indexed")
+    rows = np.load(indexed / IMAGE_INDEX_FILE)
+    rows["label"][12] = (rows["label"][12] + 1) % 3
+    np.save(indexed / IMAGE_INDEX_FILE, rows)
+    with pytest.raises(
+        UserError, match=rf"record \d+: {IMAGE_INDEX_FILE} has another image or lab"
+    ):
+        verify(source, indexed)
+    (indexed / IMAGE_INDEX_FILE).unlink()
+    assert verify(source, indexed) == proof
 
     other = shutil.copytree(source.path, tmp_path / "other")
     first, second = other / "s1" / "1.jpg", other / "s2" / "1.jpg"

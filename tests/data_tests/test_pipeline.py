@@ -10,10 +10,12 @@ import pytest
 from paths import ROOT
 
 from uniface_jax.data import images
-from uniface_jax.data.augment import Augment
+from uniface_jax.data.augment import Augment, augment, augmentations
 from uniface_jax.data.folders import FolderSource
+from uniface_jax.data.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.items import Item
 from uniface_jax.data.pipeline import sample_indices, train_batches
+from uniface_jax.data.shuffle import uniforms
 from uniface_jax.data.tfrecord import TFRecordSource, write_dataset
 from uniface_jax.errors import UserError
 
@@ -210,6 +212,56 @@ def test_any_source_trains(faces):
             np.testing.assert_array_equal(image, images.decode(item.image, item.name))
     (batch,) = take("synthetic:100:200", 1)
     assert len(set(batch["label"].tolist())) > 1
+
+
+def fill_folders(folder):
+    """Two people's JPEGs, and a PNG among them."""
+    for number in range(9):
+        file = folder / f"p{number % 2}" / f"{number}.{'png' if number == 4 else 'jpg'}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.RandomState(number).randint(0, 256, (112, 112, 3), np.uint8)
+        file.write_bytes((images.encode_png if number == 4 else images.encode_jpeg)(pixels))
+    return FolderSource(folder)
+
+
+def test_mirrored_in_decoding_is_the_flip_of_the_augmentations(tmp_path):
+    source = fill_folders(tmp_path / "faces")
+    write_dataset(source, tmp_path / "set", name="set", shard_size=4)
+    config = Augment(flip=True, brightness=0.3)
+    functions = augmentations(config)
+    for dataset in (source, TFRecordSource(tmp_path / "set")):
+        for step, batch in enumerate(take(dataset, 3, batch_size=9, augment=config)):
+            mirrored = 0
+            samples, _ = sample_indices(step, 9, 9, 5)
+            numbers = uniforms(samples, 3, 5).tolist()
+            for image, index, row in zip(batch["image"], batch["index"], numbers, strict=True):
+                pixels = images.decode(dataset[int(index)].image, "image")
+                np.testing.assert_array_equal(image, augment(pixels, functions, row))
+                mirrored += row[0] < 0.5
+            assert 0 < mirrored < 9
+
+
+def test_without_an_index_or_with_a_wrong_one_batches_are_the_same(tmp_path):
+    write_dataset(fill_folders(tmp_path / "f"), tmp_path / "set", name="set", shard_size=4)
+    file = tmp_path / "set" / IMAGE_INDEX_FILE
+    rows = np.load(file)
+    expected = take(tmp_path / "set", 3)
+    assert TFRecordSource(tmp_path / "set").images(np.arange(9)) is not None
+    wrong = rows.copy()
+    wrong["begin"][1], wrong["size"][2], wrong["begin"][4] = 2**63, 7, 0
+    wrong["label"][[1, 2, 4]] = 1 - wrong["label"][[1, 2, 4]]
+    np.save(file, wrong)  # decoding finds it: these records are read themselves
+    assert_equal(take(tmp_path / "set", 3), expected)
+    wrong["label"] = 2
+    np.save(file, wrong)
+    with pytest.raises(UserError, match=r"record \d has the label 2, expected 0\.\.1"):
+        take(tmp_path / "set", 1)
+    stale = rows.copy()
+    stale["begin"][3] += 10**6  # the last one of the first shard
+    for useless in (stale, rows[:8], rows["begin"], None):
+        file.unlink() if useless is None else np.save(file, useless)
+        assert TFRecordSource(tmp_path / "set").images(np.arange(9)) is None
+        assert_equal(take(tmp_path / "set", 3), expected)
 
 
 def test_a_batch_stays_as_it_was(dataset):

@@ -76,14 +76,20 @@ class Example(NamedTuple):
 
 def serialise(image: bytes, label: int, name: bytes) -> bytes:
     """The bytes of the Example with the features `image`, `label` (0..2^63-1) and `name`."""
-    head, size, number = _head(len(image)), len(image), _varint(label)
+    before, after = around(len(image), label, name)
+    return b"".join((before, image, after))
+
+
+def around(size: int, label: int, name: bytes) -> tuple[bytes, bytes]:
+    """What `serialise` puts before and after an image of `size` bytes."""
+    head, number = _head(size), _varint(label)
     tail = _LABEL[len(number)] + number
     if len(name) < len(_NAME):
         tail += _NAME[len(name)] + name
     else:
         text = _field(b"\x0a", _field(b"\x0a", name))
         tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
-    return b"".join((b"\x0a", _varint(len(head) + size + len(tail)), head, image, tail))
+    return b"".join((b"\x0a", _varint(len(head) + size + len(tail)), head)), tail
 
 
 def parse(serialised: bytes) -> Example:

@@ -11,8 +11,8 @@ Threads decode and augment straight into the batch's memory; the decoders let go
 import collections
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,27 @@ from uniface_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 AHEAD = 2  # batches in work beside the one that is waited for
-_CHUNK = 32  # images that a thread takes at once
+_CHUNK = 128  # images that a thread takes at once, at most
+_PLANNED = 4096  # samples that are looked up at once: array operations on fewer are mostly overhead
 _JPEG = b"\xff\xd8\xff"
 
 
 def sample_indices(
-    step: int, batch_size: int, num_examples: int, seed: int, index: int = 0, count: int = 1
+    step: int | np.ndarray,
+    batch_size: int,
+    num_examples: int,
+    seed: int,
+    index: int = 0,
+    count: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(samples, records) of part `index` of `count` of the global batch `step`: int64 [B / count].
 
     samples: the run's running number k; records: 0..num_examples-1, each exactly once an epoch.
+    step may be an array, int64 [S], for results of [S, B / count].
     """
     local = batch_size // count
-    samples = step * batch_size + index * local + np.arange(local, dtype=np.int64)
+    begins = np.asarray(step, np.int64)[..., None] * batch_size
+    samples = begins + index * local + np.arange(local, dtype=np.int64)
     epochs, positions = np.divmod(samples, num_examples)
     return samples, shuffled(positions, num_examples, seed, epochs)
 
@@ -93,7 +101,7 @@ def train_batches(
     config = augment if isinstance(augment, Augment) else Augment.from_mapping(augment or {})
     plan = _Plan(batch_size, seed, process_index, process_count, image_size)
     workers = threads or len(os.sched_getaffinity(0))
-    return _batches(source, plan, augmentations(config), start_step, workers)
+    return _batches(source, plan, config, start_step, workers)
 
 
 @dataclass(frozen=True)
@@ -110,30 +118,43 @@ class _Plan:
     def local(self) -> int:
         return self.batch_size // self.process_count
 
-    def indices(self, step: int, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-        return sample_indices(
-            step, self.batch_size, num_examples, self.seed, self.process_index, self.process_count
-        )
+    def samples(
+        self, step: int, num_examples: int, numbers: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Records, int64 [B], and their random numbers, float32 [B, numbers], from `step` on."""
+        at_once = max(1, _PLANNED // self.local)
+        while True:
+            samples, records = sample_indices(
+                np.arange(step, step + at_once), self.batch_size, num_examples, self.seed,
+                self.process_index, self.process_count,
+            )  # fmt: skip
+            yield from zip(records, uniforms(samples, numbers, self.seed), strict=True)
+            step += at_once
 
 
 def _batches(
-    source: Source, plan: _Plan, functions: list[Augmentation], step: int, threads: int
+    source: Source, plan: _Plan, config: Augment, step: int, threads: int
 ) -> Iterator[Batch]:
     buffers = Buffers((plan.local, plan.image_size, plan.image_size, 3))
-    numbers = sum(function.numbers for function in functions)
+    # The mirror is part of decoding; its number is the first of a sample's.
+    functions = augmentations(replace(config, flip=False))
+    numbers = config.flip + sum(function.numbers for function in functions)
+    samples = plan.samples(step, len(source), numbers)
+    size = max(1, min(_CHUNK, plan.local // threads))
     cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads would fight for the cores
     pool = ThreadPoolExecutor(threads, "decode")
 
-    def start(step: int) -> tuple[Batch, list[Future]]:
-        samples, records = plan.indices(step, len(source))
+    def start() -> tuple[Batch, list[Future]]:
+        records, uniform = next(samples)
         labels = np.empty(plan.local, np.int32)
         batch = {"image": buffers.take(), "label": labels, "index": records}
-        uniform = uniforms(samples, numbers, plan.seed)
-        chunks = [slice(i, i + _CHUNK) for i in range(0, plan.local, _CHUNK)]
+        mirrored = uniform[:, 0] < 0.5 if config.flip else np.zeros(plan.local, bool)
+        uniform = uniform[:, int(config.flip) :]
+        chunks = [slice(i, i + size) for i in range(0, plan.local, size)]
         return batch, [
             pool.submit(
-                _fill, source, records[chunk].tolist(), uniform[chunk].tolist(), functions,
-                batch["image"][chunk], labels[chunk],
+                _fill, source, records[chunk], mirrored[chunk].tolist(), uniform[chunk].tolist(),
+                functions, batch["image"][chunk], labels[chunk],
             )
             for chunk in chunks
         ]  # fmt: skip
@@ -142,9 +163,9 @@ def _batches(
     try:
         while True:
             while len(waiting) <= AHEAD:
-                waiting.append(start(step))
-                step += 1
+                waiting.append(start())
             batch, chunks = waiting.popleft()
+            wait(chunks, return_when=FIRST_EXCEPTION)  # woken once, not by every chunk
             for chunk in chunks:
                 chunk.result()
             yield batch
@@ -155,47 +176,69 @@ def _batches(
 
 def _fill(
     source: Source,
-    records: list[int],
+    records: np.ndarray,
+    mirrored: list[bool],
     uniform: list[list[float]],
     functions: list[Augmentation],
     pixels: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Decodes and augments `records` into pixels uint8 [K, S, S, 3] and labels int32 [K]."""
-    for place, (record, numbers) in enumerate(zip(records, uniform, strict=True)):
-        item = source[record]
-        if not 0 <= item.label < source.num_classes:
-            raise UserError(
-                f"{source.name}: record {record} has the label {item.label}, "
-                f"expected 0..{source.num_classes - 1}"
-            )
-        labels[place] = item.label
-        out = pixels[place]
-        decode_into(item, out, source.name, record)
-        result = augment(out, functions, numbers)
-        if result is not out:
-            np.copyto(out, result)
+    """Decodes and augments `records`, int64 [K], into uint8 [K, S, S, 3] and int32 [K]."""
+    found = source.images(records) if isinstance(source, TFRecordSource) else None
+    items = [] if found else [source[record] for record in records.tolist()]
+    encoded, given = found or ([item.image for item in items], [item.label for item in items])
+    labels[:] = _checked_labels(source, records, np.asarray(given, np.int64))
+    # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
+    # reverse pixels. Views are made all at once, since Python's lock is held for every step here.
+    flat = (*pixels.shape[:2], pixels.shape[2] * 3)
+    scratch = np.empty(pixels.shape[1:], np.uint8)
+    reversible, rows = scratch.reshape(flat[1:]), list(pixels.reshape(flat))
+    for place, (image, out) in enumerate(zip(encoded, list(pixels), strict=True)):
+        mirror = mirrored[place]
+        if mirror and _decode_jpeg(image, scratch, "BGR"):
+            cv2.flip(reversible, 1, rows[place])
+        elif mirror or not _decode_jpeg(image, out, "RGB"):
+            record = int(records[place])
+            item = items[place] if items else source[record]
+            labels[place] = item.label
+            _decode_any(item, out, mirror, f"{source.name}: record {record} ({item.name})")
+        if functions:
+            result = augment(out, functions, uniform[place])
+            if result is not out:
+                np.copyto(out, result)
 
 
-def decode_into(item: Item, out: np.ndarray, source_name: str, record: int) -> None:
-    """The pixels of `item` to out, uint8 [H, W, 3]; UserError for no image or another size.
+def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
+    if len(wrong):
+        raise UserError(
+            f"{source.name}: record {records[wrong[0]]} has the label {labels[wrong[0]]}, "
+            f"expected 0..{source.num_classes - 1}"
+        )
+    return labels
 
-    A JPEG of the right size goes straight through libjpeg-turbo, which looks at the size in the
-    header first and takes no memory of its own for more. Whatever that refuses is decoded again by
-    the decoder that reads every format, and names what is wrong.
+
+def _decode_jpeg(encoded: bytes | memoryview, out: np.ndarray, order: str) -> bool:
+    """The pixels of a JPEG of the right size to out, uint8 [H, W, 3], by libjpeg-turbo.
+
+    False for anything else: the decoder looks at the size in the header first and takes no memory
+    of its own for more.
     """
-    encoded = item.image
-    if encoded[:3] == _JPEG:
-        try:
-            if simplejpeg.decode_jpeg(encoded, buffer=out).shape == out.shape:
-                return
-        except ValueError:
-            pass
-    where = f"{source_name}: record {record} ({item.name})"
-    _, height, width = images.header(encoded, where)
+    if encoded[:3] != _JPEG:
+        return False
+    try:
+        return bool(simplejpeg.decode_jpeg(encoded, order, buffer=out).shape == out.shape)
+    except ValueError:
+        return False
+
+
+def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:
+    """The pixels of `item` to out, by the decoder of every format, which names what is wrong."""
+    _, height, width = images.header(item.image, where)
     if (height, width) != out.shape[:2]:
         raise UserError(
             f"{where}: {width}x{height} pixels, expected {out.shape[1]}x{out.shape[0]}; "
             "python -m uniface_jax.align makes them"
         )
-    np.copyto(out, images.decode(encoded, where))
+    pixels = images.decode(item.image, where)
+    np.copyto(out, pixels[:, ::-1] if mirror else pixels)

@@ -33,15 +33,15 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
 
 
 def uniforms(samples: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Random numbers of their own for each sample: float32 [B, count], uniform in 0 ≤ u < 1.
+    """Random numbers of their own for each sample: float32 [..., count], uniform in 0 ≤ u < 1.
 
-    samples: int64 [B]. A sample's numbers depend on (seed, sample) alone, and more of them begin
-    with the same ones. They are unrelated to the permutations of the same seed.
+    samples: int64 of any shape. A sample's numbers depend on (seed, sample) alone, and more of them
+    begin with the same ones. They are unrelated to the permutations of the same seed.
     """
     words = np.full(samples.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     keys = _mix(_mix(words ^ _GOLDEN) ^ samples.astype(np.uint64))
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    bits = _mix(keys[:, None] + steps) >> np.uint64(40)
+    bits = _mix(keys[..., None] + steps) >> np.uint64(40)
     return bits.astype(np.float32) * np.float32(2.0**-24)
 
 

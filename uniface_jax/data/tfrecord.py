@@ -13,6 +13,7 @@ from uniface_jax.data.conversion.plan import SPLIT
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.examples import parse
+from uniface_jax.data.image_index import read_image_index
 from uniface_jax.data.items import Item, Source, digest
 from uniface_jax.data.records import RecordReader
 from uniface_jax.errors import UserError
@@ -32,6 +33,7 @@ class TFRecordSource:
         self.num_classes = self.info.num_classes
         self.class_names = self.info.class_names
         self._records = RecordReader(self.info)
+        self._images = read_image_index(self.info, self._records.bounds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TFRecordSource, (self.info.path, self.info.split)  # memory maps do not travel
@@ -54,6 +56,17 @@ class TFRecordSource:
                 f"expected 0..{self.num_classes - 1}"
             )
         return Item(image, label, str(index) if name is None else name.decode("utf-8", "replace"))
+
+    def images(self, indices: np.ndarray) -> tuple[list[memoryview], np.ndarray] | None:
+        """The encoded images at `indices`, int64 [K], and their labels, int32 [K], by the index.
+
+        Several times as fast as items; None where the data set has no index of its images. The
+        bytes are those of the files and not copied; neither they nor the labels are checked.
+        """
+        if self._images is None:
+            return None
+        rows = self._images[indices]
+        return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
 
     def part(self, indices: np.ndarray) -> "TFRecordPart":
         """The records at `indices`, int64 [K]."""

@@ -1,6 +1,6 @@
 """The last step of a conversion: finished shards become a data set.
 
-Metadata, index, manifest and statistics are made of the shards' reports; dataset_info.json comes
+Metadata, indices, manifest and statistics are made of the shards' reports; dataset_info.json comes
 last, so that a folder without it is never taken for a data set.
 """
 
@@ -15,6 +15,7 @@ from uniface_jax.data.conversion.plan import FOLDER, SPLIT, Plan, read_plan, rep
 from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_report
 from uniface_jax.data.conversion.statistics import Collector, write_statistics
 from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
+from uniface_jax.data.image_index import image_rows, write_image_index
 from uniface_jax.data.records import write_index
 from uniface_jax.data.tfds_metadata import METADATA_PREFIX, write_metadata
 from uniface_jax.errors import UserError
@@ -57,6 +58,9 @@ def finish(destination: Path) -> DatasetInfo:
             f"{manifest.skipped[0]['reason']}"
         )
     write_index(destination, [report.bounds for report in reports()])
+    write_image_index(
+        destination, [image_rows(r.begins, r.sizes[:, 0], r.labels) for r in reports()]
+    )
     write_statistics(destination, Collector(plan.num_classes, manifest.images).collect(reports))
     write_manifest(destination, manifest)
     write_metadata(

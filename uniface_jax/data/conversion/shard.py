@@ -15,11 +15,11 @@ import numpy as np
 
 from uniface_jax.data import image_headers, images
 from uniface_jax.data.conversion.plan import Plan
-from uniface_jax.data.examples import serialise
+from uniface_jax.data.examples import around
 from uniface_jax.data.files import replacing
 from uniface_jax.data.items import Item, Items
 from uniface_jax.data.multiset import image_digests
-from uniface_jax.data.records import framed
+from uniface_jax.data.records import HEADER_BYTES, framed
 from uniface_jax.errors import UserError
 
 TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
@@ -51,13 +51,15 @@ class ShardTask:
 class ShardReport:
     """What a finished shard holds, K images of the positions that were not skipped.
 
-    bounds: uint64 [K + 1], where records begin, and the end. labels: int32 [K]. digests: uint64
-    [K, 2], of the encoded images. sizes: int32 [K, 3], encoded bytes, height, width. sha256: of the
-    file. multiset: the sum of the images' elements (see multiset.py). skipped: index in the source,
-    name and reason of each image left out.
+    bounds: uint64 [K + 1], where records begin, and the end. begins: uint64 [K], where the encoded
+    images do. labels: int32 [K]. digests: uint64 [K, 2], of the encoded images. sizes: int32
+    [K, 3], encoded bytes, height, width. sha256: of the file. multiset: the sum of the images'
+    elements (see multiset.py). skipped: index in the source, name and reason of each image left
+    out.
     """
 
     bounds: np.ndarray
+    begins: np.ndarray
     labels: np.ndarray
     digests: np.ndarray
     sizes: np.ndarray
@@ -72,7 +74,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
     Raises UserError naming the image when one cannot be read or does not pass the check, unless
     those are skipped; OSError when the disk is full.
     """
-    bounds, labels, digests, sizes = [0], [], [], []
+    bounds, begins, labels, digests, sizes = [0], [], [], [], []
     skipped: list[dict[str, Any]] = []
     sha256, multiset = hashlib.sha256(), 0
     with replacing(task.file) as temporary, temporary.open("wb", buffering=0) as file:
@@ -91,8 +93,10 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                     skipped.append({"index": index, "name": name, "reason": str(e)})
                     continue
                 encoded_name = item.name.encode("utf-8", "surrogateescape")
-                frame = framed(serialise(item.image, item.label, encoded_name))
+                before, after = around(len(item.image), item.label, encoded_name)
+                frame = framed(b"".join((before, item.image, after)))
                 frames.append(frame)
+                begins.append(bounds[-1] + HEADER_BYTES + len(before))
                 bounds.append(bounds[-1] + len(frame))
                 digest, element = image_digests(item.image, item.label)
                 multiset += element
@@ -105,6 +109,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
             tick(len(block))
         report = ShardReport(
             np.array(bounds, np.uint64),
+            np.array(begins, np.uint64),
             np.array(labels, np.int32),
             np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2),
             np.array(sizes, np.int32).reshape(-1, 3),
@@ -123,6 +128,7 @@ def read_report(path: Path) -> ShardReport:
             text = json.loads(file["text"].tobytes())
             return ShardReport(
                 file["bounds"],
+                file["begins"],
                 file["labels"],
                 file["digests"],
                 file["sizes"],
@@ -199,6 +205,7 @@ def _write_report(path: Path, report: ShardReport) -> None:
         np.savez(
             file,
             bounds=report.bounds,
+            begins=report.begins,
             labels=report.labels,
             digests=report.digests,
             sizes=report.sizes,

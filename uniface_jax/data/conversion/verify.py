@@ -19,6 +19,7 @@ from uniface_jax.data.conversion.manifest import Manifest, read_manifest
 from uniface_jax.data.conversion.shard import Tick
 from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.examples import parse
+from uniface_jax.data.image_index import IMAGE_INDEX_FILE, read_image_index
 from uniface_jax.data.items import Items, Source
 from uniface_jax.data.multiset import Multiset, image_digests
 from uniface_jax.data.records import check_frame, record_bounds
@@ -43,7 +44,8 @@ class Verification:
 class _Task:
     """Items of the source, or (items is None) a shard: file, record bounds, classes, SHA-256.
 
-    names_of: the buckets of which element and name of each image are wanted; None is the multiset.
+    rows: what the index of the images says of the shard, or None where there is none. names_of: the
+    buckets of which element and name of each image are wanted; None is the multiset.
     """
 
     items: Items | None
@@ -51,6 +53,7 @@ class _Task:
     bounds: np.ndarray | None = None
     num_classes: int = 0
     sha256: str = ""
+    rows: np.ndarray | None = None
     names_of: frozenset[int] | None = None
 
 
@@ -58,7 +61,8 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
     """Reads `source` and the data set in `destination` whole, and compares them.
 
     Images that the manifest lists as skipped are left out on the source's side. Of the data set the
-    record checksums, the shards' SHA-256 and the labels' range are checked as well. workers:
+    record checksums, the shards' SHA-256, the labels' range and the index of its images are
+    checked as well. workers:
     processes, None is one a core. Raises UserError naming what is wrong: the shard, the record, or
     images that are only in the source or only in the data set.
     """
@@ -109,9 +113,12 @@ def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
     stated = [(shard["file"], shard["images"]) for shard in manifest.shards]
     if found != stated:
         raise UserError(f"{info.path}: manifest.json and dataset_info.json list different shards")
-    rows = zip(info.shards, record_bounds(info), manifest.shards, strict=True)
-    for (file, _), bounds, shard in rows:
-        yield _Task(None, file, np.array(bounds), info.num_classes, shard["sha256"])
+    all_bounds = record_bounds(info)
+    index, first = read_image_index(info, all_bounds), 0
+    for (file, count), bounds, shard in zip(info.shards, all_bounds, manifest.shards, strict=True):
+        rows = None if index is None else np.array(index[first : first + count])
+        yield _Task(None, file, np.array(bounds), info.num_classes, shard["sha256"], rows)
+        first += count
 
 
 def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
@@ -153,6 +160,14 @@ def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
                     raise UserError(f"{where}: {e}") from e
                 if not 0 <= label < task.num_classes:
                     raise UserError(f"{where}: label {label}, expected 0..{task.num_classes - 1}")
+                if task.rows is not None:
+                    begin, length, indexed = task.rows[record].item()
+                    begin -= int(task.bounds[record])
+                    if indexed != label or frame[begin : begin + length] != image:
+                        raise UserError(
+                            f"{where}: {IMAGE_INDEX_FILE} has another image or label for it; "
+                            "without that file the data set is whole"
+                        )
                 yield image, label, (name or b"").decode("utf-8", "replace")
     except OSError as e:
         raise UserError(f"{task.file}: cannot be read ({e.strerror})") from e
