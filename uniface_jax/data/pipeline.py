@@ -10,7 +10,7 @@ Threads decode and augment straight into the batch's memory; the decoders let go
 
 import collections
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,8 +186,9 @@ def _fill(
     """Decodes and augments `records`, int64 [K], into uint8 [K, S, S, 3] and int32 [K]."""
     found = source.images(records) if isinstance(source, TFRecordSource) else None
     items = [] if found else [source[record] for record in records.tolist()]
-    encoded, given = found or ([item.image for item in items], [item.label for item in items])
-    labels[:] = _checked_labels(source, records, np.asarray(given, np.int64))
+    encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
+    given = found[1] if found else np.array([item.label for item in items], np.int64)
+    labels[:] = _checked_labels(source, records, given)
     # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
     # reverse pixels. Views are made all at once, since Python's lock is held for every step here.
     flat = (*pixels.shape[:2], pixels.shape[2] * 3)
