@@ -119,9 +119,9 @@ def _report(destination: Path) -> None:
             f"{duplicates['surplus_images']} images are the same bytes as another one; "
             f"{duplicates['groups_of_several_classes']} groups of them have several classes"
         )
+    shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
     print(
-        f"{manifest.images} images of {manifest.classes} classes in {len(manifest.shards)} shards "
-        f"in {destination}"
+        f"{manifest.images:,} images of {manifest.classes:,} classes in {shards} in {destination}"
     )
 
 
