@@ -17,7 +17,7 @@ from uniface_jax import head
 from uniface_jax import step as steps
 from uniface_jax.models import IMAGE_SIZE
 from uniface_jax.parallel import AXIS, ShardMapRunner
-from uniface_jax.recipe import Plan, create_schedule, create_settings
+from uniface_jax.recipe import Plan, abstract_state, create_schedule, create_settings
 
 Tree = Any
 ACCELERATOR_BLOCK = 512.0  # MiB: what block_of_budget takes on accelerators where none is given
@@ -49,10 +49,7 @@ def for_accelerators(config: ConfigDict) -> ConfigDict:
 
 def state_shapes(config: ConfigDict, num_classes: int) -> steps.TrainState:
     """The logical state's shapes and dtypes."""
-    network, loss = configs.create_network(config), configs.create_loss(config)
-    return jax.eval_shape(
-        lambda: steps.initialize(network, loss, num_classes, config.head.sampling_rate, config.seed)
-    )
+    return abstract_state(config, configs.create_network(config), num_classes)
 
 
 def settings_of(config: ConfigDict, num_classes: int) -> steps.Settings:
