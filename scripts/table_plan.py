@@ -3,8 +3,8 @@
 python scripts/table_plan.py [--output docs/plan.md] [--json FILE]
 
 Each recipe is planned for as many devices as leave batch norm 128 images, as in the release, and
-for the device that `python -m uniface_jax.plan` takes by default. Two minutes; memory is predicted,
-tests/planning holds such predictions against compiled programs.
+for the device that `python -m uniface_jax.plan` takes by default. Some four minutes; memory is
+predicted, tests/planning holds such predictions against compiled programs.
 """
 
 import argparse
@@ -72,7 +72,8 @@ other devices: `python -m uniface_jax.plan --config=configs/webface42m_r200.py -
 The device is an A100 by its data sheet, 80 GB (a tenth left free) and 156 TFLOP/s in TF32, of which
 {DEVICE.utilisation:.0%} are assumed to be reached, and 100 GB/s to other devices, none of it hidden
 behind the computation. **Images/s and days follow from these assumptions and were measured
-nowhere**; memory is the CPU compiler's account, which knows nothing of cuDNN's workspaces.
+nowhere**; memory is the CPU compiler's account, which knows nothing of cuDNN's workspaces. The
+demo's tiny network would never come near: it is bound by memory and by the input.
 
 GB on each device: the network's weights with their momentum, the head (prototypes, momentum,
 gradients, the tiles in work), what the network needs within a step. "Largest batch" is over all
