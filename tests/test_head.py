@@ -262,10 +262,10 @@ def test_curricularface_folds_batches_in_order(x64):
 
 
 def test_block_of_a_budget():
-    assert block_of_budget(None, 256, 512) == 768  # 6 MiB: 4 tiles of 0.5, 2 slices of 1
-    assert block_of_budget(8.0, 256, 512) == 1024
+    assert block_of_budget(None, 256, 512) == 768  # 5.25 MiB: 3 tiles of 0.75, 2 slices of 1.5
+    assert block_of_budget(8.0, 256, 512) == 1152
     assert block_of_budget(0.1, 4096, 512) == 8
-    assert block_of_budget(0.5, 256, 512) == 64
+    assert block_of_budget(0.5, 256, 512) == 73
 
 
 @pytest.mark.parametrize("name", ["uce", "cosface"])

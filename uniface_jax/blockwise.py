@@ -112,28 +112,34 @@ def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(logits - logsumexp, 0))
 
 
+def bytes_a_class(batch: int, dimension: int) -> int:
+    """What a pass holds for each class of a block, float32: three tiles' columns, two slices' rows.
+
+    By the compiler's account (scripts/table_head_memory.py compares).
+    """
+    return 4 * (3 * batch + 2 * dimension)
+
+
 def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
     """How many classes a block may have so that its float32 arrays stay within a memory budget.
 
     None is a sane budget: of a second-level cache on CPUs, of a small share of the memory on
-    accelerators. Live at once are four tiles [batch, block] and two slices [block, dimension].
-    Multiples of 128 where there are so many, at least 8.
+    accelerators. Multiples of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
         mebibytes = 6.0 if jax.default_backend() == "cpu" else 512.0
-    fitting = int(mebibytes * 2**20) // (4 * (4 * batch + 2 * dimension))
+    fitting = int(mebibytes * 2**20) // bytes_a_class(batch, dimension)
     return max(fitting // 128 * 128 or fitting, 8)
 
 
 def working_bytes(batch: int, dimension: int, total: int, block: int) -> int:
     """What a pass over `total` classes works in, float32, beside its arguments and results.
 
-    By the compiler's account (scripts/table_head_memory.py compares): four tiles and two slices of
-    a block, the batch's directions and their gradient; where one block has all classes there is
-    nothing to slice, and three tiles do.
+    A block's arrays, the batch's directions and their gradient; where one block has all classes
+    there is nothing to slice.
     """
-    tiles = 4 * batch * block + 2 * block * dimension if block < total else 3 * batch * block
-    return 4 * (tiles + 2 * batch * dimension) + total
+    of_block = bytes_a_class(batch, dimension if block < total else 0) * block
+    return of_block + 8 * batch * dimension + total
 
 
 def even_block(total: int, block_size: int) -> int:
@@ -179,6 +185,8 @@ def _fold(
     """A loop over full blocks; the smaller rest follows it, so that no block needs a mask."""
     total = prototypes.weight.shape[0]
     size = even_block(total, block_size)
+    if size == total:
+        return body(carry, _cut(prototypes, samples, 0, size))
 
     def step(state: tuple[jax.Array, Carry]) -> tuple[jax.Array, Carry]:
         start, carry = state

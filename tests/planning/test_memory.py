@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from uniface_jax import config as configs
+from uniface_jax.blockwise import bytes_a_class
 from uniface_jax.planning import memory, program, report
 
 # A recipe's network at a shorter depth; sampled classes in micro-batches; another family and loss.
@@ -86,7 +87,7 @@ def test_the_largest_batch_and_block_just_fit(config):
     found = plan(config, device=tight)
     rows = -(-40_001 // 4)
     assert found.block < found.largest.block < rows
-    extra = (found.largest.block - found.block) * 4 * (4 * 32 + 2 * 16)
+    extra = (found.largest.block - found.block) * bytes_a_class(32, 16)
     assert found.needs.total + extra <= found.allowed
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
 from uniface_jax import head
-from uniface_jax.blockwise import even_block
+from uniface_jax.blockwise import bytes_a_class, even_block
 from uniface_jax.errors import UserError
 from uniface_jax.planning import memory, program, work
 from uniface_jax.recipe import plan as lengths
@@ -173,12 +173,10 @@ def _largest(
 
     images = memory.largest(batch_fits, MOST_IMAGES)
     most = head.shard_size(classes, devices)
-    # Four tiles [group, block] and two slices [block, dimension] of float32: see block_of_budget.
     group = config.batch_size // config.micro_batches
-    bytes_a_class = 4 * (4 * group + 2 * config.model.embedding_size)
     now = memory.predict(config, classes, devices, network, state)
     block = even_block(most, program.settings_of(config, classes).block_size)
-    spare = math.floor((allowed - now.total) / bytes_a_class)
+    spare = math.floor((allowed - now.total) / bytes_a_class(group, config.model.embedding_size))
     return Largest(images * groups, max(0, min(most, block + spare)))
 
 
