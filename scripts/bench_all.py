@@ -5,7 +5,8 @@
 
 A benchmark is a scripts/bench_NAME.py that takes --json. Each runs alone; one that fails or takes
 longer than --timeout is said to have, and the others go on. With --only the page keeps the other
-benchmarks' parts, with their dates. --json writes all their numbers into one file.
+benchmarks' parts, with their dates, and the file of --json their numbers: so a long run can be done
+in parts.
 """
 
 import argparse
@@ -108,6 +109,8 @@ def main() -> None:
         )
     page = args.output.read_text() if args.output.exists() and args.only else ""
     parts, numbers, failed = parts_of(page), {}, []
+    if args.only and args.json and args.json.exists():
+        numbers = json.loads(args.json.read_text())
     for name in tqdm(names, unit="benchmark", disable=not sys.stderr.isatty()):
         parts[name], report = run(name, there[name], args)
         numbers[name] = report

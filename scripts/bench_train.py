@@ -56,6 +56,7 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
         step.make_step(network, loss, lambda _: 0.1, step.Settings(CLASSES))
     )
     placed = [runner.place(state)]
+    del state  # training keeps no copy either
     batch = runner.put({"image": images, "label": labels})
 
     def run() -> None:

@@ -40,10 +40,12 @@ def test_one_benchmark_may_fail(tmp_path, monkeypatch, capsys):
     assert "Failed with status 1: error: no such shape" in text
     assert json.loads(numbers.read_text()) == {"good": {"ratio": 2}, "bad": None}
     # A second run of one alone keeps what the page says of the other.
-    (tmp_path / "bench_good.py").write_text(GOOD.replace("two", "three"))
-    monkeypatch.setattr(sys, "argv", ["x", f"--output={page}", "--only=good"])
+    (tmp_path / "bench_good.py").write_text(GOOD.replace("two", "three").replace(": 2", ": 3"))
+    only = ["x", f"--output={page}", "--only=good", f"--json={numbers}"]
+    monkeypatch.setattr(sys, "argv", only)
     with pytest.raises(SystemExit):
         bench_all.main()
+    assert json.loads(numbers.read_text()) == {"good": {"ratio": 3}, "bad": None}
     assert "three times" in page.read_text()
     assert "two times" not in page.read_text()
     assert "no such shape" in page.read_text()

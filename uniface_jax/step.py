@@ -179,7 +179,7 @@ def make_step(
         )
 
         gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
-        gradients = gradients._replace(network=jax.lax.psum(gradients.network, AXIS))
+        gradients = gradients._replace(network=_over_devices(gradients.network))
         debug.check_gradients(gradients, losses)
         norm = _global_norm(gradients)
         factor = optim.clip_factor(norm, sgd.clip)
@@ -190,7 +190,7 @@ def make_step(
         kept = (1 - settings.bn_momentum) ** (micro * jax.lax.axis_size(AXIS))
         batch_stats = jax.tree.map(
             lambda running, added: kept * running + added,
-            state.batch_stats, jax.lax.psum(sums.batch_stats, AXIS),
+            state.batch_stats, _over_devices(sums.batch_stats),
         )  # fmt: skip
         metrics = {
             "loss": jnp.mean(losses),
@@ -210,6 +210,11 @@ def make_step(
         return updated, metrics
 
     return step
+
+
+def _over_devices(tree: Tree) -> Tree:
+    """The sum over all devices. Of one device alone there is none: XLA would copy the tree."""
+    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
 def _fold(body, carry: Tree, xs: Tree, unrolled: bool | None) -> tuple[Tree, Tree]:
