@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--inference", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant:
-        serve(lambda job: VARIANTS[args.variant](args))
+        serve(lambda job: VARIANTS[args.variant](args), warm=True)
         return
     if args.quick:
         args.networks, args.batches, args.turns = "small", "16", 3
