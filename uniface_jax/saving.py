@@ -6,6 +6,7 @@ Every process writes its own shards of the global arrays (parallel.py); checkpoi
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ SAVE_TIMEOUT = 600  # seconds until processes no longer wait for one whose write
 def _is_not_orbax(record: logging.LogRecord) -> bool:
     # It logs one failed save as ten tracebacks; `warn` says it in a line.
     return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+def left_waiting() -> bool:
+    """Whether Orbax's threads of failed saves still wait for files that nobody will make.
+
+    They do for minutes, and a process that ends as usual waits for them.
+    """
+    return any(
+        type(thread).__module__.startswith("orbax") and not thread.daemon
+        for thread in threading.enumerate()
+    )
 
 
 class _Best(PreservationPolicy):

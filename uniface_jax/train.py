@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int | None:
     from uniface_jax import distributed
     from uniface_jax.debug import CheckError
     from uniface_jax.nonfinite import NotFiniteError
+    from uniface_jax.saving import left_waiting
     from uniface_jax.training import NotSavedError, Preempted, train_and_evaluate
 
     distributed.initialize(
@@ -54,19 +55,23 @@ def main(argv: list[str]) -> int | None:
     )
     if Path(config.data.train) == DEMO_FACES / "train":
         distributed.on_main(_ensure_demo_faces)
+    status = None
     try:
         with distributed.leaving_alone():
             train_and_evaluate(config, Path(_WORKDIR.value))
     except Preempted:
-        return EXIT_PREEMPTED
+        status = EXIT_PREEMPTED
     except OSError as e:
         if e.errno not in NO_WRITING:
             raise
         raise UserError(f"{e.filename or _WORKDIR.value}: {e.strerror}") from e
     except (NotFiniteError, NotSavedError, CheckError, FloatingPointError) as e:
         print(f"stopped: {e}", file=sys.stderr)
-        return EXIT_STOPPED
-    return None
+        status = EXIT_STOPPED
+    # All that can be saved is; a scheduler's grace period is shorter than these threads wait.
+    if left_waiting():
+        distributed.leave_at_once(status or 0)
+    return status
 
 
 if __name__ == "__main__":
