@@ -128,8 +128,7 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
 
     Raises UserError where there is none, UnreadableError where it is damaged.
     """
-    workdir, step = locate(path)
-    folder = (workdir / FOLDER / str(step)).absolute()
+    _, folder = _located(path)
     with _reading(folder) as checkpointer:
         stored, run = _open(checkpointer, folder)
         tree = to_tree(stored)
@@ -146,8 +145,7 @@ def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]
 
     Prototypes and momentum, which may be more than this machine holds, stay on disk.
     """
-    workdir, step = locate(path)
-    folder = (workdir / FOLDER / str(step)).absolute()
+    step, folder = _located(path)
     with _reading(folder) as checkpointer:
         stored, run = _open(checkpointer, folder)
         wanted = {"weights": {"network": stored.weights.network}, "batch_stats": stored.batch_stats}
@@ -164,8 +162,7 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
     taken where both have these. Raises UserError where the network is another one, or where there
     is no readable checkpoint.
     """
-    workdir, step = locate(path)
-    folder = (workdir / FOLDER / str(step)).absolute()
+    _, folder = _located(path)
     with _reading(folder) as checkpointer:
         stored, run = _open(checkpointer, folder)
         logical = _logical(stored, run)
@@ -244,3 +241,9 @@ def locate(path: str | Path) -> tuple[Path, int]:
         found = f"has steps {', '.join(map(str, steps))}" if steps else "has no finished checkpoint"
         raise UserError(f"{path}: {folder} {found}; give a workdir of uniface_jax.train")
     return workdir, steps[-1] if wanted is None else wanted
+
+
+def _located(path: str | Path) -> tuple[int, Path]:
+    """The step that `locate` finds, and its folder."""
+    workdir, step = locate(path)
+    return step, (workdir / FOLDER / str(step)).absolute()

@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 
 from uniface_jax.errors import EXIT_BAD_INPUT, EXIT_LOST, UserError
 
-HEARTBEAT = 20  # seconds of silence after which a process is taken for dead
 MESSAGE_BYTES = 2000
 
 
@@ -25,7 +24,7 @@ def initialize(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    heartbeat: int = HEARTBEAT,
+    heartbeat: int,
 ) -> None:
     """Joins the other processes; before anything else is done with JAX.
 
@@ -93,15 +92,18 @@ def leaving_alone() -> Iterator[None]:
 
 
 def _leave(message: str, status: int) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(status)
+    print(message, file=sys.stderr)
+    _end(status)
 
 
 def leave_at_once(status: int) -> NoReturn:
     """Ends this process without waiting for its threads; the other processes are told so."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

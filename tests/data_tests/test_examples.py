@@ -3,9 +3,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from uniface_jax.data.examples import Example, parse, serialise
+from uniface_jax.data.examples import Example, around, parse
 from uniface_jax.data.records import check_frame, framed
 from uniface_jax.errors import UserError
+
+
+def serialise(image, label, name):
+    before, after = around(len(image), label, name)
+    return before + image + after
 
 
 def of_tensorflow(image, label, name, packed=True):

@@ -74,14 +74,11 @@ class Example(NamedTuple):
     name: bytes | None
 
 
-def serialise(image: bytes, label: int, name: bytes) -> bytes:
-    """The bytes of the Example with the features `image`, `label` (0..2^63-1) and `name`."""
-    before, after = around(len(image), label, name)
-    return b"".join((before, image, after))
-
-
 def around(size: int, label: int, name: bytes) -> tuple[bytes, bytes]:
-    """What `serialise` puts before and after an image of `size` bytes."""
+    """The bytes of an Example before and after its image, of `size` bytes.
+
+    Its features are `image`, `label` (0..2^63-1) and `name`.
+    """
     head, number = _head(size), _varint(label)
     tail = _LABEL[len(number)] + number
     if len(name) < len(_NAME):

@@ -61,10 +61,9 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
     """Reads `source` and the data set in `destination` whole, and compares them.
 
     Images that the manifest lists as skipped are left out on the source's side. Of the data set the
-    record checksums, the shards' SHA-256, the labels' range and the index of its images are
-    checked as well. workers:
-    processes, None is one a core. Raises UserError naming what is wrong: the shard, the record, or
-    images that are only in the source or only in the data set.
+    record checksums, the shards' SHA-256, the labels' range and the index of its images are checked
+    as well. workers: processes, None is one a core. Raises UserError naming what is wrong: the
+    shard, the record, or images that are only in the source or only in the data set.
     """
     manifest = read_manifest(destination)
     info = read_dataset_info(destination)
