@@ -62,4 +62,5 @@ def test_no_device_holds_all_prototypes(config):
     analysis = make.lower().compile().memory_analysis()
     prototypes_and_momentum = 2 * 4 * 8 * -(-classes // devices)
     needed = analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+    assert prototypes_and_momentum <= needed
     assert needed < 3 * prototypes_and_momentum  # and the random bits that they are made of

@@ -50,6 +50,13 @@ def test_nothing_compiles_after_the_first_step(mode):
     assert not compiled
 
 
+def test_the_guard_sees_an_implicit_transfer():
+    double = jax.jit(lambda x: 2 * x)
+    refused = pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device")
+    with refused, jax.transfer_guard("disallow"):
+        double(np.ones(3))
+
+
 def test_a_run_compiles_each_function_once_keeps_it_and_traces(data, tmp_path, run_cli):
     cache = tmp_path / "compiled"
     environment = {"JAX_COMPILATION_CACHE_DIR": ""}
