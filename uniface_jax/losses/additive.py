@@ -18,6 +18,7 @@ def _cross_entropy(
         negative=lambda cos, b: negative_weight * clipped_softplus(scale * cos - b, scale),
         scale=scale,
         bias=bias,
+        clipped_cross_entropy=negative_weight,
     )
 
 

@@ -38,6 +38,8 @@ class Loss:
     start: number of classes in a step -> the bias before training; None: log(10 C).
     threshold_of_bias: bias -> the cosine above which a pair counts as positive; None: bias / scale.
     statistics: names and first values of scalars that are carried from batch to batch.
+    clipped_cross_entropy: λ, where negative(cos, b) is λ clipped_softplus(s cos - b, s), for which
+        there is a kernel on CPUs; None for any other function.
     prepare: makes the samples' context and the new statistics of a batch. No gradient flows
         through it.
     """
@@ -51,6 +53,7 @@ class Loss:
     start: Callable[[float], float] | None = None
     threshold_of_bias: Callable[[jax.Array], jax.Array] | None = None
     statistics: Mapping[str, float] = field(default_factory=dict)
+    clipped_cross_entropy: float | None = None
     prepare: Prepare | None = None
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:

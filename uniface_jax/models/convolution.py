@@ -1,9 +1,10 @@
-"""Convolutions as in PyTorch, with gradients that XLA's CPU backend computes fast.
+"""Convolutions as in PyTorch, with gradients that are fast on CPUs as well.
 
-Forward passes are lax's convolution on every platform. So are the gradients, but for strided
-convolutions on the CPU: XLA turns their input gradient into a convolution over a map with holes,
-of which it then multiplies the zeros, and for these products over the patches are up to three
-times as fast (scripts/bench_conv.py). The choice is made when the program is lowered.
+On accelerators, and on CPUs without training, these are lax's convolutions. Trained on a CPU, large
+maps go through kernels of our own (uniface_jax.native), where the machine could compile them; else
+strided convolutions have input gradients by products over patches: XLA makes a convolution over a
+map with holes of them, of which it multiplies the zeros. What measured best is chosen by shape
+(scripts/bench_conv.py), when the program is lowered.
 """
 
 from functools import partial
@@ -11,8 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.native import build
+from uniface_jax.native import convolution as native
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Below so many positions of the input map the convolution with holes is no slower (measured).
+# On smaller input maps XLA's own are no slower (measured).
 FEWEST_POSITIONS = 28 * 28
 
 
@@ -32,7 +36,17 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
 
 
 def _forward(x, kernel, stride, padding):
-    return _plain(x, kernel, stride, padding), (x, kernel)
+    plain = partial(_plain, stride=stride, padding=padding)
+    if not (_native(x, kernel) and stride == 1 and native.divides(kernel.shape[3])):
+        return plain(x, kernel), (x, kernel)
+    ours = partial(native.forward, stride=stride, padding=padding)
+    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
+
+
+def _native(x, kernel) -> bool:
+    """Whether kernels of our own can take part and the map is one where they are faster."""
+    suited = x.dtype == kernel.dtype == jnp.float32 and kernel.shape[0] == kernel.shape[1]
+    return suited and x.shape[1] * x.shape[2] >= FEWEST_POSITIONS and build.available()
 
 
 def _backward(stride, padding, saved, y_bar):
@@ -43,11 +57,14 @@ def _backward(stride, padding, saved, y_bar):
 
     def cpu(x, kernel, y_bar):
         by_x, by_kernel = plain(x, kernel, y_bar)
-        product = _gradients(x.shape, kernel.shape, stride, padding)
-        if product is None:
-            return by_x, by_kernel
-        faster_x, faster_kernel = product(x, kernel, y_bar)
-        return faster_x, by_kernel if faster_kernel is None else faster_kernel
+        if product := _gradients(x.shape, kernel.shape, stride, padding):
+            faster_x, faster_kernel = product(x, kernel, y_bar)
+            by_x, by_kernel = faster_x, by_kernel if faster_kernel is None else faster_kernel
+        if _native(x, kernel) and native.divides(kernel.shape[2]):
+            by_x = native.input_gradient(y_bar, kernel, x.shape, stride, padding)
+        if _native(x, kernel) and native.divides(kernel.shape[3]):
+            by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
+        return by_x, by_kernel
 
     return jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=plain)
 

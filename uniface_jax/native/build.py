@@ -1,0 +1,125 @@
+"""Compiles the kernels for this machine, keeps them, and makes them known to XLA.
+
+The library lies beside JAX's compiled programs, under a name made from the sources, the compiler,
+its options and the kind of machine, and is compiled again when any of these changes. Without a
+compiler, with UNIFACE_NATIVE=0, or on a backend other than the CPU there are no kernels.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+import jax
+
+from uniface_jax.compilation_cache import default_folder
+
+SOURCES = ("cross_entropy_head.cc", "convolution.cc", "vectors.cc")
+HEADERS = ("outer_products.h", "tasks.h")
+TARGETS = {  # the name that programs call: the function of the library
+    "uniface_cross_entropy_head": "UnifaceCrossEntropyHead",
+    "uniface_convolution": "UnifaceConvolution",
+    "uniface_input_gradient": "UnifaceInputGradient",
+    "uniface_kernel_gradient": "UnifaceKernelGradient",
+}
+COMPILERS = ("c++", "g++", "clang++")
+SWITCH = "UNIFACE_NATIVE"
+TIMEOUT = 300.0  # seconds
+
+_off: ContextVar[bool] = ContextVar("native_off", default=False)
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Programs traced in this block use XLA alone: plans for other devices, and comparisons."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
+def available() -> bool:
+    """Whether programs for this process's backend may call the kernels. The first call compiles."""
+    return not _off.get() and jax.default_backend() == "cpu" and _library() is not None
+
+
+@cache
+def vector_width() -> int:
+    """Floats of a vector: what kernels want channels and dimensions to divide by. 0: no kernels."""
+    library = _library()
+    return int(library.UnifaceVectorWidth()) if library else 0
+
+
+def head_scratch(batch: int, dimension: int, tasks: int) -> int:
+    """Floats of scratch memory that the head's kernel needs, as the library has it."""
+    library = _library()
+    assert library, "asked for without available()"
+    sizes = [ctypes.c_int64(value) for value in (batch, dimension, tasks)]
+    return int(library.UnifaceHeadScratch(*sizes))
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The kernels, registered with XLA, or None, for which the log has the reason."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    if compiler is None or shutil.which(compiler) is None:
+        _log.info("no C++ compiler (%s): kernels are XLA's", compiler or ", ".join(COMPILERS))
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as e:
+        said = getattr(e, "stderr", None) or str(e)
+        _log.warning("kernels are XLA's, since %s failed: %s", compiler, said.strip()[-500:])
+        return None
+    for name, function in TARGETS.items():
+        capsule = jax.ffi.pycapsule(getattr(library, function))
+        jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+    library.UnifaceHeadScratch.restype = ctypes.c_int64
+    return library
+
+
+def _command(compiler: str) -> list[str]:
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    options = ["-std=c++17", "-O3", native, "-ffp-contract=fast", "-fPIC", "-shared", "-pthread"]
+    return [compiler, *options, "-isystem", jax.ffi.include_dir()]
+
+
+def _compiled(compiler: str) -> Path:
+    """The library's path, compiled unless it is there. Raises OSError or SubprocessError."""
+    here = Path(__file__).parent
+    command = _command(compiler)
+    version = subprocess.run(
+        [compiler, "--version"], check=True, capture_output=True, text=True, timeout=TIMEOUT
+    ).stdout
+    parts = [(here / name).read_text() for name in (*SOURCES, *HEADERS)]
+    name = hashlib.sha256("\0".join([*parts, *command, version]).encode()).hexdigest()[:16]
+    folder = default_folder() / "native"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{name}.so"
+    # One process of many compiles, the others wait for it.
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                made = Path(work) / path.name
+                sources = [str(here / source) for source in SOURCES]
+                subprocess.run(
+                    [*command, *sources, "-o", str(made)],
+                    check=True, capture_output=True, text=True, timeout=TIMEOUT,
+                )  # fmt: skip
+                made.replace(path)
+    return path

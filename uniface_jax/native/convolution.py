@@ -1,0 +1,65 @@
+"""Convolutions and their gradients: arrays to arrays, on the CPU, float32, kernels square.
+
+x [B, H, W, C], kernel [h, h, C, O], y [B, H', W', O] with H' = (H + 2 padding - h) // stride + 1.
+The last axis of the result must divide by build.vector_width(), and build.available() be true.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uniface_jax.native import build
+
+# Sums of the kernel's gradient that threads have for themselves, and the kernels that are small
+# enough for it: a core's cache holds one beside the maps.
+PARTS, LARGEST_PART = 8, 2**17
+
+
+def divides(channels: int) -> bool:
+    """Whether results may have so many channels."""
+    return channels % build.vector_width() == 0
+
+
+def _call(name: str, shape: tuple[int, ...], scratch: int, *arrays: jax.Array, **attributes: int):
+    results = [jax.ShapeDtypeStruct(of, jnp.float32) for of in (tuple(shape), (max(scratch, 1),))]
+    call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+    return call(*arrays, **{key: np.int32(value) for key, value in attributes.items()})[0]
+
+
+def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """y."""
+    side, _, channels, outputs = kernel.shape
+    height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
+    shape = (x.shape[0], height, width, outputs)
+    return _call(
+        "uniface_convolution", shape, kernel.size + channels, x, kernel,
+        stride=stride, padding=padding,
+    )  # fmt: skip
+
+
+def input_gradient(
+    y_bar: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: int, padding: int
+) -> jax.Array:
+    """The gradient by x, of `shape`."""
+    side, _, _, outputs = kernel.shape
+    transposed = kernel.transpose(0, 1, 3, 2)
+    if stride == 1 and padding < side:
+        return forward(y_bar, transposed[::-1, ::-1], 1, side - 1 - padding)
+    return _call(
+        "uniface_input_gradient", shape, kernel.size + outputs, y_bar, transposed,
+        stride=stride, padding=padding,
+    )  # fmt: skip
+
+
+def kernel_gradient(
+    x: jax.Array, y_bar: jax.Array, shape: tuple[int, ...], stride: int, padding: int
+) -> jax.Array:
+    """The gradient by the kernel, of `shape`."""
+    size = math.prod(shape)
+    parts = PARTS if size <= LARGEST_PART else 0
+    return _call(
+        "uniface_kernel_gradient", shape, parts * size, x, y_bar,
+        stride=stride, padding=padding, parts=parts,
+    )  # fmt: skip

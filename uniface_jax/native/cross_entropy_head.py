@@ -1,0 +1,52 @@
+"""Loss and gradients of the negatives of UCE and BCE: arrays to arrays, on the CPU, float32."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uniface_jax.native import build
+
+# Parts of the classes with sums of their own, the same on any number of threads up to so many.
+FEWEST_TASKS = 8
+
+
+def sums(
+    directions: jax.Array,
+    position: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array,
+    valid: jax.Array,
+    *,
+    scale: float,
+    negative_weight: float,
+    factor: float,
+) -> tuple[jax.Array, ...]:
+    """blockwise.Sums of λ softplus(clip(s cos - b, -s, s)) over all classes, own ones at FILL.
+
+    directions [B, D] float32 of unit length; position [B] int32, the own class's row, K where there
+    is none; weight [K, D] float32; bias [] or [K] float32; valid [K] bool. D must divide by
+    build.vector_width(), and build.available() be true.
+    """
+    (batch, dimension), classes = directions.shape, weight.shape[0]
+    tasks = min(max(FEWEST_TASKS, os.cpu_count() or 1), max(classes, 1))
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    call = jax.ffi.ffi_call(
+        "uniface_cross_entropy_head",
+        (
+            array(), array(batch, dimension), array(classes, dimension), array(*bias.shape),
+            array(), array(), array(build.head_scratch(batch, dimension, tasks)),
+        ),
+        vmap_method="sequential",
+    )  # fmt: skip
+    return tuple(
+        call(
+            directions, position, weight, bias, valid, scale=np.float32(scale),
+            negative_weight=np.float32(negative_weight), factor=np.float32(factor),
+            tasks=np.int32(tasks),
+        )[:-1]
+    )  # fmt: skip
