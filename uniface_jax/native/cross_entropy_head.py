@@ -9,7 +9,7 @@ import numpy as np
 from uniface_jax.native import build
 
 # Parts of the classes with sums of their own, the same on any number of threads up to so many.
-FEWEST_TASKS = 8
+FEWEST_TASKS = 4
 
 
 def sums(
