@@ -17,7 +17,7 @@ from uniface_jax.native import convolution as native
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # On smaller input maps XLA's own are no slower (measured).
-FEWEST_POSITIONS = 28 * 28
+FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 14 * 14
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -37,16 +37,20 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
 
 def _forward(x, kernel, stride, padding):
     plain = partial(_plain, stride=stride, padding=padding)
-    if not (_native(x, kernel) and stride == 1 and native.divides(kernel.shape[3])):
+    suited = _native(x, kernel, stride, padding) and stride == 1
+    if not (suited and native.divides(kernel.shape[3])):
         return plain(x, kernel), (x, kernel)
     ours = partial(native.forward, stride=stride, padding=padding)
     return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
 
 
-def _native(x, kernel) -> bool:
+def _native(x, kernel, stride, padding) -> bool:
     """Whether kernels of our own can take part and the map is one where they are faster."""
-    suited = x.dtype == kernel.dtype == jnp.float32 and kernel.shape[0] == kernel.shape[1]
-    return suited and x.shape[1] * x.shape[2] >= FEWEST_POSITIONS and build.available()
+    if x.dtype != jnp.float32 or kernel.dtype != jnp.float32 or not build.available():
+        return False
+    winograd = native.is_winograd(kernel.shape, stride, padding)
+    fewest = FEWEST_BY_WINOGRAD if winograd else FEWEST_POSITIONS
+    return x.shape[1] * x.shape[2] >= fewest and kernel.shape[0] == kernel.shape[1]
 
 
 def _backward(stride, padding, saved, y_bar):
@@ -60,9 +64,10 @@ def _backward(stride, padding, saved, y_bar):
         if product := _gradients(x.shape, kernel.shape, stride, padding):
             faster_x, faster_kernel = product(x, kernel, y_bar)
             by_x, by_kernel = faster_x, by_kernel if faster_kernel is None else faster_kernel
-        if _native(x, kernel) and native.divides(kernel.shape[2]):
+        ours = _native(x, kernel, stride, padding)
+        if ours and native.divides(kernel.shape[2]):
             by_x = native.input_gradient(y_bar, kernel, x.shape, stride, padding)
-        if _native(x, kernel) and native.divides(kernel.shape[3]):
+        if ours and native.divides(kernel.shape[3]):
             by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
         return by_x, by_kernel
 

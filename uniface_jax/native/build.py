@@ -24,13 +24,15 @@ import jax
 
 from uniface_jax.compilation_cache import default_folder
 
-SOURCES = ("cross_entropy_head.cc", "convolution.cc", "vectors.cc")
+SOURCES = ("cross_entropy_head.cc", "convolution.cc", "winograd.cc", "vectors.cc")
 HEADERS = ("outer_products.h", "tasks.h")
 TARGETS = {  # the name that programs call: the function of the library
     "uniface_cross_entropy_head": "UnifaceCrossEntropyHead",
     "uniface_convolution": "UnifaceConvolution",
     "uniface_input_gradient": "UnifaceInputGradient",
     "uniface_kernel_gradient": "UnifaceKernelGradient",
+    "uniface_winograd": "UnifaceWinograd",
+    "uniface_winograd_kernel_gradient": "UnifaceWinogradKernelGradient",
 }
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "UNIFACE_NATIVE"
@@ -62,12 +64,13 @@ def vector_width() -> int:
     return int(library.UnifaceVectorWidth()) if library else 0
 
 
-def head_scratch(batch: int, dimension: int, tasks: int) -> int:
-    """Floats of scratch memory that the head's kernel needs, as the library has it."""
+def scratch(function: str, *sizes: int) -> int:
+    """Floats of scratch memory that a kernel needs, by the library's own function for it."""
     library = _library()
     assert library, "asked for without available()"
-    sizes = [ctypes.c_int64(value) for value in (batch, dimension, tasks)]
-    return int(library.UnifaceHeadScratch(*sizes))
+    of_library = getattr(library, function)
+    of_library.restype = ctypes.c_int64
+    return int(of_library(*map(ctypes.c_int64, sizes)))
 
 
 @cache
@@ -88,7 +91,6 @@ def _library() -> ctypes.CDLL | None:
     for name, function in TARGETS.items():
         capsule = jax.ffi.pycapsule(getattr(library, function))
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    library.UnifaceHeadScratch.restype = ctypes.c_int64
     return library
 
 

@@ -22,6 +22,12 @@ def divides(channels: int) -> bool:
     return channels % build.vector_width() == 0
 
 
+def is_winograd(kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
+    """Whether there are fewer products for it: by Winograd's F(2x2, 3x3)."""
+    sizes = (*kernel_shape[:2], stride) == (3, 3, 1) and padding <= 2
+    return sizes and divides(kernel_shape[2]) and divides(kernel_shape[3])
+
+
 def _call(name: str, shape: tuple[int, ...], scratch: int, *arrays: jax.Array, **attributes: int):
     results = [jax.ShapeDtypeStruct(of, jnp.float32) for of in (tuple(shape), (max(scratch, 1),))]
     call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
@@ -33,6 +39,9 @@ def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.A
     side, _, channels, outputs = kernel.shape
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, outputs)
+    if is_winograd(kernel.shape, stride, padding):
+        size = (16 * outputs + 1) * channels
+        return _call("uniface_winograd", shape, size, x, kernel, padding=padding)
     return _call(
         "uniface_convolution", shape, kernel.size + channels, x, kernel,
         stride=stride, padding=padding,
@@ -57,6 +66,11 @@ def kernel_gradient(
     x: jax.Array, y_bar: jax.Array, shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
     """The gradient by the kernel, of `shape`."""
+    if is_winograd(shape, stride, padding):
+        batch, height, width, _ = y_bar.shape
+        tiles = batch * -(-height // 2) * -(-width // 2)
+        size = build.scratch("UnifaceWinogradKernelScratch", *shape[2:], tiles)
+        return _call("uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding)
     size = math.prod(shape)
     parts = PARTS if size <= LARGEST_PART else 0
     return _call(

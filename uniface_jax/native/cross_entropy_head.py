@@ -39,7 +39,7 @@ def sums(
         "uniface_cross_entropy_head",
         (
             array(), array(batch, dimension), array(classes, dimension), array(*bias.shape),
-            array(), array(), array(build.head_scratch(batch, dimension, tasks)),
+            array(), array(), array(build.scratch("UnifaceHeadScratch", batch, dimension, tasks)),
         ),
         vmap_method="sequential",
     )  # fmt: skip
