@@ -4,7 +4,9 @@
 
 All take the same 112x112 JPEG of about 5 kB with the same number of threads or workers:
     decode cv2, decode simplejpeg   libjpeg-turbo alone: the bytes are in memory, no result is kept
-    pipeline                        TFRecord: read, decode, flip, batch, to the device
+    pipeline                        TFRecord: read, decode, flip, batch, to the device; in as many
+                                    processes, as data sets of 50,000 images or more are read
+    pipeline in threads             the same in threads of one process
     pipeline without index          the same where a set has none of its images (others' sets)
     dataloader                      PyTorch: identity of work as above, by PIL, in processes
 The turns are interleaved, since a shared machine's speed drifts; ratios are medians of those taken
@@ -16,6 +18,7 @@ row is left out.
 import argparse
 import itertools
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -66,7 +69,9 @@ def bare(decode: Callable, encoded: list, threads: int) -> Callable[[int], float
     return run
 
 
-def pipeline(source: TFRecordSource, args: argparse.Namespace) -> Callable[[int], float]:
+def pipeline(
+    source: TFRecordSource, args: argparse.Namespace, decoders: str
+) -> Callable[[int], float]:
     """Seconds of the project's own, to one device."""
     import jax
 
@@ -78,7 +83,11 @@ def pipeline(source: TFRecordSource, args: argparse.Namespace) -> Callable[[int]
 
     def run(count: int) -> float:
         batches = train_batches(
-            source, batch_size=args.batch, seed=next(seeds), threads=args.threads
+            source,
+            batch_size=args.batch,
+            seed=next(seeds),
+            threads=args.threads,
+            decoders=decoders,
         )
         placed: list = []
         for number in range(STARTING + count // args.batch):
@@ -150,9 +159,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         lambda image: cv2.imdecode(image, cv2.IMREAD_COLOR_RGB), arrays, args.threads
     )
     runs["decode simplejpeg"] = bare(simplejpeg.decode_jpeg, encoded, args.threads)
-    runs["pipeline"] = pipeline(TFRecordSource(path), args)
-    (path / IMAGE_INDEX_FILE).unlink()
-    runs["pipeline without index"] = pipeline(TFRecordSource(path), args)
+    runs["pipeline"] = pipeline(TFRecordSource(path), args, "processes")
+    runs["pipeline in threads"] = pipeline(TFRecordSource(path), args, "threads")
+    other = shutil.copytree(path, folder / "other")
+    (other / IMAGE_INDEX_FILE).unlink()
+    runs["pipeline without index"] = pipeline(TFRecordSource(other), args, "processes")
     count = args.images * args.passes // args.batch * args.batch
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.turns + 1):

@@ -26,6 +26,7 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
     config.data.threads = 2  # that decode and augment
+    config.data.decoders = "auto"  # or "threads", or "processes", one a thread: data/decoders.py
     config.data.augment = ConfigDict()  # see data.augment.Augment
     config.data.augment.flip = True  # mirror half of the images
     config.data.augment.downscale = 0.0  # probability; insightface's 0.1
@@ -117,7 +118,8 @@ def base() -> ConfigDict:
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
 FREE_KEYS = (
-    "eval.", "checkpoint.", "log.", "parallel", "data.threads", "finetune",
+    "eval.", "checkpoint.", "log.", "parallel", "data.threads", "data.decoders",
+    "finetune",
     "micro_batches",  # follows the number of devices; layout.py sees to what it does compute
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip
@@ -136,6 +138,7 @@ DTYPES = ("float32", "bfloat16")
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
     "data.threads": _POSITIVE,
+    "data.decoders": _one_of("auto", "threads", "processes"),
     "model.name": _one_of(*models.NETWORKS),
     "model.stage_sizes": (
         "four positive counts",

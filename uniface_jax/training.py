@@ -135,6 +135,7 @@ def _train(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.threads,
+        decoders=config.data.decoders,
     )
     process = f"process {jax.process_index()} of {jax.process_count()}"
     report = workdir / f"hang-{jax.process_index()}.txt"

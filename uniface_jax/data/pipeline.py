@@ -5,36 +5,36 @@ is found by a permutation computed on the spot (shuffle.py); sources are read at
 position in the data is the step number alone: any process starts at any step without replaying,
 and the order is the same on any number of processes.
 
-Threads decode and augment straight into the batch's memory; the decoders let go of Python's lock.
+Threads, or for large data sets processes (decoders.py), decode and augment straight into the
+batch's memory.
 """
 
 import collections
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import simplejpeg
 
-from uniface_jax.data import images
 from uniface_jax.data.alignment import IMAGE_SIZE
-from uniface_jax.data.augment import Augment, Augmentation, augment, augmentations
-from uniface_jax.data.buffers import Buffers
-from uniface_jax.data.items import Item, Source
+from uniface_jax.data.augment import Augment, augmentations
+from uniface_jax.data.decoders import Decoders, Here, Processes
+from uniface_jax.data.items import Source
 from uniface_jax.data.shuffle import shuffled, uniforms
 from uniface_jax.data.sources import open_source
+from uniface_jax.data.synthetic import SyntheticSource
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+DECODERS = ("auto", "threads", "processes")
 AHEAD = 2  # batches in work beside the one that is waited for
-_CHUNK = 128  # images that a thread takes at once, at most
+_CHUNK = 256  # images that are decoded at once, at most
+_LARGE = 50_000  # records from which on it does not matter that processes take time to start
 _PLANNED = 4096  # samples that are looked up at once: array operations on fewer are mostly overhead
-_JPEG = b"\xff\xd8\xff"
 
 
 def sample_indices(
@@ -68,11 +68,15 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
+    decoders: str = "auto",
 ) -> Iterator[Batch]:
     """Endless batches of `source` (or what open_source opens), from the global `start_step` on.
 
     batch_size: of all processes together; this process gets the contiguous part `process_index` of
     `process_count`. augment: None is the flip alone. threads: of decoding; None is all cores.
+    decoders: one of DECODERS; "processes" give each thread a process of its own, "auto" does so for
+    large data sets where the source can be opened again at little cost (converted and synthetic
+    ones). Batches are the same.
     Each batch, B = batch_size / process_count:
         image  uint8 [B, image_size, image_size, 3], RGB
         label  int32 [B], 0..C-1
@@ -100,8 +104,12 @@ def train_batches(
         )
     config = augment if isinstance(augment, Augment) else Augment.from_mapping(augment or {})
     plan = _Plan(batch_size, seed, process_index, process_count, image_size)
-    workers = threads or len(os.sched_getaffinity(0))
-    return _batches(source, plan, config, start_step, workers)
+    threads = threads or len(os.sched_getaffinity(0))
+    if decoders == "auto":
+        reopened = isinstance(source, TFRecordSource | SyntheticSource)
+        suitable = reopened and len(source) >= _LARGE and hasattr(os, "memfd_create")
+        decoders = "processes" if suitable else "threads"
+    return _batches(source, plan, config, start_step, threads, decoders == "processes")
 
 
 @dataclass(frozen=True)
@@ -133,30 +141,32 @@ class _Plan:
 
 
 def _batches(
-    source: Source, plan: _Plan, config: Augment, step: int, threads: int
+    source: Source, plan: _Plan, config: Augment, step: int, threads: int, processes: bool
 ) -> Iterator[Batch]:
-    buffers = Buffers((plan.local, plan.image_size, plan.image_size, 3))
     # The mirror is part of decoding; its number is the first of a sample's.
-    functions = augmentations(replace(config, flip=False))
-    numbers = config.flip + sum(function.numbers for function in functions)
+    others = replace(config, flip=False)
+    numbers = config.flip + sum(function.numbers for function in augmentations(others))
     samples = plan.samples(step, len(source), numbers)
     size = max(1, min(_CHUNK, plan.local // threads))
-    cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads would fight for the cores
+    shape = (plan.local, plan.image_size, plan.image_size, 3)
     pool = ThreadPoolExecutor(threads, "decode")
+    decoders: Decoders = (
+        Processes(source, others, shape, threads) if processes else Here(source, others, shape)
+    )
 
     def start() -> tuple[Batch, list[Future]]:
         records, uniform = next(samples)
         labels = np.empty(plan.local, np.int32)
-        batch = {"image": buffers.take(), "label": labels, "index": records}
+        batch = {"image": decoders.buffers.take(), "label": labels, "index": records}
         mirrored = uniform[:, 0] < 0.5 if config.flip else np.zeros(plan.local, bool)
         uniform = uniform[:, int(config.flip) :]
-        chunks = [slice(i, i + size) for i in range(0, plan.local, size)]
+        parts = [slice(i, min(i + size, plan.local)) for i in range(0, plan.local, size)]
         return batch, [
             pool.submit(
-                _fill, source, records[chunk], mirrored[chunk].tolist(), uniform[chunk].tolist(),
-                functions, batch["image"][chunk], labels[chunk],
+                decoders.fill, records[part], mirrored[part], uniform[part], batch["image"],
+                labels, part,
             )
-            for chunk in chunks
+            for part in parts
         ]  # fmt: skip
 
     waiting: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
@@ -164,82 +174,12 @@ def _batches(
         while True:
             while len(waiting) <= AHEAD:
                 waiting.append(start())
-            batch, chunks = waiting.popleft()
-            wait(chunks, return_when=FIRST_EXCEPTION)  # woken once, not by every chunk
-            for chunk in chunks:
-                chunk.result()
+            batch, parts = waiting.popleft()
+            wait(parts, return_when=FIRST_EXCEPTION)  # woken once, not by every part
+            for part in parts:
+                part.result()
             yield batch
-            del batch, chunks  # the memory is free as soon as the caller has done with it
+            del batch, parts, part  # the memory is free as soon as the caller has done with it
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _fill(
-    source: Source,
-    records: np.ndarray,
-    mirrored: list[bool],
-    uniform: list[list[float]],
-    functions: list[Augmentation],
-    pixels: np.ndarray,
-    labels: np.ndarray,
-) -> None:
-    """Decodes and augments `records`, int64 [K], into uint8 [K, S, S, 3] and int32 [K]."""
-    found = source.images(records) if isinstance(source, TFRecordSource) else None
-    items = [] if found else [source[record] for record in records.tolist()]
-    encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
-    given = found[1] if found else np.array([item.label for item in items], np.int64)
-    labels[:] = _checked_labels(source, records, given)
-    # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
-    # reverse pixels. Views are made all at once, since Python's lock is held for every step here.
-    flat = (*pixels.shape[:2], pixels.shape[2] * 3)
-    scratch = np.empty(pixels.shape[1:], np.uint8)
-    reversible, rows = scratch.reshape(flat[1:]), list(pixels.reshape(flat))
-    for place, (image, out) in enumerate(zip(encoded, list(pixels), strict=True)):
-        mirror = mirrored[place]
-        if mirror and _decode_jpeg(image, scratch, "BGR"):
-            cv2.flip(reversible, 1, rows[place])
-        elif mirror or not _decode_jpeg(image, out, "RGB"):
-            record = int(records[place])
-            item = items[place] if items else source[record]
-            labels[place] = item.label
-            _decode_any(item, out, mirror, f"{source.name}: record {record} ({item.name})")
-        if functions:
-            result = augment(out, functions, uniform[place])
-            if result is not out:
-                np.copyto(out, result)
-
-
-def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
-    if len(wrong):
-        raise UserError(
-            f"{source.name}: record {records[wrong[0]]} has the label {labels[wrong[0]]}, "
-            f"expected 0..{source.num_classes - 1}"
-        )
-    return labels
-
-
-def _decode_jpeg(encoded: bytes | memoryview, out: np.ndarray, order: str) -> bool:
-    """The pixels of a JPEG of the right size to out, uint8 [H, W, 3], by libjpeg-turbo.
-
-    False for anything else: the decoder looks at the size in the header first and takes no memory
-    of its own for more.
-    """
-    if encoded[:3] != _JPEG:
-        return False
-    try:
-        return bool(simplejpeg.decode_jpeg(encoded, order, buffer=out).shape == out.shape)
-    except ValueError:
-        return False
-
-
-def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:
-    """The pixels of `item` to out, by the decoder of every format, which names what is wrong."""
-    _, height, width = images.header(item.image, where)
-    if (height, width) != out.shape[:2]:
-        raise UserError(
-            f"{where}: {width}x{height} pixels, expected {out.shape[1]}x{out.shape[0]}; "
-            "python -m uniface_jax.align makes them"
-        )
-    pixels = images.decode(item.image, where)
-    np.copyto(out, pixels[:, ::-1] if mirror else pixels)
+        decoders.close()

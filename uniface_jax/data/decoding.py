@@ -1,0 +1,89 @@
+"""Decodes and augments a batch's images straight into the batch's memory.
+
+The decoders let go of Python's lock.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from uniface_jax.data import images
+from uniface_jax.data.augment import Augmentation, augment
+from uniface_jax.data.items import Item, Source
+from uniface_jax.data.tfrecord import TFRecordSource
+from uniface_jax.errors import UserError
+
+_JPEG = b"\xff\xd8\xff"
+
+
+def fill(
+    source: Source,
+    records: np.ndarray,
+    mirrored: list[bool],
+    uniform: list[list[float]],
+    functions: list[Augmentation],
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Decodes and augments `records`, int64 [K], into uint8 [K, S, S, 3] and int32 [K]."""
+    found = source.images(records) if isinstance(source, TFRecordSource) else None
+    items = [] if found else [source[record] for record in records.tolist()]
+    encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
+    given = found[1] if found else np.array([item.label for item in items], np.int64)
+    labels[:] = _checked_labels(source, records, given)
+    # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
+    # reverse pixels. Views are made all at once, since Python's lock is held for every step here.
+    flat = (*pixels.shape[:2], pixels.shape[2] * 3)
+    scratch = np.empty(pixels.shape[1:], np.uint8)
+    reversible, rows = scratch.reshape(flat[1:]), list(pixels.reshape(flat))
+    for place, (image, out) in enumerate(zip(encoded, list(pixels), strict=True)):
+        mirror = mirrored[place]
+        if mirror and _decode_jpeg(image, scratch, "BGR"):
+            cv2.flip(reversible, 1, rows[place])
+        elif mirror or not _decode_jpeg(image, out, "RGB"):
+            record = int(records[place])
+            item = items[place] if items else source[record]
+            labels[place] = item.label
+            _decode_any(item, out, mirror, f"{source.name}: record {record} ({item.name})")
+        if functions:
+            result = augment(out, functions, uniform[place])
+            if result is not out:
+                np.copyto(out, result)
+
+
+def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
+    if len(wrong):
+        raise UserError(
+            f"{source.name}: record {records[wrong[0]]} has the label {labels[wrong[0]]}, "
+            f"expected 0..{source.num_classes - 1}"
+        )
+    return labels
+
+
+def _decode_jpeg(encoded: bytes | memoryview, out: np.ndarray, order: str) -> bool:
+    """The pixels of a JPEG of the right size to out, uint8 [H, W, 3], by libjpeg-turbo.
+
+    False for anything else: the decoder looks at the size in the header first and takes no memory
+    of its own for more.
+    """
+    if encoded[:3] != _JPEG:
+        return False
+    try:
+        return bool(simplejpeg.decode_jpeg(encoded, order, buffer=out).shape == out.shape)
+    except ValueError:
+        return False
+
+
+def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:
+    """The pixels of `item` to out, by the decoder of every format, which names what is wrong."""
+    _, height, width = images.header(item.image, where)
+    if (height, width) != out.shape[:2]:
+        raise UserError(
+            f"{where}: {width}x{height} pixels, expected {out.shape[1]}x{out.shape[0]}; "
+            "python -m uniface_jax.align makes them"
+        )
+    pixels = images.decode(item.image, where)
+    np.copyto(out, pixels[:, ::-1] if mirror else pixels)
