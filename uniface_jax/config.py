@@ -118,8 +118,8 @@ def base() -> ConfigDict:
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
 FREE_KEYS = (
-    "eval.", "checkpoint.", "log.", "parallel", "data.threads", "data.decoders",
-    "finetune",
+    "eval.", "checkpoint.", "log.", "parallel", "data.threads",
+    "data.decoders", "finetune",
     "micro_batches",  # follows the number of devices; layout.py sees to what it does compute
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip
