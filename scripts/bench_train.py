@@ -58,9 +58,12 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
     placed = [runner.place(state)]
     del state  # training keeps no copy either
     batch = runner.put({"image": images, "label": labels})
+    compiled: list = []
 
     def run() -> None:
-        placed[0], metrics = train_step(placed[0], batch)
+        if not compiled:  # in the first step's time, as in a run
+            compiled.append(parallel.compiled_for(train_step, placed[0], batch))
+        placed[0], metrics = compiled[0](placed[0], batch)
         jax.block_until_ready((placed[0], metrics))
 
     return run

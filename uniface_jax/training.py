@@ -28,7 +28,7 @@ from uniface_jax.data.sources import open_source
 from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.logging import Clock, RunLog, console_line, duration, warn
 from uniface_jax.nonfinite import FiniteGuard
-from uniface_jax.parallel import Runner, create_runner
+from uniface_jax.parallel import Runner, compiled_for, create_runner
 from uniface_jax.profiling import Profile
 from uniface_jax.recipe import (
     Plan,
@@ -214,6 +214,8 @@ class Run(NamedTuple):
             self.watchdog.at(f"starting step {step + 1} (the first one compiles)")
             if traced := self.profile.at(step, placed):
                 log.line(traced)
+            if pending is None:
+                train_step = compiled_for(train_step, placed, batch)
             with (
                 jax.transfer_guard(copies),
                 jax.profiler.StepTraceAnnotation("train", step_num=step),
