@@ -1,4 +1,4 @@
-"""LResNet50's convolutions, forward and both gradients, in GFLOP/s, and batch norm's sums.
+"""LResNet50's convolutions as trained, forward and both gradients, in GFLOP/s, and batch norm's sums.
 
     python scripts/bench_conv.py --batch=16 --json=conv.json
 
@@ -84,10 +84,8 @@ def in_jax(args: argparse.Namespace, part: str, number: int, after: bool) -> Cal
     y = conv(x, weight, stride, padding)
 
     def run(x, weight, y):
-        if part == "forward":
-            return conv(x, weight, stride, padding)
-        backward = jax.vjp(lambda x, weight: conv(x, weight, stride, padding), x, weight)[1]
-        return backward(y)[PARTS.index(part) - 1]
+        value, backward = jax.vjp(lambda x, weight: conv(x, weight, stride, padding), x, weight)
+        return value if part == "forward" else backward(y)[PARTS.index(part) - 1]
 
     return compiled(run, x, weight, y)
 
