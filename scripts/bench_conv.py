@@ -1,4 +1,4 @@
-"""LResNet50's convolutions as trained, forward and both gradients, in GFLOP/s, and batch norm's sums.
+"""LResNet50's convolutions in training, all three passes in GFLOP/s, and batch norm's sums.
 
     python scripts/bench_conv.py --batch=16 --json=conv.json
 
