@@ -3,7 +3,8 @@
     python scripts/table_head_memory.py
 
 The head's loss and gradients are compiled, never run, for so many virtual devices, and the
-compiler's memory analysis stands next to a formula:
+compiler's memory analysis stands next to a formula. It is the head as accelerators have it, without
+the CPU's kernel:
 
     held     = 4 bytes x (2 S D + b D)           S = ceil(C/n) prototypes, gradients; own features
     working  = 4 bytes x (4 B K + 2 K D + 2 B D) + S     K classes in a block, B in the whole batch
@@ -43,6 +44,7 @@ def analyse(devices: int, block_memory: float) -> None:
 
     from uniface_jax import head, losses
     from uniface_jax.blockwise import Prototypes, block_of_budget, even_block
+    from uniface_jax.native import build
     from uniface_jax.parallel import AXIS
 
     loss = losses.create("uce")
@@ -78,7 +80,8 @@ def analyse(devices: int, block_memory: float) -> None:
                 ((), jnp.float32, whole),
             ]
         ]
-        memory = jax.jit(mapped).lower(*arguments).compile().memory_analysis()
+        with build.off():
+            memory = jax.jit(mapped).lower(*arguments).compile().memory_analysis()
         row = {
             "classes": num_classes,
             "devices": devices,

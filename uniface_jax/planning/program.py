@@ -1,7 +1,8 @@
 """The training step of a config as a program: traced or compiled for devices that are not there.
 
 Nothing here takes the memory that it talks about: arrays are shapes, and a compiled program is
-asked for its memory and never run. One CPU process can have any number of virtual devices.
+asked for its memory and never run. One CPU process can have any number of virtual devices. The
+kernels that programs for CPUs may have (uniface_jax.native) are left out.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from uniface_jax import config as configs
 from uniface_jax import head
 from uniface_jax import step as steps
 from uniface_jax.models import IMAGE_SIZE
+from uniface_jax.native import build
 from uniface_jax.parallel import AXIS, ShardMapRunner
 from uniface_jax.recipe import Plan, abstract_state, create_schedule, create_settings
 
@@ -82,7 +84,8 @@ def trace(config: ConfigDict, num_classes: int, devices: int) -> Any:
 
     placed = jax.tree.map(mine, state, steps.class_sharded(state))
     make = jax.make_jaxpr(_step(config, num_classes), axis_env=[(AXIS, devices)])
-    return make(placed, _batch(config.batch_size // devices)).jaxpr
+    with build.off():
+        return make(placed, _batch(config.batch_size // devices)).jaxpr
 
 
 def compiled_memory(config: ConfigDict, num_classes: int, devices: int) -> CompiledMemory:
@@ -93,6 +96,7 @@ def compiled_memory(config: ConfigDict, num_classes: int, devices: int) -> Compi
     arguments = runner.template(state)
     step: Any = runner.compile(_step(config, num_classes))
     batch = _batch(config.batch_size, sharding=NamedSharding(runner.mesh, PartitionSpec(AXIS)))
-    analysis = step.lower(arguments, batch).compile().memory_analysis()
+    with build.off():
+        analysis = step.lower(arguments, batch).compile().memory_analysis()
     new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return CompiledMemory(analysis.argument_size_in_bytes + new, analysis.temp_size_in_bytes)
