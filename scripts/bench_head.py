@@ -5,21 +5,18 @@
 Every variant runs in a process of its own, one loss with all gradients a turn, the turns
 interleaved, since a shared machine's speed drifts. Reported are medians, the medians of ratios
 taken turn by turn, the share of a plain matrix product of the machine in the same turns, and each
-process's peak memory. PyTorch is optional: without it its rows are left out.
+process's peak memory. PyTorch is optional: without it its rows are left out. UNIFACE_NATIVE=0 shows
+what XLA alone makes of the streamed head.
 """
 
 import argparse
-import json
 import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from turns import Worker, interleave, ratios, serve, write_json
 
 from uniface_jax import xla_flags
 
@@ -145,105 +142,51 @@ VARIANTS = {
 
 
 def work(args: argparse.Namespace) -> None:
-    """A variant's process: for each line that comes in, one turn, and a line of JSON about it."""
+    """A variant's process."""
     if args.training_flags:
         xla_flags.set_flags()
     limit = int(args.memory_limit * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    about: dict[str, float] = {}
 
-    def finish(value) -> None:
-        getattr(value[0], "block_until_ready", lambda: None)()
+    def prepare(job: str) -> Callable:
+        variant, facts = VARIANTS[args.variant](args)
+        about.update(facts)
 
-    try:
-        run, about = VARIANTS[args.variant](args)
-        value = run()
-        finish(value)
-        if args.variant != "matmul":
-            about["loss"] = float(value[0])
-        del value
-        print(json.dumps(about), flush=True)
-        for _ in sys.stdin:
-            # Training runs step after step: a turn's wait for the others, in which a virtual
-            # machine gives free memory back to its host, is none of a step's cost.
-            finish(run())
-            started = time.perf_counter()
-            value = run()
-            finish(value)
-            seconds = time.perf_counter() - started
-            del value
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
-    except (MemoryError, RuntimeError, ValueError) as e:
-        print(json.dumps({"failed": f"{type(e).__name__}: {str(e).splitlines()[0]}"}), flush=True)
+        def run() -> None:
+            value = variant()
+            getattr(value[0], "block_until_ready", lambda: None)()
+            if args.variant != "matmul":
+                about["loss"] = float(value[0])
 
+        return run
 
-class Worker:
-    """A variant in its own process. `failed` says why it cannot run, None where it can."""
-
-    def __init__(self, name: str, arguments: list[str]) -> None:
-        self.name, self.turns = name, []
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, *arguments, f"--variant={name}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.about = self._read()
-
-    @property
-    def failed(self) -> str | None:
-        """Why this variant cannot run here."""
-        return self.about.get("failed")
-
-    def _read(self) -> dict:
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else {"failed": "its process was ended"}
-
-    def turn(self) -> None:
-        """Lets it run once and notes its time and memory."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer = self._read()
-        if "failed" in answer:
-            self.about |= answer
-        else:
-            self.turns.append(answer)
-
-    def end(self) -> None:
-        """Ends the process."""
-        self.process.stdin.close()
-        self.process.wait()
+    serve(prepare, warm=True, about=about)
 
 
 def summarize(args: argparse.Namespace, workers: list[Worker]) -> dict:
     """Medians and ratios, by variant; ratios are taken within each turn."""
     by_name = {worker.name: worker for worker in workers}
-    seconds = {name: [turn["seconds"] for turn in worker.turns] for name, worker in by_name.items()}
-    plain = [2 * SIDE**3 / value for value in seconds["matmul"]]
+    plain, streamed = by_name.pop("matmul"), by_name["streamed"]
     settings = {key: str(value) if key == "json" else value for key, value in vars(args).items()}
-    report: dict = {"settings": settings, "matmul_gflops": statistics.median(plain) / 1e9}
-    products = 6 * args.batch * args.classes * args.dim
+    square = 2 * SIDE**3 / 1e9  # GFLOP
+    report: dict = {"settings": settings, "matmul_gflops": square / plain.median()}
     for name, worker in by_name.items():
-        if name == "matmul":
+        if worker.failed:
+            report[name] = {"failed": worker.failed}
             continue
-        row = dict(worker.about)
-        if worker.turns and not worker.failed:
-            rate = 1.0 if name != "sampled" else args.sampling_rate
-            speed = [rate * products / value for value in seconds[name]]
-            row |= {
-                "seconds": statistics.median(seconds[name]),
-                "gflops": statistics.median(speed) / 1e9,
-                "share_of_matmul": _ratio(speed, plain),
-                "peak_gib": max(turn["peak_bytes"] for turn in worker.turns) / 2**30,
-            }
-            if name != "streamed":
-                row["times_streamed"] = _ratio(seconds[name], seconds["streamed"])
-        report[name] = row
+        rate = 1.0 if name != "sampled" else args.sampling_rate
+        products = rate * 6 * args.batch * args.classes * args.dim / 1e9
+        facts = {key: worker.values(key) for key in ("block", "working_share_of_tile", "loss")}
+        report[name] = {key: values[0] for key, values in facts.items() if values} | {
+            "seconds": worker.median(),
+            "gflops": products / worker.median(),
+            "share_of_matmul": products / square * ratios(worker, plain)["median"],
+            "peak_gib": max(worker.values("peak_bytes")) / 2**30,
+        }
+        if name != "streamed":
+            report[name]["times_streamed"] = ratios(streamed, worker)["median"]
     return report
-
-
-def _ratio(a: list[float], b: list[float]) -> float:
-    return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
 def show(report: dict) -> None:
@@ -271,13 +214,15 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the streamed head's products")  # fmt: skip
-    parser.add_argument("--block-memory", type=float, help="MiB; the default is config.py's")
+    parser.add_argument("--block-memory", type=float, help="MiB; the default is config.py's. "
+                        "The kernel in C++ has blocks of its own")  # fmt: skip
     parser.add_argument("--sampling-rate", type=float, default=0.1, help="of the sampled variant")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--memory-limit", type=float, default=12.0, help="GiB for each process")
     parser.add_argument("--training-flags", action="store_true",
                         help="compile as the command lines do (xla_flags.py), which favours "
-                        "convolutions; otherwise as JAX does by itself")  # fmt: skip
+                        "convolutions; otherwise as JAX does by itself. The kernel in C++ is the "
+                        "same either way")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="8,192 classes, 3 turns")
     parser.add_argument("--only", help="variants, separated by commas")
     parser.add_argument("--json", type=Path, help="file for all numbers")
@@ -299,11 +244,8 @@ def main() -> None:
         arguments.append("--training-flags")
     if args.block_memory:
         arguments.append(f"--block-memory={args.block_memory}")
-    workers = [Worker(name, arguments) for name in names]
-    for _ in range(args.turns):
-        for worker in workers:
-            if not worker.failed:
-                worker.turn()
+    workers = [Worker(__file__, name, arguments) for name in names]
+    interleave(workers, args.turns)
     for worker in workers:
         worker.end()
     for worker in workers:
@@ -311,10 +253,7 @@ def main() -> None:
             raise SystemExit(f"error: {worker.name}: {worker.failed}")
     report = summarize(args, workers)
     show(report)
-    if args.json:
-        temporary = args.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(args.json)
+    write_json(args.json, report)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,26 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def serve(prepare: Callable[[str], Callable[[], Any]], *, warm: bool = False) -> None:
+def serve(
+    prepare: Callable[[str], Callable[[], Any]],
+    *,
+    warm: bool = False,
+    about: Mapping[str, float] | None = None,
+) -> None:
     """A variant's process: one timed run for each line, a job's name, that comes in.
 
     `prepare` makes a job's run, which waits until its result is there. The first run of a job is
     told apart (it compiles), the second is not counted. With `warm` each timed run comes right
     after another that is not counted: what waiting costs (a virtual machine's memory that went back
-    to its host) is no part of it. Every answer is one line of JSON.
+    to its host) is no part of it. Every answer is one line of JSON and holds what is in `about`,
+    which `prepare` and the runs may fill.
     """
-    current, run = None, None
+    current, run, about = None, None, {} if about is None else about
     for line in sys.stdin:
         answer: dict[str, Any] = {}
         try:
@@ -37,7 +43,8 @@ def serve(prepare: Callable[[str], Callable[[], Any]], *, warm: bool = False) ->
             answer["seconds"] = time.perf_counter() - started
             answer["cpu_seconds"] = time.process_time() - busy
             answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        except (ImportError, MemoryError, RuntimeError) as e:
+            answer |= about
+        except (ImportError, MemoryError, RuntimeError, ValueError) as e:
             answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
         print(json.dumps(answer), flush=True)
 

@@ -68,7 +68,8 @@ def base() -> ConfigDict:
 
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
-    config.head.block_memory = placeholder(float)  # MiB for the block of classes in work
+    # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
+    config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
 
     config.optim = ConfigDict()
