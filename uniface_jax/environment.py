@@ -14,6 +14,7 @@ import numpy as np
 import uniface_jax
 from uniface_jax.data.files import write_bytes
 from uniface_jax.data.items import Source
+from uniface_jax.native import build
 from uniface_jax.step import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
@@ -63,6 +64,7 @@ def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -
             "count": len(devices),
             "processes": jax.process_count(),
         },
+        "native_kernels": build.available(),
         "data": {"images": len(source), "classes": source.num_classes},
         "parameters": {
             "network": count(state.weights.network),
