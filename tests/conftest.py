@@ -10,7 +10,9 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Command lines of one session share what they compiled, and leave the user's cache alone.
+# Command lines of one session share what they compiled, and leave the user's cache alone, but for
+# the library of kernels (uniface_jax.native): that takes many seconds, and no run is misled by it,
+# since its name is a hash of all that it was made from.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-compiled-")
 
 import jax
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import settings
 from paths import DATA, ROOT
 
+from uniface_jax.native import build
 from uniface_jax.xla_flags import set_flags
 
 set_flags()  # as the command lines do
@@ -82,3 +85,11 @@ def run_cli():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """The path of the library of kernels for the CPU."""
+    if not build.available():
+        pytest.skip("the kernels in C++ are not compiled here: no compiler, or switched off")
+    return build._library()._name

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -78,15 +79,18 @@ def _library() -> ctypes.CDLL | None:
     """The kernels, registered with XLA, or None, for which the log has the reason."""
     if os.environ.get(SWITCH) == "0":
         return None
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None or shutil.which(compiler) is None:
-        _log.info("no C++ compiler (%s): kernels are XLA's", compiler or ", ".join(COMPILERS))
+    asked_for = shlex.split(os.environ.get("CXX", ""))  # maybe with options, or behind ccache
+    compiler = asked_for or list(filter(shutil.which, COMPILERS))[:1]
+    if not compiler or shutil.which(compiler[0]) is None:
+        names = asked_for[0] if asked_for else ", ".join(COMPILERS)
+        level = logging.WARNING if asked_for else logging.INFO
+        _log.log(level, "no C++ compiler (%s): kernels are XLA's", names)
         return None
     try:
         library = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError) as e:
-        said = getattr(e, "stderr", None) or str(e)
-        _log.warning("kernels are XLA's, since %s failed: %s", compiler, said.strip()[-500:])
+        said = (getattr(e, "stderr", None) or str(e)).strip()[-500:]
+        _log.warning("kernels are XLA's, since %s failed: %s", shlex.join(compiler), said)
         return None
     for name, function in TARGETS.items():
         capsule = jax.ffi.pycapsule(getattr(library, function))
@@ -94,18 +98,18 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _command(compiler: str) -> list[str]:
+def _command(compiler: list[str]) -> list[str]:
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     options = ["-std=c++17", "-O3", native, "-ffp-contract=fast", "-fPIC", "-shared", "-pthread"]
-    return [compiler, *options, "-isystem", jax.ffi.include_dir()]
+    return [*compiler, *options, "-isystem", jax.ffi.include_dir()]
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: list[str]) -> Path:
     """The library's path, compiled unless it is there. Raises OSError or SubprocessError."""
     here = Path(__file__).parent
     command = _command(compiler)
     version = subprocess.run(
-        [compiler, "--version"], check=True, capture_output=True, text=True, timeout=TIMEOUT
+        [*compiler, "--version"], check=True, capture_output=True, text=True, timeout=TIMEOUT
     ).stdout
     parts = [(here / name).read_text() for name in (*SOURCES, *HEADERS)]
     name = hashlib.sha256("\0".join([*parts, *command, version]).encode()).hexdigest()[:16]

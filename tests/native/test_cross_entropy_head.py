@@ -1,0 +1,188 @@
+"""The head's kernel against the pass that XLA compiles, in float64, and the dense formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dense_head import FAST_COMPILATION, assert_same, dense, run_head
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uniface_jax import losses
+from uniface_jax.blockwise import NORM_FLOOR, Prototypes, Samples, Sums, additive_pass
+from uniface_jax.native import build
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+KERNEL = "uniface_cross_entropy_head"
+FACTOR = 0.25  # of the gradients
+
+
+def tolerance(scale):
+    """Of exp(s cos): a cosine is known to a few 1e-7."""
+    return 1e-5 + 5e-7 * scale
+
+
+def compiled(loss, prototypes, samples):
+    """additive_pass for these arrays, and whether it calls the kernel."""
+
+    def run(prototypes, samples):
+        return additive_pass(loss, prototypes, samples, 128, FACTOR)
+
+    lowered = jax.jit(run).lower(prototypes, samples)
+    return lowered.compile(compiler_options=FAST_COMPILATION), KERNEL in lowered.as_text()
+
+
+def draw(seed, batch, classes, dimension, scale, bias, by_class, saturated, invalid):
+    """Prototypes and samples in float32; `bias` as a share of the scale."""
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((batch, dimension))
+    weight = rng.standard_normal((classes, dimension))
+    if saturated:  # cosines of 1 and of -1
+        sign = rng.choice([-1, 1], (classes, 1))
+        weight[:] = sign * directions[rng.integers(0, batch, classes)]
+    weight *= rng.uniform(0.1, 10, (classes, 1))
+    weight[rng.integers(0, classes)] = 0
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    biases = scale * bias + rng.normal(0, 1, classes if by_class else ())
+    prototypes = Prototypes(
+        weight.astype(np.float32),
+        np.asarray(biases, np.float32),
+        rng.random(classes) >= invalid,
+    )
+    # Some samples' own classes are on another shard.
+    position = rng.integers(0, classes + classes // 3 + 1, batch).clip(max=classes)
+    return prototypes, Samples(directions.astype(np.float32), position.astype(np.int32))
+
+
+def tolerances(loss, prototypes, samples):
+    """What float32 may be off by: Sums, of samples and of classes by row.
+
+    Each is a share of the sum of its terms' sizes, and where a cosine is too near to a jump of the
+    slope or of the threshold to say on which side it is, the whole term.
+    """
+    weight, bias, valid = prototypes
+    norm = np.maximum(np.linalg.norm(weight.astype(np.float64), axis=1), NORM_FLOOR)
+    cos = samples.directions.astype(np.float64) @ (weight / norm[:, None]).T
+    own = samples.position[:, None] == np.arange(len(weight))
+    cos = np.where(own, -1.0, np.clip(cos, -1, 1))
+    z = loss.scale * cos - bias
+    inside = np.abs(z) <= loss.scale
+    jump = np.abs(np.abs(z) - loss.scale) < 1e-3
+    clipped = np.clip(z, -loss.scale, loss.scale)
+    size = valid * loss.clipped_cross_entropy
+    relative = tolerance(loss.scale)
+    slope = size * FACTOR / (1 + np.exp(-clipped)) * (relative * inside + jump)
+    by_bias = slope.sum(0) if bias.ndim else slope.sum()
+    return Sums(
+        loss=relative * np.sum(size * np.logaddexp(clipped, 0)),
+        directions=loss.scale * slope.sum(1),
+        weight=loss.scale * slope.sum(0) / norm,
+        bias=by_bias,
+        max_negative=1e-6,
+        negatives_above=np.sum(valid * (np.abs(z) < 1e-3)),
+    )
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    batch=st.integers(1, 40),
+    classes=st.integers(1, 1000),
+    vectors=st.integers(1, 5),
+    negative_weight=st.sampled_from([1.0, 0.3, 10.0]),
+    scale=st.sampled_from([1.0, 30.0, 64.0, 87.0]),
+    bias=st.sampled_from([-0.5, 0.1, 0.3, 1.5]),
+    by_class=st.booleans(),
+    saturated=st.booleans(),
+    invalid=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_any_problem(seed, batch, classes, vectors, negative_weight, scale, **kinds):
+    loss = losses.create("uce", scale=scale, negative_weight=negative_weight)
+    dimension = vectors * build.vector_width()
+    prototypes, samples = draw(seed, batch, classes, dimension, scale, **kinds)
+    run, is_kernel = compiled(loss, prototypes, samples)
+    assert is_kernel
+    found = jax.device_get(run(prototypes, samples))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(run(prototypes, samples)), found)
+    with jax.enable_x64(True):
+        wide = [
+            jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, arrays)
+            for arrays in (prototypes, samples)
+        ]
+        reference, is_kernel = compiled(loss, *wide)
+        assert not is_kernel
+        expected = jax.device_get(reference(*wide))
+    allowed = tolerances(loss, prototypes, samples)
+    for name, value, other, most in zip(Sums._fields, found, expected, allowed, strict=True):
+        assert value.dtype == np.float32
+        error = np.abs(value - other)
+        if error.ndim == 2:
+            error = np.linalg.norm(error, axis=1)
+        assert np.all(error <= most + 1e-30), (name, np.max(error / (most + 1e-30)))
+    assert not found.weight[~prototypes.valid].any()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["dimension", "dtype", "traced scale", "large scale", "another loss", "off"],
+)
+def test_all_else_is_compiled_by_xla(changed):
+    width = build.vector_width()
+    dimension = width + 1 if changed == "dimension" else width
+    kinds = dict(bias=0.2, by_class=False, saturated=False, invalid=0.0)
+    arrays = draw(0, 3, 5, dimension, 64.0, **kinds)
+    if changed == "dtype":
+        low = arrays[1].directions.astype(jnp.bfloat16)
+        arrays = arrays[0], arrays[1]._replace(directions=low)
+    name = "sphereface2" if changed == "another loss" else "uce"
+
+    def run(prototypes, samples, scale):
+        fixed = {"large scale": 88.0, "traced scale": scale}.get(changed, 64.0)
+        loss = losses.LOSSES[name](scale=fixed)
+        return additive_pass(loss, prototypes, samples, 128, FACTOR)
+
+    def is_kernel():
+        return KERNEL in jax.jit(run).lower(*arrays, np.float32(64.0)).as_text()
+
+    if changed == "off":
+        assert is_kernel()
+        with build.off():
+            jax.clear_caches()  # `run` is traced already
+            assert not is_kernel()
+    else:
+        assert not is_kernel()
+
+
+def whole(name, num_classes, seed=0):
+    """Features, prototypes, bias and labels in float32 for 24 samples."""
+    rng = np.random.default_rng(seed)
+    loss, dimension = losses.create(name), 2 * build.vector_width()
+    bias = np.full((num_classes,) if loss.bias == "class" else (), 0.0)
+    bias += loss.initial_bias(num_classes, 1.0) + rng.normal(0, 3, bias.shape)
+    labels = rng.integers(0, num_classes, 24)
+    prototypes = rng.standard_normal((num_classes, dimension))
+    features = rng.normal(0, 3, (24, dimension))
+    features[::2] = 4 * prototypes[labels[::2]] + 0.3 * features[::2]
+    return [np.float32(x) for x in (features, prototypes, bias)] + [labels]
+
+
+@pytest.mark.parametrize("rate", [None, 0.4])
+@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ["uce", "bce"])
+def test_the_whole_head(name, shards, rate):
+    arrays = whole(name, 531)
+    sampling = rate and (jax.random.key(1), rate)
+    result, drawn = run_head(name, *arrays, shards=shards, sampling=sampling)
+    assert drawn[arrays[3]].all()
+    with jax.enable_x64(True):
+        wide = [np.float64(x) for x in arrays[:3]]
+        expected = dense(name, *wide, arrays[3], classes=np.flatnonzero(drawn))
+    assert_same(result, expected, rtol=tolerance(64.0))
+
+
+def test_pmap_calls_it_too():
+    arrays = whole("uce", 300)
+    one, _ = run_head("uce", *arrays, shards=4)
+    other, _ = run_head("uce", *arrays, shards=4, mode="pmap")
+    assert_same(other, (one.loss, *one.gradients), rtol=1e-6)
