@@ -95,7 +95,8 @@ def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path, caplog):
 
 
 def test_what_a_compiler_made_is_no_library(fresh, monkeypatch, tmp_path, caplog):
-    makes = script(tmp_path / "c++", 'for last; do :; done; echo text > "$last"')
+    makes = '[ "$1" = --version ] && exit\nfor last; do :; done\necho text > "$last"'
+    makes = script(tmp_path / "c++", makes)
     monkeypatch.setenv("CXX", makes)
     assert_as_without()
     (warning,) = messages(caplog, logging.WARNING)
