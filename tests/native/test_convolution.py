@@ -1,0 +1,149 @@
+"""The convolutions' kernels against lax's convolution in float64: any shape, direct or Winograd's."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from uniface_jax.models.convolution import LAYOUT, convolve
+from uniface_jax.native import build, convolution
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+TOLERANCE = 2e-6  # of the largest value
+
+
+def plain(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
+    )
+
+
+def references(seed, batch, height, width, kernel_shape, stride, padding):
+    """x, kernel and the cotangent in float32; y and the gradients by x and kernel in float64."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((batch, height, width, kernel_shape[2])).astype(np.float32)
+    kernel = rng.standard_normal(kernel_shape).astype(np.float32)
+    with jax.enable_x64(True):
+        wide = x.astype(np.float64), kernel.astype(np.float64)
+        y, backward = jax.vjp(partial(plain, stride=stride, padding=padding), *wide)
+        y_bar = rng.standard_normal(y.shape).astype(np.float32)
+        expected = [np.asarray(a) for a in (y, *backward(y_bar.astype(np.float64)))]
+    return x, kernel, y_bar, expected
+
+
+def assert_close(ours, expected):
+    assert ours.dtype == np.float32
+    assert ours.shape == expected.shape
+    largest = max(np.abs(expected).max(), 1)
+    np.testing.assert_allclose(np.asarray(ours), expected, rtol=0, atol=TOLERANCE * largest)
+
+
+def check(x, kernel, y_bar, expected, stride, padding):
+    """All three against the references, where the channels are such that there is a kernel."""
+    y, by_x, by_kernel = expected
+    inputs, outputs = kernel.shape[2:]
+    if convolution.divides(outputs):
+        assert_close(convolution.forward(x, kernel, stride, padding), y)
+        ours = convolution.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
+        assert_close(ours, by_kernel)
+    if convolution.divides(inputs):
+        ours = convolution.input_gradient(y_bar, kernel, x.shape, stride, padding)
+        assert_close(ours, by_x)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    side=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    batch=st.integers(1, 3),
+    height=st.integers(1, 14),
+    width=st.integers(1, 14),
+    inputs=st.sampled_from([1, 3, "w", "3w", "4w", "5w"]),
+    outputs=st.sampled_from(["w", "2w", "4w", "7w"]),
+)
+@settings(max_examples=40)
+def test_any_shape(seed, side, stride, padding, batch, height, width, inputs, outputs):
+    assume(min(height, width) + 2 * padding >= side and padding < side)
+
+    def channels(given):
+        return given if isinstance(given, int) else int(given[:-1] or 1) * build.vector_width()
+
+    shape = (side, side, channels(inputs), channels(outputs))
+    check(*references(seed, batch, height, width, shape, stride, padding), stride, padding)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "padding"), [(9, 7, 1), (2, 1, 1), (5, 4, 0), (8, 8, 2)]
+)
+def test_winograd_at_the_borders(height, width, padding):
+    size = 2 * build.vector_width()
+    shape = (3, 3, size, size)
+    assert convolution.is_winograd(shape, 1, padding)
+    check(*references(0, 3, height, width, shape, 1, padding), 1, padding)
+
+
+def test_more_tiles_than_are_in_work_at_once():
+    """The kernel gradient adds up several rounds of tiles; more than one task has them forward."""
+    size = 4 * build.vector_width()
+    shape = (3, 3, size, size)
+    check(*references(1, 5, 40, 40, shape, 1, 1), 1, 1)
+
+
+def test_large_kernels_are_split_by_taps():
+    shape = (2, 2, 16 * build.vector_width(), 16 * build.vector_width())
+    assert np.prod(shape) > convolution.LARGEST_PART or build.vector_width() < 12
+    check(*references(2, 2, 8, 8, shape, 2, 0), 2, 0)
+
+
+def test_the_same_bits_on_every_call():
+    size = 4 * build.vector_width()
+    x, kernel, y_bar, _ = references(3, 4, 30, 30, (3, 3, size, size), 1, 1)
+    for function, arguments in (
+        (convolution.forward, (x, kernel, 1, 1)),
+        (convolution.kernel_gradient, (x, y_bar, kernel.shape, 1, 1)),
+        (convolution.input_gradient, (y_bar, kernel, x.shape, 1, 1)),
+    ):
+        first = np.asarray(function(*arguments))
+        for _ in range(5):
+            np.testing.assert_array_equal(np.asarray(function(*arguments)), first)
+
+
+@pytest.mark.parametrize("wrapped", ["vmap", "remat", "jit"])
+def test_trained_as_plain_where_the_maps_are_large(wrapped):
+    size = build.vector_width()
+    x, kernel, _, _ = references(4, 2, 28, 30, (3, 3, size, size), 1, 1)
+
+    def value(function, x, kernel):
+        return jnp.sum(jnp.sin(function(x, kernel, 1, 1)))
+
+    def gradients(function):
+        run = partial(value, function)
+        if wrapped == "vmap":
+            many = jax.vmap(run, (0, None))
+            return jax.grad(lambda x, kernel: jnp.sum(many(x[:, None], kernel)), (0, 1))
+        return jax.grad(jax.checkpoint(run) if wrapped == "remat" else run, (0, 1))
+
+    ours = jax.jit(gradients(convolve))
+    assert "uniface_winograd_kernel_gradient" in ours.lower(x, kernel).as_text()
+    for a, b in zip(ours(x, kernel), gradients(plain)(x, kernel), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * float(jnp.abs(b).max()))
+
+
+def test_wrong_scratch_is_refused():
+    size = build.vector_width()
+    x = np.ones((1, 4, 4, size), np.float32)
+    kernel = np.ones((3, 3, size, size), np.float32)
+    results = [
+        jax.ShapeDtypeStruct((1, 4, 4, size), np.float32),
+        jax.ShapeDtypeStruct((1,), np.float32),
+    ]
+    call = jax.ffi.ffi_call("uniface_winograd", results)
+    assert build.available()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
+        jax.block_until_ready(call(x, kernel, padding=np.int32(1)))
