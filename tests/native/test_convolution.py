@@ -1,4 +1,4 @@
-"""The convolutions' kernels against lax's convolution in float64: any shape, direct or Winograd's."""
+"""The convolutions' kernels against lax's in float64: any shape, direct or Winograd's."""
 
 from functools import partial
 
