@@ -28,7 +28,7 @@ struct Problem {
   ptrdiff_t taps, stride, padding;  // taps: of a square kernel's side
 };
 
-// The outputs begin .. end - 1 of `size` that a tap reaches from within an input of `input`.
+// Those of the `wanted` outputs that a tap reaches from within an input of `input`.
 Range Reached(const Problem& p, ptrdiff_t tap, ptrdiff_t input, Range wanted) {
   const ptrdiff_t least = p.padding - tap, most = input - 1 + p.padding - tap;
   const ptrdiff_t begin = least <= 0 ? 0 : (least + p.stride - 1) / p.stride;
@@ -82,33 +82,6 @@ void OutputRow(const Problem& p, const float* x, const float* panel, const float
   }
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride, int32_t padding,
-                   Result y, Result scratch) {
-  const Problem p{MapOf(x.dimensions()), MapOf(y->dimensions()), kernel.dimensions()[0], stride,
-                  padding};
-  const ptrdiff_t rows = p.taps * p.taps * p.in.channels, columns = p.out.channels;
-  if (columns % kWidth ||
-      static_cast<ptrdiff_t>(scratch->element_count()) < rows * columns + p.in.channels)
-    return ffi::Error::InvalidArgument("the convolution's channels or scratch are not as agreed");
-  float* panels = scratch->typed_data();
-  float* zeros = panels + rows * columns;
-  std::memset(zeros, 0, sizeof(float) * p.in.channels);
-  const int count = static_cast<int>((columns + kPanel - 1) / kPanel);
-  RunTasks(pool, count, [&](int task) {
-    Pack(kernel.typed_data(), rows, columns, task * kPanel, panels);
-  });
-  const ptrdiff_t lines = p.out.batch * p.out.height;
-  const int tasks = static_cast<int>((lines + kRowsInWork - 1) / kRowsInWork);
-  RunTasks(pool, tasks, [&](int task) {
-    const Range range = Part(task, tasks, lines);
-    for (ptrdiff_t start = 0; start < columns; start += kPanel)
-      for (ptrdiff_t line = range.begin; line < range.end; ++line)
-        OutputRow(p, x.typed_data(), panels + start * rows, zeros, line / p.out.height,
-                  line % p.out.height, start, y->typed_data());
-  });
-  return ffi::Error::Success();
-}
-
 // The gradient by x, one row of it, where the strides leave every stride-th tap for a position.
 // The kernel comes transposed, [h, w, O, C].
 void InputRow(const Problem& p, const float* y_bar, const float* panel, const float* zeros,
@@ -149,31 +122,46 @@ void InputRow(const Problem& p, const float* y_bar, const float* panel, const fl
   }
 }
 
-ffi::Error InputGradient(ffi::ThreadPool pool, Floats y_bar, Floats transposed, int32_t stride,
-                         int32_t padding, Result x_bar, Result scratch) {
-  const Problem p{MapOf(x_bar->dimensions()), MapOf(y_bar.dimensions()),
-                  transposed.dimensions()[0], stride, padding};
-  const ptrdiff_t rows = p.taps * p.taps * p.out.channels, columns = p.in.channels;
+// A map `to` of `from` by `row`, OutputRow or InputRow, a few rows a task.
+template <typename Row>
+ffi::Error ByRows(const ffi::ThreadPool& pool, const Problem& p, const Map& from, const Map& to,
+                  const Floats& map, const Floats& kernel, Result& result, Result& scratch,
+                  const Row& row) {
+  const ptrdiff_t rows = p.taps * p.taps * from.channels, columns = to.channels;
   if (columns % kWidth ||
-      static_cast<ptrdiff_t>(scratch->element_count()) < rows * columns + p.out.channels)
+      static_cast<ptrdiff_t>(scratch->element_count()) < rows * columns + from.channels)
     return ffi::Error::InvalidArgument("the convolution's channels or scratch are not as agreed");
   float* panels = scratch->typed_data();
   float* zeros = panels + rows * columns;
-  std::memset(zeros, 0, sizeof(float) * p.out.channels);
+  std::memset(zeros, 0, sizeof(float) * from.channels);
   const int count = static_cast<int>((columns + kPanel - 1) / kPanel);
   RunTasks(pool, count, [&](int task) {
-    Pack(transposed.typed_data(), rows, columns, task * kPanel, panels);
+    Pack(kernel.typed_data(), rows, columns, task * kPanel, panels);
   });
-  const ptrdiff_t lines = p.in.batch * p.in.height;
+  const ptrdiff_t lines = to.batch * to.height;
   const int tasks = static_cast<int>((lines + kRowsInWork - 1) / kRowsInWork);
   RunTasks(pool, tasks, [&](int task) {
     const Range range = Part(task, tasks, lines);
     for (ptrdiff_t start = 0; start < columns; start += kPanel)
       for (ptrdiff_t line = range.begin; line < range.end; ++line)
-        InputRow(p, y_bar.typed_data(), panels + start * rows, zeros, line / p.in.height,
-                 line % p.in.height, start, x_bar->typed_data());
+        row(p, map.typed_data(), panels + start * rows, zeros, line / to.height,
+            line % to.height, start, result->typed_data());
   });
   return ffi::Error::Success();
+}
+
+ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride, int32_t padding,
+                   Result y, Result scratch) {
+  const Problem p{MapOf(x.dimensions()), MapOf(y->dimensions()), kernel.dimensions()[0], stride,
+                  padding};
+  return ByRows(pool, p, p.in, p.out, x, kernel, y, scratch, OutputRow);
+}
+
+ffi::Error InputGradient(ffi::ThreadPool pool, Floats y_bar, Floats transposed, int32_t stride,
+                         int32_t padding, Result x_bar, Result scratch) {
+  const Problem p{MapOf(x_bar->dimensions()), MapOf(y_bar.dimensions()),
+                  transposed.dimensions()[0], stride, padding};
+  return ByRows(pool, p, p.out, p.in, y_bar, transposed, x_bar, scratch, InputRow);
 }
 
 // Adds to one tap's part of the kernel's gradient, [C, O] of which columns start .. are wanted, what
@@ -192,14 +180,8 @@ void AddRows(const Problem& p, const float* x, const float* y_bar, ptrdiff_t ima
   const Terms terms{length, p.stride * in.channels, out.channels, h.end - h.begin,
                     (in.width - length) * p.stride * in.channels,
                     (out.width - length) * out.channels};
-  const ptrdiff_t tiles = (in.channels + kRows - 1) / kRows;
-  const float* from[kRows];
-  for (ptrdiff_t tile = 0; tile < tiles; ++tile) {
-    const Range c = Part(tile, tiles, in.channels);
-    for (ptrdiff_t r = c.begin; r < c.end; ++r) from[r - c.begin] = a + r;
-    Outer(static_cast<int>(c.end - c.begin), VectorsFrom(start, out.channels), from, b + start,
-          terms, sums + c.begin * out.channels + start, out.channels, false);
-  }
+  Products(a, 1, in.channels, b + start, terms, VectorsFrom(start, out.channels), sums + start,
+           out.channels, false);
 }
 
 // Either every part of the images has sums of its own in scratch memory, [parts, kernel], or, where
@@ -251,37 +233,23 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
   return ffi::Error::Success();
 }
 
+auto Binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Attr<int32_t>("stride")
+      .Attr<int32_t>("padding");
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceConvolution, Forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("stride")
-                                  .Attr<int32_t>("padding")
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
-
+                              Binding().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceInputGradient, InputGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("stride")
-                                  .Attr<int32_t>("padding")
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceKernelGradient, KernelGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("stride")
-                                  .Attr<int32_t>("padding")
-                                  .Attr<int32_t>("parts")
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
+                              Binding().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    UnifaceKernelGradient, KernelGradient,
+    Binding().Attr<int32_t>("parts").Ret<Floats>().Ret<Floats>());
 
 }  // namespace uniface

@@ -159,16 +159,11 @@ void Block(const Problem& p, ptrdiff_t begin, ptrdiff_t count, float* own, float
   float* unfloored = inverse + kBlock;
   const float* weight = p.weight + begin * dimension;
   float* weight_bar = p.weight_bar + begin * dimension;
-  const float* rows[kRows];
 
   for (ptrdiff_t start = 0; start < l.padded; start += kPanel) {
     const int vectors = VectorsFrom(start, l.padded);
-    for (ptrdiff_t j = 0; j < count; j += kRows) {
-      const int taken = static_cast<int>(std::min<ptrdiff_t>(kRows, count - j));
-      for (int r = 0; r < taken; ++r) rows[r] = weight + (j + r) * dimension;
-      Outer(taken, vectors, rows, p.transposed + start * dimension,
-            {dimension, 1, vectors * kWidth}, tile + j * row + start, row, true);
-    }
+    Products(weight, dimension, count, p.transposed + start * dimension,
+             {dimension, 1, vectors * kWidth}, vectors, tile + start, row, true);
   }
   for (ptrdiff_t j = 0; j < count; ++j) {
     const float norm = std::sqrt(Dot(weight + j * dimension, weight + j * dimension, dimension));
@@ -189,21 +184,13 @@ void Block(const Problem& p, ptrdiff_t begin, ptrdiff_t count, float* own, float
   }
   for (ptrdiff_t start = 0; start < dimension; start += kPanel) {
     const int vectors = VectorsFrom(start, dimension);
-    for (ptrdiff_t j = 0; j < count; j += kRows) {
-      const int taken = static_cast<int>(std::min<ptrdiff_t>(kRows, count - j));
-      for (int r = 0; r < taken; ++r) rows[r] = tile + (j + r) * row;
-      Outer(taken, vectors, rows, p.panels + start * l.padded, {l.padded, 1, vectors * kWidth},
-            weight_bar + j * dimension + start, dimension, true);
-    }
+    Products(tile, row, count, p.panels + start * l.padded, {l.padded, 1, vectors * kWidth},
+             vectors, weight_bar + start, dimension, true);
     for (ptrdiff_t j = 0; j < count; ++j)
       for (int v = 0; v < vectors; ++v)
         Store(panel + (j * vectors + v) * kWidth, Load(weight + j * dimension + start + v * kWidth));
-    for (ptrdiff_t i = 0; i < l.padded; i += kRows) {
-      const int taken = static_cast<int>(std::min<ptrdiff_t>(kRows, l.padded - i));
-      for (int r = 0; r < taken; ++r) rows[r] = tile + i + r;
-      Outer(taken, vectors, rows, panel, {count, row, vectors * kWidth},
-            own + i * dimension + start, dimension, false);
-    }
+    Products(tile, 1, l.padded, panel, {count, row, vectors * kWidth}, vectors, own + start,
+             dimension, false);
   }
   for (ptrdiff_t j = 0; j < count; ++j) {
     const float* w = weight + j * dimension;

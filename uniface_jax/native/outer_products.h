@@ -3,6 +3,7 @@
 #ifndef UNIFACE_OUTER_PRODUCTS_H_
 #define UNIFACE_OUTER_PRODUCTS_H_
 
+#include <algorithm>
 #include <cstddef>
 
 namespace uniface {
@@ -102,6 +103,29 @@ inline void Outer(int rows, int vectors, const float* const* a, const float* b, 
 inline int VectorsFrom(ptrdiff_t start, ptrdiff_t size) {
   const ptrdiff_t left = (size - start) / kWidth;
   return static_cast<int>(left < kVectors ? left : kVectors);
+}
+
+// The part `task` of `count` of 0..total-1, in multiples of `unit`.
+struct Range {
+  ptrdiff_t begin, end;
+};
+inline Range Part(ptrdiff_t task, ptrdiff_t count, ptrdiff_t total, ptrdiff_t unit = 1) {
+  const ptrdiff_t units = (total + unit - 1) / unit;
+  return {std::min(total, units * task / count * unit),
+          std::min(total, units * (task + 1) / count * unit)};
+}
+
+// Outer for any number of rows, a_row apart in a: even tiles, since small ones are slow.
+inline void Products(const float* a, ptrdiff_t a_row, ptrdiff_t rows, const float* b,
+                     const Terms& terms, int vectors, float* c, ptrdiff_t c_row, bool fresh) {
+  const ptrdiff_t tiles = (rows + kRows - 1) / kRows;
+  const float* from[kRows];
+  for (ptrdiff_t tile = 0; tile < tiles; ++tile) {
+    const Range part = Part(tile, tiles, rows);
+    for (ptrdiff_t r = part.begin; r < part.end; ++r) from[r - part.begin] = a + r * a_row;
+    Outer(static_cast<int>(part.end - part.begin), vectors, from, b, terms,
+          c + part.begin * c_row, c_row, fresh);
+  }
 }
 
 }  // namespace uniface

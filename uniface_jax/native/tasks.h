@@ -34,16 +34,6 @@ void RunTasks(const xla::ffi::ThreadPool& pool, int count, const Body& body) {
   while (progress->done.load() < count) std::this_thread::yield();
 }
 
-// The part `task` of `count` of 0..total-1, in multiples of `unit`.
-struct Range {
-  ptrdiff_t begin, end;
-};
-inline Range Part(int task, int count, ptrdiff_t total, ptrdiff_t unit = 1) {
-  const ptrdiff_t units = (total + unit - 1) / unit;
-  return {std::min(total, units * task / count * unit),
-          std::min(total, units * (task + 1) / count * unit)};
-}
-
 }  // namespace uniface
 
 #endif  // UNIFACE_TASKS_H_

@@ -132,18 +132,6 @@ void TransformOutputGradient(const Tiles& out, const float* y_bar, const float* 
   }
 }
 
-// Adds products of transformed tiles: for each of `rows` (a, a_row apart) one row of c.
-void Products(const float* a, ptrdiff_t a_row, ptrdiff_t rows, const float* b, const Terms& terms,
-              int vectors, float* c, ptrdiff_t c_row, bool fresh) {
-  const ptrdiff_t tiles = (rows + kRows - 1) / kRows;
-  const float* from[kRows];
-  for (ptrdiff_t tile = 0; tile < tiles; ++tile) {
-    const Range part = Part(tile, tiles, rows);
-    for (ptrdiff_t r = part.begin; r < part.end; ++r) from[r - part.begin] = a + r * a_row;
-    Outer(part.end - part.begin, vectors, from, b, terms, c + part.begin * c_row, c_row, fresh);
-  }
-}
-
 ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t padding, Result y,
                    Result scratch) {
   const auto d = y->dimensions();
@@ -272,28 +260,23 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
   return ffi::Error::Success();
 }
 
+auto Binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Attr<int32_t>("padding")
+      .Ret<Floats>()
+      .Ret<Floats>();
+}
+
 }  // namespace
 
 extern "C" int64_t UnifaceWinogradKernelScratch(int64_t channels, int64_t outputs, int64_t tiles) {
   return KernelScratch(channels, outputs, tiles);
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceWinograd, Forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("padding")
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceWinogradKernelGradient, KernelGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("padding")
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceWinograd, Forward, Binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceWinogradKernelGradient, KernelGradient, Binding());
 
 }  // namespace uniface
