@@ -1,6 +1,7 @@
 """Speed, memory and safety of convert: a RecordIO set of a million small images, against `cp`.
 
-    python scripts/bench_convert.py --folder=/tmp/bench --json=convert.json
+    python scripts/bench_convert.py --json=convert.json
+    python scripts/bench_convert.py --rounds=0 --keep    # makes the set alone, for a run after it
 
 Writes the set with the package's own writer (which the tests hold against files of MXNet, byte for
 byte), copies it and converts it in turn, since a shared machine's speed drifts, and reports records
@@ -20,6 +21,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -46,7 +48,10 @@ def write_set(folder: Path, records: int) -> None:
         comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big")
         return Item(jpeg[:2] + comment + jpeg[2:], number // A_CLASS, str(number))
 
-    write_insightface(folder, map(item, range(records)), records, (SIDE, SIDE))
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_insightface(unfinished, map(item, range(records)), records, (SIDE, SIDE))
+    unfinished.rename(folder)
 
 
 def resident(root: int) -> int:
@@ -61,8 +66,13 @@ def resident(root: int) -> int:
     return total + sum(resident(int(child)) for child in children)
 
 
+def set_folder(args: argparse.Namespace) -> Path:
+    """Where the set to convert lies."""
+    return args.folder / f"set-{args.records}"
+
+
 def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "uniface_jax.convert", args.folder / "set", destination]
+    command = [sys.executable, "-m", "uniface_jax.convert", set_folder(args), destination]
     command += [f"--workers={args.workers}"]
     if args.shard_size:
         command += [f"--shard_size={args.shard_size}"]
@@ -158,37 +168,21 @@ def kill_and_resume(args: argparse.Namespace, whole: Path, seconds: float) -> di
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--shard_size", type=int)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--folder", type=Path, required=True, help="emptied of its own files after")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    source = args.folder / "set"
-    begin = time.perf_counter()
-    write_set(source, args.records)
+def compared_with_copying(args: argparse.Namespace) -> dict:
+    """Copies the set and converts it --rounds times in turn; leaves the last result."""
+    source, converted = set_folder(args), args.folder / "converted"
     size = sum(file.stat().st_size for file in source.iterdir())
-    print(
-        f"{args.records} records, {size / 1e6:.0f} MB, written in "
-        f"{time.perf_counter() - begin:.1f} s",
-        flush=True,
-    )
     copies, conversions, processors, memory = [], [], [], 0
     for _ in range(args.rounds):
-        shutil.rmtree(args.folder / "converted", ignore_errors=True)
+        shutil.rmtree(converted, ignore_errors=True)
         copies.append(timed_copy(source, args.folder / "copy"))
-        seconds, used, highest = timed_convert(args, args.folder / "converted")
+        seconds, used, highest = timed_convert(args, converted)
         conversions.append(seconds)
         processors.append(used)
         memory = max(memory, highest)
     shutil.rmtree(args.folder / "copy")
     seconds = statistics.median(conversions)
-    result = {
+    return {
         "records": args.records,
         "bytes": size,
         "workers": args.workers,
@@ -202,20 +196,45 @@ def main() -> None:
         ),
         "highest memory MB": memory / 1e6,
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shard_size", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "uniface_convert"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the set there, for another run")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if not set_folder(args).exists():
+        begin = time.perf_counter()
+        write_set(set_folder(args), args.records)
+        print(f"a set written in {time.perf_counter() - begin:.1f} s", flush=True)
+    result = {}
+    if args.rounds:
+        result = compared_with_copying(args)
     for key, value in result.items():
-        print(f"{key:<24}{value:>14,.2f}" if isinstance(value, float) else f"{key:<24}{value:>14,}")
-    if args.kills:
-        result |= kill_and_resume(args, args.folder / "converted", seconds)
+        shown = f"{value:>14,.2f}" if isinstance(value, float) else f"{value:>14,}"
+        print(f"{key:<24}{shown}", flush=True)
+    if args.rounds and args.kills:
+        result |= kill_and_resume(args, args.folder / "converted", result["convert seconds"])
         print(
             f"{result['kills']} kills, {result['kills with a half-written shard']} of them with a "
             f"half-written shard; {result['bit-identical']} of {result['completed']} completed "
             "conversions bit-identical"
         )
-    shutil.rmtree(source)
-    shutil.rmtree(args.folder / "converted")
+    shutil.rmtree(args.folder / "converted", ignore_errors=True)
+    if not args.keep:
+        shutil.rmtree(set_folder(args))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    if args.kills and result["bit-identical"] != result["completed"]:
+    if result.get("bit-identical") != result.get("completed"):
         sys.exit("a resumed conversion differs from the undisturbed one")
 
 
