@@ -3,24 +3,23 @@
     python scripts/fuzz_readers.py --inputs=2000000 --processes=2
 
 Whole files of every kind are changed at random (bytes, numbers at their limits, tokens of the
-format, slices cut out, doubled or taken from another file, ends cut off) and read whole. A reader
-may return or raise UserError, in one line that names the file. Anything else is a failure and is
-kept in --failures: another exception, a read of more than --seconds of the processor, memory of
-more than twice the input and 256 KiB (by tracemalloc on every 16th input; an address-space limit of
-256 MiB beyond the process itself holds for all). The same seed gives the same inputs.
+format, slices cut out, doubled or taken from another file, ends cut off) and read whole: RecordIO
+with its index, .bin, manifests, lists, tar archives, TFRecord data sets with their metadata and
+indices, and the records of such a set alone. A reader may return or raise UserError, in one line
+that names the file. Anything else is a failure and is kept in --failures: another exception, a read
+of more than --seconds of the processor, memory of more than twice the input and 256 KiB (by
+tracemalloc on every 16th input; an address-space limit of 256 MiB beyond the process itself holds
+for all). The same seed gives the same inputs.
 """
 
 import argparse
 import contextlib
-import io
 import json
-import pickle
 import random
 import resource
 import signal
 import struct
 import sys
-import tarfile
 import tempfile
 import time
 import tracemalloc
@@ -30,20 +29,17 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from fuzz_seeds import SEEDS, TOKENS, Files
 
 from uniface_jax.data import safe_pickle
-from uniface_jax.data.conversion.manifest import (
-    MANIFEST_FILE,
-    Manifest,
-    read_manifest,
-    write_manifest,
-)
+from uniface_jax.data.conversion.manifest import read_manifest
+from uniface_jax.data.examples import parse
+from uniface_jax.data.items import Source
 from uniface_jax.data.lists import ListSource
 from uniface_jax.data.pairs import read_pairs
-from uniface_jax.data.recordio import MAGIC_BYTES
 from uniface_jax.data.recordio_source import RecordIOSource
-from uniface_jax.data.recordio_writer import framed, image_payload
 from uniface_jax.data.tar_source import TarSource
+from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
 ALLOWANCE = 1 << 18  # bytes of interpreter and buffers, whatever the input
@@ -51,75 +47,6 @@ ADDRESS_SPACE = 1 << 28  # beyond what the process holds at its start
 MEASURED = 16
 INTEGERS = [0, 1, 2, 3, 4, 7, 8, 24, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**29 - 1, 2**29]
 INTEGERS += [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
-DIGITS = b"9" * 5000  # more than int() takes
-TOKENS = {
-    "recordio": [MAGIC_BYTES, MAGIC_BYTES * 2, bytes(24), b"\t", b"\n", b"-1", b"9" * 25],
-    "bin": [
-        b".", b"(", b"]", b"}", b"R", b"b", b"cos\nsystem\n", b"\x8c\x02os", b"\x93", b"h\0",
-        b"q\0", b"\x80\x05", b"\x95" + b"\xff" * 8, b"\x8e" + b"\xff" * 8, b"r\xff\xff\xff\xff",
-        b"I1\n", b"L9L\n", b"I" + DIGITS + b"\n",
-    ],
-    "manifest": [
-        b"null", b"1e999", b"-1", b"NaN", b"[" * 2000, b'{"a":', DIGITS, b'"', b"\\ud800", b"true",
-    ],
-    "list": [
-        b"\t", b" ", b"\n", b"#", b"\r", b"\0", b"\xff", b"nan", b"1e309", DIGITS, b"/dev/zero",
-    ],
-    "tar": [
-        b"ustar\x0000", b"././@LongLink", b"path=", bytes(512), b"\x80" + b"\xff" * 11, b"7777777",
-    ],
-}  # fmt: skip
-
-
-def seeds(kind: str) -> list[list[bytes]]:
-    """Whole inputs of a reader, each one or two files."""
-    if kind == "recordio":
-        sets = []
-        for zero in ((4.0, 6.0), (9.0, 11.0)):
-            payloads = [image_payload(0, zero, b"")]
-            payloads += [image_payload(k, [k // 2], b"image" * k) for k in (1, 2, 3)]
-            payloads += [image_payload(4 + i, (1.0, 2.0), b"") for i in range(2)]
-            sets.append(payloads)
-        sets.append([image_payload(k, [k, 0.5], MAGIC_BYTES * k + b"x") for k in range(4)])
-        inputs = []
-        for payloads in sets:
-            records = [framed(payload) for payload in payloads]
-            ends = np.cumsum([0] + [len(record) for record in records])
-            index = "".join(f"{key}\t{at}\n" for key, at in enumerate(ends[:-1]))
-            inputs += [[b"".join(records), index.encode()], [b"".join(records)]]
-        return inputs
-    if kind == "bin":
-        images, same = [b"\xff\xd8image", b"other", b"x" * 300, b"\xff\xd8image"], [True, False]
-        arrays = [np.frombuffer(image, np.uint8) for image in images]
-        dumped = [pickle.dumps((images, same), protocol) for protocol in (0, 2, 4)]
-        return [[content] for content in [*dumped, pickle.dumps((arrays, same), 2)]]
-    if kind == "manifest":
-        shards = [{"file": "a-0", "images": 2, "bytes": 9, "sha256": "0"}] * 2
-        skipped = [{"index": 1, "name": "é", "reason": "cut"}]
-        with tempfile.TemporaryDirectory() as folder:
-            write_manifest(
-                Path(folder),
-                Manifest(
-                    "a", "b", "c", "d", 0, 2, "decode", "skip", 5, 4, 3, "0", "0", shards, skipped
-                ),
-            )
-            return [[(Path(folder) / MANIFEST_FILE).read_bytes()]]
-    if kind == "list":
-        texts = ["# path label\na/1.jpg 7\nb/2.png 12\n", "0\t1.000000\ta b.png\n1\t0.0\tc.png\n"]
-        texts.append("a.jpg\tann\nb.jpg\tp10\nc.jpg\tp9\n" * 5)
-        return [[text.encode()] for text in texts]
-    inputs = []
-    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
-            members = [("d" * 60 + "é/1.jpg", b"image"), ("d" * 60 + "é/1.cls", b"4")]
-            members += [("2.json", b'{"label": 1}'), ("2.png", b"x" * 600)]
-            for name, content in members:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        inputs.append([buffer.getvalue()[: tar.offset + 1024]])
-    return inputs
 
 
 def damaged(content: bytes, other: bytes, tokens: list[bytes], rng: random.Random) -> bytes:
@@ -153,7 +80,21 @@ def damaged(content: bytes, other: bytes, tokens: list[bytes], rng: random.Rando
     return bytes(data)
 
 
-def read_all(source: RecordIOSource | ListSource | TarSource) -> None:
+def damaged_files(inputs: list[Files], tokens: list[bytes], rng: random.Random) -> Files:
+    """One of `inputs` with changes in one or two of its files; now and then in none or more."""
+    files = rng.choice(inputs)
+    chance = 1.6 / len(files)
+    others = rng.choice(inputs)
+    return {
+        name: damaged(content, others[rng.choice(list(others))], tokens, rng)
+        if rng.random() < chance
+        else content
+        for name, content in files.items()
+    }
+
+
+def read_all(source: Source) -> None:
+    """Every item."""
     for index in range(len(source)):
         try:
             source[index]
@@ -161,12 +102,33 @@ def read_all(source: RecordIOSource | ListSource | TarSource) -> None:
             check_message(e)
 
 
-READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "recordio": ("train.rec", lambda file: read_all(RecordIOSource(file))),
-    "bin": ("set.bin", lambda file: [safe_pickle.content(i) for i in read_pairs(file).images]),
-    "manifest": (MANIFEST_FILE, lambda file: read_manifest(file.parent)),
-    "list": ("list.txt", lambda file: read_all(ListSource(file))),
-    "tar": ("set.tar", lambda file: read_all(TarSource(file))),
+def read_dataset(folder: Path) -> None:
+    """Every record of a TFRecord data set, and what its indices say."""
+    source = TFRecordSource(folder)
+    read_all(source)
+    everything = np.arange(len(source))
+    source.images(everything)
+    source.sizes(everything)
+    source.fingerprint()
+
+
+def read_example(folder: Path) -> None:
+    """A record of a TFRecord data set, as its source parses it."""
+    file = folder / "example"
+    try:
+        parse(file.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{file}: {e}") from e
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "recordio": lambda folder: read_all(RecordIOSource(folder / "train.rec")),
+    "bin": lambda folder: [safe_pickle.content(i) for i in read_pairs(folder / "set.bin").images],
+    "manifest": read_manifest,
+    "list": lambda folder: read_all(ListSource(folder / "list.txt")),
+    "tar": lambda folder: read_all(TarSource(folder / "set.tar")),
+    "tfrecord": read_dataset,
+    "example": read_example,
 }
 
 
@@ -191,14 +153,14 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def outcome_of(reader: Callable[[Path], object], file: Path, seconds: float) -> str:
+def outcome_of(reader: Callable[[Path], object], folder: Path, seconds: float) -> str:
     """How a read ended: read, refused, or what went wrong."""
     # Processor time tells a loop, whatever else the machine does; a wait takes none of it.
     timers = ((signal.ITIMER_PROF, seconds), (signal.ITIMER_REAL, 60 * seconds))
     for timer, limit in timers:
         signal.setitimer(timer, limit)
     try:
-        reader(file)
+        reader(folder)
         return "read"
     except UserError as e:
         try:
@@ -216,7 +178,7 @@ def outcome_of(reader: Callable[[Path], object], file: Path, seconds: float) -> 
 
 
 def measured_outcome(
-    reader: Callable[[Path], object], file: Path, seconds: float, size: int
+    reader: Callable[[Path], object], folder: Path, seconds: float, size: int
 ) -> tuple[str, int]:
     """The same, and the memory beyond twice the input's `size`, in bytes.
 
@@ -225,7 +187,7 @@ def measured_outcome(
     """
     for _ in range(2):
         tracemalloc.start()
-        outcome = outcome_of(reader, file, seconds)
+        outcome = outcome_of(reader, folder, seconds)
         beyond = tracemalloc.get_traced_memory()[1] - 2 * size
         tracemalloc.stop()
         if beyond <= ALLOWANCE:
@@ -233,45 +195,45 @@ def measured_outcome(
     return f"memory: {beyond} bytes beyond twice the input", beyond
 
 
+def put(files: Files, folder: Path) -> None:
+    """Makes `files` all that is in `folder`."""
+    for left in folder.iterdir():
+        left.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
 def run(
     kind: str, count: int, seed: int, seconds: float, failures: str
 ) -> tuple[str, Counter, int]:
     """Reads `count` inputs; how they ended, and the highest memory beyond twice the input."""
-    rng, inputs, tokens = random.Random(seed), seeds(kind), TOKENS[kind]
-    name, reader = READERS[kind]
+    rng, inputs, tokens, reader = random.Random(seed), SEEDS[kind](), TOKENS[kind], READERS[kind]
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, on_alarm)
     limit_memory()
     outcomes: Counter = Counter()
     worst = 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=shared) as folder:
-        file = Path(folder) / name
-        index = file.with_suffix(".idx")
-        for content in inputs:  # what is imported and cached at first use is nobody's bomb
-            file.write_bytes(content[0])
+    with tempfile.TemporaryDirectory(dir=shared) as temporary:
+        folder = Path(temporary)
+        for files in inputs:  # what is imported and cached at first use is nobody's bomb
+            put(files, folder)
             with contextlib.suppress(UserError):
-                reader(file)
+                reader(folder)
         for number in range(count):
-            files = [
-                content if rng.random() < 0.2 and len(inputs[0]) == 2
-                else damaged(content, rng.choice(rng.choice(inputs)), tokens, rng)
-                for content in rng.choice(inputs)
-            ]  # fmt: skip
-            file.write_bytes(files[0])
-            index.unlink(missing_ok=True)
-            if len(files) == 2:
-                index.write_bytes(files[1])
+            files = damaged_files(inputs, tokens, rng)
+            put(files, folder)
             if number % MEASURED:
-                outcome = outcome_of(reader, file, seconds)
+                outcome = outcome_of(reader, folder, seconds)
             else:
-                outcome, beyond = measured_outcome(reader, file, seconds, sum(map(len, files)))
+                size = sum(map(len, files.values()))
+                outcome, beyond = measured_outcome(reader, folder, seconds, size)
                 worst = max(worst, beyond)
             outcomes[outcome] += 1
             if outcome not in ("read", "refused") and outcomes[outcome] <= 3:
-                for part, content in enumerate(files):
-                    Path(failures).mkdir(parents=True, exist_ok=True)
-                    (Path(failures) / f"{kind}-{seed}-{number}-{part}").write_bytes(content)
+                kept = Path(failures) / f"{kind}-{seed}-{number}"
+                kept.mkdir(parents=True, exist_ok=True)
+                put(files, kept)
     return kind, outcomes, worst
 
 

@@ -1,8 +1,10 @@
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -14,7 +16,11 @@ from test_pipeline import FULL, assert_equal, take
 from uniface_jax.data import images, pipeline
 from uniface_jax.data.buffers import ALIGNMENT, SharedBuffers
 from uniface_jax.data.folders import FolderSource
+from uniface_jax.data.items import Source
+from uniface_jax.data.pairs import write_pairs
 from uniface_jax.data.pipeline import train_batches
+from uniface_jax.data.recordio_writer import write_insightface
+from uniface_jax.data.sources import open_source
 from uniface_jax.errors import UserError
 
 
@@ -39,9 +45,38 @@ def test_processes_give_the_batches_of_threads(dataset, options):
     assert_equal(take(dataset, 7, decoders="processes", **options), expected)
 
 
-def test_any_source_in_processes(faces):
+def named(kind, faces, dataset, folder):
+    """What a command line names to train on these faces, in the format `kind`."""
     source = FolderSource(faces)
-    assert_equal(take(source, 3, decoders="processes"), take(source, 3, decoders="threads"))
+    items = [source[i] for i in range(len(source))]
+    if kind == "recordio":
+        write_insightface(folder, items, len(items))
+    elif kind == "list":
+        text = "".join(f"{faces / item.name}\tperson {item.label}\n" for item in items)
+        (folder / "list.txt").write_text(text)
+        return folder / "list.txt"
+    elif kind == "bin":
+        write_pairs(
+            folder / "set.bin", [item.image for item in items], [0, 2], [1, 9], [True, False]
+        )
+        return folder / "set.bin"
+    elif kind == "tar":
+        with tarfile.open(folder / "0.tar", "w") as tar:
+            tar.add(faces, ".")
+    return {"folders": faces, "tfrecord": dataset, "synthetic": "synthetic:40:90"}.get(kind, folder)
+
+
+@pytest.mark.parametrize(
+    "kind", ["recordio", "folders", "list", "bin", "tar", "tfrecord", "synthetic"]
+)
+def test_every_source_in_processes(kind, faces, dataset, tmp_path):
+    name = named(kind, faces, dataset, tmp_path)
+    source = open_source(name)
+    assert isinstance(source, Source)
+    again = pickle.loads(pickle.dumps(source))
+    assert [again[i] for i in range(len(source))] == [source[i] for i in range(len(source))]
+    in_processes = take(name, 3, decoders="processes", threads=1)
+    assert_equal(in_processes, take(name, 3, decoders="threads"))
 
 
 def test_a_batch_stays_as_it_was(dataset):

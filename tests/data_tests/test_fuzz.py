@@ -12,7 +12,7 @@ def test_readers_refuse_damaged_files_in_one_line(tmp_path):
         [
             sys.executable,
             "scripts/fuzz_readers.py",
-            "--inputs=5000",
+            "--inputs=7000",
             "--processes=1",
             "--seed=7",
             f"--failures={tmp_path / 'failures'}",

@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 import shutil
@@ -84,7 +85,16 @@ def test_same_seed_same_bytes(faces, dataset, tmp_path):
 
 def test_missing_or_stale_index_is_rebuilt(copy):
     right = (copy / INDEX_FILE).read_bytes()
-    for wrong in (None, b"", b"noise", right[:-8], right[:200] + bytes(8) * (len(right) // 8 - 25)):
+    zipped = io.BytesIO()
+    np.savez(zipped, right)
+    for wrong in (
+        None,
+        b"",
+        b"noise",
+        zipped.getvalue(),
+        right[:-8],
+        right[:200] + bytes(8) * (len(right) // 8 - 25),
+    ):
         (copy / INDEX_FILE).unlink()
         if wrong is not None:
             (copy / INDEX_FILE).write_bytes(wrong)
@@ -142,10 +152,71 @@ def test_shards_missing_or_of_another_set_are_named(copy):
         open_source(copy)
 
 
+def test_an_index_with_other_places_is_named(copy):
+    for place, wrong in ((1, 1 << 63), (1, 0), (2, 1), (10, (1 << 64) - 1)):
+        index = np.load(copy / INDEX_FILE)
+        index[place] = wrong
+        if place == 10:  # the end of an empty shard
+            (copy / "faces-train.tfrecord-00000-of-00003").write_bytes(b"")
+            index[place] = 0
+        np.save(copy / INDEX_FILE, index)
+        source = open_source(copy)
+        with pytest.raises(UserError, match=r"00000-of-00003: record \d has \d+ bytes by its head"):
+            [source[i] for i in range(10)]
+        source.sizes(np.arange(23))
+
+
+def test_a_changed_bit_is_named(copy):
+    file = copy / "faces-train.tfrecord-00001-of-00003"
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    file.write_bytes(content)
+    source = open_source(copy)
+    assert source[9].image
+    with pytest.raises(UserError, match=rf"{file.name}: record 0: its checksum is not"):
+        source[10]
+
+
+def test_names_of_classes_that_are_no_text(copy):
+    (copy / "label.labels.txt").write_bytes(b"ann\n\xff\nbob")
+    with pytest.raises(UserError, match=r"label\.labels\.txt: not UTF-8 text, at byte 4"):
+        open_source(copy)
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
         ("dataset_info.json", lambda info: info.pop("splits"), "not the metadata"),
+        ("dataset_info.json", lambda info: info.update(name="../faces"), r"a shard .*\.\./faces"),
+        ("dataset_info.json", lambda info: info.update(name="a\nb"), r"a shard .*a\\nb"),
+        ("dataset_info.json", lambda info: info.update(name="a" * 3000), "a shard .*aaa"),
+        (
+            "dataset_info.json",
+            lambda info: info["splits"][0].update(
+                filepathTemplate="faces-train.tfrecord-00000-of-00003"
+            ),
+            "does not number shards",
+        ),
+        (
+            "dataset_info.json",
+            lambda info: info["splits"][0].update(shardLengths=[float("inf")]),
+            "not the metadata",
+        ),
+        (
+            "dataset_info.json",
+            lambda info: info["splits"][0].update(shardLengths=["9" * 4000]),
+            "shardLengths",
+        ),
+        (
+            "dataset_info.json",
+            lambda info: info["splits"][0].update(name=["test"] * 500),
+            "splits .* 'train'",
+        ),
+        (
+            "features.json",
+            lambda f: f["featuresDict"]["features"]["label"]["classLabel"].update(numClasses=1e300),
+            "numClasses is 1000",
+        ),
         ("dataset_info.json", lambda info: info["splits"][0].update(name="test"), "named 'train'"),
         ("dataset_info.json", lambda i: i.update(fileFormat="riegeli"), "'riegeli', only tfrec"),
         (

@@ -14,6 +14,9 @@ from uniface_jax.errors import UserError
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_MOST = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
+_LONGEST_NAME = 255  # of a file, nearly everywhere
+_NO_STRUCTURE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 _HINT = (
     f"a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
     "(make one with python -m uniface_jax.convert)"
@@ -53,26 +56,44 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
         splits = {str(entry["name"]): entry for entry in info["splits"]}
         found = splits.get(split, {"shardLengths": []})
         counts = [int(count) for count in found["shardLengths"]]
-        template = found.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+        template = str(found.get("filepathTemplate", DEFAULT_TEMPLATE))
         name = str(info["name"])
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except _NO_STRUCTURE as e:
         raise UserError(f"{info_file}: not the metadata of a data set ({e!r:.80})") from e
     if split not in splits:
-        raise UserError(f"{info_file}: splits {sorted(splits)}, expected one named {split!r}")
+        raise UserError(f"{info_file}: splits {sorted(splits)!s:.80}, expected one named {split!r}")
     if file_format != "tfrecord":
-        raise UserError(f"{info_file}: fileFormat is {file_format!r}, only tfrecord can be read")
-    if not counts or min(counts) < 0 or sum(counts) == 0:
-        raise UserError(f"{info_file}: shardLengths {counts!r:.80}, expected images in them")
+        raise UserError(
+            f"{info_file}: fileFormat is {file_format!r:.80}, only tfrecord can be read"
+        )
+    if not counts or min(counts) < 0 or not 0 < sum(counts) <= _MOST:
+        raise UserError(f"{info_file}: shardLengths {counts!s:.80}, expected images in them")
     num_classes, class_names, shape = _read_features(path, features, features_file)
-    shards = []
+    shards: list[tuple[Path, int]] = []
     for number, count in enumerate(counts):
-        file = path / _shard_name(template, name, split, number, len(counts))
-        if not file.is_file():
+        file_name = _shard_name(template, name, split, number, len(counts))
+        if not file_name.isprintable() or "/" in file_name or len(file_name) > _LONGEST_NAME:
+            raise UserError(
+                f"{info_file}: a shard called {file_name!r:.80}, expected a file's name"
+            )
+        if number and file_name == shards[0][0].name:
+            raise UserError(
+                f"{info_file}: filepathTemplate {template!r:.80} does not number shards"
+            )
+        file = path / file_name
+        if not _is_file(file):
             raise UserError(
                 f"{file}: missing; {INFO_FILE} lists {len(counts)} shards of {sum(counts)} images"
             )
         shards.append((file, count))
     return DatasetInfo(name, path, split, sum(counts), num_classes, shards, class_names, shape)
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long for this file system
+        return False
 
 
 def _shard_name(template: str, name: str, split: str, number: int, total: int) -> str:
@@ -97,18 +118,30 @@ def _read_features(
         num_classes = int(by_name["label"]["classLabel"]["numClasses"])
         dimensions = by_name["image"]["image"]["shape"].get("dimensions", [])
         sizes = [int(size) for size in dimensions]
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except _NO_STRUCTURE as e:
         raise UserError(
             f"{features_file}: expected the features image (an image) and label (a class label), "
             f"found another structure ({e!r:.80})"
         ) from e
-    if num_classes < 1:
-        raise UserError(f"{features_file}: numClasses is {num_classes}, expected 1 or more")
-    names_file = path / "label.labels.txt"
-    names = None
-    if names_file.is_file():
-        names = names_file.read_text(encoding="utf-8").split("\n")[:num_classes]
-        if len(names) != num_classes:
-            raise UserError(f"{names_file}: {len(names)} names, expected {num_classes}")
+    if not 1 <= num_classes <= _MOST:
+        raise UserError(
+            f"{features_file}: numClasses is {num_classes!s:.80}, expected 1 or more, in reason"
+        )
+    names = _read_names(path / "label.labels.txt", num_classes)
     known = len(sizes) == 3 and min(sizes) > 0
     return num_classes, names, (sizes[0], sizes[1], sizes[2]) if known else None
+
+
+def _read_names(file: Path, num_classes: int) -> list[str] | None:
+    """The classes' names, a line each; None where the data set has none."""
+    if not file.is_file():
+        return None
+    try:
+        names = file.read_text(encoding="utf-8").split("\n")[:num_classes]
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{file}: not UTF-8 text, at byte {e.start}") from e
+    if len(names) != num_classes:
+        raise UserError(f"{file}: {len(names)} names, expected {num_classes}")
+    return names

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from uniface_jax.data.array_files import map_array, save_array
 from uniface_jax.data.dataset_info import DatasetInfo
-from uniface_jax.data.files import replacing
 
 IMAGE_INDEX_FILE = "image_index.npy"
 # begin: of the encoded image, in its shard, bytes. size: bytes. label: 0..C-1.
@@ -29,8 +29,7 @@ def image_rows(begins: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> np.
 
 def write_image_index(path: Path, shards: Sequence[np.ndarray]) -> None:
     """Writes the index of the data set in folder `path` from its shards' rows, atomically."""
-    with replacing(path / IMAGE_INDEX_FILE) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(shards))
+    save_array(path / IMAGE_INDEX_FILE, np.concatenate(shards))
 
 
 def read_image_index(info: DatasetInfo, bounds: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -40,13 +39,9 @@ def read_image_index(info: DatasetInfo, bounds: Sequence[np.ndarray]) -> np.ndar
     whether each shard's last image lies in its last record; what an index may say wrongly beyond
     that is found when an image is decoded, and its labels by convert's --verify.
     """
-    try:
-        mapped = np.load(info.path / IMAGE_INDEX_FILE, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    index = map_array(info.path / IMAGE_INDEX_FILE, ROW, info.num_examples)
+    if index is None:
         return None
-    if mapped.dtype != ROW or mapped.shape != (info.num_examples,):
-        return None
-    index = np.asarray(mapped)  # cutting a np.memmap takes three times as long
     starts = np.cumsum([0] + [count for _, count in info.shards])
     for (first, end), places in zip(pairwise(starts), bounds, strict=True):
         if first < end:

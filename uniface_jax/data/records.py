@@ -8,20 +8,24 @@ data set cut short is refused before training starts.
 import bisect
 import contextlib
 import mmap
+import os
 import resource
 import struct
+from array import array
 from pathlib import Path
 from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
 
+from uniface_jax.data.array_files import map_array, save_array
 from uniface_jax.data.dataset_info import DatasetInfo
-from uniface_jax.data.files import replacing
 from uniface_jax.errors import UserError
 
 INDEX_FILE = "record_index.npy"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
+_FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+_BOUND = np.dtype(np.uint64)
 _SPARE_FILES = 256  # open files beyond the shards' maps, each of which holds one
 
 
@@ -53,7 +57,7 @@ class RecordReader:
     """The serialised records of a data set by index, through memory maps of its shards.
 
     Raises UserError when the files do not agree with the metadata (see record_bounds), and, naming
-    file and record, when a record's header is not where the index says.
+    file and record, when a record is not where the index says or not of its checksums.
     """
 
     def __init__(self, info: DatasetInfo):
@@ -63,10 +67,11 @@ class RecordReader:
         self.bounds = record_bounds(info)
         self._maps: list[mmap.mmap | bytes] = []
         _allow_open_files(len(info.shards))
-        for shard, count in info.shards:
+        for shard, _ in info.shards:
             with _opened(shard) as file:
+                empty = not os.fstat(file.fileno()).st_size  # nothing that could be mapped
                 self._maps.append(
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else b""
+                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 )
         self._views = [memoryview(mapped) for mapped in self._maps]
 
@@ -93,14 +98,15 @@ class RecordReader:
         shard = bisect.bisect_right(self._first, index) - 1
         place = index - self._first[shard]
         begin, end = self.bounds[shard][place : place + 2].tolist()
-        record = self._maps[shard][begin + HEADER_BYTES : end - FOOTER_BYTES]
-        (length,) = struct.unpack_from("<Q", self._maps[shard], begin)
-        if length != len(record):
+        frame = self._maps[shard][begin:end]
+        where = f"{self.info.shards[shard][0]}: record {place}"
+        length, indexed = int.from_bytes(frame[:8], "little"), end - begin - _FRAME_BYTES
+        if length != indexed or len(frame) != end - begin:
             raise UserError(
-                f"{self.info.shards[shard][0]}: record {place} has {length} bytes by its header "
-                f"and {len(record)} by {INDEX_FILE}: the shard is corrupt or not of this data set"
+                f"{where} has {length} bytes by its header and {indexed} by {INDEX_FILE}: the "
+                "shard is corrupt or not of this data set"
             )
-        return record
+        return check_frame(frame, where)
 
 
 def _allow_open_files(count: int) -> None:
@@ -141,15 +147,11 @@ def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
 
 
 def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
-    try:
-        index = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if index.dtype != np.uint64 or index.shape != (total,):
+    index = map_array(file, _BOUND, total)
+    if index is None:
         return None
     ends = np.cumsum([count + 1 for _, count in info.shards])
-    # Plain arrays over the same mapped file: cutting a np.memmap takes three times as long.
-    bounds = np.split(np.asarray(index), ends[:-1])
+    bounds = np.split(index, ends[:-1])
     for (shard, _), offsets in zip(info.shards, bounds, strict=True):
         if int(offsets[-1]) != shard.stat().st_size or int(offsets[0]) != 0:
             return None
@@ -158,8 +160,7 @@ def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] |
 
 def write_index(path: Path, bounds: list[np.ndarray]) -> None:
     """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
-    with replacing(path / INDEX_FILE) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(bounds).astype(np.uint64))
+    save_array(path / INDEX_FILE, np.concatenate(bounds).astype(_BOUND))
 
 
 def walk_shard(shard: Path, expected: int) -> np.ndarray:
@@ -168,7 +169,7 @@ def walk_shard(shard: Path, expected: int) -> np.ndarray:
     Raises UserError naming the file when it is cut short, or holds another number of records.
     """
     size = shard.stat().st_size
-    offsets = [0]
+    offsets = array("Q", [0])
     if size:
         with _opened(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:

@@ -80,6 +80,12 @@ def read_manifest(destination: Path) -> Manifest:
             if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != keys:
                 raise UserError(f"{file}: {key}[{number}]: expected the keys {', '.join(keys)}")
     manifest = Manifest(**values)
+    for number, entry in enumerate(manifest.skipped):
+        if not 0 <= entry["index"] < manifest.source_images:
+            raise UserError(
+                f"{file}: skipped[{number}]: index {entry['index']}, expected "
+                f"0..{manifest.source_images - 1}"
+            )
     counts = [shard["images"] for shard in manifest.shards]
     if min((manifest.classes, manifest.shard_size, *counts), default=0) < 0 or (
         sum(counts) != manifest.images

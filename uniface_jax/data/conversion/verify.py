@@ -22,7 +22,7 @@ from uniface_jax.data.examples import parse
 from uniface_jax.data.image_index import IMAGE_INDEX_FILE, read_image_index
 from uniface_jax.data.items import Items, Source
 from uniface_jax.data.multiset import Multiset, image_digests
-from uniface_jax.data.records import check_frame, record_bounds
+from uniface_jax.data.records import INDEX_FILE, check_frame, record_bounds, walk_shard
 from uniface_jax.errors import UserError
 
 _CHUNK = 20_000  # images of the source in a task
@@ -146,6 +146,11 @@ def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
     assert task.bounds is not None
     sha256 = hashlib.sha256()
     try:
+        if not np.array_equal(walk_shard(task.file, len(task.bounds) - 1), task.bounds):
+            raise UserError(
+                f"{task.file}: {INDEX_FILE} has other places for its records; without that file "
+                "the data set is whole"
+            )
         with task.file.open("rb") as file:
             for record, size in enumerate(np.diff(task.bounds).tolist()):
                 frame = file.read(size)

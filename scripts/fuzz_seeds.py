@@ -1,0 +1,180 @@
+"""What fuzz_readers.py starts from: whole inputs of every reader, and pieces of its format."""
+
+import io
+import json
+import pickle
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.conversion.manifest import MANIFEST_FILE, Manifest, write_manifest
+from uniface_jax.data.dataset_info import FEATURES_FILE, INFO_FILE
+from uniface_jax.data.examples import around
+from uniface_jax.data.image_index import image_rows, write_image_index
+from uniface_jax.data.recordio import MAGIC_BYTES
+from uniface_jax.data.recordio_writer import framed, image_payload
+from uniface_jax.data.records import HEADER_BYTES, write_index
+from uniface_jax.data.records import framed as framed_example
+
+Files = dict[str, bytes]  # one input: the contents of the files of a folder, by their names
+
+DIGITS = b"9" * 5000  # more than int() takes
+_JSON = [b"null", b"1e999", b"-1", b"NaN", b"[" * 2000, b'{"a":', DIGITS, b'"', b"\\ud800", b"true"]
+_EXAMPLE = [
+    b"\x0a", b"\x12", b"\x1a", b"\x08", b"\x09", b"\x0b", b"\x0d", b"\x0a\0", b"\x05image",
+    b"\x05label", b"\x04name", b"\xff" * 9 + b"\x01", b"\x80" * 20,
+]  # fmt: skip
+TOKENS = {
+    "recordio": [MAGIC_BYTES, MAGIC_BYTES * 2, bytes(24), b"\t", b"\n", b"-1", b"9" * 25],
+    "bin": [
+        b".", b"(", b"]", b"}", b"R", b"b", b"cos\nsystem\n", b"\x8c\x02os", b"\x93", b"h\0",
+        b"q\0", b"\x80\x05", b"\x95" + b"\xff" * 8, b"\x8e" + b"\xff" * 8, b"r\xff\xff\xff\xff",
+        b"I1\n", b"L9L\n", b"I" + DIGITS + b"\n",
+    ],
+    "manifest": _JSON,
+    "list": [
+        b"\t", b" ", b"\n", b"#", b"\r", b"\0", b"\xff", b"nan", b"1e309", DIGITS, b"/dev/zero",
+    ],
+    "tar": [
+        b"ustar\x0000", b"././@LongLink", b"path=", bytes(512), b"\x80" + b"\xff" * 11, b"7777777",
+    ],
+    "tfrecord": [
+        *_JSON, *_EXAMPLE, bytes(16), b"PK\x03\x04", b"\x93NUMPY", b"|O", b"../", b"/dev/zero",
+        b"\\n", b"\n", b"\\u0000", b"a" * 300, b"{DATASET}", b"{SHARD_INDEX}", b'"0",',
+    ],
+    "example": _EXAMPLE,
+}  # fmt: skip
+
+
+def _recordio() -> list[Files]:
+    sets = []
+    for zero in ((4.0, 6.0), (9.0, 11.0)):
+        payloads = [image_payload(0, zero, b"")]
+        payloads += [image_payload(k, [k // 2], b"image" * k) for k in (1, 2, 3)]
+        payloads += [image_payload(4 + i, (1.0, 2.0), b"") for i in range(2)]
+        sets.append(payloads)
+    sets.append([image_payload(k, [k, 0.5], MAGIC_BYTES * k + b"x") for k in range(4)])
+    inputs: list[Files] = []
+    for payloads in sets:
+        records = [framed(payload) for payload in payloads]
+        ends = np.cumsum([0] + [len(record) for record in records])
+        index = "".join(f"{key}\t{at}\n" for key, at in enumerate(ends[:-1]))
+        content = b"".join(records)
+        inputs += [{"train.rec": content, "train.idx": index.encode()}, {"train.rec": content}]
+    return inputs
+
+
+def _bin() -> list[Files]:
+    images, same = [b"\xff\xd8image", b"other", b"x" * 300, b"\xff\xd8image"], [True, False]
+    arrays = [np.frombuffer(image, np.uint8) for image in images]
+    dumped = [pickle.dumps((images, same), protocol) for protocol in (0, 2, 4)]
+    return [{"set.bin": content} for content in [*dumped, pickle.dumps((arrays, same), 2)]]
+
+
+def _manifest() -> list[Files]:
+    shards = [{"file": "a-0", "images": 2, "bytes": 9, "sha256": "0"}] * 2
+    skipped = [{"index": 1, "name": "é", "reason": "cut"}]
+    manifest = Manifest(
+        "a", "b", "c", "d", 0, 2, "decode", "skip", 5, 4, 3, "0", "0", shards, skipped
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(Path(folder), manifest)
+        return [{MANIFEST_FILE: (Path(folder) / MANIFEST_FILE).read_bytes()}]
+
+
+def _list() -> list[Files]:
+    texts = ["# path label\na/1.jpg 7\nb/2.png 12\n", "0\t1.000000\ta b.png\n1\t0.0\tc.png\n"]
+    texts.append("a.jpg\tann\nb.jpg\tp10\nc.jpg\tp9\n" * 5)
+    return [{"list.txt": text.encode()} for text in texts]
+
+
+def _tar() -> list[Files]:
+    inputs: list[Files] = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+            members = [("d" * 60 + "é/1.jpg", b"image"), ("d" * 60 + "é/1.cls", b"4")]
+            members += [("2.json", b'{"label": 1}'), ("2.png", b"x" * 600)]
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        inputs.append({"set.tar": buffer.getvalue()[: tar.offset + 1024]})
+    return inputs
+
+
+def _examples() -> list[tuple[bytes, bytes, bytes]]:
+    """Records in three pieces, of which the second is the image, with labels below 201."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(content))) + content
+
+    def feature(name: bytes, values: bytes) -> bytes:
+        return field(1, field(1, name) + field(2, values))
+
+    examples = []
+    for label, image in ((0, b"\xff\xd8image"), (200, b"other" * 40), (2, b"x")):
+        before, after = around(len(image), label, f"é/{label}".encode())
+        examples.append((before, image, after))
+    size = feature(b"size", field(2, field(1, b"\0\0\x80\x3f")))
+    for label in (field(3, b"\x08\x02"), field(3, field(1, b"\x02"))):  # alone, and packed
+        features = size + feature(b"label", label) + feature(b"image", field(1, field(1, b"png")))
+        examples.append((field(1, features).removesuffix(b"png"), b"png", b""))
+    return examples
+
+
+def _example() -> list[Files]:
+    return [{"example": b"".join(pieces)} for pieces in _examples()]
+
+
+def _tfrecord() -> list[Files]:
+    """A data set as convert writes it, and one as another program may."""
+    examples = _examples()
+    whole = _dataset([examples[:3], examples[3:]], 201)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bounds, rows = [], []
+        for pieces in (examples[:3], examples[3:]):
+            sizes = [len(framed_example(b"".join(record))) for record in pieces]
+            bounds.append(np.cumsum([0, *sizes]))
+            begins = bounds[-1][:-1] + [HEADER_BYTES + len(before) for before, _, _ in pieces]
+            lengths = np.array([len(image) for _, image, _ in pieces])
+            rows.append(image_rows(begins, lengths, np.arange(len(pieces))))
+        write_index(folder, bounds)
+        write_image_index(folder, rows)
+        indices = {file.name: file.read_bytes() for file in folder.iterdir()}
+    few = _dataset([examples[2:]], 3)
+    return [whole | indices, few | {"label.labels.txt": b"ann\nbob\nz\xc3\xa9\n"}]
+
+
+def _dataset(shards: list[list[tuple[bytes, bytes, bytes]]], classes: int) -> Files:
+    files = {
+        f"s-train.tfrecord-{number:05d}-of-{len(shards):05d}": b"".join(
+            framed_example(b"".join(record)) for record in shard
+        )
+        for number, shard in enumerate(shards)
+    }
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    lengths = [str(len(shard)) for shard in shards]
+    split = {"name": "train", "shardLengths": lengths, "filepathTemplate": template}
+    features = {
+        "image": {"image": {"shape": {"dimensions": ["8", "8", "3"]}}},
+        "label": {"classLabel": {"numClasses": str(classes)}},
+    }
+    info = {"name": "s", "fileFormat": "tfrecord", "splits": [split]}
+    files[INFO_FILE] = json.dumps(info).encode()
+    files[FEATURES_FILE] = json.dumps({"featuresDict": {"features": features}}).encode()
+    return files
+
+
+SEEDS = {
+    "recordio": _recordio,
+    "bin": _bin,
+    "manifest": _manifest,
+    "list": _list,
+    "tar": _tar,
+    "tfrecord": _tfrecord,
+    "example": _example,
+}
