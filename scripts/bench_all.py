@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers of all")
     args = parser.parse_args()
     there = benchmarks()
-    names = args.only.split(",") if args.only else list(there)
+    suited = [name for name in there if name != "gpu" or shutil.which("nvidia-smi")]
+    names = args.only.split(",") if args.only else suited
     if unknown := [name for name in names if name not in there]:
         parser.error(
             f"--only={args.only}: no benchmark {unknown[0]!r}; there are {', '.join(there)}"

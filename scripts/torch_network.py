@@ -48,29 +48,48 @@ def network(stage_sizes: Sequence[int], width: int = 64, dropout: float = 0.4) -
 
 
 def training_step(
-    net: nn.Module, classes: int, images: torch.Tensor, labels: torch.Tensor
-) -> Callable[[], float]:
-    """A function that does one step of SGD on UCE with clipping and returns the loss."""
-    prototypes = nn.Parameter(torch.randn(classes, 512) / math.sqrt(512))
-    bias = nn.Parameter(torch.tensor(math.log(10 * classes)))
+    net: nn.Module,
+    classes: int,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    precision: torch.dtype = torch.float32,
+) -> Callable[[], torch.Tensor]:
+    """A function that does one step of SGD on UCE with clipping and returns the loss.
+
+    A lower precision is that of autocast, in the network and in the head's product, as
+    insightface's arcface_torch has it; float16 with its scaled loss.
+    """
+    device = images.device
+    prototypes = nn.Parameter(torch.randn(classes, 512, device=device) / math.sqrt(512))
+    bias = nn.Parameter(torch.tensor(math.log(10 * classes), device=device))
     parameters = [*net.parameters(), prototypes, bias]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
     slopes = [m.weight for m in net.modules() if isinstance(m, nn.PReLU)]
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
-    def step() -> float:
-        features = functional.normalize(net(images))
-        cos = functional.linear(features, functional.normalize(prototypes))
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+    def step() -> torch.Tensor:
+        with autocast():
+            features = net(images)
+        features, directions = (functional.normalize(x) for x in (features.float(), prototypes))
+        with autocast():
+            cos = functional.linear(features, directions)
+        cos = cos.float()
         positive = torch.log(1 + torch.exp(-(64 * (cos - 0.4) - bias).clamp(-64, 64)))
         negative = torch.log(1 + torch.exp((64 * cos - bias).clamp(-64, 64)))
-        one_hot = torch.zeros(cos.shape, dtype=torch.bool).scatter_(1, labels[:, None], True)
+        one_hot = torch.zeros(cos.shape, dtype=torch.bool, device=device)
+        one_hot.scatter_(1, labels[:, None], True)
         loss = torch.where(one_hot, positive, negative).sum(1).mean()
         optimizer.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         with torch.no_grad():
-            for slope in slopes:
-                slope.clamp_(min=0.01)
-        return float(loss)
+            torch._foreach_clamp_min_(slopes, 0.01)
+        return loss.detach()
 
     return step

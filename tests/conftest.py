@@ -1,4 +1,8 @@
-"""Eight virtual CPU devices for every test, and the folders of golden numbers and fixtures."""
+"""Eight virtual CPU devices for every test, and the folders of golden numbers and fixtures.
+
+UNIFACE_TEST_PLATFORM=cuda runs on that platform's devices instead: for the tests of numbers that
+need one device.
+"""
 
 import atexit
 import os
@@ -7,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("UNIFACE_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Command lines of one session share what they compiled, and leave the user's cache alone, but for

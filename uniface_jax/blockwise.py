@@ -194,8 +194,9 @@ def _fold(
         start, carry = state
         return start + size, body(carry, _cut(prototypes, samples, start, size))
 
+    # Compared as XLA can count: a loop of unknown length stops a GPU's queue at every turn.
     start, carry = jax.lax.while_loop(
-        lambda state: state[0] + size <= total, step, (jnp.int32(0), carry)
+        lambda state: state[0] <= total - size, step, (jnp.int32(0), carry)
     )
     if rest := total % size:
         # From where the loop has stopped: at a known start, the compiler would cut this block out
