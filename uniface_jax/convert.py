@@ -40,6 +40,7 @@ _CHECK = flags.DEFINE_enum(
 _ON_ERROR = flags.DEFINE_enum(
     "on_error", ON_ERROR[0], ON_ERROR, "what an image that cannot be used does to the conversion"
 )
+flags.DEFINE_alias("on-error", "on_error")
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)
 _SHARD = flags.DEFINE_string("shard", None, "i/n: only every n-th shard, from the i-th on")
 _FINISH = flags.DEFINE_boolean("finish", False, "make the shards of all --shard runs a data set")

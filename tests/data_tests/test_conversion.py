@@ -15,7 +15,7 @@ import pytest
 from uniface_jax.data import images
 from uniface_jax.data.conversion import run, workers
 from uniface_jax.data.conversion.finish import finish
-from uniface_jax.data.conversion.manifest import read_manifest
+from uniface_jax.data.conversion.manifest import MANIFEST_FILE, read_manifest
 from uniface_jax.data.conversion.plan import FOLDER, default_shard_size
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import read_statistics
@@ -23,6 +23,7 @@ from uniface_jax.data.conversion.verify import verify
 from uniface_jax.data.dataset_info import read_dataset_info
 from uniface_jax.data.folders import FolderSource
 from uniface_jax.data.image_index import IMAGE_INDEX_FILE
+from uniface_jax.data.records import INDEX_FILE
 from uniface_jax.data.sources import open_source
 from uniface_jax.errors import UserError
 
@@ -179,6 +180,38 @@ def test_bad_images_fail_or_are_listed(damaged, tmp_path):
     assert verify(damaged, tmp_path / "skip").skipped == 4
 
 
+def test_a_manifest_lists_images_of_its_source(damaged, tmp_path):
+    convert(damaged, tmp_path / "skip", name="f", on_error="skip")
+    manifest = json.loads((tmp_path / "skip" / MANIFEST_FILE).read_text())
+    manifest["skipped"][0]["index"] = 10**15
+    (tmp_path / "skip" / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"skipped\[0\]: index 1000000000000000, expected 0\.\."):
+        verify(damaged, tmp_path / "skip")
+    manifest["seed"] = 10**30
+    (tmp_path / "skip" / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json: not JSON \(a number of 31 digits\)"):
+        verify(damaged, tmp_path / "skip")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((b"ann", b"a\nb"), r"a class called 'a\\nb': a data set keeps"),
+        ((b"ann", b"a\xff"), r"a class called 'a\\udcff': "),
+        ((b"ann", b"\xe3\x80\x80"), r"a class called '\\u3000': "),
+        ((b"ann", b" ann"), r"a class called 'ann' beside ' ann': "),
+    ],
+)
+def test_names_of_classes_that_no_line_can_hold(names, message, tmp_path):
+    for name in names:
+        folder = tmp_path / "f" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(images.encode_png(np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(UserError, match=message):
+        convert(FolderSource(tmp_path / "f"), tmp_path / "set", name="f")
+    assert not (tmp_path / "set").exists()
+
+
 def test_nothing_but_bad_images(tmp_path):
     (tmp_path / "f" / "ann").mkdir(parents=True)
     (tmp_path / "f" / "ann" / "1.jpg").write_bytes(b"no image")
@@ -230,6 +263,12 @@ def test_verify_finds_what_differs(source, undisturbed, tmp_path):
     ):
         verify(source, indexed)
     (indexed / IMAGE_INDEX_FILE).unlink()
+    bounds = np.load(indexed / INDEX_FILE)
+    bounds[2] = 1 << 60
+    np.save(indexed / INDEX_FILE, bounds)
+    with pytest.raises(UserError, match=rf"00000-of-00006: {INDEX_FILE} has other places"):
+        verify(source, indexed)
+    (indexed / INDEX_FILE).unlink()
     assert verify(source, indexed) == proof
 
     other = shutil.copytree(source.path, tmp_path / "other")

@@ -56,7 +56,8 @@ def convert(
 
     Shards that an earlier run of the same work has finished are kept. Returns what the data set
     says of itself, None where only a part was written. Raises UserError when `name` is not of
-    letters, digits and underscores beginning with a letter, when `destination` holds another data
+    letters, digits and underscores beginning with a letter, when a class has a name that the data
+    set's file of them cannot hold, when `destination` holds another data
     set or the beginning of other work or is being written by another process, when the disk is too
     small or becomes full, and, naming the image, when one cannot be used.
     """
@@ -105,6 +106,7 @@ def _plan(
     ):
         if value not in allowed:
             raise UserError(f"{key} {value!r}: expected one of {', '.join(allowed)}")
+    _check_class_names(source)
     return Plan(
         name,
         seed,
@@ -118,6 +120,32 @@ def _plan(
         source.name,
         description,
     )
+
+
+def _check_class_names(source: Source) -> None:
+    """Raises UserError naming a class whose name is not what a line of a text file gives back.
+
+    TFDS reads the names without the blanks around them and leaves out those that are then empty.
+    """
+    seen: dict[str, str] = {}
+    for name in source.class_names or ():
+        stripped = name.strip()
+        other = seen.setdefault(stripped, name)
+        if not stripped or other != name or len(name.splitlines()) > 1 or not _is_text(name):
+            also = f" beside {other!r:.80}" if other != name else ""
+            raise UserError(
+                f"{source.name}: a class called {name!r:.80}{also}: a data set keeps the names of "
+                "classes as lines of UTF-8 text, without blanks around them; rename it"
+            )
+
+
+def _is_text(name: str) -> bool:
+    """False for what os.fsdecode makes of a file's name that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_is_complete(destination: Path, wanted: Plan) -> None:
