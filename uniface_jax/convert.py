@@ -130,7 +130,7 @@ def _verify(source: Source, destination: Path) -> None:
     done = verify(source, destination, _WORKERS.value)
     left_out = f", {done.skipped} were skipped" if done.skipped else ""
     print(
-        f"verified: source and data set hold the same {done.images} images with the same labels"
+        f"verified: source and data set hold the same {done.images:,} images with the same labels"
         f"{left_out} (multiset {done.multiset_sha256[:16]})"
     )
 

@@ -413,6 +413,8 @@ def test_the_command_line(faces, tmp_path, run_cli):
     assert "verified: source and data set hold the same 23 images" in done.stdout
     manifest = json.loads((destination / "manifest.json").read_text())
     assert [shard["images"] for shard in manifest["shards"]] == [4, 4, 4, 4, 4, 3]
+    skipping = run_cli("convert", faces, destination, "--shard_size=4", "--on-error=skip")
+    assert "already holds a data set of on_error 'fail', not 'skip'" in skipping.stderr
     failed = run_cli("convert", destination, "--finish", "--verify")
     assert failed.returncode == 2
     assert "--finish: expected without --shard and --verify" in failed.stderr
