@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from mmap import MAP_POPULATE, MAP_SHARED, mmap
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ import numpy as np
 
 from uniface_jax.data.augment import Augment, augmentations
 from uniface_jax.data.buffers import Buffers, SharedBuffers
-from uniface_jax.data.decoding import fill
+from uniface_jax.data.decoding import Part, fill
 from uniface_jax.data.items import Source
 from uniface_jax.errors import UserError
 
@@ -45,16 +45,8 @@ class Decoders(Protocol):
     def buffers(self) -> Buffers:
         """Gives arrays for batches; called by one thread."""
 
-    def fill(
-        self,
-        records: np.ndarray,
-        mirrored: np.ndarray,
-        uniform: np.ndarray,
-        batch: np.ndarray,
-        labels: np.ndarray,
-        part: slice,
-    ) -> None:
-        """As decoding.fill, into `part` of an array of `buffers` and of its labels."""
+    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
+        """As decoding.fill, `where` of an array of `buffers` and of its labels."""
 
     def close(self) -> None:
         """Ends the processes, at once."""
@@ -68,20 +60,9 @@ class Here:
         self._source, self._functions = source, augmentations(config)
         cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
 
-    def fill(
-        self,
-        records: np.ndarray,
-        mirrored: np.ndarray,
-        uniform: np.ndarray,
-        batch: np.ndarray,
-        labels: np.ndarray,
-        part: slice,
-    ) -> None:
+    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
         """See Decoders."""
-        fill(
-            self._source, records, mirrored.tolist(), uniform.tolist(), self._functions,
-            batch[part], labels[part],
-        )  # fmt: skip
+        fill(self._source, part, self._functions, batch[where], labels[where])
 
     def close(self) -> None:
         """See Decoders."""
@@ -110,19 +91,11 @@ class Processes:
             connection.send_bytes(setup)
             self._idle.put((process, connection))
 
-    def fill(
-        self,
-        records: np.ndarray,
-        mirrored: np.ndarray,
-        uniform: np.ndarray,
-        batch: np.ndarray,
-        labels: np.ndarray,
-        part: slice,
-    ) -> None:
+    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
         """See Decoders. Raises UserError when the process has died."""
         process, connection = self._idle.get()
         try:
-            connection.send((self.buffers.offset(batch), part, records, mirrored, uniform))
+            connection.send((self.buffers.offset(batch), where, tuple(part)))
             answer = connection.recv()
         except (EOFError, OSError):
             raise UserError(
@@ -133,7 +106,7 @@ class Processes:
             self._idle.put((process, connection))
         if isinstance(answer, Exception):
             raise answer
-        labels[part] = answer
+        labels[where] = answer
 
     def close(self) -> None:
         """See Decoders."""
@@ -166,23 +139,16 @@ class _Filler:
         self._here = Here(source, config, shape)
         self._maps: dict[int, np.ndarray] = {}
 
-    def __call__(
-        self,
-        offset: int,
-        part: slice,
-        records: np.ndarray,
-        mirrored: np.ndarray,
-        uniform: np.ndarray,
-    ) -> np.ndarray:
-        """The labels, int32 [K], of `part`; see Decoders.fill."""
+    def __call__(self, offset: int, where: slice, part: Sequence[np.ndarray]) -> np.ndarray:
+        """The labels, int32 [K], of a Part; see Decoders.fill."""
         if offset not in self._maps:
             # All page faults now, not one by one between images.
             flags, size = MAP_SHARED | MAP_POPULATE, int(np.prod(self._shape))
             memory = mmap(self._file, size, flags, offset=offset)
             self._maps[offset] = np.frombuffer(memory, np.uint8).reshape(self._shape)
         labels = np.empty(self._shape[0], np.int32)
-        self._here.fill(records, mirrored, uniform, self._maps[offset], labels, part)
-        return labels[part]
+        self._here.fill(Part(*part), self._maps[offset], labels, where)
+        return labels[where]
 
 
 def _guarded(work: Callable[..., Any], *given: Any) -> Any:

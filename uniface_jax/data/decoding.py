@@ -4,6 +4,7 @@ The decoders let go of Python's lock.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,16 +19,30 @@ from uniface_jax.errors import UserError
 _JPEG = b"\xff\xd8\xff"
 
 
+class Part(NamedTuple):
+    """Some images of a batch.
+
+    records, int64 [K]: which; mirrored, bool [K]; uniform, float32 [K, N] in [0, 1): the random
+    numbers of the augmentations.
+    """
+
+    records: np.ndarray
+    mirrored: np.ndarray
+    uniform: np.ndarray
+
+
 def fill(
     source: Source,
-    records: np.ndarray,
-    mirrored: list[bool],
-    uniform: list[list[float]],
+    part: Part,
     functions: list[Augmentation],
     pixels: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Decodes and augments `records`, int64 [K], into uint8 [K, S, S, 3] and int32 [K]."""
+    """Decodes and augments `part` into uint8 [K, S, S, 3] and int32 [K].
+
+    Raises UserError where an image cannot be decoded or has another size, or a label is none.
+    """
+    records, uniform = part.records, part.uniform.tolist()
     found = source.images(records) if isinstance(source, TFRecordSource) else None
     items = [] if found else [source[record] for record in records.tolist()]
     encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
@@ -35,23 +50,30 @@ def fill(
     labels[:] = _checked_labels(source, records, given)
     # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
     # reverse pixels. All go through a small array: a batch is larger than the processor has cache,
-    # and a copy reaches its memory faster than the decoder does row after row. Views are made all
-    # at once, since Python's lock is held for every step here.
+    # and a copy reaches its memory faster than the decoder does row after row. Python's lock is
+    # held for every step here, so views are made all at once, and steps are few.
     flat = (*pixels.shape[:2], pixels.shape[2] * 3)
     scratch = np.empty(pixels.shape[1:], np.uint8)
-    reversible, rows = scratch.reshape(flat[1:]), list(pixels.reshape(flat))
-    for place, (image, out) in enumerate(zip(encoded, list(pixels), strict=True)):
-        mirror = mirrored[place]
-        if _decode_jpeg(image, scratch, "BGR" if mirror else "RGB"):
-            if mirror:
-                cv2.flip(reversible, 1, rows[place])
-            else:
-                np.copyto(out, scratch)
-        else:
+    reversible, shape = scratch.reshape(flat[1:]), scratch.shape
+    places = zip(encoded, part.mirrored.tolist(), pixels, pixels.reshape(flat), strict=True)
+    for place, (image, mirror, out, rows) in enumerate(places):
+        # By libjpeg-turbo, where it is a JPEG of the right size: the decoder looks at the size in
+        # the header first, takes no memory of its own for more, and leaves a smaller one's shape.
+        try:
+            decoded = image[:3] == _JPEG and shape == simplejpeg.decode_jpeg(
+                image, "BGR" if mirror else "RGB", buffer=scratch
+            ).shape  # fmt: skip
+        except ValueError:
+            decoded = False
+        if not decoded:
             record = int(records[place])
             item = items[place] if items else source[record]
             labels[place] = item.label
             _decode_any(item, out, mirror, f"{source.name}: record {record} ({item.name})")
+        elif mirror:
+            cv2.flip(reversible, 1, rows)
+        else:
+            np.copyto(out, scratch)
         if functions:
             result = augment(out, functions, uniform[place])
             if result is not out:
@@ -66,20 +88,6 @@ def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> 
             f"expected 0..{source.num_classes - 1}"
         )
     return labels
-
-
-def _decode_jpeg(encoded: bytes | memoryview, out: np.ndarray, order: str) -> bool:
-    """The pixels of a JPEG of the right size to out, uint8 [H, W, 3], by libjpeg-turbo.
-
-    False for anything else: the decoder looks at the size in the header first and takes no memory
-    of its own for more.
-    """
-    if encoded[:3] != _JPEG:
-        return False
-    try:
-        return bool(simplejpeg.decode_jpeg(encoded, order, buffer=out).shape == out.shape)
-    except ValueError:
-        return False
 
 
 def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from uniface_jax.data.alignment import IMAGE_SIZE
 from uniface_jax.data.augment import Augment, augmentations
 from uniface_jax.data.decoders import Decoders, Here, Processes
+from uniface_jax.data.decoding import Part
 from uniface_jax.data.items import Source
 from uniface_jax.data.shuffle import shuffled, uniforms
 from uniface_jax.data.sources import open_source
@@ -160,14 +161,12 @@ def _batches(
         batch = {"image": decoders.buffers.take(), "label": labels, "index": records}
         mirrored = uniform[:, 0] < 0.5 if config.flip else np.zeros(plan.local, bool)
         uniform = uniform[:, int(config.flip) :]
-        parts = [slice(i, min(i + size, plan.local)) for i in range(0, plan.local, size)]
+        places = [slice(i, min(i + size, plan.local)) for i in range(0, plan.local, size)]
+        parts = [Part(records[i], mirrored[i], uniform[i]) for i in places]
         return batch, [
-            pool.submit(
-                decoders.fill, records[part], mirrored[part], uniform[part], batch["image"],
-                labels, part,
-            )
-            for part in parts
-        ]  # fmt: skip
+            pool.submit(decoders.fill, part, batch["image"], labels, where)
+            for part, where in zip(parts, places, strict=True)
+        ]
 
     waiting: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
     try:
