@@ -11,8 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from compilation import FAST_COMPILATION
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("UNIFACE_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+if os.environ["JAX_PLATFORMS"] == "cpu":  # on a GPU the numbers are of the kernels that users get
+    os.environ["XLA_FLAGS"] += f" {FAST_COMPILATION}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Command lines of one session share what they compiled, and leave the user's cache alone, but for
 # the library of kernels (uniface_jax.native): that takes many seconds, and no run is misled by it,
@@ -22,6 +26,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-c
 import jax
 import numpy as np
 import pytest
+from float64_convolution import sum_of_products
 from hypothesis import settings
 from paths import DATA, ROOT
 
@@ -50,6 +55,12 @@ def x64():
     """Float64 for one test: parity with numbers computed in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def convolutions_as_products(monkeypatch):
+    """For networks in float64: test_float64_convolution.py compares them with XLA's."""
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", sum_of_products)
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,6 @@ from uniface_jax import head, losses
 from uniface_jax.blockwise import Prototypes
 from uniface_jax.parallel import AXIS
 
-# Tests compile many small programs; they need not be fast.
-FAST_COMPILATION = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
 
 def normalized(x):
     return x / jnp.maximum(jnp.sqrt(jnp.sum(x * x, -1, keepdims=True)), 1e-5)
@@ -167,7 +161,7 @@ def dense(name, features, prototypes, bias, labels, classes=None, **hyperparamet
         return REFERENCES[name](cos, one_hot, chosen, norm, **hyperparameters)
 
     arrays = (jnp.asarray(features), jnp.asarray(prototypes), jnp.asarray(bias))
-    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)), compiler_options=FAST_COMPILATION)
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
     value, gradients = both(*arrays)
     return value, *gradients
 
@@ -226,7 +220,7 @@ def program(name, fixed, varied, shards, block, num_classes, by_class, subset, m
         out_specs=(head.Result(P(), gradient_specs, P(), P()), P(AXIS)),
         check_vma=False,
     )
-    return jax.jit(mapped, compiler_options=FAST_COMPILATION)
+    return jax.jit(mapped)
 
 
 def run_head(

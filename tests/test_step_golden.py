@@ -40,7 +40,7 @@ def batch_of(golden):
     return {"image": (images / 255 - 0.5) / 0.5, "label": labels.astype(np.int32)}
 
 
-def test_golden_backbone(golden, x64):
+def test_golden_backbone(golden, x64, convolutions_as_products):
     expected = golden("backbone")
     network = models.create(
         "lresnet50", stage_sizes=release_weights.STAGES, dropout=0.0, dtype=jnp.float64

@@ -28,7 +28,7 @@ def small_state(name="iresnet18", **overrides):
     return to_state(network, random_variables(network))
 
 
-def test_golden_features(golden, x64):
+def test_golden_features(golden, x64, convolutions_as_products):
     expected = golden("backbone")
     imported = from_state(release_weights.torch_state(golden.seed), "golden")
     assert imported.family == "release"
