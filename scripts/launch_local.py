@@ -32,7 +32,9 @@ def start(count: int, devices: int, arguments: Sequence[str]) -> list[subprocess
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Of a flag that is there twice, XLA takes the last.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+        f"--xla_force_host_platform_device_count={devices}",
     }
     return [
         subprocess.Popen(

@@ -14,9 +14,12 @@ import demo_run
 import jax
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 from paths import ROOT
 
 from uniface_jax import checkpoint
+
+FAST = {"XLA_FLAGS": FAST_COMPILATION}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ class Training:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uniface_jax.train", f"--workdir={workdir}", *arguments],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "XLA_FLAGS": ""},
+            env={**os.environ, **FAST},
         )  # fmt: skip
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -75,7 +78,7 @@ def test_sigterm_saves_within_a_step_and_the_lock_keeps_others_out(data, tmp_pat
     arguments = flags(data, steps=100000, **{"checkpoint.every_steps": 100000})
     training = Training(workdir, arguments)
     training.wait_for(lambda: training.step >= 2)
-    second = run_cli("train", f"--workdir={workdir}", *arguments)
+    second = run_cli("train", f"--workdir={workdir}", *arguments, env=FAST)
     assert second.returncode == 2
     assert second.stderr.count("\n") == 1
     assert f"in use by process {training.process.pid} on " in second.stderr
@@ -149,13 +152,13 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 ):
     arguments = flags(data)
     workdir = tmp_path / "run"
-    assert run_cli("train", f"--workdir={workdir}", *arguments).returncode == 0
+    assert run_cli("train", f"--workdir={workdir}", *arguments, env=FAST).returncode == 0
     shutil.copytree(workdir, tmp_path / "undisturbed")
     state = workdir / "checkpoints" / "12" / "state"
     largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     with largest.open("r+b") as file:
         file.truncate(largest.stat().st_size // 2)
-    done = run_cli("train", f"--workdir={workdir}", *arguments)
+    done = run_cli("train", f"--workdir={workdir}", *arguments, env=FAST)
     assert done.returncode == 0, done.stderr
     assert "checkpoints/12: not a readable checkpoint" in done.stderr
     assert "corrupt_checkpoints/12, the checkpoint before it is used" in done.stderr
@@ -177,7 +180,7 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 )
 def test_a_run_that_diverges_says_so_in_its_way(extra, words, data, tmp_path, run_cli):
     arguments = flags(data, **{"optim.lr": 1e38, "steps": 40, **extra})
-    done = run_cli("train", f"--workdir={tmp_path / 'run'}", *arguments)
+    done = run_cli("train", f"--workdir={tmp_path / 'run'}", *arguments, env=FAST)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -187,7 +190,8 @@ def test_a_run_that_diverges_says_so_in_its_way(extra, words, data, tmp_path, ru
 @pytest.mark.slow
 def test_debug_flags_change_nothing(data, tmp_path, run_cli):
     for name, extra in (("plain", {}), ("checks", {"debug.checks": True, "debug.nans": True})):
-        done = run_cli("train", f"--workdir={tmp_path / name}", *flags(data, steps=4, **extra))
+        arguments = flags(data, steps=4, **extra)
+        done = run_cli("train", f"--workdir={tmp_path / name}", *arguments, env=FAST)
         assert done.returncode == 0, done.stderr
     ours, theirs = (checkpoint.read(tmp_path / name)[0] for name in ("checks", "plain"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from compilation import FAST_COMPILATION
 from paths import ROOT
 
 
@@ -11,6 +12,7 @@ def test_the_demo(run_cli, tmp_path):
     done = run_cli(
         "plan", f"--config={ROOT}/configs/demo.py", "--devices=2", "--device_memory=8",
         "--classes=1000", "--images=6400", "--verify", f"--json={path}",
+        env={"XLA_FLAGS": FAST_COMPILATION},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     plan = json.loads(path.read_text())

@@ -14,6 +14,7 @@ import demo_run
 import jax
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 from paths import ROOT
 
 from uniface_jax import checkpoint
@@ -40,6 +41,11 @@ def flags(data, devices: int, batch_size: int = 64, **overrides):
     return demo_run.flags(data[0], **settings)
 
 
+def virtual_devices(count: int) -> dict[str, str]:
+    """The environment of a process with so many; launch_local.py adds its own number to ours."""
+    return {"XLA_FLAGS": f"{FAST_COMPILATION} --xla_force_host_platform_device_count={count}"}
+
+
 def launch(count: int, devices: int, workdir, arguments) -> subprocess.Popen:
     script = [sys.executable, "scripts/launch_local.py", str(count), f"--devices={devices}", "--"]
     return subprocess.Popen(
@@ -62,7 +68,7 @@ def run(count: int, devices: int, workdir, arguments) -> str:
 
 
 def run_alone(run_cli, devices: int, workdir, arguments) -> str:
-    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = virtual_devices(devices)
     done = run_cli("train", f"--workdir={workdir}", *arguments, env=environment, timeout=540)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -131,7 +137,7 @@ def restore_elsewhere(source, target, processes: int, devices: int):
     environment = {
         **os.environ,
         **({"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"} if processes > 1 else {}),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **virtual_devices(devices),
     }
     command = [sys.executable, "tests/restore_worker.py", str(source), str(target)]
     several = [
@@ -149,7 +155,7 @@ def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, run_cli):
     """8 devices -> 4, 1, 2 processes x 3; 5 classes are divided by none of these."""
     arguments = flags(data, 8, batch_size=192)  # 24 groups, which 1, 2, 3, 4, 6, 8 can share
     run_alone(run_cli, 8, tmp_path / "eight", arguments)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {**os.environ, **virtual_devices(8)}
     workdir = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "uniface_jax.train", f"--workdir={workdir}", *arguments],

@@ -8,6 +8,7 @@ import demo_run
 import jax
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 
 from uniface_jax import compilation_cache, losses, models, parallel, step
 from uniface_jax.errors import UserError
@@ -59,7 +60,7 @@ def test_the_guard_sees_an_implicit_transfer():
 
 def test_a_run_compiles_each_function_once_keeps_it_and_traces(data, tmp_path, run_cli):
     cache = tmp_path / "compiled"
-    environment = {"JAX_COMPILATION_CACHE_DIR": ""}
+    environment = {"JAX_COMPILATION_CACHE_DIR": "", "XLA_FLAGS": FAST_COMPILATION}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     flags = demo_run.flags(data[0], steps=6, compilation_cache=cache, profile="2:4")
     done = run_cli("train", f"--workdir={tmp_path / 'run'}", *flags, env=environment)

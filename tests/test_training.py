@@ -11,6 +11,7 @@ import demo_run
 import jax
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 from paths import ROOT
 
 from uniface_jax import checkpoint
@@ -180,7 +181,8 @@ def test_finetune_takes_the_weights(data, undisturbed, tmp_path, run_cli):
     flags = demo_run.flags(
         data[0], finetune=source, steps=1, **{"optim.lr": 1e-9, "optim.warmup_epochs": 0.0}
     )
-    done = run_cli("train", f"--workdir={workdir}", *flags)
+    fast = {"XLA_FLAGS": FAST_COMPILATION}
+    done = run_cli("train", f"--workdir={workdir}", *flags, env=fast)
     assert done.returncode == 0, done.stderr
     ours, theirs = checkpoint.read(workdir)[0], checkpoint.read(source)[0]
     assert int(ours.step) == 1

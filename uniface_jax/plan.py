@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
     # Before JAX is imported: the devices of the plan are virtual, whatever this machine has.
     os.environ["JAX_PLATFORMS"] = "cpu"
     virtual = _DEVICES.value if _VERIFY.value else 1
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={virtual}"
+    given = os.environ.get("XLA_FLAGS", "")  # of a flag that is there twice, XLA takes the last
+    os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={virtual}"
 
     from uniface_jax import config as configs
     from uniface_jax.data.files import write_bytes

@@ -5,6 +5,7 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+from compilation import FAST_COMPILATION
 from demo_run import CLASSES, EACH, flags, make_data
 
 from uniface_jax import checkpoint
@@ -20,7 +21,8 @@ FIGURES = ("curves", "similarities", "dominance", "history", "hyperparameters")
 def run(tmp_path_factory, run_cli):
     folder = tmp_path_factory.mktemp("inspection")
     train, _ = make_data(folder)
-    done = run_cli("train", f"--workdir={folder / 'run'}", *flags(train, steps=8))
+    fast = {"XLA_FLAGS": FAST_COMPILATION}
+    done = run_cli("train", f"--workdir={folder / 'run'}", *flags(train, steps=8), env=fast)
     assert done.returncode == 0, done.stderr
     return folder / "run", train
 
