@@ -1,5 +1,7 @@
 """Checks inside the step, skipped steps: with both runners, on several devices."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,27 +11,42 @@ from uniface_jax import debug, losses, models, parallel, step
 CLASSES, BATCH, SIZE = 13, 16, 32
 
 
-def train_once(mode, change=lambda weights, labels: None, checked=True, **settings):
-    """(state before, state after, metrics) of one step on 4 devices after `change`."""
-    network = models.create("lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
-    loss = losses.create("uce")
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "IMAGE_SIZE", SIZE)
-        state = jax.device_get(step.initialize(network, loss, CLASSES, 1.0, seed=1))
-        rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
-        labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
-        prototypes = np.array(state.weights.prototypes)
-        change(prototypes, labels)
-        state = state._replace(weights=state.weights._replace(prototypes=prototypes))
-        runner = parallel.create_runner(mode, step.class_sharded(state), jax.devices()[:4])
-        one = step.make_step(
-            network, loss, lambda _: 0.1, step.Settings(CLASSES, block_size=5, **settings)
-        )
-        compiled = runner.compile(debug.checked(one) if checked else one)
-        batch = runner.put({"image": images, "label": labels})
-        placed, metrics = compiled(runner.place(state), batch)
-        return state, runner.logical(placed), jax.device_get(metrics)
+        yield
+
+
+@functools.cache
+def network_and_state():
+    network = models.create("lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
+    state = step.initialize(network, losses.create("uce"), CLASSES, 1.0, seed=1)
+    return network, jax.device_get(state)
+
+
+@functools.cache
+def program(mode, checked, **settings):
+    """(runner, compiled step) for 4 devices."""
+    network, state = network_and_state()
+    runner = parallel.create_runner(mode, step.class_sharded(state), jax.devices()[:4])
+    settings = step.Settings(CLASSES, block_size=5, **settings)
+    one = step.make_step(network, losses.create("uce"), lambda _: 0.1, settings)
+    return runner, runner.compile(debug.checked(one) if checked else one)
+
+
+def train_once(mode, change=lambda weights, labels: None, checked=True, **settings):
+    """(state before, state after, metrics) of one step on 4 devices after `change`."""
+    runner, compiled = program(mode, checked, **settings)
+    _, state = network_and_state()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    prototypes = np.array(state.weights.prototypes)
+    change(prototypes, labels)
+    state = state._replace(weights=state.weights._replace(prototypes=prototypes))
+    placed, metrics = compiled(runner.place(state), runner.put({"image": images, "label": labels}))
+    return state, runner.logical(placed), jax.device_get(metrics)
 
 
 def label_too_large(prototypes, labels):

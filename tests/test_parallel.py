@@ -1,5 +1,7 @@
 """One step, the same result: on 1, 2 and 8 devices, by pmap and by shard_map."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,15 +40,28 @@ def batches():
     ]
 
 
-def train(mode: str, devices: int, batches, loss_name="uce", **settings):
-    loss = losses.create(loss_name)
-    state = jax.device_get(step.initialize(network(), loss, CLASSES, 1.0, seed=3))
+@functools.cache
+def start(loss_name="uce"):
+    return jax.device_get(
+        step.initialize(network(), losses.create(loss_name), CLASSES, 1.0, seed=3)
+    )
+
+
+@functools.cache
+def program(mode: str, devices: int, loss_name: str, **settings):
+    """(runner, compiled step) over groups of GROUP images."""
     settings = step.Settings(
         num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5, **settings
     )
-    runner = parallel.create_runner(mode, step.class_sharded(state), jax.devices()[:devices])
-    compiled = runner.compile(step.make_step(network(), loss, lambda _: LR, settings))
-    placed = runner.place(state)
+    sharded = step.class_sharded(start(loss_name))
+    runner = parallel.create_runner(mode, sharded, jax.devices()[:devices])
+    one = step.make_step(network(), losses.create(loss_name), lambda _: LR, settings)
+    return runner, runner.compile(one)
+
+
+def train(mode: str, devices: int, batches, loss_name="uce", **settings):
+    runner, compiled = program(mode, devices, loss_name, **settings)
+    placed = runner.place(start(loss_name))
     metrics = []
     for batch in batches:
         placed, values = compiled(placed, runner.put(batch))
@@ -85,10 +100,8 @@ def test_same_run_on_any_devices(mode, devices, batches, reference):
 
 def test_the_run_moves(reference, batches):
     state, metrics = reference
-    start = step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3)
-    for moved, was in zip(
-        jax.tree.leaves(state.weights), jax.tree.leaves(start.weights), strict=True
-    ):
+    before = start().weights
+    for moved, was in zip(jax.tree.leaves(state.weights), jax.tree.leaves(before), strict=True):
         assert np.abs(moved - was).max() > 0
     assert metrics[-1]["loss"] < metrics[0]["loss"]
 
@@ -103,7 +116,6 @@ def test_bias_a_class_is_sharded(batches):
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_sampled_classes_by_hand(mode, batches):
     """r < 1: unsampled prototypes only decay, and keep their momentum."""
-    start = jax.device_get(step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3))
     few = [{"image": batch["image"], "label": batch["label"] % 2} for batch in batches[:2]]
     state, _ = train(mode, 2, few[:1], sampling_rate=0.3, sgd=optim.Sgd(weight_decay=0.01))
     moved = np.abs(state.momentum.prototypes).sum(1) > 0
@@ -112,7 +124,7 @@ def test_sampled_classes_by_hand(mode, batches):
     assert moved.sum() == 3
     np.testing.assert_allclose(
         state.weights.prototypes[~moved],
-        start.weights.prototypes[~moved] * (1 - LR * 0.01),
+        start().weights.prototypes[~moved] * (1 - LR * 0.01),
         rtol=1e-6,
     )
 
@@ -141,12 +153,11 @@ def test_auto_is_pmap_in_one_process():
 def test_running_statistics_are_pytorchs_sequence(batches):
     """Groups folded in one after another, as one device with micro-batches does in PyTorch."""
     state, _ = train("shard_map", 2, batches[:1])
-    start = step.initialize(network(), losses.create("uce"), CLASSES, 1.0, seed=3)
     mean, var = np.zeros(4), np.ones(4)
     images = models.normalize(jnp.asarray(batches[0]["image"]))
     for group in np.split(np.asarray(images), BATCH // GROUP):
         stem = jax.lax.conv_general_dilated(
-            group, start.weights.network["conv1"]["kernel"], (1, 1), [(1, 1), (1, 1)],
+            group, start().weights.network["conv1"]["kernel"], (1, 1), [(1, 1), (1, 1)],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
         stem = np.asarray(stem, np.float64).reshape(-1, 4)
@@ -164,14 +175,14 @@ def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
     """
     state, _ = train("shard_map", devices, batches[:1], "curricularface")
     micro = BATCH // GROUP // devices
-    start = step.initialize(network(), losses.create("curricularface"), CLASSES, 1.0, seed=3)
+    before = start("curricularface")
     dropout_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-    prototypes = start.weights.prototypes
-    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+    prototypes = before.weights.prototypes
+    prototypes = prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
     cosines = np.zeros(BATCH)
     for group, samples in enumerate(np.split(np.arange(BATCH), BATCH // GROUP)):
         features, _ = network().apply(
-            {"params": start.weights.network, "batch_stats": start.batch_stats},
+            {"params": before.weights.network, "batch_stats": before.batch_stats},
             models.normalize(jnp.asarray(batches[0]["image"][samples])),
             train=True,
             mutable=["batch_stats"],
