@@ -4,17 +4,18 @@ Threads take turns in everything that Python does, so that their number brings l
 processes do not, but each takes half a second to start, opens the source itself and holds some
 60 MB. They are programs of their own, neither forks (JAX has threads) nor multiprocessing's (which
 imports the main script again), in a session of their own, so that Ctrl-C does not reach them. Each
-hangs on a socket to the thread that gives it work and ends when that is gone, even by SIGKILL.
+hangs on a socket to the process that gives it work and ends when that is gone, even by SIGKILL.
 """
 
+import collections
 import pickle
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from mmap import MAP_POPULATE, MAP_SHARED, mmap
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -38,83 +39,148 @@ serve(connection, int(sys.argv[2]))
 """
 
 
+Parts = Sequence[tuple[slice, Part]]  # of a batch: where, and what
+
+
 class Decoders(Protocol):
-    """Memory for batches, and what fills it; fill() is called by several threads at a time."""
+    """Memory for batches, and what fills it. All of it is called by one thread."""
 
     @property
     def buffers(self) -> Buffers:
-        """Gives arrays for batches; called by one thread."""
+        """Gives arrays for batches."""
 
-    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
-        """As decoding.fill, `where` of an array of `buffers` and of its labels."""
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+        """Begins to decode, as decoding.fill, into an array of `buffers` and its labels.
+
+        The function that comes back waits until all is done and raises what went wrong. Those of
+        several batches are called in the order in which they came, and none after one has raised.
+        """
 
     def close(self) -> None:
-        """Ends the processes, at once."""
+        """Ends threads or processes, at once."""
 
 
-class Here:
-    """Decodes in the thread that calls."""
+class Threads:
+    """Decodes in `count` threads."""
 
-    def __init__(self, source: Source, config: Augment, shape: tuple[int, ...]):
+    def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
         self.buffers = Buffers(shape)
-        self._source, self._functions = source, augmentations(config)
-        cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
+        self._pool = ThreadPoolExecutor(count, "decode")
+        self._fill = _filler(source, config)
 
-    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
         """See Decoders."""
-        fill(self._source, part, self._functions, batch[where], labels[where])
+        submit = self._pool.submit
+        tasks = [submit(self._fill, part, batch[at], labels[at]) for at, part in parts]
+
+        def finish() -> None:
+            wait(tasks, return_when=FIRST_EXCEPTION)  # woken once, not by every part
+            for task in tasks:
+                task.result()
+
+        return finish
 
     def close(self) -> None:
         """See Decoders."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Processes:
-    """Gives the work of each of `count` threads to a process."""
+    """Decodes in `count` processes. Each has its next work at hand when it is done with one."""
 
     def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
-        self._shape = shape
         self.buffers = SharedBuffers(shape)
-        self._processes: list[subprocess.Popen] = []
-        self._idle: queue.SimpleQueue[tuple[subprocess.Popen, Connection]] = queue.SimpleQueue()
         setup = pickle.dumps((source, config, shape))
-        for _ in range(count):
-            here, there = socket.socketpair()
-            connection = Connection(here.detach())
-            with there:
-                process = subprocess.Popen(
-                    [sys.executable, "-c", _PROGRAM, str(there.fileno()), str(self.buffers.file)],
-                    pass_fds=(there.fileno(), self.buffers.file),
-                    stdin=subprocess.DEVNULL, start_new_session=True,
-                )  # fmt: skip
-            self._processes.append(process)
-            connection.send(sys.path)
-            connection.send_bytes(setup)
-            self._idle.put((process, connection))
+        self._processes = [_Process(setup, self.buffers.file) for _ in range(count)]
 
-    def fill(self, part: Part, batch: np.ndarray, labels: np.ndarray, where: slice) -> None:
-        """See Decoders. Raises UserError when the process has died."""
-        process, connection = self._idle.get()
-        try:
-            connection.send((self.buffers.offset(batch), where, tuple(part)))
-            answer = connection.recv()
-        except (EOFError, OSError):
-            raise UserError(
-                f"a decoding process died with code {process.wait()} (-9 is often a lack of "
-                "memory: try fewer --config.data.threads, or --config.data.decoders=threads)"
-            ) from None
-        finally:
-            self._idle.put((process, connection))
-        if isinstance(answer, Exception):
-            raise answer
-        labels[where] = answer
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+        """See Decoders. A process that has died is a UserError, here or later."""
+        offset = self.buffers.offset(batch)
+        pending = [process.pending() for process in self._processes]
+        waits = []
+        for at, part in parts:
+            number = pending.index(min(pending))  # the slower ones get less
+            pending[number] += 1
+            waits.append(self._processes[number].start((offset, at, tuple(part)), labels[at]))
+
+        def finish() -> None:
+            for wait_for in waits:
+                wait_for()
+
+        return finish
 
     def close(self) -> None:
         """See Decoders."""
         for process in self._processes:
-            process.kill()
+            process.program.kill()
         for process in self._processes:
-            process.wait()
+            process.program.wait()
         self.buffers.close()
+
+
+class _Process:
+    """One decoding process, and the labels that it owes, in the order of its work."""
+
+    def __init__(self, setup: bytes, file: int):
+        here, there = socket.socketpair()
+        self._connection = Connection(here.detach())
+        with there:
+            self.program = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(there.fileno()), str(file)],
+                pass_fds=(there.fileno(), file), stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self._connection.send(sys.path)
+        self._connection.send_bytes(setup)
+        self._owed: collections.deque[np.ndarray] = collections.deque()
+        self._done = 0  # pieces of work, of all
+
+    def pending(self) -> int:
+        """How many pieces of work it has not done yet, after a look at what it has sent."""
+        while self._owed and self._connection.poll():
+            self._receive()
+        return len(self._owed)
+
+    def start(self, task: tuple, labels: np.ndarray) -> Callable[[], None]:
+        """Sends a task; the function waits until it is done and its labels are there."""
+        try:
+            self._connection.send(task)
+        except OSError:
+            raise self._died() from None
+        self._owed.append(labels)
+        number = self._done + len(self._owed)
+
+        def finish() -> None:
+            while self._done < number:
+                self._receive()
+
+        return finish
+
+    def _receive(self) -> None:
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if isinstance(answer, Exception):
+            raise answer
+        self._owed.popleft()[:] = answer
+        self._done += 1
+
+    def _died(self) -> UserError:
+        return UserError(
+            f"a decoding process died with code {self.program.wait()} (-9 is often a lack of "
+            "memory: try fewer --config.data.threads, or --config.data.decoders=threads)"
+        )
+
+
+def _filler(source: Source, config: Augment) -> Callable[..., None]:
+    """decoding.fill of what is given after source and augmentations."""
+    cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
+    functions = augmentations(config)
+
+    def filler(part: Part, pixels: np.ndarray, labels: np.ndarray) -> None:
+        fill(source, part, functions, pixels, labels)
+
+    return filler
 
 
 def serve(connection: Connection, file: int) -> None:
@@ -136,19 +202,20 @@ class _Filler:
 
     def __init__(self, file: int, source: Source, config: Augment, shape: tuple[int, ...]):
         self._file, self._shape = file, shape
-        self._here = Here(source, config, shape)
+        self._fill = _filler(source, config)
         self._maps: dict[int, np.ndarray] = {}
 
-    def __call__(self, offset: int, where: slice, part: Sequence[np.ndarray]) -> np.ndarray:
-        """The labels, int32 [K], of a Part; see Decoders.fill."""
+    def __call__(self, offset: int, at: slice, part: Sequence[np.ndarray]) -> np.ndarray:
+        """The labels, int32 [K], of a Part; see Decoders.start."""
         if offset not in self._maps:
             # All page faults now, not one by one between images.
             flags, size = MAP_SHARED | MAP_POPULATE, int(np.prod(self._shape))
             memory = mmap(self._file, size, flags, offset=offset)
             self._maps[offset] = np.frombuffer(memory, np.uint8).reshape(self._shape)
-        labels = np.empty(self._shape[0], np.int32)
-        self._here.fill(Part(*part), self._maps[offset], labels, where)
-        return labels[where]
+        pixels = self._maps[offset][at]
+        labels = np.empty(len(pixels), np.int32)
+        self._fill(Part(*part), pixels, labels)
+        return labels
 
 
 def _guarded(work: Callable[..., Any], *given: Any) -> Any:

@@ -16,8 +16,6 @@ from uniface_jax.data.items import Item, Source
 from uniface_jax.data.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
-_JPEG = b"\xff\xd8\xff"
-
 
 class Part(NamedTuple):
     """Some images of a batch.
@@ -60,9 +58,8 @@ def fill(
         # By libjpeg-turbo, where it is a JPEG of the right size: the decoder looks at the size in
         # the header first, takes no memory of its own for more, and leaves a smaller one's shape.
         try:
-            decoded = image[:3] == _JPEG and shape == simplejpeg.decode_jpeg(
-                image, "BGR" if mirror else "RGB", buffer=scratch
-            ).shape  # fmt: skip
+            order = "BGR" if mirror else "RGB"
+            decoded = simplejpeg.decode_jpeg(image, order, buffer=scratch).shape == shape
         except ValueError:
             decoded = False
         if not decoded:

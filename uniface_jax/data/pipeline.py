@@ -11,8 +11,7 @@ batch's memory.
 
 import collections
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from uniface_jax.data.alignment import IMAGE_SIZE
 from uniface_jax.data.augment import Augment, augmentations
-from uniface_jax.data.decoders import Decoders, Here, Processes
+from uniface_jax.data.decoders import Decoders, Processes, Threads
 from uniface_jax.data.decoding import Part
 from uniface_jax.data.items import Source
 from uniface_jax.data.shuffle import shuffled, uniforms
@@ -150,35 +149,27 @@ def _batches(
     samples = plan.samples(step, len(source), numbers)
     size = max(1, min(_CHUNK, plan.local // threads))
     shape = (plan.local, plan.image_size, plan.image_size, 3)
-    pool = ThreadPoolExecutor(threads, "decode")
-    decoders: Decoders = (
-        Processes(source, others, shape, threads) if processes else Here(source, others, shape)
-    )
+    kind = Processes if processes else Threads
+    decoders: Decoders = kind(source, others, shape, threads)
 
-    def start() -> tuple[Batch, list[Future]]:
+    def start() -> tuple[Batch, Callable[[], None]]:
         records, uniform = next(samples)
         labels = np.empty(plan.local, np.int32)
         batch = {"image": decoders.buffers.take(), "label": labels, "index": records}
         mirrored = uniform[:, 0] < 0.5 if config.flip else np.zeros(plan.local, bool)
         uniform = uniform[:, int(config.flip) :]
         places = [slice(i, min(i + size, plan.local)) for i in range(0, plan.local, size)]
-        parts = [Part(records[i], mirrored[i], uniform[i]) for i in places]
-        return batch, [
-            pool.submit(decoders.fill, part, batch["image"], labels, where)
-            for part, where in zip(parts, places, strict=True)
-        ]
+        parts = [(at, Part(records[at], mirrored[at], uniform[at])) for at in places]
+        return batch, decoders.start(parts, batch["image"], labels)
 
-    waiting: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
+    waiting: collections.deque[tuple[Batch, Callable[[], None]]] = collections.deque()
     try:
         while True:
             while len(waiting) <= AHEAD:
                 waiting.append(start())
-            batch, parts = waiting.popleft()
-            wait(parts, return_when=FIRST_EXCEPTION)  # woken once, not by every part
-            for part in parts:
-                part.result()
+            batch, finish = waiting.popleft()
+            finish()
             yield batch
-            del batch, parts, part  # the memory is free as soon as the caller has done with it
+            del batch, finish  # the memory is free as soon as the caller has done with it
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         decoders.close()
