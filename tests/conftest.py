@@ -38,8 +38,8 @@ atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_e
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Minutes for a single test, or for a file: begun first, so that no worker is left with them.
-LONGEST = ("test_step_golden.py", "test_parallel.py", "test_checkpoint.py", "test_faults.py")
+# More than a minute each: begun first, so that no worker is left with them.
+LONGEST = ("test_parallel.py", "test_training.py", "test_head.py", "test_debug.py")
 
 # A busy machine is no failure; CI tries the same examples every time.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)

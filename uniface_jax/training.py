@@ -214,7 +214,8 @@ class Run(NamedTuple):
             self.watchdog.at(f"starting step {step + 1} (the first one compiles)")
             if traced := self.profile.at(step, placed):
                 log.line(traced)
-            if pending is None:
+            # With debug.nans JAX runs the step's operations one by one, and needs the step for it.
+            if pending is None and not config.debug.nans:
                 train_step = compiled_for(train_step, placed, batch)
             with (
                 jax.transfer_guard(copies),
