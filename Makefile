@@ -25,7 +25,7 @@ test: venv lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: venv
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
 
 lint: venv
 	$(PY) -m ruff check .
