@@ -39,7 +39,13 @@ jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # More than a minute each: begun first, so that no worker is left with them.
-LONGEST = ("test_processes.py", "test_parallel.py", "test_training.py", "test_head.py", "test_debug.py")
+LONGEST = (
+    "test_processes.py",
+    "test_parallel.py",
+    "test_training.py",
+    "test_head.py",
+    "test_debug.py",
+)
 
 # A busy machine is no failure; CI tries the same examples every time.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
