@@ -41,6 +41,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # More than a minute each: begun first, so that no worker is left with them.
 LONGEST = (
     "test_processes.py",
+    "test_notebook.py",
     "test_parallel.py",
     "test_training.py",
     "test_head.py",
