@@ -162,6 +162,9 @@ def test_bad_records_end_in_one_line(tmp_path):
     shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x89QNG"))
     with pytest.raises(UserError, match=r"00000-of-00001: record 0: its checksum is not"):
         take(tmp_path / "d", 1, batch_size=2)
+    (tmp_path / "f" / "a" / "1.png").write_bytes(square.replace(b"\x89PNG", b"\x89QNG"))
+    with pytest.raises(UserError, match=r"f: record 0 \(a/1.png\): not an image"):
+        take(tmp_path / "f", 1, batch_size=2)
 
 
 def test_augment_object_and_mapping_are_the_same(dataset, undisturbed):
