@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from roofline import DEVICES, bound, step_parts
-from turns import Worker, interleave, ratios, serve, write_json
+from turns import Worker, interleave, ratios, serve, spread, write_json
 
 from uniface_jax import models
 from uniface_jax.xla_flags import set_flags
@@ -38,6 +38,13 @@ def inputs(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, args.classes, args.batch).astype(np.int32)
 
 
+def check_gpu() -> None:
+    import jax
+
+    if jax.default_backend() == "cpu":
+        raise RuntimeError("JAX finds no GPU")
+
+
 def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     set_flags()
     import jax
@@ -45,8 +52,7 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
 
     from uniface_jax import blockwise, losses, parallel, step
 
-    if jax.default_backend() == "cpu":
-        raise RuntimeError("JAX finds no GPU")
+    check_gpu()
     network, loss = models.create(args.network, dtype="bfloat16"), losses.create("uce")
     images, labels = inputs(args)
     state = jax.device_get(step.initialize(network, loss, args.classes, 1.0, 0))
@@ -104,8 +110,7 @@ def matmul(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     import jax
     import jax.numpy as jnp
 
-    if jax.default_backend() == "cpu":
-        raise RuntimeError("JAX finds no GPU")
+    check_gpu()
     # Random: on zeros the card is faster than on any real data.
     square = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.bfloat16)
     product = jax.jit(jnp.matmul)
@@ -174,14 +179,10 @@ def show(row: dict) -> None:
     if "milliseconds" not in row:
         print(f"{label} failed: {row.get('failed')}", flush=True)
         return
-    ratio = row.get("times_ours")
-    slower = "-"
-    if ratio:
-        slower = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
     print(
         f"{label} {row['milliseconds']:8.1f} {row['images_per_second']:8.0f} "
         f"{row['share_of_peak']:6.0%} {row['share_of_roof']:6.0%} {row['device_gib']:6.1f} "
-        f"{row['first_seconds']:8.1f} {row['plain_tflops']:7.0f}  {slower}",
+        f"{row['first_seconds']:8.1f} {row['plain_tflops']:7.0f}  {spread(row.get('times_ours'))}",
         flush=True,
     )
 
@@ -205,6 +206,9 @@ def main() -> None:
         about: dict[str, float] = {}
         serve(lambda job: VARIANTS[args.variant](args, about), warm=True, about=about)
         return
+    names = args.variants.split(",")
+    if "ours" not in names or not set(names) <= set(VARIANTS):
+        parser.error(f"--variants={args.variants}: expected ours and any of {', '.join(VARIANTS)}")
     # Several processes share the card: none may take most of its memory beforehand.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(f"{'':38} {'ms':>8} {'images/s':>8} {'peak':>6} {'roof':>6} {'GiB':>6} {'first s':>8} "

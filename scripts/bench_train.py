@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from turns import Worker, interleave, ratios, serve, write_json
+from turns import Worker, interleave, ratios, serve, spread, write_json
 
 from uniface_jax.xla_flags import set_flags
 
@@ -133,13 +133,9 @@ def show(row: dict) -> None:
     if "seconds" not in row:
         print(f"{label} failed: {row.get('failed')}", flush=True)
         return
-    ratio = row.get("times_torch")
-    faster = "-"
-    if ratio:
-        faster = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
     print(
         f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
-        f" {row['first_seconds']:8.1f}  {faster}",
+        f" {row['first_seconds']:8.1f}  {spread(row.get('times_torch'))}",
         flush=True,
     )
 

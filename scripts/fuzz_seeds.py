@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, Manifest, write_manifest
-from uniface_jax.data.dataset_info import FEATURES_FILE, INFO_FILE
+from uniface_jax.data.dataset_info import DEFAULT_TEMPLATE, FEATURES_FILE, INFO_FILE
 from uniface_jax.data.examples import around
 from uniface_jax.data.image_index import image_rows, write_image_index
 from uniface_jax.data.recordio import MAGIC_BYTES
@@ -156,9 +156,8 @@ def _dataset(shards: list[list[tuple[bytes, bytes, bytes]]], classes: int) -> Fi
         )
         for number, shard in enumerate(shards)
     }
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     lengths = [str(len(shard)) for shard in shards]
-    split = {"name": "train", "shardLengths": lengths, "filepathTemplate": template}
+    split = {"name": "train", "shardLengths": lengths, "filepathTemplate": DEFAULT_TEMPLATE}
     features = {
         "image": {"image": {"shape": {"dimensions": ["8", "8", "3"]}}},
         "label": {"classLabel": {"numClasses": str(classes)}},

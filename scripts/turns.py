@@ -105,6 +105,13 @@ def ratios(ours: Worker, theirs: Worker, job: str = "step") -> dict[str, float]:
     return {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
 
 
+def spread(ratio: dict[str, float] | None) -> str:
+    """What ratios() gave, for a table; "-" for none."""
+    if ratio is None:
+        return "-"
+    return f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+
+
 def interleave(workers: Sequence[Worker], turns: int, job: str = "step") -> None:
     """Lets the workers that can run take so many turns, one after the other."""
     for _ in range(turns):

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from mmap import MAP_POPULATE, MAP_SHARED, mmap
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -66,7 +67,7 @@ class Threads:
     def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
         self.buffers = Buffers(shape)
         self._pool = ThreadPoolExecutor(count, "decode")
-        self._fill = _filler(source, config)
+        self._fill = _fill(source, config)
 
     def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
         """See Decoders."""
@@ -172,15 +173,10 @@ class _Process:
         )
 
 
-def _filler(source: Source, config: Augment) -> Callable[..., None]:
-    """decoding.fill of what is given after source and augmentations."""
+def _fill(source: Source, config: Augment) -> Callable[[Part, np.ndarray, np.ndarray], None]:
+    """decoding.fill of a Part, given pixels and labels."""
     cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
-    functions = augmentations(config)
-
-    def filler(part: Part, pixels: np.ndarray, labels: np.ndarray) -> None:
-        fill(source, part, functions, pixels, labels)
-
-    return filler
+    return partial(fill, source, augmentations(config))
 
 
 def serve(connection: Connection, file: int) -> None:
@@ -202,7 +198,7 @@ class _Filler:
 
     def __init__(self, file: int, source: Source, config: Augment, shape: tuple[int, ...]):
         self._file, self._shape = file, shape
-        self._fill = _filler(source, config)
+        self._fill = _fill(source, config)
         self._maps: dict[int, np.ndarray] = {}
 
     def __call__(self, offset: int, at: slice, part: Sequence[np.ndarray]) -> np.ndarray:

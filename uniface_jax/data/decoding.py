@@ -31,8 +31,8 @@ class Part(NamedTuple):
 
 def fill(
     source: Source,
-    part: Part,
     functions: list[Augmentation],
+    part: Part,
     pixels: np.ndarray,
     labels: np.ndarray,
 ) -> None:
@@ -49,7 +49,7 @@ def fill(
     # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
     # reverse pixels. All go through a small array: a batch is larger than the processor has cache,
     # and a copy reaches its memory faster than the decoder does row after row. Python's lock is
-    # held for every step here, so views are made all at once, and steps are few.
+    # held for every step here, so there are few.
     flat = (*pixels.shape[:2], pixels.shape[2] * 3)
     scratch = np.empty(pixels.shape[1:], np.uint8)
     reversible, shape = scratch.reshape(flat[1:]), scratch.shape
