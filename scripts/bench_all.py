@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from uniface_jax.environment import git_commit, versions
+from uniface_jax.train.run_record import git_commit, versions
 
 SCRIPTS = Path(__file__).resolve().parent
 PAGE = SCRIPTS.parent / "docs" / "benchmarks.md"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from turns import Worker, interleave, serve, write_json
 
-from uniface_jax.xla_flags import set_flags
+from uniface_jax.runtime.xla_flags import set_flags
 
 # Input side, channels in and out, kernel, stride, padding, how many of them the network has.
 SHAPES = (

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from uniface_jax.data import images
-from uniface_jax.data.items import Item
-from uniface_jax.data.recordio_writer import write_insightface
+from uniface_jax.data.conversion.recordio_writer import write_insightface
+from uniface_jax.data.formats import images
+from uniface_jax.data.sources.base import Item
 
 DIFFERENT, SIDE, A_CLASS = 512, 40, 50
 POLL = 0.05

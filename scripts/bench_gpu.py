@@ -25,7 +25,9 @@ from roofline import DEVICES, bound, step_parts
 from turns import Worker, interleave, ratios, serve, spread, write_json
 
 from uniface_jax import models
-from uniface_jax.xla_flags import set_flags
+from uniface_jax.head.block_size import block_of_budget
+from uniface_jax.runtime.xla_flags import set_flags
+from uniface_jax.state import class_sharded, create_state
 
 DEVICE = "H100 SXM"
 SIDE = 8192  # of the plain product
@@ -50,14 +52,16 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     import jax
     import jax.numpy as jnp
 
-    from uniface_jax import blockwise, losses, parallel, step
+    from uniface_jax import losses
+    from uniface_jax.runtime import parallel
+    from uniface_jax.train import step
 
     check_gpu()
     network, loss = models.create(args.network, dtype="bfloat16"), losses.create("uce")
     images, labels = inputs(args)
-    state = jax.device_get(step.initialize(network, loss, args.classes, 1.0, 0))
-    runner = parallel.create_runner("auto", step.class_sharded(state), jax.devices()[:1])
-    block = blockwise.block_of_budget(None, args.batch, DIM)
+    state = jax.device_get(create_state(network, loss, args.classes, 1.0, 0))
+    runner = parallel.create_runner("auto", class_sharded(state), jax.devices()[:1])
+    block = block_of_budget(None, args.batch, DIM)
     settings = step.Settings(args.classes, block_size=block, product_dtype=jnp.bfloat16)
     train_step = runner.compile(step.make_step(network, loss, lambda _: 0.1, settings))
     placed = [runner.place(state)]

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from turns import Worker, interleave, ratios, serve, write_json
 
-from uniface_jax import xla_flags
+from uniface_jax.head.sampling import sample_classes
+from uniface_jax.head.shards import owned_classes
+from uniface_jax.runtime import xla_flags
 
 SCALE, MARGIN, SIDE = 64.0, 0.4, 2048  # SIDE: of the plain product's square matrices
 
@@ -43,22 +45,24 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
     import jax.numpy as jnp
     from jax.sharding import Mesh, PartitionSpec
 
-    from uniface_jax import head, losses
-    from uniface_jax.blockwise import Prototypes, block_of_budget
-    from uniface_jax.parallel import AXIS
+    from uniface_jax import losses
+    from uniface_jax.head.block_size import block_of_budget
+    from uniface_jax.head.blocks import Prototypes
+    from uniface_jax.head.loss import loss_and_gradients
+    from uniface_jax.runtime.parallel import AXIS
 
     block = block_of_budget(args.block_memory, args.batch, args.dim)
     dtype = jnp.dtype(args.dtype)
 
     def device(features, labels, weight, bias, seed):
         loss = losses.create("uce", scale=SCALE, margin=MARGIN)
-        start, valid = head.owned_classes(args.classes, args.classes)
+        start, valid = owned_classes(args.classes, args.classes)
         prototypes, subset = Prototypes(weight, bias, valid), None
         if rate < 1:
             key = jax.random.key(seed)
-            subset = head.sample_classes(key, labels, args.classes, args.classes, rate)
+            subset = sample_classes(key, labels, args.classes, args.classes, rate)
             prototypes = Prototypes(weight[subset.row], bias, subset.valid)
-        result = head.loss_and_gradients(
+        result = loss_and_gradients(
             loss, prototypes, features, labels, start, args.classes, subset,
             block_size=block, product_dtype=dtype,
         )  # fmt: skip

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from make_synthetic_ijbc import make
 
-from uniface_jax.data.files import write_bytes
-from uniface_jax.evaluation.ijb import template_features
-from uniface_jax.evaluation.ijb_meta import read_images, read_template_pairs
+from uniface_jax.evaluate.protocols.ijb.images import read_images, read_template_pairs
+from uniface_jax.evaluate.protocols.ijb.templates import template_features
+from uniface_jax.files.atomic import write_bytes
 
 SECONDS_ALLOWED, GIGABYTES_ALLOWED = 360, 6.0
 _SOME_LINES, _SOME_TEMPLATES = 400_000, 1_000

@@ -31,10 +31,11 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from uniface_jax.data.image_index import IMAGE_INDEX_FILE
-from uniface_jax.data.lists import ListSource
-from uniface_jax.data.synthetic import smooth_jpeg
-from uniface_jax.data.tfrecord import TFRecordSource, write_dataset
+from uniface_jax.data.conversion.run import write_dataset
+from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
+from uniface_jax.data.sources.lists import ListSource
+from uniface_jax.data.sources.synthetic import smooth_jpeg
+from uniface_jax.data.sources.tfrecord import TFRecordSource
 
 CLASSES = 64
 STARTING = 6  # batches, until all memory is taken and every queue is full
@@ -75,8 +76,8 @@ def pipeline(
     """Seconds of the project's own, to one device."""
     import jax
 
-    from uniface_jax.data.pipeline import train_batches
-    from uniface_jax.parallel import create_runner
+    from uniface_jax.data.input.batches import train_batches
+    from uniface_jax.runtime.parallel import create_runner
 
     runner = create_runner("auto", {}, jax.devices()[:1])
     seeds = itertools.count()

@@ -68,8 +68,8 @@ def write_ours(name: str, folder: Path) -> None:
     import jax
 
     from uniface_jax import models
-    from uniface_jax.exporting.jaxpr_to_onnx import to_onnx
-    from uniface_jax.weights.layout import to_state
+    from uniface_jax.export.onnx.from_jaxpr import to_onnx
+    from uniface_jax.weights.names import to_state
 
     network = models.create(name)
     shapes = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))

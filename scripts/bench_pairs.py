@@ -57,7 +57,7 @@ def peak() -> int:
 
 
 def engine(images: int, dim: int, fars: list[float]) -> dict:
-    from uniface_jax.evaluation.all_pairs import all_pairs, all_pairs_metrics
+    from uniface_jax.evaluate.all_pairs.engine import all_pairs, all_pairs_metrics
 
     features, labels = features_and_labels(images, dim)
     # Compiles, for blocks of the size that a GPU has too.

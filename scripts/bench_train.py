@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from turns import Worker, interleave, ratios, serve, spread, write_json
 
-from uniface_jax.xla_flags import set_flags
+from uniface_jax.runtime.xla_flags import set_flags
+from uniface_jax.state import class_sharded, create_state
 
 CLASSES = 10_572
 NETWORKS = {  # stage sizes, width
@@ -37,21 +38,23 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
     set_flags()
     import jax
 
-    from uniface_jax import losses, models, parallel, step
+    from uniface_jax import losses, models
+    from uniface_jax.runtime import parallel
+    from uniface_jax.train import step
 
     sizes, width = NETWORKS[args.network]
     network = models.create("lresnet50", stage_sizes=sizes, width=width, **overrides)
     loss = losses.create("uce")
     images, labels = inputs(args.batch)
-    state = jax.device_get(step.initialize(network, loss, CLASSES, 1.0, 0))
+    state = jax.device_get(create_state(network, loss, CLASSES, 1.0, 0))
     if args.inference:
-        from uniface_jax.inference import make_embed
+        from uniface_jax.inference.network import make_embed
 
         embed = make_embed(network, mirror=False)
         variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
         variables = jax.tree.map(jax.numpy.asarray, variables)
         return lambda: embed(variables, images)
-    runner = parallel.create_runner("shard_map", step.class_sharded(state), jax.devices()[:1])
+    runner = parallel.create_runner("shard_map", class_sharded(state), jax.devices()[:1])
     train_step = runner.compile(
         step.make_step(network, loss, lambda _: 0.1, step.Settings(CLASSES))
     )

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from uniface_jax import checkpoint
+from uniface_jax.checkpoints import reading
 
 STEPS = 24
 FLAGS = {
@@ -72,7 +72,7 @@ def start(workdir: Path, arguments: list[str], cache: Path) -> subprocess.Popen:
 
 
 def half_written(workdir: Path) -> bool:
-    return any((workdir / "checkpoints").glob(f"*{checkpoint.TEMPORARY}*"))
+    return any((workdir / "checkpoints").glob(f"*{reading.TEMPORARY}*"))
 
 
 def logged(workdir: Path) -> int:
@@ -127,7 +127,7 @@ def run_once(number: int, seed: int, folder: Path, arguments: list[str], expecte
         shutil.rmtree(workdir)  # it was faster than the killer: once more
     else:
         return Result(kills, half, f"not done in {MOST_ATTEMPTS} attempts")
-    state, _ = checkpoint.read(workdir)
+    state, _ = reading.read(workdir)
     same = all(
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
@@ -155,7 +155,7 @@ def main() -> int:
     if start(folder / "undisturbed", arguments, folder / "cache").wait(PATIENCE):
         print((folder / "undisturbed.log").read_text(), file=sys.stderr)
         return 1
-    expected, _ = checkpoint.read(folder / "undisturbed")
+    expected, _ = reading.read(folder / "undisturbed")
 
     def one(number: int) -> Result | None:
         if time.monotonic() > began + options.seconds:

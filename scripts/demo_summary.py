@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from uniface_jax.checkpoint import locate
-from uniface_jax.logging import METRICS_FILE, duration
+from uniface_jax.checkpoints.reading import locate
+from uniface_jax.train.run_log import METRICS_FILE, duration
 
 
 def main(workdir: Path) -> None:

@@ -31,15 +31,15 @@ from pathlib import Path
 import numpy as np
 from fuzz_seeds import SEEDS, TOKENS, Files
 
-from uniface_jax.data import safe_pickle
 from uniface_jax.data.conversion.manifest import read_manifest
-from uniface_jax.data.examples import parse
-from uniface_jax.data.items import Source
-from uniface_jax.data.lists import ListSource
-from uniface_jax.data.pairs import read_pairs
-from uniface_jax.data.recordio_source import RecordIOSource
-from uniface_jax.data.tar_source import TarSource
-from uniface_jax.data.tfrecord import TFRecordSource
+from uniface_jax.data.formats import safe_pickle
+from uniface_jax.data.formats.bin_pairs import read_pairs
+from uniface_jax.data.formats.tf_example import parse
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.lists import ListSource
+from uniface_jax.data.sources.recordio import RecordIOSource
+from uniface_jax.data.sources.tar import TarSource
+from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
 ALLOWANCE = 1 << 18  # bytes of interpreter and buffers, whatever the input

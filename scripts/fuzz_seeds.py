@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, Manifest, write_manifest
-from uniface_jax.data.dataset_info import DEFAULT_TEMPLATE, FEATURES_FILE, INFO_FILE
-from uniface_jax.data.examples import around
-from uniface_jax.data.image_index import image_rows, write_image_index
-from uniface_jax.data.recordio import MAGIC_BYTES
-from uniface_jax.data.recordio_writer import framed, image_payload
-from uniface_jax.data.records import HEADER_BYTES, write_index
-from uniface_jax.data.records import framed as framed_example
+from uniface_jax.data.conversion.recordio_writer import framed, image_payload
+from uniface_jax.data.formats.image_index import image_rows, write_image_index
+from uniface_jax.data.formats.recordio import MAGIC_BYTES
+from uniface_jax.data.formats.tf_example import around
+from uniface_jax.data.formats.tfrecord_info import DEFAULT_TEMPLATE, FEATURES_FILE, INFO_FILE
+from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, write_index
+from uniface_jax.data.formats.tfrecord_shards import framed as framed_example
 
 Files = dict[str, bytes]  # one input: the contents of the files of a folder, by their names
 

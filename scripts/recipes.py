@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from uniface_jax.data.files import write_bytes
+from uniface_jax.files.atomic import write_bytes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _SECTIONS = ("Data", "Hardware", "Paper")

@@ -20,8 +20,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from uniface_jax import xla_flags
-from uniface_jax.blockwise import working_bytes
+from uniface_jax.head.block_size import working_bytes
+from uniface_jax.head.shards import owned_classes, shard_size
+from uniface_jax.runtime import xla_flags
 
 BATCH, DIMENSION = 4096, 512
 CLASSES, DEVICES = (2_000_000, 10_000_000, 100_000_000), (8, 64, 512)
@@ -42,23 +43,25 @@ def analyse(devices: int, block_memory: float) -> None:
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from uniface_jax import head, losses
-    from uniface_jax.blockwise import Prototypes, block_of_budget, even_block
+    from uniface_jax import losses
+    from uniface_jax.head.block_size import block_of_budget, even_block
+    from uniface_jax.head.blocks import Prototypes
+    from uniface_jax.head.loss import Gradients, loss_and_gradients
     from uniface_jax.native import build
-    from uniface_jax.parallel import AXIS
+    from uniface_jax.runtime.parallel import AXIS
 
     loss = losses.create("uce")
     block = block_of_budget(block_memory, BATCH, DIMENSION)
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     split, whole = PartitionSpec(AXIS), PartitionSpec()
-    gradients = head.Gradients(split, split, whole)
+    gradients = Gradients(split, split, whole)
 
     for num_classes in CLASSES:
-        rows = head.shard_size(num_classes, devices)
+        rows = shard_size(num_classes, devices)
 
         def device(features, labels, weight, bias, num_classes=num_classes, rows=rows):
-            start, valid = head.owned_classes(num_classes, rows)
-            result = head.loss_and_gradients(
+            start, valid = owned_classes(num_classes, rows)
+            result = loss_and_gradients(
                 loss, Prototypes(weight, bias, valid), features, labels, start, rows,
                 block_size=block,
             )  # fmt: skip

@@ -17,8 +17,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from recipes import CONFIGS, load  # the sibling script
 from tqdm import tqdm
 
-from uniface_jax.data.files import write_bytes
-from uniface_jax.planning import memory, program, report
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.plan import memory, program, report
 
 BN_IMAGES = 128
 DEVICE = report.Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)

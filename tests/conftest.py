@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from compilation import FAST_COMPILATION
+from tests.helpers.compilation import FAST_COMPILATION
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("UNIFACE_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -26,12 +26,12 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-c
 import jax
 import numpy as np
 import pytest
-from float64_convolution import sum_of_products
 from hypothesis import settings
-from paths import DATA, ROOT
 
+from tests.helpers.float64_convolution import sum_of_products
+from tests.helpers.paths import FIXTURES, GOLDEN, ROOT
 from uniface_jax.native import build
-from uniface_jax.xla_flags import set_flags
+from uniface_jax.runtime.xla_flags import set_flags
 
 set_flags()  # as the command lines do
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -73,7 +73,7 @@ def convolutions_as_products(monkeypatch):
 @pytest.fixture(scope="session")
 def golden():
     """Loads a golden .npz by name, from UNIFACE_GOLDEN where it is set."""
-    folder = Path(os.environ.get("UNIFACE_GOLDEN", DATA / "golden"))
+    folder = Path(os.environ.get("UNIFACE_GOLDEN", GOLDEN))
 
     def load(name: str):
         with np.load(folder / f"{name}.npz") as file:
@@ -87,7 +87,7 @@ def golden():
 @pytest.fixture(scope="session")
 def fixtures_folder():
     """Files written by the real MXNet tools, from UNIFACE_FIXTURES where it is set."""
-    return Path(os.environ.get("UNIFACE_FIXTURES", DATA / "fixtures"))
+    return Path(os.environ.get("UNIFACE_FIXTURES", FIXTURES))
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import release_weights
 
-from uniface_jax import checkpoint, models, recipe, step
+from tests.helpers import release_weights
 from uniface_jax import config as configs
+from uniface_jax import models
+from uniface_jax.checkpoints import reading
 from uniface_jax.errors import UserError
-from uniface_jax.inference import load_embedder, load_network
-from uniface_jax.parallel import create_runner
-from uniface_jax.weights.layout import to_state
+from uniface_jax.inference.network import load_embedder, load_network
+from uniface_jax.runtime.parallel import create_runner
+from uniface_jax.state import class_sharded
+from uniface_jax.train import from_config
+from uniface_jax.weights.names import to_state
 from uniface_jax.weights.state_files import write_safetensors
 from uniface_jax.weights.workdir import import_weights
 
@@ -74,7 +77,7 @@ def test_command(small, run_cli, tmp_path):
 def test_the_checkpoint_holds_the_head_and_a_config_that_passes_its_checks(small, tmp_path):
     path, written, network = small
     import_weights(path, tmp_path / "run")
-    state, run = checkpoint.read(tmp_path / "run")
+    state, run = reading.read(tmp_path / "run")
     config = configs.from_json(run["config"])
     configs.check(config, num_devices=1)
     assert (tmp_path / "run" / "config.json").read_text().strip() == run["config"].strip()
@@ -92,13 +95,13 @@ def test_the_checkpoint_holds_the_head_and_a_config_that_passes_its_checks(small
 @pytest.fixture
 def fine_tuned(monkeypatch):
     """The state before the first step of a run that starts from a workdir."""
-    initialize = step.initialize
+    create_state = from_config.create_state
 
     def threes(*arguments):  # in place of random weights, whose compilation takes long
-        shapes = jax.eval_shape(lambda: initialize(*arguments))
+        shapes = jax.eval_shape(lambda: create_state(*arguments))
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 3, leaf.dtype), shapes)
 
-    monkeypatch.setattr(step, "initialize", threes)
+    monkeypatch.setattr(from_config, "create_state", threes)
 
     def start(workdir, loss="uce"):
         config = configs.base()
@@ -108,9 +111,9 @@ def fine_tuned(monkeypatch):
         config.loss.name = loss
         config.finetune = str(workdir)
         network = configs.create_network(config)
-        abstract = recipe.abstract_state(config, network, 7)
-        runner = create_runner("auto", step.class_sharded(abstract))
-        state = recipe.initial_state(config, network, 7, runner)
+        abstract = from_config.abstract_state(config, network, 7)
+        runner = create_runner("auto", class_sharded(abstract))
+        state = from_config.initial_state(config, network, 7, runner)
         return runner.logical(runner.from_global(state))
 
     return start

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from demo_run import flags
 
+from tests.helpers.demo_run import flags
 from uniface_jax.data.conversion.manifest import read_manifest
 
 

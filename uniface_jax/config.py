@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
-from uniface_jax.data.files import write_bytes
 from uniface_jax.errors import UserError
-from uniface_jax.profiling import parse_range
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.runtime.profiling import parse_range
 
 
 def base() -> ConfigDict:
@@ -26,7 +26,7 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
     config.data.threads = 2  # that decode and augment
-    config.data.decoders = "auto"  # or "threads", or "processes", one a thread: data/decoders.py
+    config.data.decoders = "auto"  # or "threads", or "processes", one a thread
     config.data.augment = ConfigDict()  # see data.augment.Augment
     config.data.augment.flip = True  # mirror half of the images
     config.data.augment.downscale = 0.0  # probability; insightface's 0.1
@@ -121,7 +121,7 @@ def base() -> ConfigDict:
 FREE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.threads",
     "data.decoders", "finetune",
-    "micro_batches",  # follows the number of devices; layout.py sees to what it does compute
+    "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip
 

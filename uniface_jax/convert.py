@@ -21,9 +21,9 @@ from uniface_jax.data.conversion.plan import CHECKS, ON_ERROR
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
 from uniface_jax.data.conversion.verify import verify
-from uniface_jax.data.dataset_info import DatasetInfo
-from uniface_jax.data.items import Source
-from uniface_jax.data.sources import open_source
+from uniface_jax.data.formats.tfrecord_info import DatasetInfo
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
 _SHARD_SIZE = flags.DEFINE_integer(

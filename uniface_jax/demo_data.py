@@ -6,7 +6,7 @@ python -m uniface_jax.demo_data DEST
 from pathlib import Path
 
 from uniface_jax import cli
-from uniface_jax.data.orl import is_complete, make_demo_data
+from uniface_jax.data.faces.orl import is_complete, make_demo_data
 
 
 def main(argv: list[str]) -> None:

@@ -12,13 +12,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from uniface_jax import cli
-from uniface_jax.data import images
-from uniface_jax.data.augment import Augment
-from uniface_jax.data.contact_sheet import contact_sheet
 from uniface_jax.data.conversion.statistics import STATISTICS_FILE, read_statistics
-from uniface_jax.data.files import write_bytes
-from uniface_jax.data.sources import open_source
+from uniface_jax.data.formats import images
+from uniface_jax.data.input.augment import Augment
+from uniface_jax.data.input.contact_sheet import contact_sheet
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe whose augmentations are shown; insightface's set without one."

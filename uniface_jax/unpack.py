@@ -10,8 +10,8 @@ from pathlib import Path
 from absl import flags
 
 from uniface_jax import cli
-from uniface_jax.data.sources import open_source
-from uniface_jax.data.unpacking import write_folders, write_recordio
+from uniface_jax.data.conversion.unpacking import write_folders, write_recordio
+from uniface_jax.data.sources.opening import open_source
 
 _TO = flags.DEFINE_enum(
     "to", "folders", ["folders", "recordio"], "one folder a class, or insightface's train.rec"

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from uniface_jax import head, losses
-from uniface_jax.blockwise import Prototypes
+from uniface_jax import losses
+from uniface_jax.head.blocks import Prototypes
+from uniface_jax.head.loss import loss_and_gradients
 from uniface_jax.inspection.curves import loss_curves
-from uniface_jax.parallel import AXIS
+from uniface_jax.runtime.parallel import AXIS
 
 
 def heads_loss(loss, bias):
@@ -18,7 +19,7 @@ def heads_loss(loss, bias):
     everything = Prototypes(jnp.eye(5, 6), biases, jnp.ones(5, bool))
 
     def of_device(feature):
-        return head.loss_and_gradients(loss, everything, feature, jnp.zeros(1, int), 0, 5).loss
+        return loss_and_gradients(loss, everything, feature, jnp.zeros(1, int), 0, 5).loss
 
     mesh = Mesh(jax.devices()[:1], (AXIS,))
     compiled = jax.jit(

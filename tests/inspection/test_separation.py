@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.roc import roc
+from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.inspection.separation import (
     all_pairs,
     best_threshold,

@@ -5,12 +5,12 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from compilation import FAST_COMPILATION
-from demo_run import CLASSES, EACH, flags, make_data
 
-from uniface_jax import checkpoint
-from uniface_jax.data.sources import open_source
-from uniface_jax.data.unpacking import write_folders
+from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers.demo_run import CLASSES, EACH, flags, make_data
+from uniface_jax.checkpoints import reading
+from uniface_jax.data.conversion.unpacking import write_folders
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 from uniface_jax.inspection.workdir import inspect, read_history, training_images
 
@@ -35,7 +35,7 @@ def test_command_line(run, run_cli, tmp_path):
         pixels = matplotlib.image.imread(tmp_path / f"{name}.png")
         assert pixels.std() > 0.05
     report = json.loads((tmp_path / "inspection.json").read_text())
-    state, _ = checkpoint.read(workdir)
+    state, _ = reading.read(workdir)
     at = float(state.weights.bias) / 64
     assert report["step"] == 8
     assert report["loss"] == {"name": "uce"}

@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from paths import ROOT
 
+from tests.helpers.paths import ROOT
 from uniface_jax import losses
-from uniface_jax.blockwise import Prototypes, Samples, additive_pass
+from uniface_jax.head.blocks import Prototypes, Samples, additive_pass
 from uniface_jax.native import build
 
 

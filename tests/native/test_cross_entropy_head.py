@@ -4,12 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense_head import assert_same, dense, run_head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.dense_head import assert_same, dense, run_head
 from uniface_jax import losses
-from uniface_jax.blockwise import NORM_FLOOR, Prototypes, Samples, Sums, additive_pass
+from uniface_jax.head.blocks import (
+    NORM_FLOOR,
+    Prototypes,
+    Samples,
+    Sums,
+    additive_pass,
+)
 from uniface_jax.native import build
 
 pytestmark = pytest.mark.usefixtures("kernels")

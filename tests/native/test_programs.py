@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from uniface_jax import config as configs
-from uniface_jax import losses, models, parallel, step
+from uniface_jax import losses, models
 from uniface_jax.native import build
-from uniface_jax.planning import program
+from uniface_jax.plan import program
+from uniface_jax.runtime import parallel
+from uniface_jax.state import class_sharded, create_state
+from uniface_jax.train import step
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -28,8 +31,8 @@ def lowered_step(loss):
         "lresnet18", stage_sizes=(1, 1, 1, 1), width=width, embedding_size=width
     )
     loss = losses.create(loss)
-    state = jax.eval_shape(lambda: step.initialize(network, loss, CLASSES, 1.0, 0))
-    runner = parallel.ShardMapRunner(step.class_sharded(state), jax.devices()[:2])
+    state = jax.eval_shape(lambda: create_state(network, loss, CLASSES, 1.0, 0))
+    runner = parallel.ShardMapRunner(class_sharded(state), jax.devices()[:2])
     batch = {
         "image": jax.ShapeDtypeStruct((4, 112, 112, 3), np.uint8),
         "label": jax.ShapeDtypeStruct((4,), np.int32),

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import release_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import release_weights
 from uniface_jax import models
 from uniface_jax.errors import UserError
-from uniface_jax.weights.layout import layout, to_state
+from uniface_jax.weights.names import layout, to_state
 from uniface_jax.weights.recognise import from_state
 
 SMALL = {"width": 4, "embedding_size": 6}

@@ -15,12 +15,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from uniface_jax.data.conversion.plan import SPLIT
 from uniface_jax.data.conversion.run import convert
-from uniface_jax.data.dataset_info import FEATURES_FILE, INFO_FILE
-from uniface_jax.data.items import Source
-from uniface_jax.data.sources import open_source
-from uniface_jax.data.tfds_metadata import VERSION, face_features
+from uniface_jax.data.formats.tfds_metadata import VERSION, face_features
+from uniface_jax.data.formats.tfrecord_info import FEATURES_FILE, INFO_FILE, SPLIT
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
 _SIZE = 112

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; see --help")
     # After the flags: what is wrong with them must not wait for JAX to load.
-    from uniface_jax.checkpoint import locate
+    from uniface_jax.checkpoints.reading import locate
     from uniface_jax.inspection.report import summary, write
     from uniface_jax.inspection.workdir import inspect
 

@@ -12,8 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from uniface_jax.data.files import replacing
-from uniface_jax.evaluation.plots import BLUE, INK, ORANGE, line_style, style_axes
+from uniface_jax.evaluate.report.plots import (
+    BLUE,
+    INK,
+    ORANGE,
+    line_style,
+    style_axes,
+)
+from uniface_jax.files.atomic import replacing
 from uniface_jax.inspection.curves import Curves
 from uniface_jax.inspection.hyperparameters import DEFAULTS, SHOWN, curves_at, threshold
 from uniface_jax.inspection.similarity import EDGES, Similarities

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data.files import write_bytes
+from uniface_jax.files.atomic import write_bytes
 from uniface_jax.inspection import plots
 from uniface_jax.inspection.curves import loss_curves
 from uniface_jax.inspection.hyperparameters import DEFAULTS, threshold_sweeps

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.roc import Roc, auc, roc
-from uniface_jax.evaluation.verification import normalise
+from uniface_jax.evaluate.metrics.roc import Roc, auc, roc
+from uniface_jax.evaluate.metrics.verification import normalise
 
 
 class Pairs(NamedTuple):

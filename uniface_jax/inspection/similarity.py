@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.verification import normalise
+from uniface_jax.evaluate.metrics.verification import normalise
 
 EDGES = np.linspace(-1, 1, 2001)  # of the histogram of negatives
 _BLOCK = 4096  # classes at a time

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from uniface_jax import checkpoint
 from uniface_jax import config as configs
-from uniface_jax.data.sources import Source, open_source
+from uniface_jax.checkpoints import reading
+from uniface_jax.data.sources.opening import Source, open_source
 from uniface_jax.errors import UserError
-from uniface_jax.evaluation.embed import extract
-from uniface_jax.inference import make_embed
+from uniface_jax.inference.extract import extract
+from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
-from uniface_jax.logging import METRICS_FILE
 from uniface_jax.losses import Loss
-from uniface_jax.step import TrainState
+from uniface_jax.state import TrainState
+from uniface_jax.train.run_log import METRICS_FILE
 
 History = dict[str, np.ndarray]
 
@@ -68,8 +68,8 @@ def inspect(
     """
     if images < 1:
         raise UserError(f"images={images}: must be at least 1")
-    workdir, _ = checkpoint.locate(path)
-    state, run = checkpoint.read(path)
+    workdir, _ = reading.locate(path)
+    state, run = reading.read(path)
     config = configs.from_json(run["config"])
     loss = configs.create_loss(config)
     source = open_source(data or config.data.train)

@@ -1,7 +1,7 @@
 """The losses, by name. A new loss is one function in this package and one line in LOSSES.
 
 Everything else, streaming over blocks of classes, sharding and sampling, is the head's business
-(head.py) and works for every entry.
+(head/) and works for every entry.
 """
 
 from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import jax
 
-from uniface_jax.compilation_cache import default_folder
+from uniface_jax.runtime.compilation_cache import default_folder
 
 SOURCES = ("cross_entropy_head.cc", "convolution.cc", "winograd.cc", "vectors.cc")
 HEADERS = ("outer_products.h", "tasks.h")

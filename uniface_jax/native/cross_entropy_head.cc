@@ -1,12 +1,12 @@
 // The negatives of UCE and BCE over one shard of prototypes: loss and all gradients in one pass,
-// as blockwise.py's additive_pass, which is the reference for every number here.
+// as head/blocks.py's additive_pass, which is the reference for every number here.
 //
 // With unit directions f_i, w_j = W_j/|W_j| and g_ij = dL/dcos_ij, for each block of classes:
 //   1. cos_ji = W_j·f_i / |W_j|             a tile [block, B]
 //   2. value, slope g_ji / |W_j|            in place
 //   3. P_j = sum_i g_ji f_i / |W_j|, dL/dW_j = P_j - (P_j·w_j) w_j
 //   4. dL/df_i += sum_j g_ji / |W_j| W_j
-// A sample's own class takes part with the cosine FILL = -1; head.py takes it out again.
+// A sample's own class takes part with the cosine FILL = -1; head/loss.py takes it out again.
 
 #include <cmath>
 #include <cstdint>

@@ -10,7 +10,14 @@ import numpy as np
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
-from uniface_jax.weights.layout import INSIGHTFACE, RELEASE, Family, Slot, layout, torch_name
+from uniface_jax.weights.names import (
+    INSIGHTFACE,
+    RELEASE,
+    Family,
+    Slot,
+    layout,
+    torch_name,
+)
 
 Tree = dict[str, Any]
 State = Mapping[str, np.ndarray]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data.files import replacing
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import replacing
 from uniface_jax.weights import pickled_module
 
 State = dict[str, np.ndarray]

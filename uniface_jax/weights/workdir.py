@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from uniface_jax import config as configs
-from uniface_jax.checkpoint import FOLDER
-from uniface_jax.data.files import write_bytes
+from uniface_jax.checkpoints.reading import FOLDER
+from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.errors import UserError
-from uniface_jax.saving import Checkpoints
-from uniface_jax.step import TrainState, Weights
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.state import TrainState, Weights
 from uniface_jax.weights.recognise import Imported, from_state
 from uniface_jax.weights.state_files import read_state
 

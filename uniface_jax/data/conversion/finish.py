@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from uniface_jax.data.conversion.manifest import Manifest, write_manifest
-from uniface_jax.data.conversion.plan import FOLDER, SPLIT, Plan, read_plan, report_file
+from uniface_jax.data.conversion.plan import FOLDER, Plan, read_plan, report_file
 from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_report
 from uniface_jax.data.conversion.statistics import Collector, write_statistics
-from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
-from uniface_jax.data.image_index import image_rows, write_image_index
-from uniface_jax.data.records import write_index
-from uniface_jax.data.tfds_metadata import METADATA_PREFIX, write_metadata
+from uniface_jax.data.formats.image_index import image_rows, write_image_index
+from uniface_jax.data.formats.tfds_metadata import METADATA_PREFIX, write_metadata
+from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
+from uniface_jax.data.formats.tfrecord_shards import write_index
 from uniface_jax.errors import UserError
 
 _SHOWN = 10

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniface_jax.data.files import write_bytes
-from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import read_json
 
 MANIFEST_FILE = "manifest.json"
 _FORMAT = "uniface_jax.manifest/1"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from uniface_jax.data.files import write_bytes
-from uniface_jax.data.json_files import read_json
+from uniface_jax.data.formats.tfrecord_info import SPLIT
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import read_json
 
 FOLDER = ".conversion"
 PLAN_FILE = "plan.json"
-SPLIT = "train"
 CHECKS = ("structure", "decode")
 ON_ERROR = ("fail", "skip")
 DEFAULT_SHARD_SIZE, MOST_SHARDS = 20_000, 512

@@ -23,8 +23,8 @@ from uniface_jax.data.conversion.finish import clean, finish
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, read_manifest
 from uniface_jax.data.conversion.plan import Plan
 from uniface_jax.data.conversion.shard import ShardTask, is_finished, write_shard
-from uniface_jax.data.dataset_info import INFO_FILE, DatasetInfo, read_dataset_info
-from uniface_jax.data.items import Source
+from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
+from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 
 _SMALL = 2000  # images that are converted faster than processes start
@@ -237,7 +237,7 @@ def _check_space(source: Source, destination: Path, images: int) -> None:
 def _remove_temporary(destination: Path, plan: Plan, shards: range) -> None:
     """Removes what a killed run has left half-written, of these shards alone."""
     for file in destination.glob(f".{plan.name}-*.tmp"):
-        number = re.match(rf"\.{plan.name}-{plans.SPLIT}\.tfrecord-(\d+)-of-", file.name)
+        number = re.match(rf"\.{plan.name}-{SPLIT}\.tfrecord-(\d+)-of-", file.name)
         if number and int(number[1]) in shards:
             file.unlink(missing_ok=True)
     for file in (destination / plans.FOLDER).glob(".shard-*.tmp"):
@@ -273,3 +273,30 @@ def _disk_errors(destination: Path) -> Iterator[None]:
                 "same command again"
             ) from e
         raise UserError(f"{e.filename or destination}: cannot be written ({e.strerror})") from e
+
+
+def write_dataset(
+    source: Source,
+    destination: Path | str,
+    *,
+    name: str,
+    seed: int = 0,
+    shard_size: int | None = None,
+    description: str = "",
+) -> DatasetInfo:
+    """Writes `source` to the folder `destination` as a data set with one split, train.
+
+    conversion.run.convert with its checks, in this process; returns what the data set says of
+    itself and raises UserError as it does.
+    """
+    info = convert(
+        source,
+        destination,
+        name=name,
+        seed=seed,
+        shard_size=shard_size,
+        workers=1,
+        description=description,
+    )
+    assert info is not None
+    return info

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data import image_headers, images
+from uniface_jax.data.conversion.multiset import image_digests
 from uniface_jax.data.conversion.plan import Plan
-from uniface_jax.data.examples import around
-from uniface_jax.data.files import replacing
-from uniface_jax.data.items import Item, Items
-from uniface_jax.data.multiset import image_digests
-from uniface_jax.data.records import HEADER_BYTES, framed
+from uniface_jax.data.formats import image_headers, images
+from uniface_jax.data.formats.tf_example import around
+from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, framed
+from uniface_jax.data.sources.base import Item, Items
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import replacing
 
 TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
 DIGEST_BYTES = 16

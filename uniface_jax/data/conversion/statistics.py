@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from uniface_jax.data.conversion.shard import ShardReport
-from uniface_jax.data.files import replacing, write_bytes
-from uniface_jax.data.json_files import read_json
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import replacing, write_bytes
+from uniface_jax.files.bounded_json import read_json
 
 STATISTICS_FILE, PLOT_FILE = "statistics.json", "statistics.png"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)

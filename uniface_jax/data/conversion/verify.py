@@ -16,13 +16,18 @@ from tqdm import tqdm
 
 from uniface_jax.data.conversion import workers as pool
 from uniface_jax.data.conversion.manifest import Manifest, read_manifest
+from uniface_jax.data.conversion.multiset import Multiset, image_digests
 from uniface_jax.data.conversion.shard import Tick
-from uniface_jax.data.dataset_info import DatasetInfo, read_dataset_info
-from uniface_jax.data.examples import parse
-from uniface_jax.data.image_index import IMAGE_INDEX_FILE, read_image_index
-from uniface_jax.data.items import Items, Source
-from uniface_jax.data.multiset import Multiset, image_digests
-from uniface_jax.data.records import INDEX_FILE, check_frame, record_bounds, walk_shard
+from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE, read_image_index
+from uniface_jax.data.formats.tf_example import parse
+from uniface_jax.data.formats.tfrecord_info import DatasetInfo, read_dataset_info
+from uniface_jax.data.formats.tfrecord_shards import (
+    INDEX_FILE,
+    check_frame,
+    record_bounds,
+    walk_shard,
+)
+from uniface_jax.data.sources.base import Items, Source
 from uniface_jax.errors import UserError
 
 _CHUNK = 20_000  # images of the source in a task

@@ -1,0 +1,132 @@
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from uniface_jax.data.conversion.recordio_writer import framed, write_insightface
+from uniface_jax.data.conversion.unpacking import write_folders, write_recordio
+from uniface_jax.data.formats.recordio import RecordFile
+from uniface_jax.data.sources.base import Item
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.opening import open_source
+from uniface_jax.errors import UserError
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2\0\1"
+    b"H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"
+)
+
+
+class Listed:
+    name, notes = "listed", ()
+
+    def __init__(self, items, class_names):
+        self.items, self.class_names, self.num_classes = items, class_names, len(class_names)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def tree(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_folders_come_back_as_they_were(faces, dataset, tmp_path, run_cli):
+    done = run_cli("unpack", dataset, tmp_path / "back")
+    assert done.returncode == 0, done.stderr
+    assert "23 images of 3 classes" in done.stdout
+    assert tree(tmp_path / "back") == tree(faces)
+    (tmp_path / "back" / "s1" / "1.jpg").unlink()
+    again = run_cli("unpack", dataset, tmp_path / "back")
+    assert "22 of them were there already" in again.stdout
+    assert tree(tmp_path / "back") == tree(faces)
+    (tmp_path / "back" / "s1" / "1.jpg").write_bytes(b"other")
+    failed = run_cli("unpack", dataset, tmp_path / "back")
+    assert failed.returncode == 2
+    assert "1.jpg: exists already with other bytes" in failed.stderr
+
+
+def test_hostile_and_equal_names_stay_inside(tmp_path):
+    names = ["../../etc/passwd", "a/x.png", "b/x.png", "..", "", "x.jpg", "\0", "é" * 200]
+    classes = ["../up", "a/b", ".hidden", "", "same", "Same"]
+    source = Listed(
+        [Item(PNG, label, name) for label in range(6) for name in names], class_names=classes
+    )
+    assert write_folders(source, tmp_path / "out") == 48
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert len(tree(tmp_path / "out")) == 48
+    assert Counter(f.parent.name for f in (tmp_path / "out").rglob("*.png")) == dict.fromkeys(
+        ["_up", "a_b", "hidden", "_", "same", "Same-5"], 8
+    )
+    assert write_folders(source, tmp_path / "out") == 0
+    assert len(FolderSource(tmp_path / "out")) == 48
+
+
+def test_fixtures_come_back_as_mxnet_wrote_them(fixtures_folder, tmp_path):
+    for name in ("insightface/train", "im2rec/train", "edge/edge"):
+        file = RecordFile(fixtures_folder / f"{name}.rec")
+        again = [framed(file.payload(offset)) for offset in file.offsets().tolist()]
+        assert b"".join(again) == (fixtures_folder / f"{name}.rec").read_bytes()
+    original = open_source(fixtures_folder / "insightface")
+    write_recordio(original, tmp_path / "back")
+    back = open_source(tmp_path / "back")
+    assert [tuple(item) for item in back] == [tuple(item) for item in original]
+    assert back.notes == []
+    for name in ("train.idx", "property"):
+        whole = (fixtures_folder / "insightface" / name).read_bytes()
+        # The fixture carries label vectors, which move the offsets behind key 7.
+        end = len(whole) if name == "property" else whole.index(b"\n8\t")
+        assert (tmp_path / "back" / name).read_bytes()[:end] == whole[:end]
+    with pytest.raises(UserError, match=r"train\.rec: exists already"):
+        write_recordio(original, tmp_path / "back")
+
+
+def test_recordio_from_the_command_line(dataset, faces, tmp_path, run_cli):
+    done = run_cli("unpack", dataset, tmp_path / "rec", "--to=recordio")
+    assert done.returncode == 0, done.stderr
+    back = open_source(tmp_path / "rec")
+    expected = Counter((item.image, item.label) for item in FolderSource(faces))
+    assert Counter((item.image, item.label) for item in back) == expected
+
+
+def test_recordio_cannot_hold_everything(tmp_path):
+    with pytest.raises(UserError, match="class 1 has no image"):
+        write_recordio(Listed([Item(PNG, 0, "a")], ["x", "y"]), tmp_path)
+    with pytest.raises(ValueError, match="label 1 after -1"):
+        write_insightface(tmp_path, [Item(PNG, 1, "a")], 1)
+    with pytest.raises(ValueError, match="1 items, 2 were announced"):
+        write_insightface(tmp_path, [Item(PNG, 0, "a")], 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_over_4_gigabytes(tmp_path):
+    """Offsets beyond 2^32: nine records of 512 MiB of holes, images before and after them."""
+    image = framed(np.frombuffer(b"\0" * 24 + PNG, np.uint8).tobytes())
+    file = tmp_path / "train.rec"
+    offsets, size = [], (1 << 29) - 4
+    with file.open("wb") as out:
+        for _ in range(9):
+            offsets.append(out.tell())
+            out.write(framed(b"")[:4] + size.to_bytes(4, "little"))
+            out.seek(size, 1)
+        for key in (9, 10):
+            offsets.append(out.tell())
+            out.write(image[:16] + key.to_bytes(8, "little") + image[24:])
+    assert offsets[-1] > 1 << 32
+    if file.stat().st_blocks * 512 > 1 << 24:
+        shutil.rmtree(tmp_path)
+        pytest.skip("the file system has no sparse files")
+    for indexed in (True, False):
+        if indexed:
+            rows = [f"{key}\t{at}\n" for key, at in enumerate(offsets)]
+            file.with_suffix(".idx").write_text("".join(rows))
+        else:
+            file.with_suffix(".idx").unlink()
+        source = open_source(file)
+        assert len(source) == 11
+        assert source[10] == (PNG, 0, "10")
+        assert source.sizes(np.array([10])).tolist() == [len(image)]

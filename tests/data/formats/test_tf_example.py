@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from uniface_jax.data.formats.tf_example import Example, around, parse
+from uniface_jax.data.formats.tfrecord_shards import check_frame, framed
+from uniface_jax.errors import UserError
+
+
+def serialise(image, label, name):
+    before, after = around(len(image), label, name)
+    return before + image + after
+
+
+def of_tensorflow(image, label, name, packed=True):
+    import tensorflow as tf
+
+    def of_bytes(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    feature = {
+        "image": of_bytes(image),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "name": of_bytes(name),
+    }
+    message = tf.train.Example(features=tf.train.Features(feature=feature))
+    return message.SerializeToString(deterministic=True)
+
+
+SIZES = st.sampled_from([0, 1, 99, 100, 101, 111, 120, 126, 127, 128, 129, 16_370, 16_384, 70_000])
+
+
+@settings(max_examples=200)
+@given(SIZES, st.integers(0, 2**63 - 1) | st.integers(0, 300), SIZES)
+@example(0, 0, 0)
+def test_the_same_bytes_as_tensorflow(size, label, length):
+    image, name = bytes(size), b"n" * length
+    written = serialise(image, label, name)
+    assert written == of_tensorflow(image, label, name)
+    assert parse(written) == Example(image, label, name)
+
+
+def test_other_writers_are_understood():
+    image = b"\x0a\x0a\x0a\x04\x0a\x02\x0a\x00"  # a list of values that are messages themselves
+    label = b"\x0a\x0b\x0a\x05label\x12\x02"
+    negative = (1 << 64) - 3
+    encoded = bytearray()
+    while negative >= 0x80:
+        encoded.append(negative & 0x7F | 0x80)
+        negative >>= 7
+    encoded.append(negative)
+
+    def entry(key, feature):
+        value = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(feature)]) + feature
+        return b"\x0a" + bytes([len(value)]) + value
+
+    unpacked = b"\x1a" + bytes([1 + len(encoded)]) + b"\x08" + bytes(encoded)
+    inside = entry(b"other", b"\x12\x06\x0a\x04abcd") + entry(b"label", unpacked)
+    inside += entry(b"image", b"\x0a\x02\x0a\x00") + entry(b"image", b"\x0a\x05\x0a\x03xyz")
+    unknown = b"\x10\x07" + b"\x1d\0\0\0\0" + b"\x21" + bytes(8)  # fields that we do not know
+    assert parse(unknown + b"\x0a" + bytes([len(inside)]) + inside) == (b"xyz", -3, None)
+    with pytest.raises(ValueError, match="not an example"):
+        parse(b"")
+    with pytest.raises(ValueError):
+        parse(image + label)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_damage_raises_nothing_but_value_errors(data):
+    content = bytearray(serialise(b"image", 7, b"name"))
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    try:
+        found = parse(bytes(content[:cut]))
+        assert isinstance(found.image, bytes)
+        assert isinstance(found.label, int)
+    except ValueError:
+        pass
+
+
+def test_frames_are_tensorflow_s(tmp_path):
+    import tensorflow as tf
+
+    records = [b"", b"a", bytes(range(256)) * 50]
+    with tf.io.TFRecordWriter(str(tmp_path / "r")) as writer:
+        for record in records:
+            writer.write(record)
+    frames = [framed(record) for record in records]
+    assert b"".join(frames) == (tmp_path / "r").read_bytes()
+    assert [check_frame(frame, "x") for frame in frames] == records
+    for place in np.linspace(0, len(frames[2]) - 1, 40).astype(int).tolist():
+        damaged = bytearray(frames[2])
+        damaged[place] ^= 16
+        with pytest.raises(UserError, match="where: its checksum"):
+            check_frame(bytes(damaged), "where")
+    with pytest.raises(UserError):
+        check_frame(b"short", "where")

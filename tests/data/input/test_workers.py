@@ -1,0 +1,184 @@
+import itertools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.input.test_batches import FULL, assert_equal, take
+from tests.helpers.paths import ROOT
+from uniface_jax.data.conversion.recordio_writer import write_insightface
+from uniface_jax.data.formats import images
+from uniface_jax.data.formats.bin_pairs import write_pairs
+from uniface_jax.data.input import batches
+from uniface_jax.data.input.batches import train_batches
+from uniface_jax.data.input.buffers import ALIGNMENT, SharedBuffers
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.opening import open_source
+from uniface_jax.errors import UserError
+
+
+def children(pid="self"):
+    return [int(c) for f in Path(f"/proc/{pid}/task").glob("*/children") for c in
+            f.read_text().split()]  # fmt: skip
+
+
+def started(path, **options):
+    """A pipeline after its first batch, and the processes that it started."""
+    before = children()
+    stream = train_batches(
+        path, batch_size=8, seed=5, augment=FULL, decoders="processes", **options
+    )
+    next(stream)
+    return stream, sorted(set(children()) - set(before))
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 3}, {"augment": None}, {"start_step": 4}])
+def test_processes_give_the_batches_of_threads(dataset, options):
+    expected = take(dataset, 7, decoders="threads", **options)
+    assert_equal(take(dataset, 7, decoders="processes", **options), expected)
+
+
+def named(kind, faces, dataset, folder):
+    """What a command line names to train on these faces, in the format `kind`."""
+    source = FolderSource(faces)
+    items = [source[i] for i in range(len(source))]
+    if kind == "recordio":
+        write_insightface(folder, items, len(items))
+    elif kind == "list":
+        text = "".join(f"{faces / item.name}\tperson {item.label}\n" for item in items)
+        (folder / "list.txt").write_text(text)
+        return folder / "list.txt"
+    elif kind == "bin":
+        write_pairs(
+            folder / "set.bin", [item.image for item in items], [0, 2], [1, 9], [True, False]
+        )
+        return folder / "set.bin"
+    elif kind == "tar":
+        with tarfile.open(folder / "0.tar", "w") as tar:
+            tar.add(faces, ".")
+    return {"folders": faces, "tfrecord": dataset, "synthetic": "synthetic:40:90"}.get(kind, folder)
+
+
+@pytest.mark.parametrize(
+    "kind", ["recordio", "folders", "list", "bin", "tar", "tfrecord", "synthetic"]
+)
+def test_every_source_in_processes(kind, faces, dataset, tmp_path):
+    name = named(kind, faces, dataset, tmp_path)
+    source = open_source(name)
+    assert isinstance(source, Source)
+    again = pickle.loads(pickle.dumps(source))
+    assert [again[i] for i in range(len(source))] == [source[i] for i in range(len(source))]
+    in_processes = take(name, 3, decoders="processes", threads=1)
+    assert_equal(in_processes, take(name, 3, decoders="threads"))
+
+
+def test_a_batch_stays_as_it_was(dataset):
+    held = take(dataset, 20, decoders="processes")
+    copies = [{key: value.copy() for key, value in batch.items()} for batch in held]
+    stream = train_batches(dataset, batch_size=8, seed=5, augment=FULL, decoders="processes")
+    list(itertools.islice(stream, 30))
+    stream.close()
+    assert_equal(held, copies)
+    assert_equal(held, take(dataset, 20, decoders="threads"))
+
+
+def test_errors_come_over(tmp_path):
+    wide = images.encode_png(np.zeros((112, 120, 3), np.uint8))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(wide)
+    with pytest.raises(UserError, match=r"record 0 \(a/1.png\): 120x112 pixels, expected 112"):
+        take(tmp_path, 1, batch_size=1, decoders="processes")
+
+
+def test_closing_ends_the_processes(dataset):
+    stream, processes = started(dataset, threads=2)
+    assert len(processes) == 2
+    stream.close()
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+def test_a_killed_process_is_named(dataset):
+    stream, processes = started(dataset, threads=2)
+    os.kill(processes[0], signal.SIGKILL)
+    with pytest.raises(UserError, match="a decoding process died with code -9"):
+        list(itertools.islice(stream, 100))
+
+
+def test_polite_signals_do_not_reach_the_processes(dataset):
+    stream, processes = started(dataset, threads=1)
+    assert os.getsid(processes[0]) != os.getsid(0)  # where Ctrl-C goes
+    os.kill(processes[0], signal.SIGTERM)
+    assert len(list(itertools.islice(stream, 10))) == 10
+    stream.close()
+
+
+PARENT = """
+import sys, time
+from uniface_jax.data.pipeline import train_batches
+stream = train_batches(sys.argv[1], batch_size=8, seed=5, threads=2, decoders="processes")
+next(stream)
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+def test_processes_end_with_a_killed_parent(dataset):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(dataset)], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert parent.stdout.readline() == b"ready\n"
+    processes = children(parent.pid)
+    assert len(processes) == 2
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    while any(running(process) for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_end_without_close_is_an_end(dataset):
+    script = PARENT.replace("time.sleep(100)", "")
+    subprocess.run([sys.executable, "-c", script, str(dataset)], cwd=ROOT, check=True, timeout=60)
+
+
+def test_large_converted_sets_are_read_in_processes(dataset, faces, monkeypatch):
+    monkeypatch.setattr(batches, "_LARGE", 23)
+    for source, count in ((dataset, 2), (FolderSource(faces), 0)):
+        before = set(children())
+        stream = train_batches(source, batch_size=8, seed=5, threads=2)
+        next(stream)
+        assert len(set(children()) - before) == count
+        stream.close()
+
+
+def running(process):
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"  # dead, and nobody has asked yet
+
+
+def test_shared_memory_is_used_again_once_dropped():
+    buffers = SharedBuffers((5, 3))
+    first, second = buffers.take(), buffers.take()
+    assert first.ctypes.data % ALIGNMENT == 0
+    assert (buffers.offset(first), buffers.offset(second)) == (0, os.sysconf("SC_PAGESIZE"))
+    second[:] = np.arange(15).reshape(5, 3)
+    assert os.pread(buffers.file, 15, buffers.offset(second)) == bytes(range(15))
+    row = first[2]
+    del first
+    assert buffers.offset(third := buffers.take()) == 2 * buffers.offset(second)
+    del row
+    assert buffers.offset(buffers.take()) == 0
+    buffers.close()
+    assert (third == 0).all()

@@ -1,0 +1,184 @@
+"""MFR and MegaFace against their definitions, written plainly."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.roc import roc, tar_at_far
+from uniface_jax.evaluate.protocols.megaface.metrics import (
+    identification_ranks,
+    megaface,
+    megaface_metrics,
+    megaface_runs,
+)
+from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows, read_noise_list
+from uniface_jax.evaluate.protocols.mfr.metrics import (
+    Undefined,
+    mask_pairs,
+    mfr_metrics,
+    population_pairs,
+)
+
+WIDTH = 4
+ONE = dict(block=128, devices=jax.devices()[:1])
+
+
+def signs(rng: np.random.Generator, images: int) -> np.ndarray:
+    """Features of length 2 whose unit rows have exact products: nothing rounds, many tie."""
+    return rng.choice([-1.0, 1.0], (images, WIDTH)).astype(np.float32)
+
+
+def strict(scores, same, fars):
+    return [point.strict for point in tar_at_far(roc(scores, same), fars)]
+
+
+def unit_scores(first, second):
+    return (first / 2) @ (second / 2).T
+
+
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(4, 60))
+def test_populations(seed, images):
+    rng = np.random.default_rng(seed)
+    features, labels = signs(rng, images), rng.integers(0, max(2, images // 4), images)
+    populations = rng.choice(["African", "Caucasian"], images)
+    labels[:3] = [0, 0, 1]
+    results = population_pairs(
+        features, labels, populations, fars=(0.1, 1e-3), progress=False,
+        wanted=["African", "Caucasian", "Martian"], **ONE,
+    )  # fmt: skip
+    assert list(results) == ["African", "Caucasian", "Martian", "ALL"]
+    assert results["Martian"] == Undefined("no image", 0)
+    for name in ("African", "Caucasian", "ALL"):
+        rows = np.flatnonzero((populations == name) | (name == "ALL"))
+        scores = unit_scores(features[rows], features[rows])
+        i, j = np.triu_indices(len(rows), 1)
+        same = labels[rows][i] == labels[rows][j]
+        result = results[name]
+        if len(rows) == 0 or same.all() or not same.any():
+            assert isinstance(result, Undefined)
+            assert mfr_metrics(results, None)["all_to_all"][name]["undefined"] == result.reason
+            continue
+        assert [point.strict for point in result.points] == strict(scores[i, j], same, (0.1, 1e-3))
+        hard = result.hardest_different
+        assert set(hard.first) | set(hard.second) <= set(rows)
+        assert (labels[hard.first] != labels[hard.second]).all()
+
+
+def test_mask_and_the_combined_score():
+    rng = np.random.default_rng(0)
+    masked, plain = signs(rng, 40), signs(rng, 80)
+    labels, plain_labels = np.arange(40), np.arange(80) // 2
+    mask = mask_pairs(masked, labels, plain, plain_labels, fars=(0.2,), **ONE)
+    scores, same = unit_scores(masked, plain), labels[:, None] == plain_labels[None]
+    assert [p.strict for p in mask.points] == strict(scores.ravel(), same.ravel(), (0.2,))
+    everyone = population_pairs(plain, plain_labels, fars=(0.2,), progress=False, **ONE)
+    metrics = mfr_metrics(everyone, mask)
+    tars = [
+        part["tar_at_far"][0]["strict"]["tar"]
+        for part in (metrics["mask"], metrics["all_to_all"]["ALL"])
+    ]
+    assert metrics["combined"] == 0.25 * tars[0] + 0.75 * tars[1]
+    assert mfr_metrics(everyone, None)["combined"] is None
+
+
+def test_a_population_may_not_be_called_all():
+    with pytest.raises(UserError, match="ALL, which stands for"):
+        population_pairs(np.ones((2, WIDTH)), np.arange(2), np.array(["ALL", "x"]))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    probes=st.integers(2, 40),
+    distractors=st.integers(1, 60),
+)
+def test_ranks(seed, probes, distractors):
+    rng = np.random.default_rng(seed)
+    features, others = signs(rng, probes), signs(rng, distractors)
+    labels = rng.integers(0, 1 + probes // 3, probes)
+    sizes = sorted({1, (distractors + 1) // 2, distractors})
+    ranks = identification_ranks(features, labels, others, sizes, seed=3)
+    order = np.random.default_rng(3).permutation(distractors)
+    own, cross = unit_scores(features, features), unit_scores(features, others)
+    for size, of_size in zip(sizes, ranks, strict=True):
+        expected = [
+            1 + sum(cross[query, d] >= own[query, mate] for d in order[:size])
+            for query in range(probes)
+            for mate in range(probes)
+            if query != mate and labels[query] == labels[mate]
+        ]
+        assert sorted(of_size) == sorted(expected)
+
+
+def test_megaface_end_to_end(tmp_path):
+    rng = np.random.default_rng(0)
+    probes, others = signs(rng, 40), signs(rng, 300)
+    labels = np.arange(40) // 4
+    names = [f"Some Person/Some_Person_{n}.jpg" for n in range(40)]
+    other_names = [f"megaface/10{n % 3}/12@N01/9_{n}.png" for n in range(300)]
+    probe_list, other_list = tmp_path / "facescrub.txt", tmp_path / "megaface.txt"
+    probe_list.write_text("# noisy\nSome_Person_3.png\nSome_Person_17.png\nNobody_1.png\n")
+    other_list.write_text("# noisy\n1\t100/12@N01/9_0.jpg\n2\t101/12@N01/9_1.jpg\n0/0/0.jpg\n")
+    noise = read_noise_list(probe_list), read_noise_list(other_list)
+    kept, others_kept = clean_rows(names, noise[0]), clean_rows(other_names, noise[1])
+    assert np.flatnonzero(~kept).tolist() == [3, 17]
+    assert np.flatnonzero(~others_kept).tolist() == [0, 1]
+    runs = megaface_runs(
+        probes,
+        labels,
+        others,
+        names,
+        other_names,
+        *noise,
+        sizes=(10, 100, 1000),
+        fars=(0.1,),
+        **ONE,
+    )
+    assert list(runs) == ["raw", "refined"]
+    for name, rows, columns in (
+        ("raw", np.arange(40), np.arange(300)),
+        ("refined", np.flatnonzero(kept), np.flatnonzero(others_kept)),
+    ):
+        result = runs[name]
+        own = unit_scores(probes[rows], probes[rows])
+        i, j = np.triu_indices(len(rows), 1)
+        same = labels[rows][i] == labels[rows][j]
+        cross = unit_scores(probes[rows], others[columns]).ravel()
+        scores = np.append(own[i, j][same], cross)
+        kinds = np.arange(len(scores)) < same.sum()
+        assert [p.strict for p in result.verification.points] == strict(scores, kinds, (0.1,))
+        hard = result.verification.hardest_different
+        assert np.array_equal(
+            hard.scores, [unit_scores(probes[[a]], others[[b]])[0, 0]
+                          for a, b in zip(hard.first, hard.second, strict=True)]
+        )  # fmt: skip
+        ranks = identification_ranks(
+            probes[rows], labels[rows], others[columns], [10, 100, len(columns)]
+        )
+        metrics = megaface_metrics(result)
+        assert [row["distractors"] for row in metrics["identification"]] == [10, 100, len(columns)]
+        for row, of_size in zip(metrics["identification"], ranks, strict=True):
+            assert row["rank"]["1"] == np.mean(of_size == 1)
+            assert row["rank"]["5"] == np.mean(of_size <= 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a\t \n", "line 1: no path after the tab"), (None, "not a readable list")],
+)
+def test_bad_noise_lists(tmp_path, text, message):
+    path = tmp_path / "noise.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_noise_list(path)
+
+
+def test_bad_megaface_input():
+    features = np.eye(4)
+    with pytest.raises(UserError, match="no two of the 4 probes"):
+        megaface(features, np.arange(4), features)
+    with pytest.raises(UserError, match="0 distractors; expected at least 1"):
+        megaface(features, np.arange(4) // 2, features, sizes=(0,))

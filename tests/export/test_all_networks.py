@@ -1,0 +1,127 @@
+"""Every registered network in every format, and in the oldest onnxruntime that has to load it."""
+
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import pytest
+
+from tests.helpers.trained_networks import SMALL, feature_function, trained_looking
+from uniface_jax import models
+from uniface_jax.export import formats
+from uniface_jax.export.onnx.from_jaxpr import to_onnx
+from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
+from uniface_jax.export.verify import compare, onnx_runner, relative, with_mirror
+
+BATCHES = (1, 3, 5, 32)
+TOLERANCE = 1e-5
+DEEP = {"lresnet100", "lresnet200", "iresnet100", "iresnet200"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in models.NETWORKS],
+)
+def test_small(name):
+    function = feature_function(name, **SMALL)
+    model = to_onnx(function)
+    assert not any(node.op_type == "Transpose" for node in model.graph.node)
+    assert max(compare(model, with_mirror(function), BATCHES).values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_small_by_jax2tf(name):
+    pytest.importorskip("tf2onnx")
+    function = feature_function(name, **SMALL)
+    model = to_onnx_by_tflite(function)
+    assert max(compare(model, with_mirror(function), BATCHES).values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="too new for TensorFlow")
+@pytest.mark.parametrize("route", [to_onnx_by_tflite, *formats.FORMATS])
+def test_full_size_by_every_other_route(route, tmp_path):
+    function = feature_function("lresnet50")
+    if route is to_onnx_by_tflite:
+        found = compare(route(function), with_mirror(function), (1, 3, 5))
+    else:
+        found = formats.write_format(function, tmp_path / "model", route).differences
+    assert max(found.values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="too new for TensorFlow")
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("format_", formats.FORMATS)
+def test_small_in_other_formats(name, format_, tmp_path):
+    function = feature_function(name, **SMALL)
+    written = formats.write_format(function, tmp_path / "model", format_)
+    assert max(written.differences.values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_full_size(name):
+    """All batches in onnxruntime; JAX, whose features of an image know no others, runs on five."""
+    network = models.create(name)
+    variables = trained_looking(network)
+    mirror = name not in DEEP  # twice the work; the small networks have it at every depth
+    model = to_onnx(lambda x: network.apply(variables, x, train=False), mirror=mirror)
+    images = np.random.default_rng(0).uniform(-1, 1, (5, 112, 112, 3)).astype(np.float32)
+
+    @jax.jit  # weights as arguments: as constants they would be compiled in
+    def features(variables, x):
+        return with_mirror(lambda x: network.apply(variables, x, train=False), mirror)(x)
+
+    with jax.default_matmul_precision("highest"):
+        expected = np.asarray(features(variables, images))
+    run = onnx_runner(model)
+    for batch in BATCHES:
+        chosen = np.arange(batch) % len(images)
+        assert relative(run(images[chosen]), expected[chosen]) <= TOLERANCE
+
+
+@pytest.fixture(scope="session")
+def old_python(tmp_path_factory):
+    """Python 3.9 with onnxruntime 1.8.1, the version that the MFR server runs."""
+    pythons = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python"))
+    if not pythons:
+        pytest.skip("needs Python 3.9 in ~/.pyenv, for which onnxruntime 1.8.1 was built")
+    folder = tmp_path_factory.mktemp("onnxruntime-1.8.1")
+    subprocess.run([pythons[-1], "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    packages = ["onnxruntime==1.8.1", "numpy<2"]
+    done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot install {packages}: {done.stderr.decode()[-200:]}")
+    return python
+
+
+_RUN_OLD = """
+import sys
+import numpy, onnxruntime
+assert onnxruntime.__version__ == "1.8.1"
+session = onnxruntime.InferenceSession(sys.argv[1])
+images = numpy.load(sys.argv[2])
+numpy.savez(sys.argv[3], *[session.run(None, {"input": images[:b]})[0] for b in (1, 3, 5, 32)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("route", [to_onnx, to_onnx_by_tflite])
+def test_onnxruntime_of_the_server(old_python, tmp_path, name, route):
+    model = route(feature_function(name, **SMALL))
+    onnx.save(model, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).uniform(-1, 1, (32, 112, 112, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images.transpose(0, 3, 1, 2))
+    files = [tmp_path / name for name in ("model.onnx", "images.npy", "features.npz")]
+    subprocess.run([old_python, "-c", _RUN_OLD, *files], check=True, timeout=120)
+    newest = onnx_runner(model)(images)
+    with np.load(files[2]) as features:
+        for batch, key in zip(BATCHES, features.files, strict=True):
+            error = np.abs(features[key] - newest[:batch]).max() / np.abs(newest).max()
+            assert error <= TOLERANCE

@@ -1,0 +1,44 @@
+"""python -m uniface_jax.plan, as a user runs it."""
+
+import json
+
+import pytest
+
+from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers.paths import ROOT
+
+
+def test_the_demo(run_cli, tmp_path):
+    path = tmp_path / "plan.json"
+    done = run_cli(
+        "plan", f"--config={ROOT}/configs/demo.py", "--devices=2", "--device_memory=8",
+        "--classes=1000", "--images=6400", "--verify", f"--json={path}",
+        env={"XLA_FLAGS": FAST_COMPILATION},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(path.read_text())
+    assert plan["fits"]
+    assert plan["data"] == {"images": 6400, "classes": 1000, "source": "as given"}
+    compiled = plan["compiled"]
+    assert compiled["predicted"] == pytest.approx(compiled["total"], rel=0.1)
+    assert plan["largest"]["batch"] > plan["batch_size"] == 64
+    assert done.stdout.startswith("demo: 2 devices, batch 64 in 1 micro-batches, 6,400 images of ")
+    assert "of 7.2: fits" in done.stdout
+    assert "400 steps" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--config=nowhere.py"], "nowhere.py"),
+        (["--devices=0"], "devices"),
+        (["--classes=5"], "give both or neither"),
+        (["--config.batch_sise=3"], "config.batch_sise"),
+        (["--devices=3"], "batch_size=64: must be divisible by 3 devices"),
+    ],
+)
+def test_bad_flags(run_cli, flags, named):
+    done = run_cli("plan", *flags)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0, done.stderr
+    assert named in done.stderr

@@ -1,0 +1,134 @@
+"""Predicted memory against the compiler's account of the real program."""
+
+import jax
+import pytest
+
+from uniface_jax import config as configs
+from uniface_jax.head.block_size import bytes_a_class
+from uniface_jax.plan import memory, program, report
+
+# A recipe's network at a shorter depth; sampled classes in micro-batches; another family and loss.
+CASES = {
+    "deep": (10_572, 32, {"model.stage_sizes": (3, 4, 4, 2)}),
+    "sampled": (
+        200_000,
+        16,
+        {
+            "model.name": "lresnet18",
+            "model.width": 32,
+            "micro_batches": 2,
+            "head.sampling_rate": 0.3,
+            "loss.name": "uce",
+        },
+    ),
+    "arcface": (
+        3_000,
+        48,
+        {"model.name": "iresnet18", "model.stem_stride": 2, "loss.name": "arcface"},
+    ),
+}
+
+
+def case(name):
+    classes, images, changes = CASES[name]
+    config = configs.base()
+    config.micro_batches = 1
+    config.update_from_flattened_dict(changes)
+    config = program.for_accelerators(config)
+    config.batch_size = images * config.micro_batches
+    return config, classes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_within_ten_percent_of_the_compiler(name):
+    config, classes = case(name)
+    network = memory.probe_network(config)
+    one = config.batch_size
+    for devices in (1, 2, 8):
+        config.batch_size = one * devices
+        needs = memory.predict(config, classes, devices, network)
+        ahead = needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
+        compiled = program.compiled_memory(config, classes, devices)
+        assert needs.total - ahead == pytest.approx(compiled.total, rel=0.1)
+        held = needs.network + needs.network_momentum + needs.batches - ahead
+        held += needs.prototypes + needs.prototype_momentum
+        assert held == pytest.approx(compiled.held, rel=0.01)
+
+
+NETWORK = memory.NetworkMemory(constant=1e6, slope=2e6)
+DEVICE = report.Device(memory=2e9, reserve=0.0, tflops=100, utilisation=0.5, bandwidth=1e9)
+
+
+@pytest.fixture
+def config():
+    config = configs.base()
+    config.model.update(
+        name="lresnet18", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=16, stem_stride=2
+    )
+    config.batch_size, config.micro_batches = 64, 2
+    return config
+
+
+def plan(config, devices=4, device=DEVICE, classes=40_001):
+    data = report.Data(64_000, classes, "a test")
+    return report.make_plan(config, data, devices, device, network=NETWORK)
+
+
+def test_the_largest_batch_and_block_just_fit(config):
+    config.head.block_memory = 1.0
+    found = plan(config)
+    assert found.fits
+    for more, fits in ((0, True), (8, False)):
+        config.batch_size = found.largest.batch + more
+        assert plan(config).fits is fits
+    config.batch_size = 64
+    tight = report.Device(plan(config).needs.total + 1e5, 0.0, 100, 0.5, 1e9)
+    found = plan(config, device=tight)
+    rows = -(-40_001 // 4)
+    assert found.block < found.largest.block < rows
+    extra = (found.largest.block - found.block) * bytes_a_class(32, 16)
+    assert found.needs.total + extra <= found.allowed
+
+
+def test_prototypes_are_split_and_the_network_is_not(config):
+    one, four = (plan(config, devices).needs for devices in (1, 4))
+    assert (
+        one.network == four.network == four.network_momentum + four.network - one.network_momentum
+    )
+    assert one.prototypes == 4 * 40_001 * 16
+    assert four.prototypes == four.prototype_momentum == 4 * 10_001 * 16
+    assert four.prototype_gradients == 2 * four.prototypes  # of a micro-batch, and their sum
+
+
+def test_sampling_needs_less(config):
+    config.micro_batches = 1
+    whole = plan(config).needs.prototype_gradients
+    config.head.sampling_rate = 0.1
+    assert plan(config).needs.prototype_gradients == pytest.approx(2 * 0.1 * whole, rel=0.01)
+
+
+def test_time_is_work_and_communication(config):
+    found = plan(config)
+    assert found.communication_seconds == found.sent / 1e9
+    assert found.step_seconds == pytest.approx(found.flops / 50e12 + found.sent / 1e9)
+    assert found.steps == 28_000  # 28 epochs of 64,000 images, 64 at a time
+    assert found.days == pytest.approx(28_000 * found.step_seconds / 86400)
+
+
+def test_what_does_not_fit_says_so(config):
+    small = report.Device(5e6, 0.1, 100, 0.5, 1e9)
+    found = plan(config, device=small)
+    assert not found.fits
+    assert found.largest.batch == 0
+    text = report.table("small", found)
+    assert "DOES NOT FIT" in text
+    assert "largest batch that fits  0" in text
+
+
+def test_nothing_is_allocated(config):
+    config.batch_size, config.micro_batches = 1 << 20, 1
+    before = len(jax.live_arrays())
+    found = plan(config, classes=1 << 30)
+    assert found.needs.prototypes == 4 * (1 << 28) * 16
+    assert len(jax.live_arrays()) == before

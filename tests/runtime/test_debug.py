@@ -1,0 +1,102 @@
+"""Checks inside the step, skipped steps: with both runners, on several devices."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from uniface_jax import losses, models
+from uniface_jax.runtime import debug, parallel
+from uniface_jax.state import class_sharded, create_state
+from uniface_jax.train import step
+
+CLASSES, BATCH, SIZE = 13, 16, 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "IMAGE_SIZE", SIZE)
+        yield
+
+
+@functools.cache
+def network_and_state():
+    network = models.create("lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
+    state = create_state(network, losses.create("uce"), CLASSES, 1.0, seed=1)
+    return network, jax.device_get(state)
+
+
+@functools.cache
+def program(mode, checked, **settings):
+    """(runner, compiled step) for 4 devices."""
+    network, state = network_and_state()
+    runner = parallel.create_runner(mode, class_sharded(state), jax.devices()[:4])
+    settings = step.Settings(CLASSES, block_size=5, **settings)
+    one = step.make_step(network, losses.create("uce"), lambda _: 0.1, settings)
+    return runner, runner.compile(debug.checked(one) if checked else one)
+
+
+def train_once(mode, change=lambda weights, labels: None, checked=True, **settings):
+    """(state before, state after, metrics) of one step on 4 devices after `change`."""
+    runner, compiled = program(mode, checked, **settings)
+    _, state = network_and_state()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    prototypes = np.array(state.weights.prototypes)
+    change(prototypes, labels)
+    state = state._replace(weights=state.weights._replace(prototypes=prototypes))
+    placed, metrics = compiled(runner.place(state), runner.put({"image": images, "label": labels}))
+    return state, runner.logical(placed), jax.device_get(metrics)
+
+
+def label_too_large(prototypes, labels):
+    labels[9] = CLASSES  # of device 2
+
+
+def prototype_zero(prototypes, labels):
+    prototypes[11] = 0  # of device 2
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (label_too_large, "step 7, device 2: labels from 0 to 13, expected 0 to 12"),
+        (prototype_zero, "step 7, device 2: row 3 of this device's prototypes is zero"),
+        (None, ""),
+    ],
+)
+def test_checks_say_what_and_on_which_device(mode, change, words):
+    *_, metrics = train_once(mode, change) if change else train_once(mode)
+    if change is None:
+        debug.raise_error(7, metrics[debug.ERROR])
+        return
+    with pytest.raises(debug.CheckError, match=words):
+        debug.raise_error(7, metrics[debug.ERROR])
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_a_skipped_step_leaves_the_state_but_its_number(mode, rate):
+    def break_one(prototypes, labels):
+        prototypes[labels[0]] = np.nan
+
+    before, after, metrics = train_once(
+        mode, break_one, checked=False, skip_nonfinite=True, sampling_rate=rate
+    )
+    assert not np.isfinite(metrics["loss"])
+    assert int(after.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_a_good_step_is_taken_as_without_skipping(mode):
+    _, with_it, _ = train_once(mode, checked=False, skip_nonfinite=True)
+    _, without, _ = train_once(mode, checked=False)
+    assert int(with_it.step) == 1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), with_it, without
+    )

@@ -1,0 +1,47 @@
+"""The compiler's flags: set once, known to this jaxlib, and never in place of a user's."""
+
+import os
+import subprocess
+import sys
+
+from tests.helpers.paths import ROOT
+from uniface_jax.runtime import xla_flags
+
+
+def test_flags_are_added_and_the_users_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_latency_hiding_scheduler=false --xla_other=1")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
+    xla_flags.set_flags()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[:2] == ["--xla_gpu_enable_latency_hiding_scheduler=false", "--xla_other=1"]
+    assert flags[2:] == ["--xla_cpu_experimental_ynn_fusion_type="]
+    xla_flags.set_flags()
+    assert os.environ["XLA_FLAGS"].split() == flags
+    assert "xla_tpu_overlap_compute_collective_tc=true" in os.environ["LIBTPU_INIT_ARGS"]
+
+
+def test_unknown_versions_are_left_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(xla_flags, "KNOWN", ((99, 0), (99, 1)))
+    xla_flags.set_flags()
+    assert os.environ["XLA_FLAGS"] == ""
+    assert xla_flags.compiler_options() is None
+
+
+def test_this_jaxlib_knows_the_flags():
+    code = (
+        "import uniface_jax.runtime.xla_flags as flags; assert flags._known(); flags.set_flags();"
+        "import jax;"
+        "hlo = jax.jit(lambda x: x @ x).lower(jax.numpy.ones((512, 512))).compile().as_text();"
+        "print('ynn' in hlo, flags.compiler_options())"
+    )
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["False", "None"], done.stderr
+
+
+def test_compiler_options_where_no_flag_was_set(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    assert xla_flags.compiler_options() == dict(xla_flags.CPU)

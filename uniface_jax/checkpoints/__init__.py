@@ -1,0 +1,1 @@
+"""Checkpoints of training: reading and saving, the only rooms that know Orbax."""

@@ -1,0 +1,129 @@
+"""The way back: any source as identity folders, or as RecordIO in insightface's layout."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data.conversion.recordio_writer import write_insightface
+from uniface_jax.data.formats import image_headers
+from uniface_jax.data.sources.base import Item, Source
+from uniface_jax.errors import UserError
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "PPM": (".ppm", ".pgm"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+}
+_LONGEST_NAME = 200  # bytes; file systems take 255
+
+
+def write_folders(source: Source, destination: Path) -> int:
+    """Writes destination/<class>/<image> for every item of `source`; returns how many are new.
+
+    The bytes are the source's. Folders bear the class names, or the labels where there are none;
+    files the items' names without their folders. What file systems do not take is replaced, and a
+    name that came up before gets a number, so that no image replaces another. Files that an earlier
+    run has written are not written again. Raises UserError when a file of other bytes is there.
+    """
+    folders = _folder_names(source)
+    seen: set[int] = set()  # hashes: 42 million names would not fit
+    new = 0
+    for index in _progress(source, "unpack"):
+        item = source[index]
+        relative = _unused(folders[item.label], _file_name(item), seen)
+        new += _write(destination / relative, item.image)
+    return new
+
+
+def write_recordio(source: Source, destination: Path) -> None:
+    """Writes train.rec, train.idx and property into `destination`, images in the order of classes.
+
+    Label maps are not kept: RecordIO has no place for them. The labels are 0..C-1. Raises UserError
+    when there is a train.rec already, or when a class has no image, which the layout cannot say.
+    """
+    if (destination / "train.rec").exists():
+        raise UserError(f"{destination / 'train.rec'}: exists already; remove it first")
+    labels = np.fromiter((source[i].label for i in _progress(source, "labels")), np.int32)
+    if len(np.unique(labels)) != source.num_classes:
+        empty = int(np.flatnonzero(np.bincount(labels, minlength=source.num_classes) == 0)[0])
+        raise UserError(f"{source.name}: class {empty} has no image; RecordIO cannot hold that")
+    order = np.argsort(labels, kind="stable")
+    first = source[int(order[0])]
+    _, height, width = image_headers.inspect(first.image, f"{source.name}: {first.name}")
+
+    def items() -> Iterator[Item]:
+        return (source[int(order[i])] for i in _progress(source, "write"))
+
+    try:
+        write_insightface(destination, items(), len(source), (height, width))
+    except OSError as e:
+        raise UserError(f"{destination}: cannot be written ({e.strerror})") from e
+
+
+def _progress(source: Source, what: str) -> "tqdm[int]":
+    return tqdm(range(len(source)), desc=what, unit=" images", disable=not sys.stderr.isatty())
+
+
+def _folder_names(source: Source) -> list[str]:
+    if source.class_names is None:
+        width = len(str(source.num_classes - 1))
+        return [f"{label:0{width}d}" for label in range(source.num_classes)]
+    names = [_safe(name) or "_" for name in source.class_names]
+    seen: set[str] = set()
+    for label, name in enumerate(names):
+        if name.lower() in seen:  # of two names that became one, and where case does not count
+            names[label] = f"{name}-{label}"
+        seen.add(names[label].lower())
+    return names
+
+
+def _file_name(item: Item) -> str:
+    """The item's own file name with a suffix that fits its bytes."""
+    name = _safe(re.split(r"[/\\]", item.name)[-1]) or "image"
+    kind, _, _ = image_headers.inspect(item.image, item.name)
+    suffixes = _SUFFIXES[kind]
+    return name if name.lower().endswith(suffixes) else name + suffixes[0]
+
+
+def _safe(name: str) -> str:
+    """A name for one file or folder: no separators, nothing hidden, nothing that goes upwards."""
+    name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" ").lstrip(".")
+    while len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+        name = name[:-1]
+    return name
+
+
+def _unused(folder: str, name: str, seen: set[int]) -> Path:
+    stem, dot, suffix = name.rpartition(".")
+    number, candidate = 1, name
+    while True:
+        digest = hashlib.blake2b(f"{folder}/{candidate}".lower().encode("utf-8", "surrogateescape"))
+        key = int.from_bytes(digest.digest()[:8], "little")
+        if key not in seen:
+            seen.add(key)
+            return Path(folder) / candidate
+        number += 1
+        candidate = f"{stem}-{number}{dot}{suffix}"
+
+
+def _write(file: Path, content: bytes) -> bool:
+    """Writes a file unless it is there; without waiting for the disk, there may be millions."""
+    try:
+        if file.exists():
+            if file.read_bytes() == content:
+                return False
+            raise UserError(f"{file}: exists already with other bytes; give another DEST")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except OSError as e:
+        raise UserError(f"{file}: cannot be written ({e.strerror})") from e
+    return True

@@ -1,0 +1,1 @@
+"""File formats as they lie on disk, read as hostile."""

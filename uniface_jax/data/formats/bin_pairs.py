@@ -1,0 +1,86 @@
+"""Verification sets: pairs of face images, same person or not, in insightface's .bin files.
+
+A .bin (lfw, cfp_fp, agedb_30, …) is a pickle of (list of 2P encoded images, list of P booleans);
+pair i is images 2i and 2i+1. It comes from the internet, so safe_pickle reads it as data.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.formats import safe_pickle
+from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import replacing
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """P pairs among K different images.
+
+    name: the file's name without its suffix. images: K encoded images, no two the same.
+    first, second: int32 [P], indices into `images`. same: bool [P].
+    """
+
+    name: str
+    images: list[bytes]
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+
+def read_pairs(path: Path | str) -> PairSet:
+    """Reads a .bin written by Python 2 or 3, with images as bytes, str or uint8 numpy arrays.
+
+    Images are not decoded, and equal ones are kept once. Nothing in the file runs. Raises UserError
+    naming the file for anything but such a pickle, and for a set without pairs.
+    """
+    path = Path(path)
+    value = safe_pickle.load(path)
+    if not isinstance(value, tuple | list) or [type(part) for part in value] != [list, list]:
+        raise UserError(f"{path}: expected a pickled (images, booleans), found another structure")
+    encoded, same = value
+    if not same or len(encoded) != 2 * len(same):
+        raise UserError(
+            f"{path}: {len(encoded)} images for {len(same)} pairs; expected two a pair, and pairs"
+        )
+    unique: dict[bytes, int] = {}
+    indices = np.empty(len(encoded), np.int32)
+    for i, image in enumerate(map(safe_pickle.content, encoded)):
+        if not isinstance(image, bytes) or not image:
+            raise UserError(
+                f"{path}: image {i} is a {type(image).__name__}, expected encoded bytes"
+            )
+        indices[i] = unique.setdefault(image, len(unique))
+    for i, flag in enumerate(same):
+        if not isinstance(flag, int) or flag not in (0, 1):
+            raise UserError(
+                f"{path}: pair {i} is marked by a {type(flag).__name__}, expected a bool"
+            )
+    return PairSet(
+        path.stem, list(unique), indices[0::2].copy(), indices[1::2].copy(), np.array(same, bool)
+    )
+
+
+def write_pairs(
+    path: Path | str,
+    images: Sequence[bytes],
+    first: Sequence[int] | np.ndarray,
+    second: Sequence[int] | np.ndarray,
+    same: Sequence[bool] | np.ndarray,
+) -> None:
+    """Writes pairs (first[i], second[i], same[i]) of encoded `images` as insightface does.
+
+    Atomic. Each image is stored once, however many pairs it is in; insightface's own reader opens
+    the file. Raises ValueError when the lengths differ.
+    """
+    if not len(first) == len(second) == len(same):
+        raise ValueError(f"{len(first)}, {len(second)} and {len(same)} entries; expected as many")
+    encoded = [images[int(i)] for pair in zip(first, second, strict=True) for i in pair]
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        pickle.dump((encoded, [bool(s) for s in same]), file, protocol=4)

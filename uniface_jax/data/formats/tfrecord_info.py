@@ -1,0 +1,150 @@
+"""The metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
+
+dataset_info.json and features.json are plain JSON. The features must be those of training images,
+and every shard that they list must be there; records.py looks into the shards.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uniface_jax.errors import UserError
+from uniface_jax.files.bounded_json import read_json
+
+SPLIT = "train"
+
+
+INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
+DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_MOST = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
+_LONGEST_NAME = 255  # of a file, nearly everywhere
+_NO_STRUCTURE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
+_HINT = (
+    f"a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
+    "(make one with python -m uniface_jax.convert)"
+)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a TFRecord data set says of itself.
+
+    shards: (path, number of records) in order. class_names: C names in label order, or None.
+    image_shape: (height, width, channels), None where images differ or the set does not say.
+    """
+
+    name: str
+    path: Path
+    split: str
+    num_examples: int
+    num_classes: int
+    shards: list[tuple[Path, int]]
+    class_names: list[str] | None
+    image_shape: tuple[int, int, int] | None
+
+
+def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
+    """Reads the metadata of the data set in folder `path`; TensorFlow is not imported.
+
+    The features must be those of training images: `image` (an encoded image) and `label`
+    (a class). Raises UserError, naming file and key, when the metadata is missing or malformed, has
+    no such split, is not of TFRecord files, or when a shard is missing.
+    """
+    path = Path(path)
+    info_file, features_file = path / INFO_FILE, path / FEATURES_FILE
+    info, features = read_json(info_file, _HINT), read_json(features_file, _HINT)
+    try:
+        file_format = info.get("fileFormat", "tfrecord")
+        splits = {str(entry["name"]): entry for entry in info["splits"]}
+        found = splits.get(split, {"shardLengths": []})
+        counts = [int(count) for count in found["shardLengths"]]
+        template = str(found.get("filepathTemplate", DEFAULT_TEMPLATE))
+        name = str(info["name"])
+    except _NO_STRUCTURE as e:
+        raise UserError(f"{info_file}: not the metadata of a data set ({e!r:.80})") from e
+    if split not in splits:
+        raise UserError(f"{info_file}: splits {sorted(splits)!s:.80}, expected one named {split!r}")
+    if file_format != "tfrecord":
+        raise UserError(
+            f"{info_file}: fileFormat is {file_format!r:.80}, only tfrecord can be read"
+        )
+    if not counts or min(counts) < 0 or not 0 < sum(counts) <= _MOST:
+        raise UserError(f"{info_file}: shardLengths {counts!s:.80}, expected images in them")
+    num_classes, class_names, shape = _read_features(path, features, features_file)
+    shards: list[tuple[Path, int]] = []
+    for number, count in enumerate(counts):
+        file_name = _shard_name(template, name, split, number, len(counts))
+        if not file_name.isprintable() or "/" in file_name or len(file_name) > _LONGEST_NAME:
+            raise UserError(
+                f"{info_file}: a shard called {file_name!r:.80}, expected a file's name"
+            )
+        if number and file_name == shards[0][0].name:
+            raise UserError(
+                f"{info_file}: filepathTemplate {template!r:.80} does not number shards"
+            )
+        file = path / file_name
+        if not _is_file(file):
+            raise UserError(
+                f"{file}: missing; {INFO_FILE} lists {len(counts)} shards of {sum(counts)} images"
+            )
+        shards.append((file, count))
+    return DatasetInfo(name, path, split, sum(counts), num_classes, shards, class_names, shape)
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long for this file system
+        return False
+
+
+def _shard_name(template: str, name: str, split: str, number: int, total: int) -> str:
+    values = {
+        "DATASET": name,
+        "SPLIT": split,
+        "FILEFORMAT": "tfrecord",
+        "SHARD_INDEX": f"{number:05d}",
+        "NUM_SHARDS": f"{total:05d}",
+        "SHARD_X_OF_Y": f"{number:05d}-of-{total:05d}",
+    }
+    for key, value in values.items():  # not str.format: a template could ask for any width
+        template = template.replace(f"{{{key}}}", value)
+    return template
+
+
+def _read_features(
+    path: Path, features: Any, features_file: Path
+) -> tuple[int, list[str] | None, tuple[int, int, int] | None]:
+    try:
+        by_name = features["featuresDict"]["features"]
+        num_classes = int(by_name["label"]["classLabel"]["numClasses"])
+        dimensions = by_name["image"]["image"]["shape"].get("dimensions", [])
+        sizes = [int(size) for size in dimensions]
+    except _NO_STRUCTURE as e:
+        raise UserError(
+            f"{features_file}: expected the features image (an image) and label (a class label), "
+            f"found another structure ({e!r:.80})"
+        ) from e
+    if not 1 <= num_classes <= _MOST:
+        raise UserError(
+            f"{features_file}: numClasses is {num_classes!s:.80}, expected 1 or more, in reason"
+        )
+    names = _read_names(path / "label.labels.txt", num_classes)
+    known = len(sizes) == 3 and min(sizes) > 0
+    return num_classes, names, (sizes[0], sizes[1], sizes[2]) if known else None
+
+
+def _read_names(file: Path, num_classes: int) -> list[str] | None:
+    """The classes' names, a line each; None where the data set has none."""
+    if not file.is_file():
+        return None
+    try:
+        names = file.read_text(encoding="utf-8").split("\n")[:num_classes]
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{file}: not UTF-8 text, at byte {e.start}") from e
+    if len(names) != num_classes:
+        raise UserError(f"{file}: {len(names)} names, expected {num_classes}")
+    return names

@@ -1,0 +1,187 @@
+"""Records of TFRecord shards at random: where each one lies, and its bytes.
+
+`record_index.npy` beside the shards holds the place of every record; it is ours, and is rebuilt
+from the shards where it is missing or stale. Opening compares it with the files' sizes, so that a
+data set cut short is refused before training starts.
+"""
+
+import bisect
+import contextlib
+import mmap
+import os
+import resource
+import struct
+from array import array
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from uniface_jax.data.formats.tfrecord_info import DatasetInfo
+from uniface_jax.errors import UserError
+from uniface_jax.files.arrays import map_array, save_array
+
+INDEX_FILE = "record_index.npy"
+HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
+_FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+_BOUND = np.dtype(np.uint64)
+_SPARE_FILES = 256  # open files beyond the shards' maps, each of which holds one
+
+
+def framed(record: bytes) -> bytes:
+    """A serialised record as it stands in a TFRecord file: length and record with their CRC-32C."""
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, _masked(length), record, _masked(record)))
+
+
+def check_frame(frame: bytes, where: str) -> bytes:
+    """The record in a frame; UserError naming `where` when length or checksums do not agree."""
+    length, record = frame[:8], frame[HEADER_BYTES:-FOOTER_BYTES]
+    if (
+        struct.pack("<Q", len(record)) != length
+        or frame[8:HEADER_BYTES] != _masked(length)
+        or frame[-FOOTER_BYTES:] != _masked(record)
+    ):
+        raise UserError(f"{where}: its checksum is not that of its bytes: the shard is corrupt")
+    return record
+
+
+def _masked(content: bytes) -> bytes:
+    """TFRecord's checksum: CRC-32C, rotated and shifted so that a CRC of CRCs keeps its use."""
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+class RecordReader:
+    """The serialised records of a data set by index, through memory maps of its shards.
+
+    Raises UserError when the files do not agree with the metadata (see record_bounds), and, naming
+    file and record, when a record is not where the index says or not of its checksums.
+    """
+
+    def __init__(self, info: DatasetInfo):
+        self.info = info
+        self._starts = np.cumsum([0] + [count for _, count in info.shards])
+        self._first: list[int] = self._starts.tolist()  # bisect is ten times searchsorted's speed
+        self.bounds = record_bounds(info)
+        self._maps: list[mmap.mmap | bytes] = []
+        _allow_open_files(len(info.shards))
+        for shard, _ in info.shards:
+            with _opened(shard) as file:
+                empty = not os.fstat(file.fileno()).st_size  # nothing that could be mapped
+                self._maps.append(
+                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                )
+        self._views = [memoryview(mapped) for mapped in self._maps]
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The bytes that the records at `indices`, int64 [K], take in their shards: int64 [K]."""
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        sizes = np.empty(len(indices), np.int64)
+        for shard in np.unique(shards).tolist():
+            chosen = shards == shard
+            sizes[chosen] = np.diff(self.bounds[shard])[indices[chosen] - self._starts[shard]]
+        return sizes
+
+    def cuts(self, indices: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> list[memoryview]:
+        """The bytes begins .. begins + sizes of the shards that hold the records at `indices`.
+
+        indices, begins, sizes: integers [K]. Nothing is copied; what lies beyond a shard is left
+        out.
+        """
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        cuts = zip(shards.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
+        return [self._views[shard][begin:end] for shard, begin, end in cuts]
+
+    def __getitem__(self, index: int) -> bytes:
+        shard = bisect.bisect_right(self._first, index) - 1
+        place = index - self._first[shard]
+        begin, end = self.bounds[shard][place : place + 2].tolist()
+        frame = self._maps[shard][begin:end]
+        where = f"{self.info.shards[shard][0]}: record {place}"
+        length, indexed = int.from_bytes(frame[:8], "little"), end - begin - _FRAME_BYTES
+        if length != indexed or len(frame) != end - begin:
+            raise UserError(
+                f"{where} has {length} bytes by its header and {indexed} by {INDEX_FILE}: the "
+                "shard is corrupt or not of this data set"
+            )
+        return check_frame(frame, where)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises this process's soft limit of open files where `count` maps would not fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(
+                f"{count} shards need {needed} open files, {hard} are allowed: raise `ulimit -Hn`, "
+                "or convert again with a larger --shard_size"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _opened(shard: Path) -> BinaryIO:
+    try:
+        return shard.open("rb")
+    except OSError as e:
+        raise UserError(f"{shard}: cannot be read ({e.strerror})") from e
+
+
+def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
+    """For each shard the offsets where its records begin, and its end: uint64 [records + 1].
+
+    Comes from the index file, memory-mapped, when that fits the shards' sizes; otherwise the shards
+    are walked and the index is written again where the folder allows it. Raises UserError naming a
+    shard that is cut short or holds another number of records than the metadata says.
+    """
+    total = info.num_examples + len(info.shards)
+    file = info.path / INDEX_FILE
+    bounds = _read_index(file, info, total)
+    if bounds is None:
+        bounds = [walk_shard(shard, count) for shard, count in info.shards]
+        with contextlib.suppress(OSError):  # a read-only folder: walked again next time
+            write_index(info.path, bounds)
+    return bounds
+
+
+def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
+    index = map_array(file, _BOUND, total)
+    if index is None:
+        return None
+    ends = np.cumsum([count + 1 for _, count in info.shards])
+    bounds = np.split(index, ends[:-1])
+    for (shard, _), offsets in zip(info.shards, bounds, strict=True):
+        if int(offsets[-1]) != shard.stat().st_size or int(offsets[0]) != 0:
+            return None
+    return bounds
+
+
+def write_index(path: Path, bounds: list[np.ndarray]) -> None:
+    """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
+    save_array(path / INDEX_FILE, np.concatenate(bounds).astype(_BOUND))
+
+
+def walk_shard(shard: Path, expected: int) -> np.ndarray:
+    """The bounds of the records of a TFRecord file, from their headers: uint64 [expected + 1].
+
+    Raises UserError naming the file when it is cut short, or holds another number of records.
+    """
+    size = shard.stat().st_size
+    offsets = array("Q", [0])
+    if size:
+        with _opened(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
+                (length,) = struct.unpack_from("<Q", data, offsets[-1])
+                end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES
+                if end > size:
+                    break
+                offsets.append(end)
+    if len(offsets) - 1 != expected or offsets[-1] != size:
+        rest = size - offsets[-1]
+        raise UserError(
+            f"{shard}: {len(offsets) - 1} whole records and {rest} bytes after them, "
+            f"expected {expected} records: the file is cut short or not of this data set"
+        )
+    return np.array(offsets, np.uint64)

@@ -1,0 +1,99 @@
+"""Decodes and augments a batch's images straight into the batch's memory.
+
+The decoders let go of Python's lock.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from uniface_jax.data.formats import images
+from uniface_jax.data.input.augment import Augmentation, augment
+from uniface_jax.data.sources.base import Item, Source
+from uniface_jax.data.sources.tfrecord import TFRecordSource
+from uniface_jax.errors import UserError
+
+
+class Part(NamedTuple):
+    """Some images of a batch.
+
+    records, int64 [K]: which; mirrored, bool [K]; uniform, float32 [K, N] in [0, 1): the random
+    numbers of the augmentations.
+    """
+
+    records: np.ndarray
+    mirrored: np.ndarray
+    uniform: np.ndarray
+
+
+def fill(
+    source: Source,
+    functions: list[Augmentation],
+    part: Part,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Decodes and augments `part` into uint8 [K, S, S, 3] and int32 [K].
+
+    Raises UserError where an image cannot be decoded or has another size, or a label is none.
+    """
+    records, uniform = part.records, part.uniform.tolist()
+    found = source.images(records) if isinstance(source, TFRecordSource) else None
+    items = [] if found else [source[record] for record in records.tolist()]
+    encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
+    given = found[1] if found else np.array([item.label for item in items], np.int64)
+    labels[:] = _checked_labels(source, records, given)
+    # BGR, reversed byte by byte along each row, is the mirror in RGB: a third of what it takes to
+    # reverse pixels. All go through a small array: a batch is larger than the processor has cache,
+    # and a copy reaches its memory faster than the decoder does row after row. Python's lock is
+    # held for every step here, so there are few.
+    flat = (*pixels.shape[:2], pixels.shape[2] * 3)
+    scratch = np.empty(pixels.shape[1:], np.uint8)
+    reversible, shape = scratch.reshape(flat[1:]), scratch.shape
+    places = zip(encoded, part.mirrored.tolist(), pixels, pixels.reshape(flat), strict=True)
+    for place, (image, mirror, out, rows) in enumerate(places):
+        # By libjpeg-turbo, where it is a JPEG of the right size: the decoder looks at the size in
+        # the header first, takes no memory of its own for more, and leaves a smaller one's shape.
+        try:
+            order = "BGR" if mirror else "RGB"
+            decoded = simplejpeg.decode_jpeg(image, order, buffer=scratch).shape == shape
+        except ValueError:
+            decoded = False
+        if not decoded:
+            record = int(records[place])
+            item = items[place] if items else source[record]
+            labels[place] = item.label
+            _decode_any(item, out, mirror, f"{source.name}: record {record} ({item.name})")
+        elif mirror:
+            cv2.flip(reversible, 1, rows)
+        else:
+            np.copyto(out, scratch)
+        if functions:
+            result = augment(out, functions, uniform[place])
+            if result is not out:
+                np.copyto(out, result)
+
+
+def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
+    if len(wrong):
+        raise UserError(
+            f"{source.name}: record {records[wrong[0]]} has the label {labels[wrong[0]]}, "
+            f"expected 0..{source.num_classes - 1}"
+        )
+    return labels
+
+
+def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:
+    """The pixels of `item` to out, by the decoder of every format, which names what is wrong."""
+    _, height, width = images.header(item.image, where)
+    if (height, width) != out.shape[:2]:
+        raise UserError(
+            f"{where}: {width}x{height} pixels, expected {out.shape[1]}x{out.shape[0]}; "
+            "python -m uniface_jax.align makes them"
+        )
+    pixels = images.decode(item.image, where)
+    np.copyto(out, pixels[:, ::-1] if mirror else pixels)

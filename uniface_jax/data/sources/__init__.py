@@ -1,0 +1,1 @@
+"""Data sets behind one protocol: items by position, with labels."""

@@ -1,0 +1,156 @@
+"""Identity folders as a source: one sub-folder a person, the photographs in it."""
+
+import os
+import stat
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.formats.images import SUFFIXES
+from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.labels import natural_key
+from uniface_jax.data.sources.names import Names
+from uniface_jax.errors import UserError
+
+MAX_FILE_BYTES = 1 << 28
+
+
+class FolderSource:
+    """`path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
+
+    identities: only these sub-folders; None is all. suffixes: of image files, in lower case. Other
+    files are left out and listed in `skipped`; names that begin with a dot are ignored. Item names,
+    and those in `skipped`, are relative to `path`.
+
+    Raises UserError, naming the folder, when there are no identity folders, when one holds no
+    image, or when one holds further folders.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identities: Collection[str] | None = None,
+        suffixes: tuple[str, ...] = SUFFIXES,
+    ):
+        self.path = Path(path)
+        self._suffixes = suffixes
+        self.name = str(path)
+        self.skipped: list[str] = []
+        self.class_names: list[str] | None = []
+        self._files = Names()  # file names only: at 42 million, whole paths would not fit
+        counts = []
+        for identity in _visible(self.path, folders=True):
+            if identities is not None and identity not in identities:
+                continue
+            images = self._images_of(identity)
+            self.class_names.append(identity)
+            for image in images:
+                self._files.append(image)
+            counts.append(len(images))
+        self.skipped += _visible(self.path, folders=False)
+        if not counts:
+            raise UserError(
+                f"{path}: no identity folders; expected one sub-folder a person, with its images"
+            )
+        self.notes = [
+            f"{path / name}: skipped, not an image by its suffix" for name in self.skipped
+        ]
+        self.num_classes = len(counts)
+        self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+    def _images_of(self, identity: str) -> list[str]:
+        folder = self.path / identity
+        nested = _visible(folder, folders=True)
+        if nested:
+            raise UserError(f"{folder / nested[0]}: a folder inside an identity folder")
+        names = _visible(folder, folders=False)
+        images = [name for name in names if name.lower().endswith(self._suffixes)]
+        self.skipped += [f"{identity}/{name}" for name in names if name not in set(images)]
+        if not images:
+            raise UserError(
+                f"{folder}: an identity folder without an image ({', '.join(self._suffixes)})"
+            )
+        return images
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def item_name(self, index: int) -> str:
+        """The item's path relative to the source, without reading the file."""
+        assert self.class_names is not None
+        return f"{self.class_names[self._labels[index]]}/{self._files[index]}"
+
+    def __getitem__(self, index: int) -> Item:
+        name = self.item_name(index)
+        return Item(read_image_file(self.path / name), int(self._labels[index]), name)
+
+    def part(self, indices: np.ndarray) -> "FilePart":
+        """The files at `indices`, int64 [K]."""
+        names = [self.item_name(i) for i in indices.tolist()]
+        return FilePart(self.path, names, self._labels[indices])
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The files' sizes, 0 for one that cannot be read."""
+        return file_sizes(self.path, map(self.item_name, indices.tolist()))
+
+    def fingerprint(self) -> str:
+        """Of identities and file names."""
+        assert self.class_names is not None
+        return digest(*Names(self.class_names).arrays(), *self._files.arrays(), self._labels)
+
+
+class FilePart:
+    """Image files `folder`/`names`[i] of the classes `labels`: int32 [K]."""
+
+    def __init__(self, folder: Path, names: list[str], labels: np.ndarray):
+        self._folder, self._names, self._labels = folder, names, labels
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        return Item(read_image_file(self._folder / name), int(self._labels[index]), name)
+
+
+def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
+    """Bytes of the files `folder`/name: int64; 0 for one that cannot be read."""
+
+    def size(name: str) -> int:
+        try:
+            return (folder / name).stat().st_size
+        except (OSError, ValueError):
+            return 0
+
+    return np.fromiter(map(size, names), np.int64)
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of a file; UserError when it is none, cannot be read or is over 256 MiB."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device never end
+            raise UserError(f"{path}: not a file; expected an image file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UserError(
+                f"{path}: {status.st_size} bytes; an image file has at most {MAX_FILE_BYTES}"
+            )
+        return path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+
+
+def _visible(folder: Path, *, folders: bool) -> list[str]:
+    """The names in `folder` that do not begin with a dot: its folders, or its files; sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_dir() == folders
+            ]
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be listed ({e.strerror})") from e
+    return sorted(found, key=natural_key)

@@ -1,0 +1,70 @@
+"""The images of a verification .bin as a source, so that they can be looked at and converted."""
+
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.formats.bin_pairs import read_pairs
+from uniface_jax.data.sources.base import Item, digest
+
+
+class PairSource:
+    """The different images of a .bin, in the order in which its pairs name them.
+
+    Pairs say who is the same, not who it is: a class is the images that pairs of the same person
+    connect, in the order of their first image. One person may so be several classes. Item names are
+    `image 0`, …. All images are in memory. Raises UserError as read_pairs does.
+    """
+
+    def __init__(self, path: Path | str):
+        pairs = read_pairs(path)
+        self.name = str(path)
+        self.class_names: list[str] | None = None
+        self._images = pairs.images
+        self._labels = _components(
+            len(pairs.images), pairs.first[pairs.same], pairs.second[pairs.same]
+        )
+        self.num_classes = int(self._labels.max()) + 1
+        self.notes = [
+            f"{path}: pairs do not name people: the {self.num_classes} classes are the groups of "
+            "images that pairs of the same person connect"
+        ]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Item:
+        return Item(self._images[index], int(self._labels[index]), f"image {index}")
+
+    def part(self, indices: np.ndarray) -> "PairPart":
+        """The images at `indices`, int64 [K]."""
+        return PairPart([self[i] for i in indices.tolist()])
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The images' bytes."""
+        return np.array([len(self._images[i]) for i in indices.tolist()], np.int64)
+
+    def fingerprint(self) -> str:
+        """Of sizes and classes."""
+        return digest(self.sizes(np.arange(len(self))), self._labels)
+
+
+class PairPart(list[Item]):
+    """Some items of a PairSource, with their bytes."""
+
+
+def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The connected component of each of `count` nodes, int32, by edges first[i] to second[i]."""
+    parents = list(range(count))
+
+    def root(node: int) -> int:
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        low, high = sorted((root(a), root(b)))
+        parents[high] = low  # the earlier image stays the root, so that roots are in order
+    roots = np.array([root(node) for node in range(count)])
+    return np.unique(roots, return_inverse=True)[1].astype(np.int32)

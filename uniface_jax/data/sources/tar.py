@@ -1,0 +1,231 @@
+"""WebDataset-style tar shards as a source: samples are the files that share a name up to a dot.
+
+A sample is `KEY.jpg` (or another image) with `KEY.cls`, the class as text, or `KEY.json` with the
+class under one of JSON_KEYS. Archives without either are taken as identity folders: the class is
+the image's folder. Nothing is extracted; images are read where they lie in the archives.
+"""
+
+import json
+import os
+import sys
+import tarfile
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data.formats.images import SUFFIXES
+from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.folders import MAX_FILE_BYTES, natural_key
+from uniface_jax.data.sources.labels import classes_of
+from uniface_jax.data.sources.names import Names
+from uniface_jax.errors import UserError
+
+JSON_KEYS = ("label", "cls", "class", "identity", "id")
+_MAX_LABEL_BYTES = 1 << 16
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TarPart:
+    """Images in tar archives: archive, offset and size of each, its class and its name; [K]."""
+
+    archives: list[Path]
+    archive: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.archive)
+
+    def __getitem__(self, index: int) -> Item:
+        path = self.archives[self.archive[index]]
+        name = f"{path.name}/{self.names[index]}"
+        size = int(self.lengths[index])
+        try:
+            with path.open("rb") as file:
+                image = os.pread(file.fileno(), size, int(self.offsets[index]))
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+        if len(image) != size:
+            raise UserError(f"{path}: {self.names[index]}: the archive was cut short")
+        return Item(image, int(self.labels[index]), name)
+
+
+class TarSource:
+    """The images of a tar archive, or of all `*.tar` in a folder by natural order.
+
+    In the archives' order; item names are archive/member. Labels that are not 0..C-1 are mapped as
+    in lists, and class_names then holds them. Opening reads the archives' headers, not the images.
+
+    Raises UserError naming archive and member for a malformed, cut-short or compressed archive, an
+    image without a label where others have one, a label of another form, and no image at all.
+    """
+
+    def __init__(self, path: Path | str):
+        path = Path(path)
+        self.name = str(path)
+        self.notes: list[str] = []
+        archives = [path]
+        if path.is_dir():
+            archives = sorted(path.glob("*.tar"), key=lambda file: natural_key(file.name))
+        index = _Index(self.name)
+        for number, archive in enumerate(
+            tqdm(archives, unit=" archives", disable=len(archives) < 2 or not sys.stderr.isatty())
+        ):
+            index.add(number, archive)
+        labels, self.class_names, self.num_classes = index.labels()
+        if index.others:
+            shown = ", ".join(index.others[:_SHOWN])
+            self.notes.append(f"{path}: left out, neither image nor label: {shown}, …")
+        self._images = TarPart(
+            archives,
+            np.frombuffer(index.archive, np.int32),
+            np.frombuffer(index.offsets, np.int64),
+            np.frombuffer(index.lengths, np.int64),
+            labels,
+            index.names,
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._images[index]
+
+    def part(self, indices: np.ndarray) -> TarPart:
+        """The images at `indices`, int64 [K]."""
+        images = self._images
+        return TarPart(
+            images.archives,
+            images.archive[indices],
+            images.offsets[indices],
+            images.lengths[indices],
+            images.labels[indices],
+            Names(images.names[i] for i in indices.tolist()),
+        )
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """The images' bytes."""
+        return self._images.lengths[indices]
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and classes."""
+        images = self._images
+        return digest(*images.names.arrays(), images.archive, images.lengths, images.labels)
+
+
+class _Index:
+    """What the archives' headers say, collected sample by sample."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self.archive, self.offsets, self.lengths = array("i"), array("q"), array("q")
+        self.names = Names()
+        self.others: list[str] = []
+        self._codes: dict[str, int] = {}  # a label or a folder, by the order in which they came up
+        self._labels = array("i")  # the code of each image's label, -1 while it has none
+        self._folders = array("i")
+        self._labelled = False
+
+    def add(self, number: int, archive: Path) -> None:
+        """Adds the images of one archive."""
+        try:
+            with archive.open("rb") as file:
+                self._read(number, archive, file)
+        except OSError as e:
+            raise UserError(f"{archive}: cannot be read ({e.strerror})") from e
+        except (UserError, MemoryError):
+            raise
+        except Exception as e:  # tarfile lets through whatever int() and struct stumble over
+            reason = " ".join(str(e).split())[:100] or type(e).__name__
+            raise UserError(f"{archive}: not a tar archive, or a damaged one ({reason})") from e
+
+    def _read(self, number: int, archive: Path, file: IO[bytes]) -> None:
+        key, label, images = None, None, 0
+        size = os.fstat(file.fileno()).st_size
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it keeps them all otherwise
+                if not member.isreg():
+                    continue
+                if member.issparse() or member.offset_data + member.size > size:
+                    raise UserError(f"{archive}: {member.name[:200]}: cut short, or a sparse file")
+                folder, _, base = member.name.rpartition("/")
+                if base.startswith("."):
+                    continue
+                stem, _, suffix = base.partition(".")
+                if (folder, stem) != key:
+                    self._close(images, label)
+                    key, label, images = (folder, stem), None, 0
+                if f".{suffix.lower()}".endswith(SUFFIXES):
+                    self._add_image(number, archive, member, folder)
+                    images += 1
+                elif suffix.lower() in ("cls", "json"):
+                    label = _label(archive, member, tar) or label
+                elif len(self.others) <= _SHOWN:
+                    self.others.append(member.name[:200])
+            self._close(images, label)
+
+    def _add_image(self, number: int, archive: Path, member: tarfile.TarInfo, folder: str) -> None:
+        if member.size > MAX_FILE_BYTES:
+            raise UserError(
+                f"{archive}: {member.name[:200]}: {member.size} bytes; an image has at most "
+                f"{MAX_FILE_BYTES}"
+            )
+        self.archive.append(number)
+        self.offsets.append(member.offset_data)
+        self.lengths.append(member.size)
+        self.names.append(member.name)
+        self._labels.append(-1)
+        self._folders.append(self._codes.setdefault(f"{folder}/", len(self._codes)))
+
+    def _close(self, images: int, label: str | None) -> None:
+        """Ends a sample: its label goes to its images."""
+        if label is not None and images:
+            self._labelled = True
+            code = self._codes.setdefault(label, len(self._codes))
+            self._labels[len(self._labels) - images :] = array("i", [code] * images)
+
+    def labels(self) -> tuple[np.ndarray, list[str] | None, int]:
+        """Classes int32 [N], their names or None where they are 0..C-1, and how many they are."""
+        if not len(self.names):
+            raise UserError(f"{self.source}: no image in it; expected KEY.jpg with KEY.cls")
+        codes = np.frombuffer(self._labels if self._labelled else self._folders, np.int32)
+        if codes.min() < 0:
+            worst = self.names[int(np.argmin(codes))]
+            raise UserError(f"{self.source}: {worst}: no .cls or .json beside it gives its class")
+        used, places = np.unique(codes, return_inverse=True)
+        known = list(self._codes)
+        texts = [known[code] if self._labelled else known[code][:-1] for code in used.tolist()]
+        if texts == [""]:
+            raise UserError(f"{self.source}: no .cls, .json or folder gives an image's class")
+        return classes_of(texts, places)
+
+
+def _label(archive: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> str | None:
+    """The class that a .cls or .json member gives, as text; None for a .json without one."""
+    where = f"{archive}: {member.name[:200]}"
+    if member.size > _MAX_LABEL_BYTES:
+        raise UserError(f"{where}: {member.size} bytes; a label has at most {_MAX_LABEL_BYTES}")
+    opened = tar.extractfile(member)
+    content = opened.read() if opened else b""
+    if member.name.lower().endswith(".cls"):
+        text = content.decode("utf-8", "replace").strip()
+        if not text or "\n" in text:
+            raise UserError(f"{where}: {text[:40]!r}, expected a class")
+        return text
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{where}: not JSON ({str(e)[:80]})") from e
+    for key in JSON_KEYS:
+        value = values.get(key) if isinstance(values, dict) else None
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value)
+    return None

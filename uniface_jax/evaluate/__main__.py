@@ -1,0 +1,183 @@
+"""Command line: evaluates models by the protocols of the field; writes numbers and a report.
+
+python -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=lfw.bin,pairs/
+python -m uniface_jax.evaluate --compare A B C --protocol=verification --data=lfw.bin
+
+--data says which files are which part of a protocol, PART,PART,… where a part is PATH or KEY=PATH;
+with several protocols it is repeated, and each value begins with PROTOCOL: as in
+--protocol=verification,ijb --data=verification:lfw.bin --data=ijb:/data/IJBC
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from uniface_jax import cli
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
+from uniface_jax.evaluate.features import EmbeddedFeatures, FeatureSource, GivenFeatures
+from uniface_jax.evaluate.protocols import PROTOCOLS
+from uniface_jax.evaluate.protocols.base import Options
+from uniface_jax.evaluate.report import report, results
+from uniface_jax.evaluate.sets.image_sets import FileDigests
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "A workdir of training, one of its checkpoints/STEP, or an ONNX file."
+)
+_EMBEDDINGS = flags.DEFINE_list(
+    "embeddings",
+    None,
+    "Instead of a model: FILE.npy of features, a row an image, or SET=FILE.npy,… by the name of "
+    "the set; or the embeddings/ folder that an earlier evaluation left.",
+)
+_COMPARE = flags.DEFINE_bool(
+    "compare", False, "Arguments are several models or folders with results: all in one report."
+)
+_PROTOCOL = flags.DEFINE_list(
+    "protocol", ["verification"], f"One or more, comma-separated, of {', '.join(PROTOCOLS)}."
+)
+_DATA = flags.DEFINE_multi_string(
+    "data",
+    [],
+    "[PROTOCOL:]PART,PART,…; parts: "
+    + "; ".join(f"{name}: {protocol.takes.describe()}" for name, protocol in PROTOCOLS.items())
+    + ".",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for metrics.json, report.html, figures/ and embeddings/; default: WORKDIR/evaluation "
+    "or ./evaluation.",
+)
+_CACHE = flags.DEFINE_string(
+    "cache", None, "Folder of embeddings that several evaluations share; default: in the output."
+)
+_MIRROR = flags.DEFINE_bool(
+    "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
+)
+_INPUT_SCALE = flags.DEFINE_enum(
+    "input_scale", "auto", ["auto", "unit", "raw"], "Pixels an ONNX file is fed: -1..1 or 0..255."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
+_FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
+
+
+def main(argv: list[str]) -> None:
+    """Embeds, computes, writes; prints tables and where the files are."""
+    if _COMPARE.value:
+        _compare(argv[1:])
+        return
+    cli.positional(argv)
+    model, given = _MODEL.value, _EMBEDDINGS.value
+    if model and given:
+        raise UserError("--model and --embeddings: give one of them")
+    parts, options = _work()
+    if model:
+        output = _folder(_OUTPUT.value or _default_output(model))
+        run = _evaluate(_embedded(model, output), model, parts, options)
+    elif given:
+        output = _folder(_OUTPUT.value or "evaluation")
+        source = GivenFeatures.open(parse_embeddings(given), FileDigests(_cache(output)))
+        run = _evaluate(source, ",".join(given), parts, options)
+    else:
+        raise UserError("--model or --embeddings is missing; see --help")
+    results.write(output, run)
+    report.write(output, [run])
+    print(f"{results.METRICS}, {results.REPORT} and figures: {output}")
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    """Models are evaluated into OUTPUT/NAME, folders with results are read."""
+    if len(arguments) < 2:
+        raise UserError("--compare: expected two or more models or folders with results")
+    if _MODEL.value or _EMBEDDINGS.value:
+        raise UserError("--compare takes its models as arguments, without --model or --embeddings")
+    finished = [results.is_results(Path(path)) for path in arguments]
+    if not all(finished):
+        parts, options = _work()
+    output = _folder(_OUTPUT.value or "evaluation")
+    runs, taken = [], set()
+    for path, done in zip(arguments, finished, strict=True):
+        if done:
+            runs.append(results.read(Path(path)))
+            continue
+        name = Path(path).resolve().stem
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        folder = _folder(output / name)
+        run = _evaluate(_embedded(path, folder), path, parts, options)
+        results.write(folder, run)
+        report.write(folder, [run])
+        runs.append(run)
+    report.write(output, results.named_apart(runs))
+    print(f"{results.REPORT} and figures: {output}")
+
+
+def _work() -> tuple[Mapping[str, Parts], Options]:
+    """What is asked for, checked before a model is loaded."""
+    for name in _PROTOCOL.value:
+        if name not in PROTOCOLS:
+            raise UserError(f"--protocol: {name}; expected some of {', '.join(PROTOCOLS)}")
+    if not _DATA.value:
+        raise UserError("--data is missing; see --help")
+    parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
+    return parts, Options([_rate(text) for text in _FARS.value] if _FARS.value else None)
+
+
+def _embedded(path: str, output: Path) -> FeatureSource:
+    from uniface_jax.inference.load import load_model
+
+    model = load_model(path, _MIRROR.value, _INPUT_SCALE.value)
+    print(f"{path}: {model.description}", flush=True)
+    cache = _cache(output)
+    return EmbeddedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
+
+
+def _evaluate(
+    source: FeatureSource, path: str, parts: Mapping[str, Parts], options: Options
+) -> results.Run:
+    found = {}
+    for name in parts:
+        found[name] = PROTOCOLS[name].run(parts[name], source, options)
+        # Each when it is there: the next may take hours.
+        print(report.tables(results.collect(source, path, {name: found[name]})), flush=True)
+    return results.collect(source, path, found)
+
+
+def _cache(output: Path) -> Path:
+    return _folder(_CACHE.value) if _CACHE.value else output / "embeddings"
+
+
+def _folder(path: Path | str) -> Path:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--output: {path} cannot be made a folder ({e.strerror})") from e
+    return Path(path)
+
+
+def _default_output(model: str) -> Path:
+    if Path(model).is_file():
+        return Path("evaluation")
+    from uniface_jax.checkpoints.reading import (
+        locate,  # not for ONNX files: it takes a second to import
+    )
+
+    workdir, _ = locate(model)
+    return workdir / "evaluation"
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate <= 1:
+        raise UserError(f"--fars: {text} is no rate; expected numbers in (0, 1]")
+    return rate
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,204 @@
+"""All pairs of a set of images, or of two sets: TAR at FAR with the exact order statistic.
+
+1.6 million images have 1.3e12 different pairs. Their scores are computed tile by tile and never
+held; the threshold is still the one that sorting them all would give, and the counts are exact.
+The first pass keeps the largest scores down to the last rank asked for. Where a FAR is so high
+that these do not fit in memory, it counts between edges instead, and the next pass keeps the few
+scores between the two edges that enclose the statistic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.all_pairs.curve import (
+    COMPLETE,
+    Line,
+    ScoreHistogram,
+    area,
+    curve_of,
+    histogram_of,
+    line_of,
+    point_at,
+)
+from uniface_jax.evaluate.all_pairs.largest import Hardest, HardPairs
+from uniface_jax.evaluate.all_pairs.one_pass import run_pass
+from uniface_jax.evaluate.all_pairs.search import BUDGET, Search, rank_of_far
+from uniface_jax.evaluate.all_pairs.tiles import PairTiles
+from uniface_jax.evaluate.metrics.roc import OperatingPoint, Roc
+
+FARS = (1e-6,)
+HARDEST = 24
+_COUNTED_FARS = (1e-1, 1e-2, 1e-3)  # points of the curve that the first pass counts on its way
+_SAMPLE = 1 << 24
+
+
+@dataclass(frozen=True)
+class PairsAtFar:
+    """TAR at one target FAR, strict: the largest TAR whose FAR does not exceed the target.
+
+    resolvable: whether the target is at least 1 / negatives; below, FAR 0 is what is reported.
+    """
+
+    target: float
+    resolvable: bool
+    strict: OperatingPoint
+
+
+@dataclass(frozen=True, eq=False)
+class AllPairs:
+    """What all pairs of one or two sets say; see all_pairs.
+
+    positives, negatives: same and different pairs. points: one for each FAR. curve: exact points
+    of the ROC, one at every score where `complete`; line: the same with estimates in between, to
+    be drawn. auc: lower and upper bound of the area under the ROC, equal where it is exact.
+    hardest_same: the same pairs of lowest score, hardest_different: the different ones of highest.
+    passes: how often all pairs were scored.
+    """
+
+    positives: int
+    negatives: int
+    points: tuple[PairsAtFar, ...]
+    curve: Roc
+    complete: bool
+    line: Line
+    auc: tuple[float, float]
+    histogram: ScoreHistogram
+    hardest_same: HardPairs
+    hardest_different: HardPairs
+    passes: int
+
+
+def all_pairs(
+    features: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray | None = None,
+    other_labels: np.ndarray | None = None,
+    *,
+    fars: Sequence[float] = FARS,
+    hardest: int = HARDEST,
+    progress: str | None = None,
+    normalised: bool = False,
+    block: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    budget: int = BUDGET,
+) -> AllPairs:
+    """TAR at each FAR over the pairs i < j of one set, or every pair of one row of each of two.
+
+    features [n, D], others [m, D]: of any float type, brought to length 1 block by block (or taken
+    as they are where `normalised`); a np.memmap will do. labels [n], other_labels [m]: numbers or
+    strings, equal for images of one person. Scores are float32 cosines.
+    fars: targets in (0, 1]. hardest: how many pairs of each kind to name. progress: title of a
+    bar. block: rows and columns of a tile. devices: all of this process by default. budget: how
+    many scores of different pairs may be held. Scores of same pairs are all held, 4 bytes each.
+
+    Raises UserError where a feature is not finite or zero, where a set is empty or has not as many
+    labels, where there is no same or no different pair, and for a FAR out of range.
+    """
+    tiles = PairTiles(
+        features, labels, others, other_labels, normalised=normalised, block=block, devices=devices
+    )
+    if tiles.positives == 0 or tiles.negatives == 0:
+        kind = "different" if tiles.positives == 0 else "same"
+        raise UserError(
+            f"all {tiles.positives + tiles.negatives} pairs of {len(tiles.row_order)} images are "
+            f"{kind} ones; expected same and different ones"
+        )
+    return search_pairs(tiles, None, fars=fars, hardest=hardest, progress=progress, budget=budget)
+
+
+def search_pairs(
+    tiles: PairTiles,
+    same: tuple[np.ndarray, HardPairs] | None,
+    *,
+    fars: Sequence[float] = FARS,
+    hardest: int = HARDEST,
+    progress: str | None = None,
+    budget: int = BUDGET,
+) -> AllPairs:
+    """all_pairs of tiles at hand; `same`: rising scores of same pairs that are not among them."""
+    for far in fars:
+        if not 0 < far <= 1:
+            raise UserError(f"FAR {far}: expected more than 0 and at most 1")
+    total = tiles.negatives
+    sample = np.empty(0, np.float32)
+    if total > budget:
+        sample = tiles.sample_different(_SAMPLE)
+    search = Search(total, sample, budget)
+    hard_same, hard_different = Hardest(hardest, -1), Hardest(hardest, 1)
+    scores = None if same is None else same[0]
+    passes = 0
+    while (unknown := _unknown_ranks(search, fars, hardest)) or scores is None:
+        wanted = search.plan(unknown, _COUNTED_FARS, same=scores is None)
+        title = f"{progress}, pass {passes + 1}" if progress and passes else progress
+        found = run_pass(tiles, wanted, hard_same, hard_different, title)
+        search.learn(wanted, found)
+        scores = found.same if scores is None else scores
+        passes += 1
+    strict = [point_at(search, scores, far) for far in fars]
+    curve = curve_of(search, scores, strict)
+    return AllPairs(
+        positives=len(scores),
+        negatives=total,
+        points=tuple(
+            PairsAtFar(float(far), bool(1 / total <= far), point)
+            for far, point in zip(fars, strict, strict=True)
+        ),
+        curve=curve,
+        complete=total + len(scores) <= min(budget, COMPLETE),
+        line=line_of(curve, scores, sample),
+        auc=area(search, scores, curve),
+        histogram=histogram_of(search, scores, sample),
+        hardest_same=hard_same.pairs() if same is None else same[1],
+        hardest_different=hard_different.pairs(),
+        passes=passes,
+    )
+
+
+def _unknown_ranks(search: Search, fars: Sequence[float], hardest: int) -> set[int]:
+    """The ranks of the scores that are still to be found."""
+    wanted = {min(hardest, search.total) - 1} if hardest else set()
+    for far in fars:
+        allowed = rank_of_far(far, search.total)
+        first_rejected = search.statistic(allowed) if allowed < search.total else None
+        if allowed == search.total:
+            wanted.add(allowed - 1)
+        elif first_rejected is None:
+            wanted.add(allowed)
+        elif first_rejected.larger:
+            wanted.add(first_rejected.larger - 1)  # the last accepted one: a threshold is a score
+    return {rank for rank in wanted if search.statistic(rank) is None}
+
+
+def all_pairs_metrics(result: AllPairs) -> dict[str, Any]:
+    """A result for JSON.
+
+    `pairs`, `same`, `different` (counts), `auc` (`lower`, `upper`), `passes`, `tar_at_far`: a list
+    of `far`, `resolvable` and `strict`, which has `tar`, `far`, `threshold` (a cosine; null where
+    no pair is accepted), `true_accepts` and `false_accepts`.
+    """
+    lower, upper = result.auc
+    return {
+        "pairs": result.positives + result.negatives,
+        "same": result.positives,
+        "different": result.negatives,
+        "auc": {"lower": lower, "upper": upper},
+        "passes": result.passes,
+        "tar_at_far": [
+            {
+                "far": point.target,
+                "resolvable": point.resolvable,
+                "strict": {
+                    **vars(point.strict),
+                    "threshold": point.strict.threshold
+                    if np.isfinite(point.strict.threshold)
+                    else None,
+                },
+            }
+            for point in result.points
+        ],
+    }

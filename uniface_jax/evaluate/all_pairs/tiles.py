@@ -1,0 +1,279 @@
+"""The pairs of one set of features, or of two, as tiles of a score matrix that is never held.
+
+Rows are sorted by identity, so that same pairs lie in few tiles and all the others need no mask.
+Every pair belongs to one tile and every tile is one product of the same shape by the same compiled
+program: gone through again, it gives the same bits again.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.verification import normalise
+
+SEGMENT = 128  # neighbouring columns that are counted together; at most 255, see _counts
+EDGES = 4  # counters in one 32-bit word: edges come in multiples of it
+_SAMPLE_BLOCK = 1024
+_CPU_BLOCK, _GPU_BLOCK = 1024, 8192  # 4 MB stay in a core's cache; a GPU wants large products
+
+Tile = tuple[int, int]
+
+
+class PairTiles:
+    """Tiles of the pairs i < j of one set [n, d], or of all pairs of two sets [n, d], [m, d].
+
+    positives, negatives: how many pairs have the same label and different ones. row_order [n],
+    column_order [m]: the row of the given array at each sorted position. tiles: row and column
+    block of each tile that holds a pair; shape: rows and columns of a tile.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        others: np.ndarray | None = None,
+        other_labels: np.ndarray | None = None,
+        *,
+        normalised: bool = False,
+        block: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """others without other_labels: every pair is a different one. The rest: all_pairs."""
+        self.devices = list(devices or jax.local_devices())
+        largest = block or (_CPU_BLOCK if self.devices[0].platform == "cpu" else _GPU_BLOCK)
+        _check_rows(features, labels, "")
+        codes, other_codes = _codes(labels, other_labels)
+        self.row_order = np.argsort(codes, kind="stable")
+        codes = codes[self.row_order]
+        rows = _block_size(len(features), largest)
+        row_blocks = _blocks(features, self.row_order, rows, "image", normalised)
+        if others is None:
+            self.column_order, columns, column_blocks = self.row_order, rows, row_blocks
+            self._first = np.arange(1, len(codes) + 1)
+            self._same_from = self._first
+            self._same_to = np.searchsorted(codes, codes, side="right")
+        else:
+            _check_rows(others, other_labels, "other ")
+            if others.shape[1] != features.shape[1]:
+                raise UserError(
+                    f"features of {features.shape[1]} and of {others.shape[1]} dimensions; "
+                    "expected both sets from one model"
+                )
+            self._first = np.zeros(len(codes), np.int64)
+            if other_codes is None:
+                self.column_order = np.arange(len(others))
+                self._same_from = self._same_to = self._first
+            else:
+                self.column_order = np.argsort(other_codes, kind="stable")
+                other_codes = other_codes[self.column_order]
+                self._same_from = np.searchsorted(other_codes, codes, side="left")
+                self._same_to = np.searchsorted(other_codes, codes, side="right")
+            columns = _block_size(len(others), largest)
+            column_blocks = _blocks(others, self.column_order, columns, "other image", normalised)
+        self.shape = rows, columns
+        self._codes, self._other_codes = codes, codes if others is None else other_codes
+        self.positives = int(np.sum(self._same_to - self._same_from))
+        self.negatives = int(np.sum(len(self.column_order) - self._first)) - self.positives
+        self.tiles: list[Tile] = [
+            (i, j)
+            for i in range(len(row_blocks))
+            for j in range(i if others is None else 0, len(column_blocks))
+        ]
+        self._sources = (features, features if others is None else others, normalised)
+        self._rows = [jax.device_put(row_blocks, device) for device in self.devices]
+        self._columns = (
+            self._rows
+            if others is None
+            else [jax.device_put(column_blocks, device) for device in self.devices]
+        )
+
+    def product(self, tile: Tile, device: int) -> jax.Array:
+        """The scores of a tile, float32 `shape`, on devices[device]; padding scores 0."""
+        return _product(self._rows[device][tile[0]], self._columns[device][tile[1]])
+
+    def bounds(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+        """Which columns of a tile are whose, or None where it is full of different pairs.
+
+        first, same_from, same_to: int32 [rows]: in a row, pairs are the columns from `first` on
+        and below the last bound, same pairs those from same_from and below same_to.
+        """
+        (i, j), (height, width) = tile, self.shape
+        rows = slice(i * height, (i + 1) * height)
+        start, end = j * width, len(self.column_order) - j * width
+        first, same_from, same_to = (
+            np.clip(x[rows] - start, 0, width).astype(np.int32)
+            for x in (self._first, self._same_from, self._same_to)
+        )
+        full = len(first) == height and end >= width
+        if full and not first.any() and not np.any(same_to > same_from):
+            return None
+        padding = (0, height - len(first))
+        return (
+            np.pad(first, padding, constant_values=width),
+            np.pad(same_from, padding, constant_values=width),
+            np.pad(same_to, padding, constant_values=width),
+            min(end, width),
+        )
+
+    def sample_different(self, pairs: int, seed: int = 0) -> np.ndarray:
+        """The scores of different pairs among about `pairs` random ones, float32 falling.
+
+        Random images against random images, block by block: no random access to single pairs.
+        """
+        rng = np.random.default_rng(seed)
+        size = [min(_SAMPLE_BLOCK, len(self.row_order)), min(_SAMPLE_BLOCK, len(self.column_order))]
+        rounds = -(-pairs // (size[0] * size[1]))
+        rounds = min(
+            rounds, -(-len(self.row_order) * len(self.column_order) // (size[0] * size[1]))
+        )
+        samples = [self._random_different(rng, size) for _ in range(rounds)]
+        return np.sort(np.concatenate(samples))[::-1]
+
+    def _random_different(self, rng: np.random.Generator, size: list[int]) -> np.ndarray:
+        features, others, normalised = self._sources
+        rows, columns = (
+            rng.choice(len(order), count, replace=False)
+            for order, count in zip((self.row_order, self.column_order), size, strict=True)
+        )
+        # Padded to a block's size, so that few shapes compile.
+        sides = (
+            _blocks(source, order[chosen], _block_size(count, _SAMPLE_BLOCK), "image", normalised)
+            for source, order, chosen, count in zip(
+                (features, others),
+                (self.row_order, self.column_order),
+                (rows, columns),
+                size,
+                strict=True,
+            )
+        )
+        scores = np.asarray(_product(*(side[0] for side in sides)))[: size[0], : size[1]]
+        if self._other_codes is None:
+            return scores.reshape(-1)
+        return scores[self._codes[rows][:, None] != self._other_codes[columns][None]]
+
+    def pair_rows(self, tile: Tile, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows in the given arrays, int [K] each, of flat positions [K] in a tile."""
+        row, column = np.divmod(position, self.shape[1])
+        return (
+            self.row_order[tile[0] * self.shape[0] + row],
+            self.column_order[tile[1] * self.shape[1] + column],
+        )
+
+
+def same_positions(same_from: np.ndarray, same_to: np.ndarray, width: int) -> np.ndarray:
+    """Flat positions, int [K], of a tile's same pairs: same_from, same_to [rows] of `bounds`."""
+    lengths = np.maximum(same_to - same_from, 0).astype(np.int64)
+    starts = np.arange(len(lengths)) * width + same_from
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+@jax.jit
+def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    # Full float32: with TF32 a threshold would be good to three digits.
+    return jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def count_all(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
+    """Counts of a tile full of different pairs.
+
+    scores: float32 [rows, columns]; edges: float32 [E], E a multiple of EDGES; weights: int32 [E].
+    Returns the scores >= each edge, int32 [E], and for each segment of SEGMENT columns the
+    weighted sum of its counts, int32 [rows * columns / SEGMENT].
+    """
+    return _counts(scores, edges, weights)
+
+
+@jax.jit
+def count_different(
+    scores: jax.Array,
+    bounds: tuple[jax.Array, jax.Array, jax.Array, int],
+    edges: jax.Array,
+    weights: jax.Array,
+) -> tuple:
+    """As count_all of the different pairs alone, with the scores of all else made -inf, third."""
+    first, same_from, same_to, end = bounds
+    column = jnp.arange(scores.shape[1], dtype=jnp.int32)[None]
+    counted = (column >= first[:, None]) & (column < end)
+    same = (column >= same_from[:, None]) & (column < same_to[:, None])
+    masked = jnp.where(counted & ~same, scores, -jnp.inf)
+    return *_counts(masked, edges, weights), masked
+
+
+def _counts(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
+    # Four counters of 8 bits ride in one integer sum, the only reduction over single scores; an
+    # integer sum is also one that compilers reorder and so vectorise.
+    segments = scores.reshape(scores.shape[0], -1, SEGMENT)
+    totals, hits = [], jnp.zeros(segments.shape[:2], jnp.int32)
+    for start in range(0, len(edges), EDGES):
+        ones = [(segments >= edges[start + k]).astype(jnp.uint32) << (8 * k) for k in range(EDGES)]
+        packed = jnp.sum(ones[0] + ones[1] + ones[2] + ones[3], axis=-1, dtype=jnp.uint32)
+        for k in range(EDGES):
+            count = ((packed >> (8 * k)) & 255).astype(jnp.int32)
+            totals.append(jnp.sum(count))
+            hits += weights[start + k] * count
+    return jnp.stack(totals), hits.reshape(-1)
+
+
+def take(scores: jax.Array, position: np.ndarray, width: int) -> np.ndarray:
+    """scores.reshape(-1, width)[position], on the host: float32 [len(position), width]."""
+    if next(iter(scores.devices())).platform == "cpu":
+        return np.asarray(scores).reshape(-1, width)[position]  # a view: nothing but these is read
+    padded = np.zeros(1 << max(len(position) - 1, 0).bit_length(), np.int32)  # few shapes compile
+    padded[: len(position)] = position
+    return np.asarray(_take(scores, padded, width))[: len(position)]
+
+
+@partial(jax.jit, static_argnames="width")
+def _take(scores: jax.Array, position: jax.Array, width: int) -> jax.Array:
+    return scores.reshape(-1, width)[position]
+
+
+def _check_rows(features: np.ndarray, labels: np.ndarray | None, which: str) -> None:
+    if features.ndim != 2 or (labels is not None and np.asarray(labels).ndim != 1):
+        raise ValueError(
+            f"{which}features {features.shape} and labels of {np.asarray(labels).ndim} axes; "
+            "expected [N, D], [N]"
+        )
+    if len(features) == 0:
+        raise UserError(f"no {which}images; expected at least one")
+    if labels is not None and len(labels) != len(features):
+        raise UserError(f"{len(labels)} labels for {len(features)} {which}images; expected as many")
+
+
+def _codes(
+    labels: np.ndarray, other_labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels of both sets as numbers in common, int [n] and [m]."""
+    if other_labels is None:
+        return np.unique(labels, return_inverse=True)[1], None
+    both = np.concatenate([np.asarray(labels), np.asarray(other_labels)])
+    codes = np.unique(both, return_inverse=True)[1]
+    return codes[: len(labels)], codes[len(labels) :]
+
+
+def _block_size(rows: int, largest: int) -> int:
+    """Rows of a block: a multiple of SEGMENT, no more than `largest` or than there are."""
+    return SEGMENT * max(1, min(largest // SEGMENT, -(-rows // SEGMENT)))
+
+
+def _blocks(
+    features: np.ndarray, order: np.ndarray, size: int, kind: str, normalised: bool
+) -> list[np.ndarray]:
+    """The sorted features in float32 blocks [size, D] of unit rows, the last one padded with 0."""
+    blocks = []
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        block = np.zeros((size, features.shape[1]), np.float32)
+        unit = features[rows] if normalised else normalise(features[rows], kind, rows)
+        if normalised and not np.isfinite(unit).all():
+            row = rows[int(np.argmin(np.isfinite(unit).all(axis=1)))]
+            raise UserError(f"the feature of {kind} {row} is not finite; expected finite numbers")
+        block[: len(rows)] = unit
+        blocks.append(block)
+    return blocks

@@ -1,0 +1,145 @@
+"""What a report draws, as JSON: curves thinned to what a figure has room for, and pictures.
+
+Every function gives plain dictionaries, so that a report can be made of finished runs as well.
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.formats.images import encode_jpeg
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.identification import Searches, open_set
+from uniface_jax.evaluate.metrics.roc import Roc
+from uniface_jax.evaluate.sets.image_sets import ImageSet
+
+MAX_POINTS = 800  # of one drawn line
+BINS = 60
+HARDEST = 8  # pairs of each kind
+
+Drawing = dict[str, Any]
+
+
+def roc_line(curve: Roc) -> Drawing:
+    """`far`, `tar`: the best TAR of each FAR, rising; `same`, `different`: the numbers of pairs.
+
+    Begins at the first FAR above 0 that the pairs can have, with the TAR of FAR 0.
+    """
+    best = np.append(np.flatnonzero(np.diff(curve.false_accepts)), len(curve.thresholds) - 1)
+    best = best[thinned(len(best))]
+    return {
+        "far": rounded(np.maximum(curve.far[best], 1 / curve.negatives)),
+        "tar": rounded(curve.tar[best]),
+        "same": curve.positives,
+        "different": curve.negatives,
+    }
+
+
+def histogram(
+    same: np.ndarray, different: np.ndarray, thresholds: Mapping[str, float | None]
+) -> Drawing:
+    """Counts of the scores of same and different pairs in common bins.
+
+    thresholds: named scores, to be marked; None are left out.
+    """
+    low = min(float(kind.min()) for kind in (same, different) if len(kind))
+    high = max(float(kind.max()) for kind in (same, different) if len(kind))
+    edges = np.linspace(low, high + 1e-9, BINS + 1)
+    return {
+        "edges": rounded(edges),
+        "same": np.histogram(same, edges)[0].tolist(),
+        "different": np.histogram(different, edges)[0].tolist(),
+        "thresholds": {name: t for name, t in thresholds.items() if t is not None},
+    }
+
+
+def far_thresholds(tar_at_far: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The strict thresholds of resolvable rates, of what verification.tar_summary gives."""
+    return {
+        f"FAR ≤ {entry['far']:g}": entry["strict"]["threshold"]
+        for entry in tar_at_far
+        if entry["resolvable"]
+    }
+
+
+def hardest(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the same pairs of lowest and of the different pairs of highest score [P]."""
+
+    def lowest(chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        where = np.flatnonzero(chosen)
+        few = values[where]
+        if len(few) > HARDEST:
+            part = np.argpartition(few, HARDEST)[:HARDEST]
+            where, few = where[part], few[part]
+        return where[np.argsort(few, kind="stable")]
+
+    return lowest(same, scores), lowest(~same, -scores)
+
+
+def hard_pairs(
+    scores: np.ndarray,
+    same: np.ndarray,
+    sides: Callable[[int], tuple[tuple[int, str], tuple[int, str]]],
+    images: ImageSet | None,
+) -> Drawing:
+    """The hardest pairs, `same` and `different`: of each `score`, and `sides` with label, picture.
+
+    A picture is null where there is none. sides: the number of a pair -> for both of its sides
+    (number of the image in `images`, label).
+    """
+
+    def entry(pair: int) -> dict[str, Any]:
+        return {
+            "score": float(scores[pair]),
+            "sides": [
+                {"label": label, "picture": picture(images, image)} for image, label in sides(pair)
+            ],
+        }
+
+    low, high = hardest(scores, same)
+    return {
+        "same": [entry(int(pair)) for pair in low],
+        "different": [entry(int(pair)) for pair in high],
+    }
+
+
+def picture(images: ImageSet | None, index: int) -> str | None:
+    """An image as a data URL of a JPEG; None where it cannot be had (any more)."""
+    try:
+        pixels = None if images is None else images.pixels(index)
+    except UserError:
+        return None  # features of images that are elsewhere: the numbers stand without pictures
+    if pixels is None:
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(pixels, 90)).decode()
+
+
+def thinned(count: int) -> np.ndarray:
+    """At most MAX_POINTS of 0 … count - 1, all of the first ones, the later the sparser."""
+    if count <= MAX_POINTS:
+        return np.arange(count)
+    spread = np.geomspace(1, count, MAX_POINTS).astype(int) - 1
+    return np.unique(np.append(spread, count - 1))
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """Six significant digits, which is more than a figure shows."""
+    return [float(f"{value:.6g}") for value in values]
+
+
+def cmc_line(found: Searches) -> Drawing:
+    """`ranks`, `rates`: of the probes with a mate, how many have it among the first k."""
+    counts = np.bincount(found.ranks, minlength=found.gallery + 1)[1:]
+    rates = np.cumsum(counts) / max(1, len(found.ranks))
+    shown = thinned(len(rates))
+    return {"ranks": (shown + 1).tolist(), "rates": rounded(rates[shown])}
+
+
+def open_set_line(found: Searches) -> Drawing:
+    """`fpir`, `tpir`: the largest TPIR at each FPIR that the unknown probes can have, from 1/Q."""
+    shown = thinned(len(found.best_scores)) + 1
+    targets = shown / len(found.best_scores)
+    points = open_set(found, targets.tolist())
+    return {"fpir": rounded(targets), "tpir": rounded(np.array([p["tpir"] for p in points]))}

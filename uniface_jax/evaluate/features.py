@@ -1,0 +1,305 @@
+"""Features of image sets: embedded once and kept in array files, or given by the user.
+
+A kept array is NAME-KEY.npy, float32 [N, D], with NAME-KEY.json beside it, which says what it is of
+and how many rows are done; KEY is a digest of model and data. An interrupted extraction goes on at
+the last row that was written down. Files are memory-mapped: a million features need no memory.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.inference.extract import embedded
+from uniface_jax.inference.model import Model
+
+SUM, APART = "features", "features apart"  # f(x) + f(mirror) in one; f(x) and f(mirror) as [N, 2D]
+_WRITE_DOWN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """values: float [N, D], perhaps memory-mapped. plain: without the mirror, where it is known.
+
+    record: for metrics.json, the data's digest and where the features come from.
+    """
+
+    values: np.ndarray
+    plain: np.ndarray | None
+    record: Mapping[str, Any]
+
+
+class FeatureSource(Protocol):
+    """Gives the features of an image set."""
+
+    @property
+    def name(self) -> str:
+        """What tables call the model."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """SHA-256, hexadecimal, of the model or of the given features."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        ...
+
+    def features(
+        self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
+    ) -> Features:
+        """The features of all images, in their order.
+
+        apart: also without the mirrored images, where the model can. listed: int [L], for sets
+        whose files list an image several times, the image that each entry of the list is.
+        """
+        ...
+
+
+class EmbeddedFeatures:
+    """Features that a model computes, kept in `folder`."""
+
+    def __init__(self, model: Model, folder: Path, batch_size: int, files: Digest) -> None:
+        self.name, self.hash, self.description = model.name, model.hash, model.description
+        self._model, self._folder, self._batch_size, self._files = model, folder, batch_size, files
+
+    def features(
+        self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
+    ) -> Features:
+        """As FeatureSource has it. Raises UserError naming an image that cannot be used."""
+        if not len(images):
+            raise UserError(f"{images.name}: no images to embed")
+        apart = apart and self._model.plain is not None
+        digest = images.digest(self._files)
+        record: dict[str, Any] = {
+            "kind": APART if apart else SUM,
+            "model": {"name": self.name, "sha256": self.hash, "description": self.description},
+            "data": {
+                "name": images.name,
+                "sha256": digest,
+                "images": len(images),
+            },
+        }
+        key = hashlib.sha256(
+            "\0".join([self.hash, self.description, digest, record["kind"]]).encode()
+        ).hexdigest()[:16]
+        # The same images under another name, in another protocol, are not embedded again.
+        known = sorted(self._folder.glob(f"*-{key}.npy"))
+        file = known[0] if known else self._folder / f"{images.name}-{key}.npy"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            array = self._extract(file, record, images, apart)
+        except OSError as e:
+            raise UserError(f"{file}: cannot be written ({e.strerror})") from e
+        return _features(array, apart, {"sha256": digest, "features": str(file)})
+
+    def _extract(
+        self, file: Path, record: dict[str, Any], images: ImageSet, apart: bool
+    ) -> np.ndarray:
+        """The finished array, memory-mapped for reading; only missing rows are computed."""
+        beside, count = file.with_suffix(".json"), len(images)
+        array, done = _resumed(file, beside, record)
+        if done < count:
+            embed = self._model.embed_apart if apart else self._model.embed
+            bar = tqdm(
+                total=count,
+                initial=done,
+                desc=f"{self.name}: {images.name}",
+                unit=" images",
+                disable=not sys.stderr.isatty(),
+            )
+            written_down = time.monotonic()
+
+            def write_down(rows: int) -> None:
+                if array is not None:
+                    array.flush()
+                    content = {**record, "done": rows}
+                    write_bytes(beside, (json.dumps(content, indent=1) + "\n").encode())
+
+            with bar:
+                try:
+                    for first, found in embedded(
+                        embed, images.pixels, count, self._batch_size, start=done
+                    ):
+                        if array is None:
+                            array = np.lib.format.open_memmap(
+                                file, "w+", np.float32, (count, found.shape[1])
+                            )
+                        array[first : first + len(found)] = found
+                        done = first + len(found)
+                        bar.update(len(found))
+                        if time.monotonic() - written_down > _WRITE_DOWN_SECONDS:
+                            write_down(done)
+                            written_down = time.monotonic()
+                finally:
+                    write_down(done)
+        return _opened(file)
+
+
+def _resumed(file: Path, beside: Path, record: Mapping[str, Any]) -> tuple[np.memmap | None, int]:
+    """(array for writing, rows done) of an earlier run of the same, or (None, 0)."""
+    try:
+        found = json.loads(beside.read_text())
+        done = int(found.pop("done"))
+        found["data"]["name"] = record["data"]["name"]  # which does not matter
+        array = np.lib.format.open_memmap(file, "r+")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None, 0
+    whole = array.ndim == 2 and array.dtype == np.float32
+    if found != record or not whole or not 0 <= done <= len(array) == record["data"]["images"]:
+        return None, 0
+    return array, done
+
+
+@dataclass(frozen=True)
+class GivenFeatures:
+    """Features that somebody computed: arrays by set name, "" for any set, or folders of arrays.
+
+    An array is a .npy of numbers, a row an image in the set's order, the mirror sum in it. Where a
+    text file of the same name lies beside it (NAME.txt), each line names the row's image, and rows
+    are looked up by these names. A folder is one that an earlier evaluation left: the array of the
+    same data is taken.
+    """
+
+    paths: Mapping[str, Path]
+    files: Digest
+    name: str
+    hash: str
+    description: str
+
+    @staticmethod
+    def open(given: Mapping[str, Path], files: Digest) -> "GivenFeatures":
+        """given: paths by set name. Raises UserError naming the one that is not there."""
+        total = hashlib.sha256()
+        for path in given.values():
+            if not path.exists():
+                raise UserError(f"--embeddings: {path}: no such file or folder; expected a .npy")
+            names = sorted(p.name for p in path.glob("*.npy")) if path.is_dir() else [path.name]
+            if not names:
+                raise UserError(f"--embeddings: {path}: no .npy file in this folder")
+            total.update(files(path if path.is_dir() else path.parent, names).encode())
+        name = _name_of(next(iter(given.values())))
+        return GivenFeatures(given, files, name, total.hexdigest(), "features as given")
+
+    def features(
+        self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
+    ) -> Features:
+        """As FeatureSource has it; an array may have a row for each entry of `listed` instead.
+
+        Raises UserError naming the array that is missing, is none, or has other rows.
+        """
+        path = self.paths.get(images.name, self.paths.get(""))
+        if path is None:
+            raise UserError(
+                f"--embeddings: none for {images.name}, only for {', '.join(self.paths)}; "
+                f"give {images.name}=FILE.npy"
+            )
+        kind = SUM
+        if path.is_dir():
+            path, kind = _kept(path, images.name, images.digest(self.files))
+        array = _opened(path)
+        if array.ndim != 2 or array.dtype.kind != "f":
+            shape = "x".join(map(str, array.shape))
+            raise UserError(f"{path}: {array.dtype} {shape}; expected floats [images, features]")
+        rows = self._rows(path, array, images, listed)
+        chosen = array if rows is None else array[rows]
+        return _features(
+            chosen, kind == APART, {"sha256": images.digest(self.files), "features": str(path)}
+        )
+
+    def _rows(
+        self, path: Path, array: np.ndarray, images: ImageSet, listed: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Which row is of which image; None where they are in order."""
+        names = path.with_suffix(".txt")
+        if names.is_file():
+            return _rows_by_name(names, len(array), images)
+        if listed is not None and len(array) == len(listed) != len(images):
+            return np.unique(listed, return_index=True)[1]
+        if len(array) != len(images):
+            raise UserError(
+                f"{path}: {len(array)} rows, but {images.name} has {len(images)} images; "
+                "expected a row for each, in order"
+            )
+        return None
+
+
+def _name_of(path: Path) -> str:
+    """What tables call given features: the model that an earlier evaluation noted, or the file."""
+    beside = [path.with_suffix(".json")] if path.is_file() else sorted(path.glob("*.json"))
+    for file in beside:
+        try:
+            return str(json.loads(file.read_text())["model"]["name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return path.resolve().stem
+
+
+def _rows_by_name(names: Path, rows: int, images: ImageSet) -> np.ndarray:
+    try:
+        lines = names.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{names}: cannot be read ({e})") from e
+    if len(lines) != rows:
+        raise UserError(
+            f"{names}: {len(lines)} lines for {rows} rows of the array; expected as many"
+        )
+    row_of = {line.strip(): row for row, line in enumerate(lines)}
+    found = np.empty(len(images), np.int64)
+    for i in range(len(images)):
+        label = images.label(i)
+        parts = label.split("/")
+        # The names may begin at any folder: root/s1/1.png, s1/1.png or 1.png.
+        row = next(
+            (row_of[n] for k in range(len(parts)) if (n := "/".join(parts[k:])) in row_of), None
+        )
+        if row is None:
+            raise UserError(f"{names}: no line for {label}; expected the name of every image")
+        found[i] = row
+    return found
+
+
+def _kept(folder: Path, name: str, digest: str) -> tuple[Path, str]:
+    """The finished array of that data that an earlier evaluation left in `folder`, and its kind."""
+    found = {}
+    for beside in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(beside.read_text())
+            if record["data"]["sha256"] == digest and record["done"] == record["data"]["images"]:
+                found[beside.with_suffix(".npy")] = record["kind"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # some other file
+    if len(found) != 1:
+        which = f": {', '.join(path.name for path in found)}; name one of them" if found else ""
+        raise UserError(f"{folder}: {len(found)} finished arrays for {name}{which}")
+    return next(iter(found.items()))
+
+
+def _opened(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of several arrays")
+        return array
+    except (OSError, ValueError, EOFError) as e:
+        raise UserError(f"{path}: no array that can be read ({' '.join(str(e).split())})") from e
+
+
+def _features(array: np.ndarray, apart: bool, record: Mapping[str, Any]) -> Features:
+    if not apart:
+        return Features(array, None, record)
+    width = array.shape[1] // 2
+    plain = array[:, :width]
+    return Features(plain + array[:, width:], plain, record)

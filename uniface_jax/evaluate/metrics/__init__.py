@@ -1,0 +1,1 @@
+"""Numbers from scores: ROC curves, verification, identification."""

@@ -1,0 +1,206 @@
+"""Verification of pairs from features: cosine, ten folds of accuracy, and the set's metrics.
+
+The protocol of LFW and its successors as insightface computes it; float64 numpy throughout.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.roc import (
+    OperatingPoint,
+    TarAtFar,
+    auc,
+    check_kinds,
+    roc,
+    tar_at_far,
+)
+
+FOLDS = 10
+FARS = (1e-1, 1e-2, 1e-3)
+DISTANCE_THRESHOLDS = np.arange(0, 4, 0.01)  # of squared distances between unit features
+_CHUNK = 1 << 16  # pairs that a thread scores at a time
+_BLOCK = 256  # pairs gathered at a time: two tiles of 512 float64 stay in the second-level cache
+
+
+@dataclass(frozen=True, eq=False)
+class FoldAccuracy:
+    """accuracy, thresholds: float64 [folds], of each fold. mean, std (of the population)."""
+
+    accuracy: np.ndarray
+    thresholds: np.ndarray
+    mean: float
+    std: float
+
+
+def normalise(
+    features: np.ndarray, kind: str = "image", ids: np.ndarray | None = None
+) -> np.ndarray:
+    """The rows of features [N, D] at length 1, float64.
+
+    Raises UserError naming the first row that is not finite or is zero: as a `kind` of thing, by
+    its entry in `ids` [N] or by its number.
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2:
+        raise ValueError(f"features of shape {features.shape}; expected [N, D]")
+    norms = np.sqrt(np.einsum("nd,nd->n", features, features))
+    bad = ~np.isfinite(norms) | (norms == 0)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = "zero" if norms[row] == 0 else "not finite"
+        raise UserError(
+            f"the feature of {kind} {row if ids is None else ids[row]} is {what} "
+            f"({int(bad.sum())} of {len(features)} are unusable); expected finite, not zero"
+        )
+    return features / norms[:, None]
+
+
+def pair_scores(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine, float64 [P], of features [N, D] at the rows first[i] and second[i], int [P].
+
+    Raises what `normalise` raises.
+    """
+    return unit_pair_scores(normalise(features), first, second)
+
+
+def unit_pair_scores(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Dot product, float64 [P], of rows first[i] and second[i] of `unit` [N, D], of length 1."""
+
+    def scores(start: int) -> np.ndarray:
+        part = slice(start, start + _CHUNK)
+        blocks = _gathered(unit, first[part], second[part])
+        return np.concatenate([np.sum(a * b, axis=1) for a, b in blocks])
+
+    first, second = np.asarray(first), np.asarray(second)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunks = pool.map(scores, range(0, len(first), _CHUNK))
+        return np.concatenate([np.empty(0), *chunks])
+
+
+def pair_distances(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distance, float64 [P], 0..4, of the L2-normalised features of each pair.
+
+    Not 2 - 2 cos, which rounds otherwise: thresholds lie on multiples of 0.01, and insightface
+    takes this form. Raises what `normalise` raises.
+    """
+    unit = normalise(features)
+    blocks = [np.sum(np.square(a - b), axis=1) for a, b in _gathered(unit, first, second)]
+    return np.concatenate([np.empty(0), *blocks])
+
+
+def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLDS) -> FoldAccuracy:
+    """Accuracy by cross-validation over contiguous folds, as insightface's verification.py.
+
+    distances: squared, float64 [P]; same: bool [P]. A pair counts as the same person when its
+    distance is below the threshold. For each fold the threshold is the first of 0, 0.01, … 3.99
+    with the best accuracy on the other folds; where P is not a multiple of `folds`, the first
+    folds hold one pair more (scikit-learn's KFold).
+
+    Raises UserError when a distance is not finite, when there are fewer pairs than folds, and when
+    there is no same or no different pair.
+    """
+    distances, same = np.asarray(distances, np.float64), np.asarray(same, bool)
+    if distances.ndim != 1 or distances.shape != same.shape:
+        raise ValueError(f"distances {distances.shape} and same {same.shape}; expected both [P]")
+    if folds < 2:
+        raise ValueError(f"{folds} folds; expected at least 2")
+    if not np.isfinite(distances).all():
+        raise UserError("a distance between two features is not a finite number")
+    check_pairs(same, folds)
+    parts = list(zip(np.array_split(distances, folds), np.array_split(same, folds), strict=True))
+    correct = np.stack([_correct(*part) for part in parts])  # [folds, thresholds]
+    sizes = np.array([len(part) for part, _ in parts])
+    best = np.argmax(correct.sum(axis=0) - correct, axis=1)  # the first where several are best
+    accuracy = correct[np.arange(folds), best] / sizes
+    return FoldAccuracy(
+        accuracy, DISTANCE_THRESHOLDS[best], float(np.mean(accuracy)), float(np.std(accuracy))
+    )
+
+
+def check_pairs(same: np.ndarray, folds: int = FOLDS) -> None:
+    """Raises UserError unless pairs marked by same, bool [P], can be evaluated in `folds` folds.
+
+    That takes a pair in each fold, and both same and different pairs.
+    """
+    if len(same) < folds:
+        raise UserError(f"{len(same)} pairs; {folds} folds need at least {folds}")
+    check_kinds(same)
+
+
+def verification_metrics(
+    features: np.ndarray, pairs: PairSet, fars: Sequence[float] = FARS
+) -> dict[str, Any]:
+    """Everything that is reported of one verification set, ready for JSON.
+
+    features: [N, D], a row for each of the set's images. The keys: `pairs`, `same`, `different`
+    (counts), `auc`, `accuracy` (`mean`, `std`, `threshold`: the mean of the folds' squared
+    distances, `folds`: a list of accuracy and threshold) and `tar_at_far` (see tar_summary).
+    Raises what pair_scores and ten_fold_accuracy raise.
+    """
+    curve = roc(pair_scores(features, pairs.first, pairs.second), pairs.same)
+    folds = ten_fold_accuracy(pair_distances(features, pairs.first, pairs.second), pairs.same)
+    return {
+        "pairs": len(pairs.same),
+        "same": curve.positives,
+        "different": curve.negatives,
+        "auc": auc(curve),
+        "accuracy": {
+            "mean": folds.mean,
+            "std": folds.std,
+            "threshold": float(np.mean(folds.thresholds)),
+            "folds": [
+                {"accuracy": float(a), "threshold": float(t)}
+                for a, t in zip(folds.accuracy, folds.thresholds, strict=True)
+            ],
+        },
+        "tar_at_far": tar_summary(tar_at_far(curve, fars)),
+    }
+
+
+def tar_summary(points: Sequence[TarAtFar]) -> list[dict[str, Any]]:
+    """TAR at FAR for JSON: `far`, `resolvable`, and the two readings `strict` and `nearest`.
+
+    A reading has `tar`, `far`, `threshold` (a cosine; null where no pair is accepted),
+    `true_accepts` and `false_accepts`.
+    """
+
+    def reading(point: OperatingPoint) -> dict[str, Any]:
+        threshold = point.threshold if np.isfinite(point.threshold) else None
+        return {**vars(point), "threshold": threshold}
+
+    return [
+        {
+            "far": point.target,
+            "resolvable": point.resolvable,
+            "strict": reading(point.strict),
+            "nearest": reading(point.nearest),
+        }
+        for point in points
+    ]
+
+
+def _gathered(
+    unit: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The features of both images of the pairs, block by block, [<=_BLOCK, D] each."""
+    first, second = np.asarray(first), np.asarray(second)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"first {first.shape} and second {second.shape}; expected both [P]")
+    for start in range(0, len(first), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        yield unit[first[block]], unit[second[block]]
+
+
+def _correct(distances: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """How many pairs are judged rightly at each of DISTANCE_THRESHOLDS, int [thresholds]."""
+    # The left side: as many distances lie strictly below the threshold.
+    accepted_same = np.searchsorted(np.sort(distances[same]), DISTANCE_THRESHOLDS)
+    accepted_different = np.searchsorted(np.sort(distances[~same]), DISTANCE_THRESHOLDS)
+    return accepted_same + (np.count_nonzero(~same) - accepted_different)

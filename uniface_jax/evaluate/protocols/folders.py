@@ -1,0 +1,45 @@
+"""Protocol `folders`: all pairs of the images in identity folders of one's own."""
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.protocols.all_pairs_results import (
+    bar,
+    cells,
+    embedded,
+    named,
+    set_result,
+)
+from uniface_jax.evaluate.protocols.base import Options, Protocol, Results
+from uniface_jax.evaluate.sets.identity_folders import read_identities
+
+FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """A set for each folder, by its name."""
+    from uniface_jax.evaluate.all_pairs.engine import all_pairs
+
+    folders = {}
+    for root in parts.paths:
+        name = root.resolve().name
+        if name in folders:
+            raise UserError(f"--data: {root}: a second folder called {name}")
+        folders[name] = read_identities(name, root)
+    results: Results = {}
+    for name, found in folders.items():
+        features, record = embedded(source, found)
+        try:
+            result = all_pairs(
+                features,
+                found.labels,
+                fars=options.fars_or(FARS),
+                progress=bar(f"{name}: all pairs"),
+            )
+        except UserError as e:
+            raise named(e, found.images.root, source) from e
+        results[name] = set_result(result, record, found.images)
+    return results
+
+
+FOLDERS = Protocol("Identity folders of one's own", PartNames("FOLDER/PERSON/IMAGE"), run, cells)

@@ -1,0 +1,1 @@
+"""IJB-B and IJB-C: templates, 1:1 verification, 1:N search."""

@@ -1,0 +1,246 @@
+"""Protocol `ijb`: IJB-B and IJB-C, pairs of templates (1:1) and search in galleries (1:N)."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.faces.alignment import align
+from uniface_jax.data.formats import images as image_files
+from uniface_jax.data.sources.folders import read_image_file
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.drawings import (
+    cmc_line,
+    far_thresholds,
+    hard_pairs,
+    histogram,
+    open_set_line,
+    roc_line,
+)
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.metrics.identification import closed_set, open_set, search
+from uniface_jax.evaluate.metrics.roc import roc
+from uniface_jax.evaluate.metrics.verification import unit_pair_scores
+from uniface_jax.evaluate.protocols.base import (
+    Options,
+    Protocol,
+    Results,
+    SetResult,
+    tar_cells,
+)
+from uniface_jax.evaluate.protocols.ijb.galleries import SearchTemplates, read_search_templates
+from uniface_jax.evaluate.protocols.ijb.images import (
+    IjbImages,
+    IjbPairs,
+    read_images,
+    read_template_pairs,
+)
+from uniface_jax.evaluate.protocols.ijb.templates import (
+    FARS,
+    one_to_one_metrics,
+    template_features,
+    template_rows,
+)
+from uniface_jax.evaluate.sets.image_sets import Digest
+
+NAMES = ("ijbb", "ijbc")
+CROPS = "loose_crop"
+
+
+class IjbCrops:
+    """The faces of an IJB directory, moved to the template by the landmarks of its meta files."""
+
+    def __init__(self, name: str, root: Path, landmark_file: Path, images: IjbImages) -> None:
+        self.name = name
+        self.root = root
+        self._landmark_file = landmark_file
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images.names)
+
+    def label(self, index: int) -> str:
+        """As ImageSet has it."""
+        return str(self.root / CROPS / self._images.names[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        """As ImageSet has it."""
+        path = self.root / CROPS / self._images.names[index]
+        pixels = image_files.decode(read_image_file(path), str(path))
+        try:
+            return align(pixels, self._images.landmarks[index])
+        except ValueError as e:
+            raise UserError(f"{self._landmark_file}: line {index + 1}: {e}") from e
+
+    def digest(self, files: Digest) -> str:
+        """As ImageSet has it: the crops, and the landmarks; without crops, the meta files alone."""
+        names = [f"meta/{self._landmark_file.name}"]
+        if (self.root / CROPS).is_dir():
+            names += [f"{CROPS}/{name}" for name in self._images.names]
+        return files(self.root, names)
+
+
+def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """A set NAME for 1:1, where its pairs are there, and NAME_1N_… for each gallery and for both.
+
+    Everything in meta/ is read and checked before anything is embedded.
+    """
+    results: Results = {}
+    for root in parts.paths:
+        name = _name_of(root)
+        if name in results:
+            raise UserError(f"--data: {root}: a second directory of {name}")
+        results |= _Directory(root, name).evaluate(source, options)
+    return results
+
+
+class _Directory:
+    """One directory with meta/ and, unless features are given, loose_crop/."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        meta = root / "meta"
+        self.name = name
+        landmark_file = meta / f"{name}_name_5pts_score.txt"
+        self.images = read_images(meta / f"{name}_face_tid_mid.txt", landmark_file)
+        self.crops = IjbCrops(name, root, landmark_file, self.images)
+        self.ids = np.unique(self.images.templates)
+        pair_file = meta / f"{name}_template_pair_label.txt"
+        probe_file = meta / f"{name}_1N_probe_mixed.csv"
+        self.pairs = self._pairs(pair_file) if pair_file.is_file() else None
+        self.galleries: dict[str, SearchTemplates] = {}
+        if probe_file.is_file():
+            self.probes = read_search_templates(probe_file, one_each=False)
+            for file in sorted(meta.glob(f"{name}_1N_gallery_*.csv")):
+                gallery = read_search_templates(file, one_each=True)
+                self.galleries[file.stem.rpartition("_")[2]] = gallery
+            if not self.galleries:
+                raise UserError(f"{meta}: {probe_file.name}, but no {name}_1N_gallery_*.csv")
+        if self.pairs is None and not self.galleries:
+            raise UserError(f"{meta}: neither {pair_file.name} nor {probe_file.name}")
+
+    def _pairs(self, file: Path) -> IjbPairs:
+        """The pairs as rows of `ids`."""
+        pairs = read_template_pairs(file)
+        first, second = (template_rows(self.ids, ids, file) for ids in (pairs.first, pairs.second))
+        if pairs.same.all() or not pairs.same.any():
+            raise UserError(f"{file}: all {len(pairs.same)} pairs are of one kind; expected both")
+        return IjbPairs(first.astype(np.int32), second.astype(np.int32), pairs.same)
+
+    def evaluate(self, source: FeatureSource, options: Options) -> Results:
+        rows = {
+            key: template_rows(self.ids, found.templates, found.file, found.lines)
+            for key, found in {**self.galleries, "": self.probes}.items()
+        } if self.galleries else {}  # fmt: skip
+        found = source.features(self.crops)
+        images = self.images
+        try:
+            _, unit = template_features(found.values, images.templates, images.media, images.scores)
+        except UserError as e:
+            raise UserError(f"{self.name} with {source.name}: {e}") from e
+        common = {
+            "images": len(self.crops),
+            "templates": len(self.ids),
+            "media": len(np.unique(np.stack([images.templates, images.media]), axis=1).T),
+            **found.record,
+        }
+        results: Results = {}
+        if self.pairs is not None:
+            results[self.name] = self._one_to_one(self.pairs, unit, common, options)
+        for key, mates, gallery in self._searches(rows):
+            searches = search(unit[gallery], unit[rows[""]], mates)
+            results[f"{self.name}_1N_{key}"] = SetResult(
+                {**common, "probes": len(mates), "closed_set": closed_set(searches)}
+                | ({"open_set": open_set(searches)} if len(searches.best_scores) else {}),
+                {"cmc": cmc_line(searches)}
+                | ({"open_set": open_set_line(searches)} if len(searches.best_scores) else {}),
+            )
+        return results
+
+    def _one_to_one(
+        self, pairs: IjbPairs, unit: np.ndarray, common: Mapping[str, Any], options: Options
+    ) -> SetResult:
+        scores = unit_pair_scores(unit, pairs.first, pairs.second)
+        curve = roc(scores, pairs.same)
+        metrics = one_to_one_metrics(curve, options.fars_or(FARS))
+
+        def side(row: int) -> tuple[int, str]:
+            images = np.flatnonzero(self.images.templates == self.ids[row])
+            best = images[np.argmax(self.images.scores[images])]
+            return int(best), f"template {self.ids[row]}, {len(images)} images"
+
+        def sides(pair: int) -> tuple[tuple[int, str], tuple[int, str]]:
+            return side(pairs.first[pair]), side(pairs.second[pair])
+
+        drawings = {
+            "roc": roc_line(curve),
+            "scores": histogram(
+                scores[pairs.same], scores[~pairs.same], far_thresholds(metrics["tar_at_far"])
+            ),
+            "pairs": hard_pairs(scores, pairs.same, sides, self.crops),
+        }
+        return SetResult({**common, **metrics}, drawings)
+
+    def _searches(self, rows: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """(name, mates of the probes, rows of the gallery): each gallery, and all as one.
+
+        All as one is a closed set, and what insightface's script searches.
+        """
+        found = []
+        for key, gallery in self.galleries.items():
+            found.append((key, _mates(gallery.subjects, self.probes.subjects), rows[key]))
+        if len(self.galleries) > 1:
+            subjects = np.concatenate([g.subjects for g in self.galleries.values()])
+            both = np.concatenate([rows[key] for key in self.galleries])
+            subjects, first = np.unique(subjects, return_index=True)
+            found.append(("all", _mates(subjects, self.probes.subjects), both[first]))
+        for key, mates, _ in found:
+            if not (mates >= 0).any():
+                raise UserError(
+                    f"{self.probes.file}: no probe has its subject in the gallery {key}"
+                )
+        return found
+
+
+def _mates(gallery: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    """Of each probe's subject the entry of the gallery, int [Q], or -1."""
+    order = np.argsort(gallery)
+    at = np.minimum(np.searchsorted(gallery[order], probes), len(gallery) - 1)
+    return np.where(gallery[order[at]] == probes, order[at], -1)
+
+
+def _name_of(root: Path) -> str:
+    """ijbb or ijbc, by the files in root/meta."""
+    names = [name for name in NAMES if (root / "meta" / f"{name}_face_tid_mid.txt").is_file()]
+    if len(names) != 1:
+        expected = " or ".join(f"{name}_face_tid_mid.txt" for name in NAMES)
+        raise UserError(f"{root}: {len(names)} of the files meta/{expected}; expected one")
+    return names[0]
+
+
+def row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Cells of the table: another for 1:1 than for 1:N."""
+    percent = partial("{:.2%}".format)
+    if "closed_set" not in metrics:
+        return {
+            "templates": f"{metrics['templates']:,}",
+            "pairs": f"{metrics['pairs']:,}",
+            **tar_cells(metrics, "nearest"),
+            **tar_cells(metrics, "strict"),
+        }
+    closed = metrics["closed_set"]
+    cells = {
+        "gallery": f"{closed['gallery']:,}",
+        "probes": f"{metrics['probes']:,}",
+        "mated": f"{closed['mated']:,}",
+        **{f"rank {entry['rank']}": percent(entry["rate"]) for entry in closed["ranks"]},
+    }
+    for entry in metrics.get("open_set", ()):
+        shown = percent(entry["tpir"])
+        cells[f"TPIR@FPIR≤{entry['target']:g}"] = shown if entry["resolvable"] else f"({shown})"
+    return cells
+
+
+IJB = Protocol("IJB-B and IJB-C", PartNames("DIRECTORY with meta/ and loose_crop/"), run, row)

@@ -1,0 +1,1 @@
+"""MegaFace: identification and verification among distractors."""

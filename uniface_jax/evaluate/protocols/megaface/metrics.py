@@ -1,0 +1,269 @@
+"""MegaFace challenge 1: probes among up to a million distractors, of any images.
+
+Identification: for each ordered pair of images of one probe identity, one is put among the
+distractors and the other is the query; its rank is one more than the distractors that the query
+is at least as like. Verification: same pairs of probes against pairs of probe and distractor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.all_pairs.engine import (
+    FARS,
+    HARDEST,
+    AllPairs,
+    all_pairs_metrics,
+    search_pairs,
+)
+from uniface_jax.evaluate.all_pairs.largest import Hardest, HardPairs
+from uniface_jax.evaluate.all_pairs.one_pass import Wanted, run_pass
+from uniface_jax.evaluate.all_pairs.tiles import PairTiles
+from uniface_jax.evaluate.metrics.verification import normalise
+from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows
+
+SIZES = (10, 100, 1000, 10_000, 100_000, 1_000_000)
+_PROBES, _DISTRACTORS = 256, 4096  # of one product; its tile is compared with every mate
+_CMC_POINTS = 1000
+_REPORTED_RANKS = (1, 5, 10, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Cmc:
+    """One number of distractors.
+
+    ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a
+    rank or a better one.
+    """
+
+    distractors: int
+    ranks: np.ndarray
+    rates: np.ndarray
+
+    def rate(self, rank: int) -> float:
+        """The share of queries of this rank (from 1) or a better one, at the last known point."""
+        return float(self.rates[np.searchsorted(self.ranks, rank, side="right") - 1])
+
+
+@dataclass(frozen=True, eq=False)
+class MegaFace:
+    """probes, identities, distractors, queries: counts. cmc: one for each number of distractors.
+
+    verification: all_pairs' result; its hardest pairs name probes first and, where they are
+    different ones, distractors second.
+    """
+
+    probes: int
+    identities: int
+    distractors: int
+    queries: int
+    cmc: tuple[Cmc, ...]
+    verification: AllPairs
+
+
+def megaface(
+    probes: np.ndarray,
+    labels: np.ndarray,
+    distractors: np.ndarray,
+    *,
+    sizes: Sequence[int] = SIZES,
+    fars: Sequence[float] = FARS,
+    hardest: int = HARDEST,
+    seed: int = 0,
+    progress: str | None = None,
+    **options: Any,
+) -> MegaFace:
+    """Both parts of the challenge.
+
+    probes [P, D] with labels [P], distractors [N, D]: of any float type. sizes: numbers of
+    distractors, the first ones of an order drawn with `seed`; those above N are left out and N
+    itself is added. progress: title of the bars. options: block and devices of all_pairs.
+
+    Raises UserError where a feature is not finite or zero, there is no distractor, no probe has a
+    second image of its identity, or a size is below 1.
+    """
+    if min(sizes, default=1) < 1:
+        raise UserError(f"{min(sizes)} distractors; expected at least 1")
+    sizes = sorted({size for size in sizes if size < len(distractors)} | {len(distractors)})
+    own = PairTiles(probes, labels, **options)
+    if own.positives == 0:
+        raise UserError(f"no two of the {len(probes)} probes are of one identity")
+    hard_same = Hardest(hardest, -1)
+    same = run_pass(own, Wanted(same=True), hard_same, Hardest(0, 1)).same
+    assert same is not None
+    verification = search_pairs(
+        PairTiles(probes, labels, distractors, None, **options),
+        (same, hard_same.pairs()),
+        fars=fars,
+        hardest=hardest,
+        progress=progress and f"{progress}, verification",
+    )
+    ranks = identification_ranks(probes, labels, distractors, sizes, seed, progress)
+    return MegaFace(
+        probes=len(probes),
+        identities=len(np.unique(labels)),
+        distractors=len(distractors),
+        queries=ranks.shape[1],
+        cmc=tuple(_cmc(size, of_size) for size, of_size in zip(sizes, ranks, strict=True)),
+        verification=verification,
+    )
+
+
+def identification_ranks(
+    probes: np.ndarray,
+    labels: np.ndarray,
+    distractors: np.ndarray,
+    sizes: Sequence[int],
+    seed: int = 0,
+    progress: str | None = None,
+) -> np.ndarray:
+    """The mate's rank, int [S, Q], from 1, of each query at each of the rising sizes [S].
+
+    Q: ordered pairs of probes of one identity, by probe and mate. See megaface. Distractors that
+    score as the mate does count as better. Memory: 8 bytes for each probe, mate and size.
+    """
+    unit = normalise(probes, "probe").astype(np.float32)
+    mates, valid = _mate_scores(unit, np.asarray(labels))
+    order = np.random.default_rng(seed).permutation(len(distractors))
+    beaten_by = np.zeros((len(sizes), *mates.shape), np.int64)
+    devices = jax.local_devices()
+    blocks = [
+        jax.device_put(
+            (_padded(unit, start, 0), _padded(mates, start, np.inf)), devices[n % len(devices)]
+        )
+        for n, start in enumerate(range(0, len(unit), _PROBES))
+    ]
+    begin = 0
+    with tqdm(
+        total=sizes[-1],
+        desc=progress and f"{progress}, identification",
+        disable=progress is None,
+        unit=" distractors",
+        unit_scale=True,
+    ) as bar:
+        for s, size in enumerate(sizes):
+            if s:
+                beaten_by[s] = beaten_by[s - 1]
+            while begin < size:
+                end = min(begin + _DISTRACTORS, size)
+                rows = order[begin:end]
+                chunk = np.zeros((_DISTRACTORS, unit.shape[1]), np.float32)
+                chunk[: len(rows)] = normalise(distractors[rows], "distractor", rows)
+                counts = [_beaten_by(*block, chunk, len(rows)) for block in blocks]
+                beaten_by[s] += np.concatenate(jax.device_get(counts))[: len(unit)]
+                bar.update(end - begin)
+                begin = end
+    return 1 + beaten_by[:, valid]
+
+
+def megaface_runs(
+    probes: np.ndarray,
+    labels: np.ndarray,
+    distractors: np.ndarray,
+    probe_names: Sequence[str],
+    distractor_names: Sequence[str],
+    probe_noise: frozenset[str] | None = None,
+    distractor_noise: frozenset[str] | None = None,
+    *,
+    progress: str | None = None,
+    **options: Any,
+) -> dict[str, MegaFace]:
+    """megaface of all images, "raw", and "refined" without those on the noise lists, if given.
+
+    Noisy images are dropped: to put the mean of its identity in a noisy probe's place, as a public
+    script does, tells the evaluation the labels. Hardest pairs name rows of the given arrays.
+    """
+    labels = np.asarray(labels)
+    runs = {
+        "raw": megaface(
+            probes, labels, distractors, progress=progress and f"{progress}, raw", **options
+        )
+    }
+    if probe_noise is None and distractor_noise is None:
+        return runs
+    kept = np.flatnonzero(clean_rows(probe_names, probe_noise or frozenset()))
+    others = np.flatnonzero(clean_rows(distractor_names, distractor_noise or frozenset()))
+    refined = megaface(
+        probes[kept],
+        labels[kept],
+        distractors[others],
+        progress=progress and f"{progress}, refined",
+        **options,
+    )
+    found = refined.verification
+    same, different = found.hardest_same, found.hardest_different
+    found = replace(
+        found,
+        hardest_same=HardPairs(same.scores, kept[same.first], kept[same.second]),
+        hardest_different=HardPairs(
+            different.scores, kept[different.first], others[different.second]
+        ),
+    )
+    return runs | {"refined": replace(refined, verification=found)}
+
+
+def megaface_metrics(result: MegaFace) -> dict[str, Any]:
+    """A result for JSON.
+
+    Counts, `identification` (`distractors` and `rank`: the rate by rank), and `verification`, see
+    all_pairs_metrics.
+    """
+    return {
+        "probes": result.probes,
+        "identities": result.identities,
+        "distractors": result.distractors,
+        "queries": result.queries,
+        "identification": [
+            {
+                "distractors": cmc.distractors,
+                "rank": {
+                    str(rank): cmc.rate(rank)
+                    for rank in _REPORTED_RANKS
+                    if rank <= cmc.distractors + 1
+                },
+            }
+            for cmc in result.cmc
+        ],
+        "verification": all_pairs_metrics(result.verification),
+    }
+
+
+def _mate_scores(unit: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of each probe with its mates, float32 [P, most mates], and which are there, bool."""
+    codes = np.unique(labels, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    scores = np.full((len(unit), max(1, sizes.max() - 1)), np.inf, np.float32)
+    order, ends = np.argsort(codes, kind="stable"), np.cumsum(sizes)
+    for rows in np.split(order, ends[:-1]):
+        product = unit[rows] @ unit[rows].T
+        mates = ~np.eye(len(rows), dtype=bool)
+        scores[rows, : len(rows) - 1] = product[mates].reshape(len(rows), -1)
+    return scores, np.isfinite(scores)
+
+
+@jax.jit
+def _beaten_by(
+    probes: jax.Array, mates: jax.Array, distractors: jax.Array, valid: int
+) -> jax.Array:
+    """How many of the first `valid` distractors score at least each mate, int32 [P, M]."""
+    scores = jnp.matmul(probes, distractors.T, precision=jax.lax.Precision.HIGHEST)
+    scores = jnp.where(jnp.arange(scores.shape[1], dtype=jnp.int32)[None] < valid, scores, -jnp.inf)
+    return jnp.sum(scores[:, None, :] >= mates[:, :, None], axis=-1, dtype=jnp.int32)
+
+
+def _padded(rows: np.ndarray, start: int, value: float) -> np.ndarray:
+    part = rows[start : start + _PROBES]
+    return np.pad(part, ((0, _PROBES - len(part)), (0, 0)), constant_values=value)
+
+
+def _cmc(distractors: int, ranks: np.ndarray) -> Cmc:
+    rising = np.sort(ranks)
+    points = np.geomspace(1, distractors + 1, _CMC_POINTS).round().astype(np.int64)
+    points = np.union1d(points, [r for r in _REPORTED_RANKS if r <= distractors + 1])
+    return Cmc(distractors, points, np.searchsorted(rising, points, side="right") / len(rising))

@@ -1,0 +1,128 @@
+"""Protocol `megaface`: challenge 1 on any probe and distractor folders, raw and refined."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uniface_jax.data.formats.images import SUFFIXES
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.drawings import rounded, thinned
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.protocols.all_pairs_results import bar, drawings_of, embedded, named
+from uniface_jax.evaluate.protocols.base import (
+    Options,
+    Protocol,
+    Results,
+    SetResult,
+    tar_cells,
+)
+from uniface_jax.evaluate.sets.identity_folders import read_identities
+from uniface_jax.evaluate.sets.image_sets import ImageFiles
+
+FARS = (1e-6,)
+
+
+def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """Sets `raw` and, with a noise list, `refined`."""
+    from uniface_jax.evaluate.protocols.megaface.metrics import megaface_metrics, megaface_runs
+    from uniface_jax.evaluate.protocols.megaface.noise_lists import read_noise_list
+
+    named_parts = parts.named
+    noise = {
+        key: read_noise_list(named_parts[key]) if key in named_parts else None
+        for key in ("noisy_probes", "noisy_distractors")
+    }
+    probes = read_identities("megaface_probes", named_parts["probes"])
+    distractors = _distractors(named_parts["distractors"])
+    features, record = embedded(source, probes)
+    others = source.features(distractors)
+    record |= {
+        "distractor_folder": str(distractors.root),
+        "distractors": len(distractors),
+        "distractors_sha256": others.record["sha256"],
+    }
+    try:
+        runs = megaface_runs(
+            features, probes.labels, others.values, probes.images.names, distractors.names,
+            probe_noise=noise["noisy_probes"], distractor_noise=noise["noisy_distractors"],
+            fars=options.fars_or(FARS), progress=bar("megaface"),
+        )  # fmt: skip
+    except UserError as e:
+        folders = f"{probes.images.root} and {distractors.root}"
+        raise named(e, folders, source) from e
+    results: Results = {}
+    for name, result in runs.items():
+        metrics = megaface_metrics(result)
+        last = result.cmc[-1]
+        shown = thinned(len(last.ranks))
+        tars = metrics["verification"]["tar_at_far"]
+        drawings = {
+            "distractors": {
+                "distractors": [cmc.distractors for cmc in result.cmc],
+                "rates": [cmc.rate(1) for cmc in result.cmc],
+            },
+            "cmc": {
+                "ranks": last.ranks[shown].tolist(),
+                "rates": rounded(last.rates[shown]),
+            },
+            **drawings_of(result.verification, tars, probes.images, distractors),
+        }
+        # Same pairs are of two probes, different ones of a probe and a distractor.
+        of_probes = drawings_of(result.verification, tars, probes.images)
+        drawings["pairs"]["same"] = of_probes["pairs"]["same"]
+        results[name] = SetResult({**record, **metrics}, drawings)
+    return results
+
+
+def _distractors(root: Path) -> ImageFiles:
+    """All images under root, however deep, in order of their paths."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; expected images of distractors")
+    names = []
+    seen: set[str] = set()  # folders may be links, even to one that they are in
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        names += [
+            (Path(folder) / file).relative_to(root).as_posix()
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        ]
+    names.sort()
+    if not names:
+        raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
+    return ImageFiles("megaface_distractors", root, names)
+
+
+def row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Cells of the table."""
+    last = metrics["identification"][-1]
+    return {
+        "probes": f"{metrics['probes']:,}",
+        "identities": f"{metrics['identities']:,}",
+        "distractors": f"{last['distractors']:,}",
+        **{f"rank {rank}": f"{rate:.2%}" for rank, rate in last["rank"].items() if rank != "100"},
+        **tar_cells(metrics["verification"]),
+    }
+
+
+MEGAFACE = Protocol(
+    "MegaFace challenge 1",
+    PartNames(
+        "",
+        {
+            "probes": "FOLDER/PERSON/IMAGE",
+            "distractors": "FOLDER of images",
+            "noisy_probes": "FILE",
+            "noisy_distractors": "FILE",
+        },
+        ("probes", "distractors"),
+    ),
+    run,
+    row,
+)

@@ -1,0 +1,1 @@
+"""MFR: all-to-all by population, masked faces."""

@@ -1,0 +1,101 @@
+"""Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.drawings import far_thresholds, hard_pairs, histogram, roc_line
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.metrics.roc import roc
+from uniface_jax.evaluate.metrics.verification import FARS, pair_scores, verification_metrics
+from uniface_jax.evaluate.protocols.base import (
+    Options,
+    Protocol,
+    Results,
+    SetResult,
+    tar_cells,
+)
+from uniface_jax.evaluate.sets.bin_files import find_pair_files, read_pair_sets
+from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageSet
+
+
+def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """Every .bin file: `file` and what pair_result reports of it."""
+    pair_sets, files = read_pair_sets(parts.paths), find_pair_files(parts.paths)
+    results: Results = {}
+    for name, pairs in pair_sets.items():
+        images = EncodedImages(name, pairs.images, files[name])
+
+        def sides(pair: int, pairs: PairSet = pairs) -> tuple[tuple[int, str], tuple[int, str]]:
+            first, second = int(pairs.first[pair]), int(pairs.second[pair])
+            return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
+
+        results[name] = pair_result(source, images, pairs, sides, files[name], options)
+    return results
+
+
+def pair_result(
+    source: FeatureSource,
+    images: ImageSet,
+    pairs: PairSet,
+    sides: Callable[[int], tuple[tuple[int, str], tuple[int, str]]],
+    file: Path,
+    options: Options,
+) -> SetResult:
+    """Metrics of verification_metrics, `file`, `sha256`, `images`, `features`, and the drawings.
+
+    Where the model's features can be had without the mirrored images, `without_mirror` holds the
+    metrics of those. sides: as in drawings.hard_pairs. file: the one that errors name.
+    """
+    fars = options.fars_or(FARS)
+    listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
+    found = source.features(images, apart=True, listed=listed)
+    try:
+        metrics = verification_metrics(found.values, pairs, fars)
+        if found.plain is not None:
+            metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars)
+        scores = pair_scores(found.values, pairs.first, pairs.second)
+    except UserError as e:
+        raise UserError(f"{file} with {source.name}: {e}") from e
+    # Squared distances of unit features are 2 - 2 cos.
+    thresholds = {
+        "ten folds": 1 - metrics["accuracy"]["threshold"] / 2,
+        **far_thresholds(metrics["tar_at_far"]),
+    }
+    return SetResult(
+        {"file": str(file), "images": len(images), **found.record, **metrics},
+        {
+            "roc": roc_line(roc(scores, pairs.same)),
+            "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
+            "pairs": hard_pairs(scores, pairs.same, sides, images),
+        },
+    )
+
+
+def row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Cells of the table."""
+
+    def accuracy(found: Mapping[str, Any]) -> str:
+        return f"{found['accuracy']['mean']:.2%} ± {found['accuracy']['std']:.2%}"
+
+    cells = {
+        "pairs": f"{metrics['pairs']:,}",
+        "AUC": f"{metrics['auc']:.5f}",
+        "10-fold accuracy": accuracy(metrics),
+    }
+    if "without_mirror" in metrics:
+        cells["without mirror"] = accuracy(metrics["without_mirror"])
+    return {**cells, **tar_cells(metrics)}
+
+
+VERIFICATION = Protocol(
+    "Verification of pairs",
+    PartNames("FILE.bin or a folder of them"),
+    run,
+    row,
+)

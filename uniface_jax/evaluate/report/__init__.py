@@ -1,0 +1,1 @@
+"""Results as files: JSON, tables, plots, one HTML page."""

@@ -1,0 +1,192 @@
+"""Figures of an evaluation, of what drawings.py gives; as PNG or SVG, without pyplot's state.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dashes too.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from uniface_jax.evaluate.drawings import Drawing
+from uniface_jax.files.atomic import replacing
+
+BLUE, ORANGE, INK, GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
+_COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":")
+_HALF_WIDTH = 42  # letters that half of a figure has room for in its legend
+_PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def roc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """TAR over FAR (logarithmic) of named drawings.roc_line."""
+    figure, axes = _figure(title)
+    for number, (name, line) in enumerate(lines.items()):
+        style = line_style(number)
+        axes.plot(
+            line["far"], line["tar"], drawstyle="steps-post", label=_label(name, line), **style
+        )
+    _far_axis(axes, lines)
+    axes.set_ylabel("TAR: same pairs accepted")
+    lowest = min(line["tar"][0] for line in lines.values())
+    axes.set_ylim(max(0.0, min(lowest, 0.9) - 0.05), 1.005)
+    return _finished(figure)
+
+
+def det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """1 - TAR over FAR, both logarithmic, of named drawings.roc_line."""
+    figure, axes = _figure(title)
+    bottom = 10 ** np.floor(np.log10(min(1 / line["same"] for line in lines.values())))
+    for number, (name, line) in enumerate(lines.items()):
+        missed = np.maximum(1 - np.asarray(line["tar"]), bottom)
+        style = line_style(number)
+        axes.plot(line["far"], missed, drawstyle="steps-post", label=_label(name, line), **style)
+    _far_axis(axes, lines)
+    axes.set_yscale("log")  # which brings its own labels
+    axes.set_ylim(bottom * 0.8, 1)
+    axes.set_ylabel(f"1 - TAR: same pairs rejected (0 is drawn at {bottom:.0e})")
+    return _finished(figure)
+
+
+def scores_figure(drawing: Drawing, title: str) -> Figure:
+    """The histograms of the scores of same and of different pairs, of drawings.histogram."""
+    figure, axes = _figure(title)
+    edges = np.asarray(drawing["edges"])
+    for kind, colour in (("different", ORANGE), ("same", BLUE)):
+        counts = np.asarray(drawing[kind])
+        axes.stairs(
+            counts / max(1, counts.sum()),
+            edges,
+            fill=True,
+            facecolor=(colour, 0.45),
+            edgecolor=colour,
+            linewidth=1.5,
+            label=f"{kind} ({counts.sum():,} pairs)",
+        )
+    for number, (name, threshold) in enumerate(drawing["thresholds"].items()):
+        axes.axvline(
+            threshold,
+            color=INK,
+            linestyle=_DASHES[number % len(_DASHES)],
+            linewidth=1.2,
+            label=f"{name}: {threshold:.3f}",
+        )
+    axes.set_xlabel("cosine of the two features")
+    axes.set_ylabel("share of the pairs of a kind")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    return _finished(figure)
+
+
+def cmc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """The share of probes whose mate is among the first k, of named `ranks` and `rates`."""
+    figure, axes = _figure(title)
+    for number, (name, line) in enumerate(lines.items()):
+        axes.plot(line["ranks"], line["rates"], label=name, **line_style(number))
+    axes.set_xscale("log")
+    last = max(line["ranks"][-1] for line in lines.values())
+    axes.set_xlim(1, max(last, 2))
+    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.set_xlabel("rank k")
+    axes.set_ylabel("mate among the first k")
+    _rate_axis(axes, [line["rates"] for line in lines.values()])
+    return _finished(figure)
+
+
+def open_set_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """TPIR over FPIR (logarithmic) of named `fpir` and `tpir`."""
+    figure, axes = _figure(title)
+    for number, (name, line) in enumerate(lines.items()):
+        style = line_style(number)
+        axes.plot(line["fpir"], line["tpir"], drawstyle="steps-post", label=name, **style)
+    axes.set_xscale("log")
+    axes.set_xlim(min(line["fpir"][0] for line in lines.values()), 1)
+    axes.set_xlabel("FPIR: unknown probes that are given an identity")
+    axes.set_ylabel("TPIR: known probes that are given theirs")
+    _rate_axis(axes, [line["tpir"] for line in lines.values()])
+    return _finished(figure)
+
+
+def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """Rank-1 identification over the number of distractors, of named `distractors` and `rates`."""
+    figure, axes = _figure(title)
+    for number, (name, line) in enumerate(lines.items()):
+        style = line_style(number)
+        axes.plot(line["distractors"], line["rates"], marker="o", label=name, **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.set_xlabel("distractors")
+    axes.set_ylabel("rank-1 identification")
+    _rate_axis(axes, [line["rates"] for line in lines.values()])
+    return _finished(figure)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure to `path` as PNG, atomically."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure as SVG text, the same for the same figure."""
+    buffer = io.StringIO()
+    # Text stays text: smaller, and drawn in the reader's font. The salt makes identifiers fixed.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "uniface_jax"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    style_axes(axes, title)
+    return figure, axes
+
+
+def style_axes(axes: Axes, title: str) -> None:
+    """Gives axes a title, a faint grid, and no frame at the top and on the right."""
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def line_style(line: int) -> dict[str, Any]:
+    """Colour, dashes and width of the line-th curve of a figure."""
+    return {
+        "color": _COLOURS[line % len(_COLOURS)],
+        "linestyle": _DASHES[line % len(_DASHES)],
+        "linewidth": 1.8,
+    }
+
+
+def _label(name: str, line: Drawing) -> str:
+    short = name if len(name) <= _HALF_WIDTH else f"{name[: _HALF_WIDTH - 10]}…{name[-9:]}"
+    return f"{short} ({line['same']:,} same, {line['different']:,} different)"
+
+
+def _far_axis(axes: Axes, lines: Mapping[str, Drawing]) -> None:
+    """From the power of ten at or below the smallest FAR that any line can tell from 0."""
+    finest = min(1 / line["different"] for line in lines.values())
+    axes.set_xscale("log")
+    axes.set_xlim(float(10 ** np.floor(np.log10(finest))), 1)
+    axes.set_xlabel("FAR: different pairs accepted")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+
+
+def _rate_axis(axes: Axes, rates: Sequence[Sequence[float]]) -> None:
+    lowest = min(min(line) for line in rates)
+    axes.set_ylim(max(0.0, min(lowest, 0.9) - 0.05), 1.005)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+
+
+def _finished(figure: Figure) -> Figure:
+    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
+    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    return figure

@@ -1,0 +1,101 @@
+"""A finished evaluation in its folder: metrics.json, drawings.json, report.html, figures/."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from uniface_jax import __version__
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.protocols.base import Results
+from uniface_jax.files.atomic import write_bytes
+
+METRICS, DRAWINGS, REPORT = "metrics.json", "drawings.json", "report.html"
+MAX_FILE_BYTES = 1 << 28
+_PACKAGES = ("jax", "numpy", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model's results. metrics, drawings: as the two JSON files hold them.
+
+    metrics["protocols"][protocol]["sets"][name] are a set's metrics, drawings[protocol][name] its
+    drawings by kind.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    drawings: Mapping[str, Any]
+
+
+def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) -> Run:
+    """The results of protocols by name, with what they are of. path: as the user gave it."""
+    metrics = {
+        "model": {
+            "path": path,
+            "name": source.name,
+            "sha256": source.hash,
+            "description": source.description,
+        },
+        "versions": {"uniface_jax": __version__, **{name: version(name) for name in _PACKAGES}},
+        "protocols": {
+            protocol: {"sets": {name: found.metrics for name, found in sets.items()}}
+            for protocol, sets in results.items()
+        },
+    }
+    drawings = {
+        protocol: {name: found.drawings for name, found in sets.items()}
+        for protocol, sets in results.items()
+    }
+    return Run(source.name, metrics, drawings)
+
+
+def write(folder: Path, run: Run) -> None:
+    """Writes both JSON files, the metrics last: a folder that has them is complete."""
+    write_bytes(folder / DRAWINGS, (json.dumps(run.drawings) + "\n").encode())
+    write_bytes(folder / METRICS, (json.dumps(run.metrics, indent=1) + "\n").encode())
+
+
+def is_results(folder: Path) -> bool:
+    """Whether an evaluation of one model has finished in this folder."""
+    return (folder / METRICS).is_file() and (folder / DRAWINGS).is_file()
+
+
+def read(folder: Path) -> Run:
+    """What `write` wrote. Raises UserError naming the file that is something else."""
+    metrics, drawings = (_json(folder / name) for name in (METRICS, DRAWINGS))
+    try:
+        name = str(metrics["model"]["name"])
+        for protocol, found in metrics["protocols"].items():
+            if not set(found["sets"]) <= set(drawings[protocol]):
+                raise KeyError(protocol)
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"{folder}: {METRICS} and {DRAWINGS} are not of one evaluation of one model"
+        ) from e
+    return Run(name, metrics, drawings)
+
+
+def named_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with a number behind the names of those that are called like one before."""
+    seen: dict[str, int] = {}
+    named = []
+    for run in runs:
+        seen[run.name] = seen.get(run.name, 0) + 1
+        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
+        named.append(Run(name, run.metrics, run.drawings))
+    return named
+
+
+def _json(file: Path) -> Any:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{file}: over {MAX_FILE_BYTES} bytes; not a file of an evaluation")
+        return json.loads(file.read_text())
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
+    except ValueError as e:
+        raise UserError(f"{file}: not JSON ({e})") from e

@@ -1,0 +1,99 @@
+"""Identity folders as sets to be evaluated: images, whom they show, and of which population."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.sets.image_sets import ImageFiles
+
+
+@dataclass(frozen=True, eq=False)
+class Identities:
+    """images: N files. labels: [N] strings, equal for one person. populations: [N], or None."""
+
+    images: ImageFiles
+    labels: np.ndarray
+    populations: np.ndarray | None = None
+
+
+def read_identities(name: str, root: Path) -> Identities:
+    """root/PERSON/IMAGE, sorted naturally. Raises UserError naming a folder that is not so."""
+    return _read(name, root, {"": root})
+
+
+def read_populations(name: str, root: Path, table: Path | None = None) -> Identities:
+    """root/PERSON/IMAGE or root/POPULATION/PERSON/IMAGE, and populations by person from `table`.
+
+    table: a CSV of lines person,population (a heading of these names may be there), for the former
+    form. Without it and without such folders, `populations` is None. Raises UserError naming the
+    folder that is not so, the line of the table that is not, and a person who is not in it.
+    """
+    folders = _folders(root)
+    nested = bool(folders) and bool(_folders(folders[0]))
+    if not nested:
+        found = _read(name, root, {"": root})
+        if table is None:
+            return found
+        of = _population_of(table)
+        persons = found.labels
+        missing = next((person for person in persons if person not in of), None)
+        if missing is not None:
+            raise UserError(f"{table}: no line for {missing}, who is in {root}")
+        return Identities(found.images, persons, np.array([of[p] for p in persons]))
+    if table is not None:
+        raise UserError(
+            f"--data: {table}: {root} has sub-folders of populations already ({folders[0].name})"
+        )
+    return _read(name, root, {folder.name: folder for folder in folders})
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as e:
+        raise UserError(f"{root}: cannot be listed ({e.strerror})") from e
+
+
+def _read(name: str, root: Path, folders: Mapping[str, Path]) -> Identities:
+    names: list[str] = []
+    labels: list[str] = []
+    populations: list[str] = []
+    for population, folder in folders.items():
+        source = FolderSource(folder)
+        prefix = f"{population}/" if population else ""
+        for i in range(len(source)):
+            image = prefix + source.item_name(i)
+            names.append(image)
+            labels.append(image.rpartition("/")[0])
+            populations.append(population)
+    nested = any(folders)
+    return Identities(
+        ImageFiles(name, root, names), np.array(labels), np.array(populations) if nested else None
+    )
+
+
+def _population_of(table: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened, skipinitialspace=True, strict=True)
+            for fields in reader:
+                cells = [field.strip() for field in fields]
+                if not any(cells) or [c.lower() for c in cells] == ["person", "population"]:
+                    continue
+                if len(cells) != 2 or not all(cells) or cells[0] in found:
+                    again = "again" if cells and cells[0] in found else "expected person,population"
+                    raise UserError(
+                        f"{table}: line {reader.line_num}: {','.join(fields)[:80]!r}; {again}"
+                    )
+                found[cells[0]] = cells[1]
+    except OSError as e:
+        raise UserError(f"{table}: cannot be read ({e.strerror})") from e
+    except (csv.Error, UnicodeDecodeError) as e:
+        raise UserError(f"{table}: no CSV that can be read ({e})") from e
+    return found

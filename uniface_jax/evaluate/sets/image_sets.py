@@ -1,0 +1,151 @@
+"""Sets of aligned faces: what an evaluation needs of images, wherever they lie."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data.sources.folders import read_image_file
+from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.inference.extract import checked_pixels
+
+Digest = Callable[[Path, Sequence[str]], str]
+_MEMORY = "digests.json"
+_FILES_AT_A_TIME = 1024
+
+
+class ImageSet(Protocol):
+    """N images in a fixed order. name: a file name without suffix, unique in an evaluation."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> str:
+        """What errors and pictures call an image."""
+        ...
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 RGB [112, 112, 3]; called by several threads. UserError by name where it cannot."""
+        ...
+
+    def digest(self, files: Digest) -> str:
+        """SHA-256, hexadecimal, of all that the features depend on; `files` gives that of files."""
+        ...
+
+
+class EncodedImages:
+    """The images of a .bin file, or any others that are in memory."""
+
+    def __init__(self, name: str, images: Sequence[bytes], file: Path) -> None:
+        self.name = name
+        self.file = file
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def label(self, index: int) -> str:
+        """As ImageSet has it."""
+        return f"{self.file}: image {index}"
+
+    def pixels(self, index: int) -> np.ndarray:
+        """As ImageSet has it."""
+        return checked_pixels(self._images[index], self.label(index))
+
+    def digest(self, files: Digest) -> str:
+        """As ImageSet has it."""
+        return files(self.file.parent, [self.file.name])
+
+
+class ImageFiles:
+    """Image files `names` relative to the folder `root`."""
+
+    def __init__(self, name: str, root: Path, names: Sequence[str]) -> None:
+        self.name = name
+        self.root = root
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def label(self, index: int) -> str:
+        """As ImageSet has it."""
+        return str(self.root / self.names[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        """As ImageSet has it."""
+        path = self.root / self.names[index]
+        return checked_pixels(read_image_file(path), str(path))
+
+    def digest(self, files: Digest) -> str:
+        """As ImageSet has it."""
+        return files(self.root, self.names)
+
+
+class FileDigests:
+    """SHA-256 of files by name and content; what was read once is known by its sizes and times.
+
+    memory: a folder for digests.json, which keeps that knowledge between runs; None keeps nothing.
+    """
+
+    def __init__(self, memory: Path | None = None) -> None:
+        self._memory = memory / _MEMORY if memory else None
+        self._known: dict[str, str] = {}
+        if self._memory is not None and self._memory.is_file():
+            try:
+                known = json.loads(self._memory.read_text())
+                self._known = {str(k): str(v) for k, v in known.items()}
+            except (OSError, ValueError, AttributeError):
+                self._known = {}  # a damaged memory costs one more reading
+
+    def __call__(self, root: Path, names: Sequence[str]) -> str:
+        """Of the files `names` in the folder `root`, in that order; a progress bar on a terminal.
+
+        Where `root` lies does not count. Raises UserError naming the file that cannot be read.
+        """
+        stat = hashlib.sha256()
+        for name in names:
+            try:
+                found = (root / name).stat()
+            except OSError as e:
+                raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
+            stat.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        fingerprint = stat.hexdigest()
+        if fingerprint not in self._known:
+            self._known[fingerprint] = _content_digest(root, names)
+            if self._memory is not None:
+                content = json.dumps(self._known, indent=1) + "\n"
+                write_bytes(self._memory, content.encode())
+        return self._known[fingerprint]
+
+
+def _content_digest(root: Path, names: Sequence[str]) -> str:
+    def one(name: str) -> bytes:
+        try:
+            with (root / name).open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").digest()
+        except OSError as e:
+            raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
+        return name.encode("utf-8", "surrogateescape") + b"\0" + content
+
+    if len(names) == 1:  # so that a single file has the digest that sha256sum prints
+        return one(names[0])[-32:].hex()
+    total = hashlib.sha256()
+    shown = sys.stderr.isatty() and len(names) > _FILES_AT_A_TIME
+    bar = tqdm(total=len(names), desc=f"{root}: hash", unit=" files", disable=not shown)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(names), _FILES_AT_A_TIME):
+            block = names[start : start + _FILES_AT_A_TIME]
+            for digest in pool.map(one, block):
+                total.update(digest)
+            bar.update(len(block))
+    return total.hexdigest()

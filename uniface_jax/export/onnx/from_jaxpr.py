@@ -1,0 +1,37 @@
+"""From a JAX function to ONNX: trace the jaxpr, merge what is affine, write NCHW nodes."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import onnx
+
+from uniface_jax.errors import UserError
+from uniface_jax.export.onnx.fuse import fuse
+from uniface_jax.export.onnx.trace import trace
+from uniface_jax.export.onnx.write import write
+from uniface_jax.models import IMAGE_SIZE
+
+OPSETS = range(11, 22)
+DEFAULT_OPSET = 11  # with IR version 6: loads in onnxruntime 1.8, which the MFR server runs
+
+
+def to_onnx(
+    function: Callable[[jax.Array], jax.Array],
+    *,
+    opset: int = DEFAULT_OPSET,
+    mirror: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """`function` as ONNX: images [1, 112, 112, 3] -> features [1, D], its weights closed over.
+
+    The model takes `input` [batch, 3, 112, 112], float32 RGB in [-1, 1], and gives `output`
+    [batch, D], float32, for any batch. With `mirror` the features of the mirrored images are added
+    (models.mirror_sum); `function` is then the plain network all the same. `metadata` becomes the
+    model's metadata_props.
+
+    Raises UserError for an opset that is not in OPSETS, and for an operation without a rule.
+    """
+    if opset not in OPSETS:
+        raise UserError(f"opset={opset}: allowed are {OPSETS[0]} to {OPSETS[-1]}")
+    graph = fuse(trace(function, (1, IMAGE_SIZE, IMAGE_SIZE, 3)))
+    return write(graph, opset=opset, mirror=mirror, metadata=metadata or {})

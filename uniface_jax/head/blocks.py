@@ -1,0 +1,295 @@
+"""Loss and gradients over one shard of prototypes, one block of classes at a time.
+
+No [B, C] matrix is ever held, only [B, block] tiles. Gradients are written out rather than left to
+autodiff: an additive loss then needs one pass (three matrix products a block), a softmax loss one
+pass for the log-sum-exp and one for the gradients. Nothing here communicates; loss.py does.
+
+With unit directions f_i and w_j = W_j/|W_j|, cos_ij = f_i·w_j and g_ij = dL/dcos_ij:
+    dL/df_i = sum_j g_ij w_j      P_j = sum_i g_ij f_i / |W_j|      dL/dW_j = P_j - (P_j·w_j) w_j
+
+So that the loop needs no one-hot mask, a sample's own class stays in the sums, as a negative whose
+cosine is FILL; `fill_terms` is what the head takes out again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from uniface_jax.head.block_size import even_block
+from uniface_jax.losses import Elementwise, Loss
+from uniface_jax.native import build, cross_entropy_head
+
+NORM_FLOOR = 1e-5  # of feature and prototype norms, as the release has it
+LARGEST_EXPONENT = 87.0  # of exp in float32
+FILL = -1.0  # where every loss is smallest, so that nothing is lost in taking it out again
+
+Carry = TypeVar("Carry")
+
+
+class Prototypes(NamedTuple):
+    """The classes of one shard, or the sampled ones among them.
+
+    weight [K, D]; bias [] for a shared one (or none), [K] for one a class; valid [K] bool, False
+    for rows that only fill up the shard.
+    """
+
+    weight: jax.Array
+    bias: jax.Array
+    valid: jax.Array
+
+
+class Samples(NamedTuple):
+    """The whole batch as one shard sees it.
+
+    directions [B, D] of unit length; position [B] int32, the row of the own prototype within this
+    shard's K rows, or K where another shard has it; context, the loss's own arrays [B].
+    """
+
+    directions: jax.Array
+    position: jax.Array
+    context: tuple[jax.Array, ...] = ()
+
+
+class Sums(NamedTuple):
+    """What the classes of a shard add up to, own classes at FILL included.
+
+    loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
+    max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)
+    and the number of those above the threshold.
+    """
+
+    loss: jax.Array
+    directions: jax.Array
+    weight: jax.Array
+    bias: jax.Array
+    max_negative: jax.Array
+    negatives_above: jax.Array
+
+
+class Terms(NamedTuple):
+    """A function of the cosine and its derivatives by cosine and by bias, all of one shape."""
+
+    value: jax.Array
+    by_cos: jax.Array
+    by_bias: jax.Array
+
+
+class _Block(NamedTuple):
+    start: jax.Array | int
+    weight: jax.Array  # [K, D]
+    inverse_norm: jax.Array  # [K]
+    unfloored: jax.Array  # [K], 1 where the norm is above its floor, so that direction has a slope
+    bias: jax.Array  # [1, K] or [1, 1]
+    valid: jax.Array  # [1, K] bool
+    cos: jax.Array  # [B, K], FILL for the own class
+
+
+def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """1 / max(|x|, NORM_FLOOR) by rows, and 1.0 where the norm is above the floor, else 0.0."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(x), -1))
+    return 1 / jnp.maximum(norm, NORM_FLOOR), (norm > NORM_FLOOR).astype(x.dtype)
+
+
+def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array, *context: jax.Array) -> Terms:
+    """function(cos, bias, *context) and its derivatives."""
+    bias = jnp.broadcast_to(bias, cos.shape)
+    one, zero = jnp.ones_like(cos), jnp.zeros_like(cos)
+
+    def bound(cos: jax.Array, bias: jax.Array) -> jax.Array:
+        return function(cos, bias, *context)
+
+    value, by_cos = jax.jvp(bound, (cos, bias), (one, zero))
+    _, by_bias = jax.jvp(bound, (cos, bias), (zero, one))
+    return Terms(value, by_cos, by_bias)
+
+
+def fill_terms(loss: Loss, bias: jax.Array, context: tuple[jax.Array, ...]) -> Terms:
+    """What each sample's own class is among the negatives: of the shape of bias, [B]."""
+    return slopes(loss.negative, jnp.full_like(bias, FILL), bias, *context)
+
+
+def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
+    """Probabilities, at most 1: FILL may exceed the positive's logit, and then all of the sum."""
+    return jnp.exp(jnp.minimum(logits - logsumexp, 0))
+
+
+def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+    """Sums over the given axis of a and of b, in `dtype`."""
+    return jax.lax.dot_general(
+        a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=dtype
+    )
+
+
+def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
+    """The block of the `size` classes from `start` on."""
+
+    def rows(x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+    weight = rows(prototypes.weight)
+    bias = rows(prototypes.bias)[None] if prototypes.bias.ndim else prototypes.bias[None, None]
+    scale, unfloored = inverse_norm(weight)
+    low = samples.directions.dtype
+    products = _matmul(samples.directions, weight.astype(low), (1, 1), weight.dtype)
+    column = samples.position - start
+    column = jnp.where((column >= 0) & (column < size), column, size)
+    fill = 2 * FILL / scale[jnp.minimum(column, size - 1)]
+    products = products.at[jnp.arange(column.shape[0]), column].set(fill, mode="drop")
+    # The norms come in as a factor of the columns, so that no normalised copy is made.
+    cos = jnp.clip(products * scale[None], -1, 1)
+    return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
+
+
+def _fold(
+    body: Callable[[Carry, _Block], Carry],
+    carry: Carry,
+    prototypes: Prototypes,
+    samples: Samples,
+    block_size: int,
+) -> Carry:
+    """A loop over full blocks; the smaller rest follows it, so that no block needs a mask."""
+    total = prototypes.weight.shape[0]
+    size = even_block(total, block_size)
+    if size == total:
+        return body(carry, _cut(prototypes, samples, 0, size))
+
+    def step(state: tuple[jax.Array, Carry]) -> tuple[jax.Array, Carry]:
+        start, carry = state
+        return start + size, body(carry, _cut(prototypes, samples, start, size))
+
+    # Compared as XLA can count: a loop of unknown length stops a GPU's queue at every turn.
+    start, carry = jax.lax.while_loop(
+        lambda state: state[0] <= total - size, step, (jnp.int32(0), carry)
+    )
+    if rest := total % size:
+        # From where the loop has stopped: at a known start, the compiler would cut this block out
+        # beforehand and hold it all the while.
+        carry = body(carry, _cut(prototypes, samples, start, rest))
+    return carry
+
+
+def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
+    return slopes(loss.negative, block.cos, block.bias, *(x[:, None] for x in samples.context))
+
+
+def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
+    dtype = prototypes.weight.dtype
+    return Sums(
+        loss=jnp.zeros((), dtype),
+        directions=jnp.zeros(samples.directions.shape, dtype),
+        weight=jnp.zeros_like(prototypes.weight),
+        bias=jnp.zeros_like(prototypes.bias),
+        max_negative=jnp.full((), FILL, dtype),
+        negatives_above=jnp.zeros((), jnp.float32),
+    )
+
+
+def _accumulate(
+    sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, terms: Terms
+) -> Sums:
+    """Adds one block; the terms are the loss and its slopes, [B, K] each."""
+    low, wide = samples.directions.dtype, block.weight.dtype
+
+    def stored(array: jax.Array, rows: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(array, rows, block.start, 0)
+
+    valid = block.valid.astype(wide)
+    # factor/|W_j| goes into g once and so reaches both products.
+    g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
+    weight = _matmul(g, samples.directions, (0, 0), wide)
+    along = jnp.sum(weight * block.weight, 1) * jnp.square(block.inverse_norm) * block.unfloored
+    weight -= along[:, None] * block.weight
+    by_bias = terms.by_bias * valid
+    if sums.bias.ndim:
+        bias = stored(sums.bias, factor * jnp.sum(by_bias, 0))
+    else:
+        bias = sums.bias + factor * jnp.sum(by_bias)
+    above = block.valid & (block.cos > loss.threshold(block.bias))
+    return Sums(
+        loss=sums.loss + jnp.sum(terms.value * valid),
+        directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
+        weight=stored(sums.weight, weight),
+        bias=bias,
+        max_negative=jnp.maximum(
+            sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))
+        ),
+        negatives_above=sums.negatives_above + jnp.sum(above, dtype=jnp.float32),
+    )
+
+
+def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
+    constants = (loss.clipped_cross_entropy, loss.scale)  # traced ones are compiled by XLA
+    arrays = (prototypes.weight, prototypes.bias, samples.directions)
+    return (
+        all(isinstance(x, float | int) for x in constants)
+        and loss.scale <= LARGEST_EXPONENT
+        and all(x.dtype == jnp.float32 for x in arrays)
+        and build.available()
+        and samples.directions.shape[1] % build.vector_width() == 0
+    )
+
+
+def additive_pass(
+    loss: Loss, prototypes: Prototypes, samples: Samples, block_size: int, factor: float
+) -> Sums:
+    """The negatives of an additive loss: loss and all gradients in one pass.
+
+    Of UCE and BCE in float32 on CPUs by a kernel with blocks of its own, where there is one.
+    """
+    if loss.clipped_cross_entropy is not None and _has_kernel(loss, prototypes, samples):
+        return Sums(
+            *cross_entropy_head.sums(
+                samples.directions, samples.position, *prototypes, scale=loss.scale,
+                negative_weight=loss.clipped_cross_entropy, factor=factor,
+            )
+        )  # fmt: skip
+
+    def body(sums: Sums, block: _Block) -> Sums:
+        return _accumulate(sums, loss, samples, block, factor, _terms(loss, samples, block))
+
+    return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)
+
+
+def logsumexp_pass(
+    loss: Loss, prototypes: Prototypes, samples: Samples, block_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Running maximum and sum of exp(logit - maximum) over the negatives' logits: two [B]."""
+
+    def body(carry: tuple[jax.Array, jax.Array], block: _Block) -> tuple[jax.Array, jax.Array]:
+        maximum, total = carry
+        logits = jnp.where(block.valid, _terms(loss, samples, block).value, -jnp.inf)
+        higher = jnp.maximum(maximum, jnp.max(logits, 1))
+        added = jnp.sum(jnp.exp(logits - higher[:, None]), 1)
+        return higher, total * jnp.exp(maximum - higher) + added
+
+    dtype = prototypes.weight.dtype
+    batch = samples.directions.shape[0]
+    # A finite start, so that a shard without classes gives 0 and not NaN.
+    lowest = jnp.full(batch, jnp.finfo(dtype).min / 2, dtype)
+    carry = (lowest, jnp.zeros(batch, dtype))
+    return _fold(body, carry, prototypes, samples, block_size)
+
+
+def softmax_pass(
+    loss: Loss,
+    prototypes: Prototypes,
+    samples: Samples,
+    logsumexp: jax.Array,
+    block_size: int,
+    factor: float,
+) -> Sums:
+    """The gradients of a softmax loss by its negatives' logits, given the log-sum-exp [B].
+
+    The `loss` of the sums is the negatives' share of the probability.
+    """
+
+    def body(sums: Sums, block: _Block) -> Sums:
+        logits, by_cos, by_bias = _terms(loss, samples, block)
+        logits = jnp.where(block.valid, logits, -jnp.inf)
+        probability = share(logits, logsumexp[:, None])
+        terms = Terms(probability, probability * by_cos, probability * by_bias)
+        return _accumulate(sums, loss, samples, block, factor, terms)
+
+    return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)

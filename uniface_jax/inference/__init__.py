@@ -1,0 +1,1 @@
+"""From images to features: networks, workdirs and ONNX files as models."""

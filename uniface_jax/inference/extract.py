@@ -1,0 +1,88 @@
+"""The loop that runs a model over a set of images."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from uniface_jax.data.formats import images as image_files
+from uniface_jax.errors import UserError
+from uniface_jax.inference.model import SIZE, Embed
+
+
+def extract(
+    embed: Embed,
+    images: Sequence[bytes] | Sequence[np.ndarray],
+    *,
+    name: str,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> np.ndarray:
+    """Features, float32 [N, D], of N images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
+
+    In batches of `batch_size`, see embedded. `name` is what errors and the progress bar (on a
+    terminal) call the set.
+
+    Raises UserError naming the image that does not decode or is not 112x112.
+    """
+    if not len(images):
+        raise UserError(f"{name}: no images to embed")
+    features: np.ndarray | None = None
+
+    def pixels(index: int) -> np.ndarray:
+        return checked_pixels(images[index], f"{name}: image {index}")
+
+    shown = progress and sys.stderr.isatty()
+    with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
+        for start, found in embedded(embed, pixels, len(images), batch_size):
+            if features is None:
+                features = np.empty((len(images), found.shape[1]), np.float32)
+            features[start : start + len(found)] = found
+            bar.update(len(found))
+    assert features is not None
+    return features
+
+
+def embedded(
+    embed: Embed,
+    pixels: Callable[[int], np.ndarray],
+    count: int,
+    batch_size: int,
+    start: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of its first image, features float32 [<=batch_size, D]) of images start … count - 1.
+
+    pixels: the number of an image -> uint8 RGB [112, 112, 3]; called by several threads at once.
+    Every batch that `embed` sees has `batch_size` images, the last one padded, so that a compiled
+    one sees one shape; the next batch is decoded meanwhile.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(first: int) -> list[Future[np.ndarray]]:
+            return [pool.submit(pixels, i) for i in range(first, min(first + batch_size, count))]
+
+        ahead = submit(start)
+        for first in range(start, count, batch_size):
+            current, ahead = ahead, submit(first + batch_size)
+            # A new array each time: JAX on CPU may still read from the one before.
+            batch = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
+            for row, decoded in enumerate(current):
+                batch[row] = decoded.result()
+            yield first, np.asarray(embed(batch), np.float32)[: len(current)]
+
+
+def checked_pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
+    """uint8 RGB [112, 112, 3] of an encoded or decoded image; UserError by `name` for others."""
+    pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
+    if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
+        size = "x".join(map(str, pixels.shape))
+        raise UserError(
+            f"{name} is {size} {pixels.dtype}, expected {SIZE}x{SIZE}x3 uint8: align the faces "
+            "first (python -m uniface_jax.align)"
+        )
+    return pixels

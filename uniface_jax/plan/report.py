@@ -1,0 +1,230 @@
+"""Puts a plan together: memory, work, communication and time of a run, as a table and as JSON."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from uniface_jax import config as configs
+from uniface_jax.errors import UserError
+from uniface_jax.head.block_size import bytes_a_class, even_block
+from uniface_jax.head.shards import shard_size
+from uniface_jax.plan import memory, program, work
+from uniface_jax.train.from_config import plan as lengths
+
+GB = 1e9
+MOST_IMAGES = 1 << 16  # on a device, when looking for the largest batch
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do; all of it is the user's word.
+
+    memory: bytes. reserve: the share of it that is left to the driver, the libraries' workspaces
+    and fragmentation. tflops: of matrix products in the precision of the run, by the data sheet.
+    utilisation: the share of that which a whole step reaches. bandwidth: bytes/s that one device
+    sends to others.
+    """
+
+    memory: float
+    reserve: float
+    tflops: float
+    utilisation: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """The size of a training set, and where the figures are from."""
+
+    images: int
+    classes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Largest:
+    """What would still fit, everything else as it is; 0 where nothing does.
+
+    batch: over all devices, with the same number of micro-batches. block: classes at a time.
+    """
+
+    batch: int
+    block: int
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The whole plan; bytes, seconds and images/s, memory and work of one device."""
+
+    devices: int
+    batch_size: int
+    micro_batches: int
+    block: int
+    data: Data
+    needs: memory.Needs
+    allowed: float
+    fits: bool
+    largest: Largest
+    flops: float
+    sent: float
+    step_seconds: float
+    communication_seconds: float
+    images_per_second: float
+    steps: int
+    days: float
+    notes: list[str]
+    compiled: program.CompiledMemory | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything by name, with totals."""
+        record = asdict(replace(self, compiled=None)) | {"needs": self.needs._asdict()}
+        record["needs"]["total"] = self.needs.total
+        if self.compiled:
+            record["compiled"] = self.compiled._asdict() | {"total": self.compiled.total}
+            record["compiled"]["predicted"] = self.within_a_step
+        else:
+            record.pop("compiled")
+        return record
+
+    @property
+    def within_a_step(self) -> int:
+        """What the compiler can see of the needs: without the batches ahead."""
+        return self.needs.total - self.needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
+
+
+def make_plan(
+    config: ConfigDict,
+    data: Data,
+    devices: int,
+    device: Device,
+    *,
+    verify: bool = False,
+    network: memory.NetworkMemory | None = None,
+    progress: Progress = lambda text: None,
+) -> RunPlan:
+    """The plan of `config` on so many devices.
+
+    network: probes that were made for the same model, images and micro-batches; None makes them.
+    With `verify` the real program is compiled too, for so many devices of this process. Raises
+    UserError for a config that such devices cannot run.
+    """
+    config = program.for_accelerators(config)
+    configs.check(config, devices)
+    network = network or memory.probe_network(one_device(config, devices), progress)
+    needs = memory.predict(config, data.classes, devices, network)
+    progress("counting a step's work")
+    done = work.count(program.trace(config, data.classes, devices), devices)
+    steps = lengths(config, data.images).total_steps
+    communication = done.sent / device.bandwidth
+    seconds = done.flops / (device.tflops * 1e12 * device.utilisation) + communication
+    allowed = device.memory * (1 - device.reserve)
+    rows = shard_size(data.classes, devices)
+    compiled = None
+    if verify:
+        progress("compiling the whole step")
+        compiled = program.compiled_memory(config, data.classes, devices)
+    notes = []
+    if config.model.dtype == "bfloat16":
+        notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
+    return RunPlan(
+        devices=devices,
+        batch_size=config.batch_size,
+        micro_batches=config.micro_batches,
+        block=even_block(rows, program.settings_of(config, data.classes).block_size),
+        data=data,
+        needs=needs,
+        allowed=allowed,
+        fits=needs.total <= allowed,
+        largest=_largest(config, data.classes, devices, network, allowed),
+        flops=done.flops,
+        sent=done.sent,
+        step_seconds=seconds,
+        communication_seconds=communication,
+        images_per_second=config.batch_size / seconds,
+        steps=steps,
+        days=steps * seconds / 86400,
+        notes=notes,
+        compiled=compiled,
+    )
+
+
+def one_device(config: ConfigDict, devices: int) -> ConfigDict:
+    """A copy with what one device has of the batch, as probe_network takes it."""
+    copy = config.copy_and_resolve_references()
+    copy.batch_size //= devices
+    return copy
+
+
+def _largest(
+    config: ConfigDict, classes: int, devices: int, network: memory.NetworkMemory, allowed: float
+) -> Largest:
+    changed = config.copy_and_resolve_references()
+    state = program.state_shapes(config, classes)
+    groups = devices * config.micro_batches
+
+    def batch_fits(images: int) -> bool:
+        changed.batch_size = max(images, 1) * groups
+        return memory.predict(changed, classes, devices, network, state).total <= allowed
+
+    images = memory.largest(batch_fits, MOST_IMAGES)
+    most = shard_size(classes, devices)
+    group = config.batch_size // config.micro_batches
+    now = memory.predict(config, classes, devices, network, state)
+    block = even_block(most, program.settings_of(config, classes).block_size)
+    spare = math.floor((allowed - now.total) / bytes_a_class(group, config.model.embedding_size))
+    return Largest(images * groups, max(0, min(most, block + spare)))
+
+
+def table(name: str, plan: RunPlan) -> str:
+    """The plan as text for a terminal."""
+    gigabytes = {key.replace("_", " "): value / GB for key, value in plan.needs._asdict().items()}
+    lines = [
+        f"{name}: {plan.devices} devices, batch {plan.batch_size} in {plan.micro_batches} "
+        f"micro-batches, {plan.data.images:,} images of {plan.data.classes:,} classes "
+        f"({plan.data.source})",
+        "",
+        "memory on each device, GB",
+        *(f"  {key:22}{value:9.3f}" for key, value in gigabytes.items()),
+        f"  {'in all':22}{plan.needs.total / GB:9.3f}  of {plan.allowed / GB:.1f}: "
+        + ("fits" if plan.fits else "DOES NOT FIT"),
+        f"  largest batch that fits  {plan.largest.batch} "
+        f"({plan.largest.batch // plan.devices} a device)",
+        f"  block of classes         {plan.block:,}; largest that fits {plan.largest.block:,}",
+    ]
+    if plan.compiled:
+        total = plan.compiled.total
+        lines.append(
+            f"  the compiler says        {total / GB:.3f} for the whole step; predicted "
+            f"{plan.within_a_step / GB:.3f} ({plan.within_a_step / total - 1:+.1%})"
+        )
+    lines += [
+        "",
+        "a step",
+        f"  {plan.flops / 1e12:.4g} TFLOP and {plan.sent / 1e6:.4g} MB sent by each device",
+        f"  {plan.step_seconds:.3g} s, of which {plan.communication_seconds:.3g} s communication "
+        "(none of it hidden)",
+        "",
+        f"{plan.images_per_second:,.0f} images/s, {plan.steps:,} steps: {plan.days:.3g} days",
+        *(f"note: {note}" for note in plan.notes),
+    ]
+    return "\n".join(lines)
+
+
+def data_of_text(text: str, source: str) -> Data:
+    """The size of the training set as a recipe's docstring has it: N images of C people.
+
+    Raises UserError where it does not.
+    """
+    found = re.search(r"([\d,]+)\s+images\s+of\s+([\d,]+)\s+people", text)
+    if not found:
+        raise UserError(
+            f"{source}: neither its data set is there, nor does it say 'N images of C people'; "
+            "give --images and --classes"
+        )
+    images, classes = (int(number.replace(",", "")) for number in found.groups())
+    return Data(images, classes, "as the recipe says")

@@ -1,0 +1,1 @@
+"""Devices, processes, the compiler's settings, profiling and checks."""

@@ -1,0 +1,238 @@
+"""Runs a per-device function on all devices: jax.pmap in one process, jax.shard_map over many.
+
+A training state has three layouts. The logical one: plain host arrays, class-sharded ones [C, ...].
+The placed one is what a runner's step takes and gives: class-sharded arrays are padded to
+n*ceil(C/n) rows and split over the devices, all others are replicated; pmap keeps every placed
+array as [n, ...]. The global one is what checkpoints take and give: one jax.Array each, padded and
+split as the placed ones, in the same form for both runners. shard_map's placed arrays are global.
+"""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from uniface_jax.errors import UserError
+from uniface_jax.runtime.xla_flags import compiler_options
+
+AXIS = "devices"  # the one named axis of the project: every device of every process
+
+Tree = Any
+Step = Callable[[Tree, Mapping[str, jax.Array]], tuple[Tree, Mapping[str, jax.Array]]]
+
+
+class Runner(ABC):
+    """A per-device step `(state, batch) -> (state, metrics)` on a mesh of devices.
+
+    `sharded` is a tree of bool of the state's form: which arrays are split by class (axis 0).
+    Metrics come out as scalars, the same on all devices. The state given to a step is donated.
+    """
+
+    def __init__(self, sharded: Tree, devices: list[jax.Device] | None = None) -> None:
+        self.devices = list(devices or jax.devices())
+        self.mesh = Mesh(np.array(self.devices), (AXIS,))
+        self.sharded = sharded
+        self._classes: Tree = None
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of all processes."""
+        return len(self.devices)
+
+    def place(self, state: Tree) -> Tree:
+        """Logical -> placed. Every process gives the same logical state."""
+        self._classes = jax.tree.map(lambda x: np.shape(x)[:1], state)
+        return jax.tree.map(self._place, state, self.sharded)
+
+    def logical(self, state: Tree) -> Tree:
+        """Placed -> logical: host arrays without padding, in every process."""
+        return jax.tree.map(self._fetch, state, self.sharded, self._classes)
+
+    def host(self, tree: Tree) -> Tree:
+        """Host copies of a part of the placed state in which nothing is split by class."""
+        return jax.tree.map(lambda x: self._fetch(x, False, ()), tree)
+
+    def template(self, abstract: Tree) -> Tree:
+        """Shapes, dtypes and shardings of the global layout, for a logical state's shapes."""
+        self._classes = jax.tree.map(lambda x: x.shape[:1], abstract)
+
+        def describe(x: Any, sharded: bool) -> jax.ShapeDtypeStruct:
+            shape, spec = x.shape, PartitionSpec()
+            if sharded:
+                rows = x.shape[0] + -x.shape[0] % self.num_devices
+                shape, spec = (rows, *x.shape[1:]), PartitionSpec(AXIS)
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(describe, abstract, self.sharded)
+
+    @abstractmethod
+    def to_global(self, state: Tree) -> Tree:
+        """Placed -> global. Shards stay on their devices."""
+
+    @abstractmethod
+    def from_global(self, state: Tree) -> Tree:
+        """Global -> placed. Shards stay on their devices."""
+
+    @abstractmethod
+    def compile(self, step: Step) -> Step:
+        """The step on all devices, compiled at its first call."""
+
+    @abstractmethod
+    def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """Puts the local part [B_local, ...] of a global batch onto this process's devices."""
+
+    @abstractmethod
+    def _place(self, x: Any, sharded: bool) -> jax.Array: ...
+
+    @abstractmethod
+    def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray: ...
+
+    def _padded(self, x: Any) -> np.ndarray:
+        rows = np.shape(x)[0]
+        filler = -rows % self.num_devices
+        return np.pad(np.asarray(x), [(0, filler)] + [(0, 0)] * (np.ndim(x) - 1))
+
+    def _put_global(self, x: np.ndarray, spec: PartitionSpec) -> jax.Array:
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def compiled_for(step: Any, *arguments: Any) -> Step:
+    """A runner's compiled step, compiled now, for arguments of these shapes and no others.
+
+    What the compiler took and has freed, hundreds of megabytes, is given back to the system where
+    the C library can: before the step takes its own memory, not beside it.
+    """
+    compiled = step.lower(*arguments).compile()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    return compiled
+
+
+class ShardMapRunner(Runner):
+    """jax.shard_map: global arrays, any number of processes."""
+
+    def compile(self, step: Step) -> Step:
+        """As Runner has it."""
+        specs = jax.tree.map(
+            lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded
+        )
+        mapped = jax.shard_map(
+            step,
+            mesh=self.mesh,
+            in_specs=(specs, PartitionSpec(AXIS)),
+            out_specs=(specs, PartitionSpec()),
+            # The step reduces by hand; the checker cannot see that its results agree.
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=0, compiler_options=compiler_options())
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """As Runner has it."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return {
+            key: jax.make_array_from_process_local_data(sharding, value)
+            for key, value in batch.items()
+        }
+
+    def to_global(self, state: Tree) -> Tree:
+        """As Runner has it: the same arrays."""
+        return state
+
+    def from_global(self, state: Tree) -> Tree:
+        """As Runner has it: the same arrays."""
+        return state
+
+    def _place(self, x: Any, sharded: bool) -> jax.Array:
+        if sharded:
+            return self._put_global(self._padded(x), PartitionSpec(AXIS))
+        return self._put_global(np.asarray(x), PartitionSpec())
+
+    def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray:
+        if not sharded:
+            return np.asarray(x.addressable_data(0))
+        whole = x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(whole)[: classes[0]]
+
+
+class PmapRunner(Runner):
+    """jax.pmap: arrays [n, ...], one process."""
+
+    def compile(self, step: Step) -> Step:
+        """As Runner has it."""
+        return jax.pmap(
+            step, AXIS, in_axes=(0, 0), out_axes=(0, None), devices=self.devices, donate_argnums=0
+        )
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """As Runner has it."""
+        stacked = {
+            key: value.reshape(self.num_devices, -1, *value.shape[1:])
+            for key, value in batch.items()
+        }
+        return self._put_stacked(stacked)  # in one call, which costs more than what it does
+
+    def to_global(self, state: Tree) -> Tree:
+        """As Runner has it: [n, S, ...] becomes [n*S, ...], replicated [n, ...] becomes [...]."""
+
+        def convert(x: jax.Array, sharded: bool) -> jax.Array:
+            inner = x.shape[1:]
+            shape = (x.shape[0] * inner[0], *inner[1:]) if sharded else inner
+            return self._assemble(x, shape, inner, PartitionSpec(AXIS) if sharded else None)
+
+        return jax.tree.map(convert, state, self.sharded)
+
+    def from_global(self, state: Tree) -> Tree:
+        """As Runner has it."""
+
+        def convert(x: jax.Array, sharded: bool) -> jax.Array:
+            n = self.num_devices
+            inner = (x.shape[0] // n, *x.shape[1:]) if sharded else x.shape
+            return self._assemble(x, (n, *inner), (1, *inner), PartitionSpec(AXIS))
+
+        return jax.tree.map(convert, state, self.sharded)
+
+    def _assemble(
+        self, x: jax.Array, shape: tuple, shard: tuple, spec: PartitionSpec | None
+    ) -> jax.Array:
+        """An array of `shape` from x's shards, each reshaped to `shard` on its device."""
+        sharding = NamedSharding(self.mesh, spec or PartitionSpec())
+        shards = [piece.data.reshape(shard) for piece in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+    def _put_stacked(self, tree: Tree) -> Tree:
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def _place(self, x: Any, sharded: bool) -> jax.Array:
+        if sharded:
+            padded = self._padded(x)
+            return self._put_stacked(padded.reshape(self.num_devices, -1, *padded.shape[1:]))
+        return self._put_stacked(np.broadcast_to(x, (self.num_devices, *np.shape(x))))
+
+    def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray:
+        if not sharded:
+            return np.asarray(x.addressable_data(0))[0]
+        return np.asarray(x).reshape(-1, *x.shape[2:])[: classes[0]]
+
+
+def create_runner(mode: str, sharded: Tree, devices: list[jax.Device] | None = None) -> Runner:
+    """mode: "pmap", "shard_map", or "auto", which is pmap in one process and shard_map in several.
+
+    Raises UserError for another mode, or for pmap in several processes.
+    """
+    several = jax.process_count() > 1
+    if mode == "auto":
+        mode = "shard_map" if several else "pmap"
+    if mode == "shard_map":
+        return ShardMapRunner(sharded, devices)
+    if mode == "pmap" and not several:
+        return PmapRunner(sharded, devices)
+    raise UserError(
+        f"parallel={mode!r} with {jax.process_count()} processes: allowed are auto, shard_map"
+        + ("" if several else ", pmap")
+    )

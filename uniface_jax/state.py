@@ -1,0 +1,68 @@
+"""The state of training: what is trained, and which of its arrays have one row a class."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from uniface_jax import models
+from uniface_jax.head.shards import create_prototypes
+from uniface_jax.losses import Loss
+from uniface_jax.losses.base import Statistics
+from uniface_jax.models.iresnet import IResNet
+
+Tree = Any
+
+
+class Weights(NamedTuple):
+    """All that SGD trains: the network's params, prototypes [C, D], bias [] or [C].
+
+    Trees of the same form (gradients, momentum, marks) use it as well.
+    """
+
+    network: Tree
+    prototypes: Any
+    bias: Any
+
+
+class TrainState(NamedTuple):
+    """step [] int32, the number of updates done; momentum has the form of the weights.
+
+    loss_statistics: scalars by name that some losses carry from batch to batch; none for most.
+    """
+
+    step: jax.Array
+    weights: Weights
+    momentum: Weights
+    batch_stats: Tree
+    loss_statistics: Statistics = {}  # noqa: RUF012 (never changed in place)
+
+
+def create_state(
+    network: IResNet,
+    loss: Loss,
+    num_classes: int,
+    sampling_rate: float,
+    seed: int,
+    rows: int | None = None,
+) -> TrainState:
+    """The logical state before the first step; with `rows`, so many in place of num_classes."""
+    network_key, head_key = jax.random.split(jax.random.key(seed))
+    params, batch_stats = models.initialize(network, network_key)
+    prototypes, bias = create_prototypes(
+        head_key, loss, num_classes, network.embedding_size, sampling_rate, rows
+    )
+    weights = Weights(params, prototypes, bias)
+    momentum = jax.tree.map(jnp.zeros_like, weights)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, weights, momentum, batch_stats, loss.initial_statistics())
+
+
+def class_sharded(state: TrainState) -> TrainState:
+    """A tree of bool of the state's form: True for arrays with one row a class."""
+    replicated = jax.tree.map(lambda x: False, state)
+
+    def mark(weights: Weights) -> Weights:
+        return weights._replace(prototypes=True, bias=bool(state.weights.bias.ndim))
+
+    return replicated._replace(weights=mark(replicated.weights), momentum=mark(replicated.momentum))

@@ -1,0 +1,80 @@
+"""What a run was made with: versions, commit, devices, sizes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import uniface_jax
+from uniface_jax.data.sources.base import Source
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.native import build
+from uniface_jax.state import TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this project and the packages that compute; "not installed" where missing."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0], "uniface_jax": uniface_jax.__version__, **found}
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with "+" when tracked files differ from it; None outside git."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(folder), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """The record of a run that is about to start (or to resume) on these devices."""
+
+    def count(tree: Any) -> int:
+        return int(sum(np.size(x) for x in jax.tree.leaves(tree)))
+
+    return {
+        "command": sys.argv,
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "devices": {
+            "kind": devices[0].device_kind,
+            "platform": devices[0].platform,
+            "count": len(devices),
+            "processes": jax.process_count(),
+        },
+        "native_kernels": build.available(),
+        "data": {"images": len(source), "classes": source.num_classes},
+        "parameters": {
+            "network": count(state.weights.network),
+            "prototypes": count(state.weights.prototypes),
+            "bias": count(state.weights.bias),
+            "batch_statistics": count(state.batch_stats),
+        },
+    }
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Writes the record as indented JSON."""
+    write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,50 @@
+"""Verification while a network trains: the sets of config.eval.data, shared by all processes."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from uniface_jax import models
+from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.evaluate.metrics.verification import verification_metrics
+from uniface_jax.evaluate.sets.bin_files import read_pair_sets
+from uniface_jax.inference.extract import extract
+from uniface_jax.inference.network import Variables, make_embed
+from uniface_jax.runtime import processes
+
+
+class Evaluator:
+    """Verification on the sets of config.eval.data, with one compiled forward pass for all."""
+
+    def __init__(self, config: ConfigDict, network: models.IResNet) -> None:
+        self.sets: dict[str, PairSet] = (
+            read_pair_sets([Path(x) for x in config.eval.data.split(",")])
+            if config.eval.data
+            else {}
+        )
+        self._embed = make_embed(network)
+        self._batch_size = config.eval.batch_size
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        """Metrics of the network with these host arrays: per set, and "auc", all sets' mean."""
+        placed = jax.tree.map(jnp.asarray, variables)
+        values: dict[str, float] = {}
+        for name, pairs in self.sets.items():
+            metrics = verification_metrics(self._features(placed, pairs.images, name), pairs)
+            values[f"{name}/auc"] = metrics["auc"]
+            values[f"{name}/accuracy"] = metrics["accuracy"]["mean"]
+        aucs = [values[f"{name}/auc"] for name in self.sets]
+        return {**values, "auc": float(np.mean(aucs))} if aucs else {}
+
+    def _features(self, variables: Variables, images: list[bytes], name: str) -> np.ndarray:
+        """Features of all images; each process embeds a part of them."""
+        part = -(-len(images) // jax.process_count())
+        start = min(jax.process_index() * part, len(images) - 1)  # at least one, where they are few
+        features = extract(
+            lambda batch: self._embed(variables, batch),
+            images[start : start + part], name=name, batch_size=self._batch_size, progress=False,
+        )  # fmt: skip
+        return processes.gather_rows(features, part)[: len(images)]
