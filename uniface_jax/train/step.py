@@ -2,9 +2,9 @@
 
 It runs unchanged under jax.pmap and jax.shard_map (runtime.parallel). A device forwards its
 images one micro-batch at a time: batch norm sees one micro-batch, gradients are averaged over all
-of them. The groups of samples that batch norm sees are numbered device by device, and running statistics
-and dropout go by that number, so that the result does not depend on how many devices share the
-groups.
+of them. The groups of samples that batch norm sees are numbered device by device, and running
+statistics and dropout go by that number, so that the result does not depend on how many devices
+share the groups.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,137 @@
+"""What commit ec4f2e5 left on disk, before the house, still opens; tests/fixtures/ec4f2e5."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers.paths import FIXTURES, ROOT
+from uniface_jax.checkpoints.saving import Checkpoints
+from uniface_jax.config import create_network, from_json
+from uniface_jax.data.sources.opening import open_source
+from uniface_jax.runtime.parallel import create_runner
+from uniface_jax.state import class_sharded
+from uniface_jax.train.from_config import abstract_state
+
+COMMIT = "ec4f2e5"
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A copy of the fixture that a command may change, with the verification set beside it."""
+    folder = tmp_path / "left"
+    shutil.copytree(FIXTURES / COMMIT, folder)
+    shutil.copy(FIXTURES / "bins" / "py3.bin", folder / "pairs.bin")
+    return folder
+
+
+def run(folder, module, *arguments, package=ROOT):
+    """Runs a command of the package in `package`, in `folder`."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"uniface_jax.{module}", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def state_of(workdir):
+    """{path of the leaf: array} of a workdir's newest checkpoint, whose step is given as well."""
+    config = from_json((workdir / "config.json").read_text())
+    abstract = abstract_state(config, create_network(config), 8)
+    runner = create_runner("auto", class_sharded(abstract), jax.devices()[:1])
+    checkpoints = Checkpoints(workdir)
+    state, _ = checkpoints.restore_newest(runner.template(abstract), abstract)
+    checkpoints.close()
+    state = runner.logical(runner.from_global(state))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def resumed(folder, package=ROOT):
+    """Lets the workdir's run go on to its end: metrics of the steps after the third, and state."""
+    config = json.loads((folder / "run" / "config.json").read_text())
+    recipe = folder / "recipe.py"
+    recipe.write_text(f"import json, ml_collections\ndef get_config():\n    return {RECIPE}")
+    (folder / "recipe.json").write_text(json.dumps(config))
+    run(folder, "train", f"--config={recipe}", "--workdir=run", package=package)
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines][4:], state_of(folder / "run")
+
+
+RECIPE = "ml_collections.ConfigDict(json.load(open('recipe.json')), convert_dict=True)\n"
+
+
+def test_a_run_resumes(left):
+    metrics, state = resumed(left)
+    before = [json.loads(line) for line in (left / "after.jsonl").read_text().splitlines()]
+    measured = ("images_per_second", "input_share", "elapsed_seconds")
+    for found, expected in zip(metrics, before, strict=True):
+        assert found.keys() == expected.keys()
+        for key in expected.keys() - set(measured):
+            assert found[key] == pytest.approx(expected[key], rel=1e-4), key
+    with np.load(left / "state6.npz") as expected:
+        assert state.keys() == set(expected.files)
+        for key, value in state.items():
+            scale = max(1.0, float(np.abs(expected[key]).max(initial=0)))
+            np.testing.assert_allclose(value, expected[key], atol=1e-6 * scale, err_msg=key)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_bitwise_beside_the_commit(left, tmp_path):
+    """On one machine, the commit itself and this package end in the same bits."""
+    archive = tmp_path / "commit.tar"
+    made = subprocess.run(
+        ["git", "archive", COMMIT, f"--output={archive}", "uniface_jax", "configs"], cwd=ROOT
+    )
+    if made.returncode:
+        pytest.skip(f"{COMMIT} is not in this clone's history")
+    package = tmp_path / "package"
+    with tarfile.open(archive) as tar:
+        tar.extractall(package, filter="data")
+    shutil.copytree(left, tmp_path / "beside")
+    _, expected = resumed(tmp_path / "beside", package)
+    _, state = resumed(left)
+    assert state.keys() == expected.keys()
+    for key, value in state.items():
+        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+
+
+def test_a_data_set_opens(left):
+    source = open_source(left / "faces")
+    assert (len(source), source.num_classes, source.notes) == (40, 8, [])
+    original = open_source(FIXTURES / "insightface")
+    items = [source[index] for index in range(40)]
+    assert sorted(items) == sorted(original[index] for index in range(40))
+
+
+def test_an_export_and_its_features_are_taken_up(left):
+    """The same metrics, by the features that lie there: none is computed again."""
+    features = next((left / "results" / "embeddings").glob("*.npy"))
+    written = features.stat().st_mtime_ns
+    arguments = ("--model=model.onnx", "--data=pairs.bin", "--output=results")
+    run(left, "evaluate", *arguments)
+    assert features.stat().st_mtime_ns == written
+    found, expected = (
+        json.loads((folder / "results" / "metrics.json").read_text())
+        for folder in (left, FIXTURES / COMMIT)
+    )
+    name = next(key for key in expected if "verification" in json.dumps(expected[key]))
+    assert found[name] == expected[name]
+
+
+def test_a_workdir_is_exported(left):
+    shutil.rmtree(left / "results")
+    run(left, "export", "--workdir=run", "--output=again.onnx")
+    assert Path(left / "again.onnx").stat().st_size > 10_000
