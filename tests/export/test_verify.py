@@ -9,6 +9,7 @@ from onnx import numpy_helper
 from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export import verify
+from uniface_jax.export.onnx import verified
 from uniface_jax.export.onnx.verified import export
 
 FUNCTION = feature_function("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
@@ -39,8 +40,8 @@ def test_export_reports_what_it_wrote(tmp_path):
 def test_a_wrong_model_is_refused_and_the_old_one_stays(tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"earlier")
-    right = verify.to_onnx
-    monkeypatch.setattr(verify, "to_onnx", lambda *a, **k: spoiled(right(*a, **k)))
+    right = verified.to_onnx
+    monkeypatch.setattr(verified, "to_onnx", lambda *a, **k: spoiled(right(*a, **k)))
     with pytest.raises(UserError, match=r"model\.onnx not written: it differs from JAX"):
         export(FUNCTION, path)
     assert path.read_bytes() == b"earlier"
@@ -54,7 +55,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_the_mirror_left_out_is_noticed():
-    model = verify.to_onnx(FUNCTION, mirror=False)
+    model = verified.to_onnx(FUNCTION, mirror=False)
     with_mirror = verify.compare(model, lambda x: FUNCTION(x) + FUNCTION(x[:, :, ::-1]), (2,))
     assert with_mirror[2] > 0.1
     assert verify.compare(model, FUNCTION, (2,))[2] <= 1e-5

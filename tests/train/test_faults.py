@@ -38,8 +38,8 @@ def test_a_killed_holder_leaves_no_lock(tmp_path):
     code = f"""
         import os
         from pathlib import Path
-        from uniface_jax import lock
-        with lock.hold(Path({str(tmp_path)!r}), print):
+        from uniface_jax.train import workdir_lock
+        with workdir_lock.hold(Path({str(tmp_path)!r}), print):
             os.kill(os.getpid(), 9)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT)
@@ -63,7 +63,7 @@ def watch(tmp_path, body: str):
     code = f"""
         import os, signal, subprocess, sys, time
         from pathlib import Path
-        from uniface_jax.watchdog import Watchdog
+        from uniface_jax.train.watchdog import Watchdog
         with Watchdog(1.0, Path({str(tmp_path / "hang.txt")!r}), "process 3 of 4", 76) as watchdog:
             {body}
     """
@@ -102,7 +102,7 @@ def test_no_deadline_no_watchdog(tmp_path):
     code = f"""
         import threading
         from pathlib import Path
-        from uniface_jax.watchdog import Watchdog
+        from uniface_jax.train.watchdog import Watchdog
         with Watchdog(0, Path({str(tmp_path)!r}), "", 1) as watchdog:
             assert threading.active_count() == 1
     """

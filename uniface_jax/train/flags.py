@@ -4,7 +4,7 @@ from pathlib import Path
 
 from uniface_jax.errors import UserError
 
-DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
+DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.py"
 
 
 def prepare(argv: list[str]) -> list[str]:

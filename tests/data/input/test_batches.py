@@ -174,7 +174,7 @@ def test_augment_object_and_mapping_are_the_same(dataset, undisturbed):
 
 PART = """
 import itertools, json, sys
-from uniface_jax.data.pipeline import train_batches
+from uniface_jax.data.input.batches import train_batches
 path, index, count, first, steps = sys.argv[1], *map(int, sys.argv[2:])
 batches = train_batches(
     path, batch_size=8, seed=5, start_step=first, process_index=index, process_count=count

@@ -122,7 +122,7 @@ def test_polite_signals_do_not_reach_the_processes(dataset):
 
 PARENT = """
 import sys, time
-from uniface_jax.data.pipeline import train_batches
+from uniface_jax.data.input.batches import train_batches
 stream = train_batches(sys.argv[1], batch_size=8, seed=5, threads=2, decoders="processes")
 next(stream)
 print("ready", flush=True)

@@ -35,7 +35,7 @@ import sys
 from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
 sys.path[:] = connection.recv()
-from uniface_jax.data.decoders import serve
+from uniface_jax.data.input.workers import serve
 serve(connection, int(sys.argv[2]))
 """
 
