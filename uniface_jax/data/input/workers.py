@@ -30,12 +30,12 @@ from uniface_jax.data.input.decoding import Part, fill
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 
-_PROGRAM = """
+_PROGRAM = f"""
 import sys
 from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
 sys.path[:] = connection.recv()
-from uniface_jax.data.input.workers import serve
+from {__name__} import serve
 serve(connection, int(sys.argv[2]))
 """
 
