@@ -28,8 +28,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.helpers.faces import make_faces
 from tests.helpers.float64_convolution import sum_of_products
 from tests.helpers.paths import FIXTURES, GOLDEN, ROOT
+from uniface_jax.data.conversion.run import write_dataset
+from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.native import build
 from uniface_jax.runtime.xla_flags import set_flags
 
@@ -88,6 +91,22 @@ def golden():
 def fixtures_folder():
     """Files written by the real MXNet tools, from UNIFACE_FIXTURES where it is set."""
     return Path(os.environ.get("UNIFACE_FIXTURES", FIXTURES))
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """Identity folders s1, s2, s10 with 23 JPEG and PNG of 112x112, every image different."""
+    root = tmp_path_factory.mktemp("faces")
+    make_faces(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def dataset(faces, tmp_path_factory):
+    """The same faces as a TFRecord data set of shards of 10, 10 and 3."""
+    folder = tmp_path_factory.mktemp("sets") / "faces"
+    write_dataset(FolderSource(faces), folder, name="faces", seed=1, shard_size=10)
+    return folder
 
 
 @pytest.fixture(scope="session")
