@@ -182,6 +182,16 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+def allowed(key: str) -> str:
+    """Return in words which values a key may have, as in "> 0"; "" for any of its type."""
+    section, _, name = key.rpartition(".")
+    if key == "model.name":
+        return f"one of {', '.join(models.NETWORKS)}"
+    if section == "loss":
+        return losses.allowed(name)
+    return _RANGES[key][0] if key in _RANGES else ""
+
+
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """{"optim.lr": 0.1, …}: every key by its dotted path, tuples as lists (as JSON has them)."""
     flat: dict[str, Any] = {}

@@ -49,6 +49,13 @@ _RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
+def allowed(hyperparameter: str) -> str:
+    """Return which values a hyperparameter may have, in words; of "name", the losses there are."""
+    if hyperparameter == "name":
+        return f"one of {', '.join(LOSSES)}"
+    return _RANGES[hyperparameter][0]
+
+
 def create(name: str, **hyperparameters: Any) -> Loss:
     """The loss `name` of LOSSES with hyperparameters other than its defaults (None: the default).
 

@@ -1,0 +1,34 @@
+"""Puts the generated pages into the site: mkdocs calls these functions as it builds (mkdocs.yml).
+
+The reference is made by reference_pages.py. The pages on contributing and on changes are the files
+at the repository's root, whose links start there.
+"""
+
+from pathlib import Path
+
+import reference_pages
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_THE_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+REFERENCE = "Reference"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Append the pages of the Python interface to the navigation's reference."""
+    pages = [{path[len("python/") : -len(".md")]: f"reference/{path}" for path in [name]}
+             for name in reference_pages.api_pages()]  # fmt: skip
+    (reference,) = [entry for entry in config.nav or [] if REFERENCE in entry]
+    reference[REFERENCE].append({"Python": pages})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add every generated page to the files of the site."""
+    generated = dict(reference_pages.pages())
+    for page, name in AT_THE_ROOT.items():
+        generated[page] = (ROOT / name).read_text().replace("](docs/", "](")
+    for path, content in generated.items():
+        files.append(File.generated(config, path, content=content))
+    return files

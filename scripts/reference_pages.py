@@ -1,0 +1,276 @@
+"""Makes the reference's pages from the package: its rooms, its commands' flags, its config's keys.
+
+docs_site.py puts them into the site while it is built, so that they cannot be out of date. Commands
+and config are imported (they start neither JAX's devices nor TensorFlow); the pages of the Python
+interface hold mkdocstrings' directives, which read the sources and import nothing.
+"""
+
+import ast
+import importlib
+import inspect
+import io
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from uniface_jax import config as configs
+from uniface_jax import losses
+
+PACKAGE = Path(configs.__file__).resolve().parent
+
+
+# The Python interface
+
+
+def modules_of(package: Path) -> dict[str, list[str]]:
+    """Return {dotted package: its modules that readers of the reference may want, in order}.
+
+    A package whose __init__ defines or exports something is its own first module. Commands
+    (__main__) are in the reference of commands.
+    """
+    found: dict[str, list[str]] = {}
+    for init in sorted(package.rglob("__init__.py")):
+        folder = init.parent
+        name = ".".join((package.name, *folder.relative_to(package).parts))
+        modules = [name] if _has_content(init) else []
+        for file in sorted(folder.glob("*.py")):
+            if not file.stem.startswith("_") and _has_content(file):
+                modules.append(f"{name}.{file.stem}")
+        if modules:
+            found[name] = modules
+    return found
+
+
+def _has_content(file: Path) -> bool:
+    """Whether a module defines or exports a public name."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            return True
+        names = node.targets if isinstance(node, ast.Assign) else []
+        names = [node.target] if isinstance(node, ast.AnnAssign) else names
+        if any(isinstance(name, ast.Name) and not name.id.startswith("_") for name in names):
+            return True
+    return False
+
+
+def api_page(package: str, modules: Sequence[str]) -> str:
+    """Return the page of one package: a section a module, for mkdocstrings to fill."""
+    sections = (f"## `{module}`\n\n::: {module}\n" for module in modules)
+    options = "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n"
+    return f"# {package}\n\n" + "\n".join(section + options for section in sections)
+
+
+def api_pages(package: Path = PACKAGE) -> dict[str, str]:
+    """Return {file name below reference/: page} of every package with public modules."""
+    found = modules_of(package)
+    return {f"python/{name}.md": api_page(name, modules) for name, modules in found.items()}
+
+
+# Commands
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command line: its module, what it says of itself, its flags in their order."""
+
+    module: str
+    description: str
+    flags: Sequence[flags.Flag]
+
+    @property
+    def name(self) -> str:
+        """The word behind `uniface`."""
+        return self.module.rpartition(".")[2]
+
+
+def command_modules(package: Path = PACKAGE) -> list[str]:
+    """Return the modules that `python -m` runs, by name: packages with a __main__, and doors."""
+    doors = [
+        file.stem
+        for file in package.glob("*.py")
+        if 'if __name__ == "__main__":' in file.read_text()
+    ]
+    rooms = [file.parent.name for file in package.glob("*/__main__.py")]
+    return [f"{package.name}.{name}" for name in sorted(doors + rooms)]
+
+
+def load_command(module: str) -> Command:
+    """Import a command and return it; its flags are taken out of absl's again.
+
+    Two commands may have a flag of one name; in one process absl knows each name once.
+    """
+    is_room = hasattr(importlib.import_module(module), "__path__")
+    loaded = importlib.import_module(f"{module}.__main__" if is_room else module)
+    defined = _flags_of(loaded)
+    for flag in defined:
+        if flag.name in flags.FLAGS:
+            delattr(flags.FLAGS, flag.name)
+    return Command(module, inspect.getdoc(loaded) or "", defined)
+
+
+def _flags_of(module: Any) -> list[flags.Flag]:
+    by_module = flags.FLAGS.flags_by_module_dict()
+    return list(by_module.get(module.__name__, []))
+
+
+def commands_page(commands: Iterable[Command]) -> str:
+    """Return the page of all commands, with the type, default and help of every flag."""
+    parts = [
+        "# Commands\n\n"
+        "`uniface COMMAND …` and `python -m uniface_jax.COMMAND …` are the same. A flag is given "
+        "as `--flag=value`; one that is on or off as `--flag` or `--noflag`. `--help` prints what "
+        "this page holds.\n"
+    ]
+    for command in commands:
+        parts.append(f"## {command.name}\n")
+        parts.append(_as_markdown(command.description))
+        if command.flags:
+            rows = [(f"`--{f.name}`", _kind(f), _default(f), f.help or "") for f in command.flags]
+            parts.append(table(("flag", "type", "default", "what it is"), rows))
+        else:
+            parts.append("No flags.\n")
+    return "\n".join(parts)
+
+
+def _as_markdown(docstring: str) -> str:
+    """Return a command's docstring with its usage lines as code blocks."""
+    lines: list[str] = []
+    in_code = False
+    for line in docstring.splitlines():
+        code = line.startswith(("python ", "    "))
+        if code != in_code:
+            lines += ["```text"] if code else ["```", ""]
+            in_code = code
+        lines.append(line)
+    return "\n".join(lines + (["```"] if in_code else [])) + "\n"
+
+
+def _kind(flag: flags.Flag) -> str:
+    if getattr(flag.parser, "enum_values", None):
+        return "one of " + ", ".join(f"`{value}`" for value in flag.parser.enum_values)
+    kind = flag.flag_type().removesuffix(" string").replace("comma separated", "comma-separated")
+    words = getattr(flag.parser, "syntactic_help", "")
+    limits = words.partition(" in the range ")[2]
+    return f"{kind} in {limits}" if limits else kind
+
+
+def _default(flag: flags.Flag) -> str:
+    value = flag.default_as_str
+    return "" if value is None else f"`{value.strip(chr(39))}`"
+
+
+# Config keys
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the config: its dotted path, default, allowed values and what it is."""
+
+    path: str
+    default: Any
+    allowed: str
+    comment: str
+
+
+def comments_of(source: str) -> dict[str, str]:
+    """Return {dotted key: comment} of lines `config.KEY = …  # comment` in a module's source.
+
+    A comment may stand on the lines above the assignment instead, or before it as well.
+    """
+    found: dict[str, str] = {}
+    pending: list[str] = []
+    path: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("# ")
+            if path:
+                found[".".join(path)] = " ".join([*pending, text])
+            else:
+                pending.append(text)
+        elif token.type == tokenize.NEWLINE:
+            if path and pending:
+                found.setdefault(".".join(path), " ".join(pending))
+            path, pending = [], []
+        elif token.type == tokenize.NAME and not path:
+            path = _assigned_key(token.line)
+    return found
+
+
+def _assigned_key(line: str) -> list[str]:
+    """Return the parts of KEY in a line `config.KEY = …`; none for any other line."""
+    name, equals, _ = line.strip().partition(" = ")
+    first, *rest = name.split(".")
+    return rest if equals and first == "config" else []
+
+
+def config_keys() -> list[Key]:
+    """Return every key of the config, in the order of config.base()."""
+    comments = comments_of(inspect.getsource(configs))
+    return [
+        Key(path, default, configs.allowed(path), comments.get(path, ""))
+        for path, default in configs.flatten(configs.base()).items()
+    ]
+
+
+def config_page(keys: Iterable[Key]) -> str:
+    """Return the page of all keys, in sections by their first part, and of the losses' own."""
+    sections: dict[str, list[Key]] = {}
+    for key in keys:
+        sections.setdefault(key.path.rpartition(".")[0], []).append(key)
+    parts = [
+        "# Config keys\n\n"
+        "Every key of a recipe, with its default. Give another value as `--config.KEY=VALUE`. "
+        "A default of none means that the part which the key is for has its own: a loss, a "
+        "network. `uniface train --config=RECIPE --print_config` prints what a recipe makes of "
+        "them.\n"
+    ]
+    for section, members in sections.items():
+        parts.append(f"## {section or 'The run'}\n")
+        rows = [(f"`{key.path}`", _shown(key.default), key.allowed, key.comment) for key in members]
+        parts.append(table(("key", "default", "allowed", "what it is"), rows))
+    parts.append("## What each loss takes\n")
+    parts.append(
+        "The defaults that a loss has of its own; a key that a loss does not list is refused.\n"
+    )
+    parts.append(table(("loss", "its keys and defaults"), list(_losses())))
+    return "\n".join(parts)
+
+
+def _losses() -> Iterator[tuple[str, str]]:
+    for name, function in losses.LOSSES.items():
+        parameters = inspect.signature(function).parameters.values()
+        yield (
+            f"`{name}`",
+            ", ".join(f"`{parameter.name}` {parameter.default}" for parameter in parameters),
+        )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if value == "":
+        return "empty"
+    if isinstance(value, list):
+        return f"`({', '.join(map(str, value))})`"
+    return f"`{value}`"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; cells are put on one line and keep no bar."""
+    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def pages() -> Mapping[str, str]:
+    """Return every generated page by its path below docs/."""
+    commands = [load_command(module) for module in command_modules()]
+    return {
+        "reference/commands.md": commands_page(commands),
+        "reference/config.md": config_page(config_keys()),
+        **{f"reference/{path}": page for path, page in api_pages().items()},
+    }
