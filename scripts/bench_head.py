@@ -48,7 +48,7 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
     from uniface_jax import losses
     from uniface_jax.head.block_size import block_of_budget
     from uniface_jax.head.blocks import Prototypes
-    from uniface_jax.head.loss import loss_and_gradients
+    from uniface_jax.head.loss import Products, Shard, loss_and_gradients
     from uniface_jax.runtime.parallel import AXIS
 
     block = block_of_budget(args.block_memory, args.batch, args.dim)
@@ -62,10 +62,9 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
             key = jax.random.key(seed)
             subset = sample_classes(key, labels, args.classes, args.classes, rate)
             prototypes = Prototypes(weight[subset.row], bias, subset.valid)
-        result = loss_and_gradients(
-            loss, prototypes, features, labels, start, args.classes, subset,
-            block_size=block, product_dtype=dtype,
-        )  # fmt: skip
+        shard = Shard(prototypes, start, args.classes, subset)
+        products = Products(block, dtype)
+        result = loss_and_gradients(loss, shard, features, labels, products=products)
         return result.loss, result.gradients
 
     mapped = jax.shard_map(

@@ -46,7 +46,7 @@ def analyse(devices: int, block_memory: float) -> None:
     from uniface_jax import losses
     from uniface_jax.head.block_size import block_of_budget, even_block
     from uniface_jax.head.blocks import Prototypes
-    from uniface_jax.head.loss import Gradients, loss_and_gradients
+    from uniface_jax.head.loss import Gradients, Products, Shard, loss_and_gradients
     from uniface_jax.native import build
     from uniface_jax.runtime.parallel import AXIS
 
@@ -61,10 +61,8 @@ def analyse(devices: int, block_memory: float) -> None:
 
         def device(features, labels, weight, bias, num_classes=num_classes, rows=rows):
             start, valid = owned_classes(num_classes, rows)
-            result = loss_and_gradients(
-                loss, Prototypes(weight, bias, valid), features, labels, start, rows,
-                block_size=block,
-            )  # fmt: skip
+            shard = Shard(Prototypes(weight, bias, valid), start, rows)
+            result = loss_and_gradients(loss, shard, features, labels, products=Products(block))
             return result.loss, result.gradients
 
         mapped = jax.shard_map(

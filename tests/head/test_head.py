@@ -13,7 +13,7 @@ from tests.helpers.dense_head import assert_same, dense, run_head
 from uniface_jax import losses
 from uniface_jax.head.block_size import block_of_budget
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import loss_and_gradients
+from uniface_jax.head.loss import Products, Shard, loss_and_gradients
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
@@ -280,10 +280,8 @@ def test_no_tile_of_all_classes(name):
 
     def device(features, labels, weight, bias):
         start, valid = owned_classes(num_classes, num_classes)
-        result = loss_and_gradients(
-            loss, Prototypes(weight, bias, valid), features, labels, start, num_classes,
-            block_size=block,
-        )  # fmt: skip
+        shard = Shard(Prototypes(weight, bias, valid), start, num_classes)
+        result = loss_and_gradients(loss, shard, features, labels, products=Products(block))
         return result.loss, result.gradients
 
     mapped = jax.shard_map(

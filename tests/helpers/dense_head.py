@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import Gradients, Result, loss_and_gradients
+from uniface_jax.head.loss import Gradients, Products, Result, Shard, loss_and_gradients
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
@@ -48,7 +48,7 @@ def cross_entropy(logits, one_hot):
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.sum(jnp.where(one_hot, logits, 0), 1))
 
 
-def margin(cos, one_hot, scale, positive, interclass_filtering=0.0):
+def softmax_with_margin(cos, one_hot, scale, positive, interclass_filtering=0.0):
     others = jnp.where(cos > interclass_filtering, 0, cos) if interclass_filtering else cos
     return cross_entropy(scale * jnp.where(one_hot, positive(cos), others), one_hot)
 
@@ -61,7 +61,7 @@ def uce(cos, one_hot, bias, norm, scale=64.0, margin=0.4, negative_weight=1.0):
 
 
 def cosface(cos, one_hot, bias, norm, scale=64.0, margin=0.4, **filtering):
-    return globals()["margin"](cos, one_hot, scale, lambda c: c - margin, **filtering)
+    return softmax_with_margin(cos, one_hot, scale, lambda c: c - margin, **filtering)
 
 
 def nsl(cos, one_hot, bias, norm, scale=64.0, margin=0.0):
@@ -73,7 +73,7 @@ def arcface(cos, one_hot, bias, norm, scale=64.0, margin=0.5, **filtering):
 
 
 def combined(cos, one_hot, bias, norm, scale=64.0, m1=1.0, m2=0.3, m3=0.2, cap=np.pi, **filtering):
-    return margin(
+    return softmax_with_margin(
         cos,
         one_hot,
         scale,
@@ -88,7 +88,7 @@ def sphereface(cos, one_hot, bias, norm, scale=30.0, m1=1.5):
         pieces = [(-1) ** k * jnp.cos(theta) - 2 * k for k in range(6)]
         return jnp.select([theta < (k + 1) * jnp.pi for k in range(6)], pieces)
 
-    return margin(cos, one_hot, scale, psi)
+    return softmax_with_margin(cos, one_hot, scale, psi)
 
 
 def sphereface_r(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0):
@@ -96,7 +96,7 @@ def sphereface_r(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0)
         theta = arccos(c)
         return frozen_slope(jnp.cos(jnp.minimum(m1, jnp.pi / theta) * theta), c)
 
-    return loss_weight / scale * margin(cos, one_hot, scale, psi)
+    return loss_weight / scale * softmax_with_margin(cos, one_hot, scale, psi)
 
 
 def sphereface_r_v2(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0):
@@ -196,9 +196,10 @@ def program(name, fixed, varied, shards, block, num_classes, by_class, subset, m
                 bias[chosen.row] if by_class else bias,
                 chosen.valid,
             )
+        shard = Shard(prototypes, start, rows, chosen)
         result = loss_and_gradients(
-            loss, prototypes, samples["features"], samples["labels"], start, rows, chosen,
-            rest["statistics"], block, product_dtype,
+            loss, shard, samples["features"], samples["labels"], rest["statistics"],
+            Products(block, product_dtype),
         )  # fmt: skip
         if chosen is None:
             return result, valid

@@ -8,7 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import loss_and_gradients
+from uniface_jax.head.loss import Shard, loss_and_gradients
 from uniface_jax.inspection.curves import loss_curves
 from uniface_jax.runtime.parallel import AXIS
 
@@ -16,10 +16,10 @@ from uniface_jax.runtime.parallel import AXIS
 def heads_loss(loss, bias):
     """(own, other, rest) -> the head's loss of one sample with these cosines among 5 classes."""
     biases = jnp.full(5 if loss.bias == "class" else (), bias)
-    everything = Prototypes(jnp.eye(5, 6), biases, jnp.ones(5, bool))
+    everything = Shard(Prototypes(jnp.eye(5, 6), biases, jnp.ones(5, bool)), 0, 5)
 
     def of_device(feature):
-        return loss_and_gradients(loss, everything, feature, jnp.zeros(1, int), 0, 5).loss
+        return loss_and_gradients(loss, everything, feature, jnp.zeros(1, int)).loss
 
     mesh = Mesh(jax.devices()[:1], (AXIS,))
     compiled = jax.jit(

@@ -239,12 +239,10 @@ def additive_pass(
     Of UCE and BCE in float32 on CPUs by a kernel with blocks of its own, where there is one.
     """
     if loss.clipped_cross_entropy is not None and _has_kernel(loss, prototypes, samples):
+        constants = cross_entropy_head.Constants(loss.scale, loss.clipped_cross_entropy, factor)
         return Sums(
-            *cross_entropy_head.sums(
-                samples.directions, samples.position, *prototypes, scale=loss.scale,
-                negative_weight=loss.clipped_cross_entropy, factor=factor,
-            )
-        )  # fmt: skip
+            *cross_entropy_head.sums(samples.directions, samples.position, *prototypes, constants)
+        )
 
     def body(sums: Sums, block: _Block) -> Sums:
         return _accumulate(sums, loss, samples, block, factor, _terms(loss, samples, block))

@@ -1,7 +1,7 @@
 """The head: class prototypes split over the devices, sampled classes, and the loss over them.
 
-Everything here is per device and runs under the named axis AXIS. Device d of n
-owns the classes d*S .. d*S+S-1 with S = ceil(C/n); rows beyond C only fill up the last shards and
+Everything here is per device and runs under the named axis AXIS. Device d of n owns the classes
+d*S .. d*S+S-1 with S = ceil(C/n); the rows beyond C are padding rows of the last shards, which
 never enter a loss, a count or a checkpoint. Features are gathered, every device computes the loss
 over its own classes (blocks.py), feature gradients are reduce-scattered.
 """
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from uniface_jax.head.blocks import (
     Prototypes,
     Samples,
     Sums,
+    Terms,
     additive_pass,
     fill_terms,
     inverse_norm,
@@ -23,14 +25,37 @@ from uniface_jax.head.blocks import (
     slopes,
     softmax_pass,
 )
-from uniface_jax.head.sampling import Subset, _positions
+from uniface_jax.head.sampling import Subset, positions
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Context, Statistics
 from uniface_jax.runtime.parallel import AXIS
 
 
+class Shard(NamedTuple):
+    """The classes of one device, or those of them that take part in a step.
+
+    prototypes: of all `rows` classes, or with a `subset` of its K rows alone.
+    start [] int32, the number of the device's first class; rows, its classes and padding rows.
+    """
+
+    prototypes: Prototypes
+    start: jax.Array | int
+    rows: int
+    subset: Subset | None = None
+
+
+class Products(NamedTuple):
+    """The products of directions and prototypes: classes in a block, and the factors' dtype.
+
+    dtype: bfloat16 for speed, None for that of the arrays. Sums are in the prototypes' dtype.
+    """
+
+    block_size: int = 8192
+    dtype: DTypeLike | None = None
+
+
 class Gradients(NamedTuple):
-    """Of the mean loss over the global batch.
+    """The gradients of the mean loss over the global batch.
 
     features [b, D] of this device's samples; weight and bias as in the Prototypes given. A shared
     bias's is complete on every device.
@@ -56,7 +81,7 @@ class Similarities(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of one batch: the mean loss [] (the same on all devices) and what comes with it.
+    """The mean loss [] of a batch, the same on all devices, and what comes with it.
 
     statistics are the loss's, after this batch.
     """
@@ -67,117 +92,213 @@ class Result(NamedTuple):
     statistics: Statistics
 
 
+class _Features(NamedTuple):
+    """The features of the global batch, [B, D], and their unit directions.
+
+    inverse_norm and unfloored [B] as blocks.inverse_norm returns them.
+    """
+
+    values: jax.Array
+    directions: jax.Array
+    inverse_norm: jax.Array
+    unfloored: jax.Array
+
+
+class _Positives(NamedTuple):
+    """Each sample of the global batch against its own class.
+
+    owned [B] bool: the class is on this device; everything else is arbitrary where it is not.
+    position [B] int32, the row among the shard's prototypes; weight [B, D]; all others [B].
+    """
+
+    owned: jax.Array
+    position: jax.Array
+    weight: jax.Array
+    inverse_norm: jax.Array
+    unfloored: jax.Array
+    bias: jax.Array
+    cos: jax.Array
+
+
+class _Slopes(NamedTuple):
+    """The gradients with respect to the positives' cosines and biases, [B] each."""
+
+    by_cos: jax.Array
+    by_bias: jax.Array
+
+
+class _Summed(NamedTuple):
+    """The loss [] of the global batch, the sums over a shard, and the positives' slopes."""
+
+    loss: jax.Array
+    sums: Sums
+    slopes: _Slopes
+
+
 def loss_and_gradients(
     loss: Loss,
-    prototypes: Prototypes,
+    shard: Shard,
     features: jax.Array,
     labels: jax.Array,
-    start: jax.Array,
-    rows: int,
-    subset: Subset | None = None,
     statistics: Statistics | None = None,
-    block_size: int = 8192,
-    product_dtype: jnp.dtype | None = None,
+    products: Products = Products(),  # noqa: B008 (immutable)
 ) -> Result:
-    """The loss over the global batch with its gradients.
+    """Return the loss over the global batch with its gradients.
 
-    features [b, D] and labels [b] int32 are this device's, `start` its first class and `rows` its
-    number of classes; with a `subset`, `prototypes` are the rows subset.row of them. `statistics`
-    are the scalars that the loss carries along, for losses that have any. Products are taken in
-    `product_dtype` (bfloat16 for speed; None: as they are) and summed in the prototypes' dtype.
+    Args:
+        loss: the loss with its hyperparameters.
+        shard: this device's classes.
+        features: [b, D], of this device's samples.
+        labels: [b] int32, their classes, numbered over all devices.
+        statistics: the scalars that the loss carries along, for losses that have any.
+        products: how the matrix products are taken.
+
+    Returns:
+        The mean loss, its gradients with respect to features, prototypes and bias, the
+        similarities and the new statistics.
     """
+    prototypes = shard.prototypes
     everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
     all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
-    feature_scale, feature_slope = inverse_norm(everywhere)
-    directions = everywhere * feature_scale[:, None]
-    position = _positions(all_labels, start, rows, subset)
-    batch, size = directions.shape[0], prototypes.weight.shape[0]
-    factor = loss.weight / batch
+    batch = _unit(everywhere)
+    positives = _positives(shard, batch, all_labels)
+    context, statistics = _prepare(loss, positives, everywhere, statistics or {})
+    samples = Samples(
+        batch.directions.astype(products.dtype or batch.directions.dtype),
+        positives.position,
+        context,
+    )
+    sum_up = _sum_additive if loss.family == "additive" else _sum_softmax
+    summed = sum_up(loss, prototypes, samples, positives, products.block_size)
+    gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
+    similarities = _similarities(loss, prototypes, summed.sums, positives)
+    return Result(summed.loss, gradients, similarities, statistics)
 
+
+def _unit(features: jax.Array) -> _Features:
+    scale, unfloored = inverse_norm(features)
+    return _Features(features, features * scale[:, None], scale, unfloored)
+
+
+def _positives(shard: Shard, batch: _Features, labels: jax.Array) -> _Positives:
+    """Return the prototypes and cosines of the samples' own classes."""
+    prototypes = shard.prototypes
+    position = positions(labels, shard.start, shard.rows, shard.subset)
+    size = prototypes.weight.shape[0]
     owned = position < size
-    own, own_scale, own_slope, own_bias = _positives(prototypes, position)
-    own_cos = jnp.clip(jnp.sum(directions * own, -1) * own_scale, -1, 1)
-    context, statistics = _prepare(loss, owned, own_cos, everywhere, statistics or {})
-    samples = Samples(directions.astype(product_dtype or directions.dtype), position, context)
-    positive = slopes(loss.positive, own_cos, own_bias, *context)
-    fill = fill_terms(loss, own_bias, context)
+    row = jnp.minimum(position, size - 1)
+    weight = prototypes.weight[row]
+    bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
+    scale, unfloored = inverse_norm(weight)
+    bias = jnp.broadcast_to(bias, row.shape)
+    cos = jnp.clip(jnp.sum(batch.directions * weight, -1) * scale, -1, 1)
+    return _Positives(owned, position, weight, scale, unfloored, bias, cos)
 
-    if loss.family == "additive":
-        sums = additive_pass(loss, prototypes, samples, block_size, factor)
-        value = jnp.where(owned, positive.value - fill.value, 0)
-        total = jax.lax.psum(jnp.sum(value) + jnp.sum(sums.loss), AXIS) * factor
-        weights = (jnp.ones(()), jnp.ones(()))
-    else:
-        maximum, summed = logsumexp_pass(loss, prototypes, samples, block_size)
-        summed -= jnp.where(owned, jnp.exp(fill.value - maximum), 0)
-        highest = jax.lax.pmax(maximum, AXIS)
-        negatives = jax.lax.psum(jnp.maximum(summed, 0) * jnp.exp(maximum - highest), AXIS)
-        target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
-        logsumexp = jnp.logaddexp(highest + jnp.log(negatives), target)
-        sums = softmax_pass(loss, prototypes, samples, logsumexp, block_size, factor)
-        total = jnp.sum(logsumexp - target) * factor
-        # The slopes of the loss by the positive's logit and by the one at FILL.
-        weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
 
-    # The positives' gradients: one row of prototypes a sample, on the device that owns it.
+def _sum_additive(
+    loss: Loss, prototypes: Prototypes, samples: Samples, positives: _Positives, block_size: int
+) -> _Summed:
+    """Return an additive loss: one pass over the negatives, and the positives one by one."""
+    factor = loss.weight / positives.cos.shape[0]
+    positive, fill = _own_terms(loss, positives, samples)
+    sums = additive_pass(loss, prototypes, samples, block_size, factor)
+    value = jnp.where(positives.owned, positive.value - fill.value, 0)
+    total = jax.lax.psum(jnp.sum(value) + jnp.sum(sums.loss), AXIS) * factor
+    weights = (jnp.ones(()), jnp.ones(()))
+    return _Summed(total, sums, _own_slopes(positives, (positive, fill), weights, factor))
+
+
+def _sum_softmax(
+    loss: Loss, prototypes: Prototypes, samples: Samples, positives: _Positives, block_size: int
+) -> _Summed:
+    """Return a softmax loss: a pass for the log-sum-exp and one for the gradients."""
+    factor = loss.weight / positives.cos.shape[0]
+    owned = positives.owned
+    positive, fill = _own_terms(loss, positives, samples)
+    maximum, summed = logsumexp_pass(loss, prototypes, samples, block_size)
+    summed -= jnp.where(owned, jnp.exp(fill.value - maximum), 0)
+    highest = jax.lax.pmax(maximum, AXIS)
+    negatives = jax.lax.psum(jnp.maximum(summed, 0) * jnp.exp(maximum - highest), AXIS)
+    target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
+    logsumexp = jnp.logaddexp(highest + jnp.log(negatives), target)
+    sums = softmax_pass(loss, prototypes, samples, logsumexp, block_size, factor)
+    total = jnp.sum(logsumexp - target) * factor
+    # The slopes of the loss by the positive's logit and by the one at FILL.
+    weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
+    return _Summed(total, sums, _own_slopes(positives, (positive, fill), weights, factor))
+
+
+def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Terms, Terms]:
+    """Return what the samples' own classes are as positives, and as negatives at FILL."""
+    positive = slopes(loss.positive, positives.cos, positives.bias, *samples.context)
+    return positive, fill_terms(loss, positives.bias, samples.context)
+
+
+def _own_slopes(
+    positives: _Positives,
+    terms: tuple[Terms, Terms],
+    weights: tuple[jax.Array, jax.Array],
+    factor: float,
+) -> _Slopes:
+    """Return the positives' slopes less what the pass over the negatives had at FILL."""
+    positive, fill = terms
     by_cos, by_bias = (
-        jnp.where(owned, weights[0] * of_positive - weights[1] * of_fill, 0) * factor
+        jnp.where(positives.owned, weights[0] * of_positive - weights[1] * of_fill, 0) * factor
         for of_positive, of_fill in zip(positive[1:], fill[1:], strict=True)
     )
-    scaled = (by_cos * own_scale)[:, None]
-    toward = scaled * (directions - (own_cos * own_scale * own_slope)[:, None] * own)
-    weight = sums.weight.at[position].add(toward, mode="drop")
+    return _Slopes(by_cos, by_bias)
+
+
+def _gradients(
+    prototypes: Prototypes, batch: _Features, own: _Positives, summed: _Summed, local: int
+) -> Gradients:
+    """Return the gradients with the positives' share, one row of prototypes a sample.
+
+    `local` is the number of this device's samples, whose gradients are scattered back to it.
+    """
+    sums, (by_cos, by_bias) = summed.sums, summed.slopes
+    scaled = (by_cos * own.inverse_norm)[:, None]
+    toward = scaled * (
+        batch.directions - (own.cos * own.inverse_norm * own.unfloored)[:, None] * own.weight
+    )
+    weight = sums.weight.at[own.position].add(toward, mode="drop")
     if prototypes.bias.ndim:
-        bias = sums.bias.at[position].add(by_bias, mode="drop")
+        bias = sums.bias.at[own.position].add(by_bias, mode="drop")
     else:
         bias = jax.lax.psum(sums.bias + jnp.sum(by_bias), AXIS)
 
-    by_direction = jax.lax.psum_scatter(sums.directions + scaled * own, AXIS, tiled=True)
-    mine = jax.lax.axis_index(AXIS) * labels.shape[0]
+    by_direction = jax.lax.psum_scatter(sums.directions + scaled * own.weight, AXIS, tiled=True)
+    mine = jax.lax.axis_index(AXIS) * local
     direction, scale, slope = (
-        jax.lax.dynamic_slice_in_dim(x, mine, labels.shape[0])
-        for x in (directions, feature_scale, feature_slope)
+        jax.lax.dynamic_slice_in_dim(x, mine, local)
+        for x in (batch.directions, batch.inverse_norm, batch.unfloored)
     )
     along = jnp.sum(by_direction * direction, -1) * slope
     by_feature = scale[:, None] * (by_direction - along[:, None] * direction)
-    gradients = Gradients(by_feature.astype(features.dtype), weight, bias)
-    similarities = _similarities(loss, prototypes, sums, owned, own_cos, own_bias)
-    return Result(total, gradients, similarities, statistics)
-
-
-def _positives(
-    prototypes: Prototypes, position: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Own prototypes [B, D], their inverse norms, floors and biases [B]; any where not here."""
-    row = jnp.minimum(position, prototypes.weight.shape[0] - 1)
-    weight = prototypes.weight[row]
-    bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
-    return weight, *inverse_norm(weight), jnp.broadcast_to(bias, row.shape)
+    return Gradients(by_feature.astype(batch.values.dtype), weight, bias)
 
 
 def _prepare(
-    loss: Loss, owned: jax.Array, own_cos: jax.Array, features: jax.Array, statistics: Statistics
+    loss: Loss, own: _Positives, features: jax.Array, statistics: Statistics
 ) -> tuple[Context, Statistics]:
-    """The samples' context and the new statistics; every device needs the whole batch's."""
+    """Return the samples' context and the new statistics; each device needs the whole batch's."""
     if loss.prepare is None:
         return (), statistics
-    positive = jax.lax.psum(jnp.where(owned, own_cos, 0), AXIS)
+    positive = jax.lax.psum(jnp.where(own.owned, own.cos, 0), AXIS)
     norm = jnp.sqrt(jnp.sum(jnp.square(features), -1))
     context, updated = loss.prepare(positive, norm, statistics)
     # In a loop the statistics must keep their dtype, whatever that of the features.
     updated = {name: value.astype(statistics[name].dtype) for name, value in updated.items()}
-    return tuple(x.astype(own_cos.dtype) for x in context), updated
+    return tuple(x.astype(own.cos.dtype) for x in context), updated
 
 
-def _similarities(
-    loss: Loss, prototypes: Prototypes, sums: Sums, owned: jax.Array, own_cos, own_bias
-) -> Similarities:
-    below = owned & (own_cos <= loss.threshold(own_bias))
-    positives = jax.lax.psum(jnp.sum(owned), AXIS)
+def _similarities(loss: Loss, prototypes: Prototypes, sums: Sums, own: _Positives) -> Similarities:
+    below = own.owned & (own.cos <= loss.threshold(own.bias))
+    positives = jax.lax.psum(jnp.sum(own.owned), AXIS)
     classes = jax.lax.psum(jnp.sum(prototypes.valid), AXIS)
     negatives = positives * (classes - 1).astype(jnp.float32)
     return Similarities(
-        min_positive=jax.lax.pmin(jnp.min(jnp.where(owned, own_cos, jnp.inf)), AXIS),
+        min_positive=jax.lax.pmin(jnp.min(jnp.where(own.owned, own.cos, jnp.inf)), AXIS),
         max_negative=jax.lax.pmax(sums.max_negative, AXIS),
         positives_below=jax.lax.psum(jnp.sum(below), AXIS) / positives,
         negatives_above=jax.lax.psum(sums.negatives_above, AXIS) / jnp.maximum(negatives, 1),

@@ -45,8 +45,10 @@ def sample_classes(
     return Subset(jnp.minimum(index, rows - 1).astype(jnp.int32), index < rows)
 
 
-def _positions(labels: jax.Array, start: jax.Array, rows: int, subset: Subset | None) -> jax.Array:
-    """Row of each label's prototype among the K given, or K where it is on another device."""
+def positions(
+    labels: jax.Array, start: jax.Array | int, rows: int, subset: Subset | None
+) -> jax.Array:
+    """Return the row [B] int32 of each label's prototype, K where another shard has it."""
     local = labels - start
     here = (local >= 0) & (local < rows)
     if subset is None:

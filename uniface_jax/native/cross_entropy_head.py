@@ -1,6 +1,7 @@
 """Loss and gradients of the negatives of UCE and BCE: arrays to arrays, on the CPU, float32."""
 
 import os
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,23 @@ from uniface_jax.native import build
 FEWEST_TASKS = 4
 
 
+class Constants(NamedTuple):
+    """The hyperparameters of a clipped cross-entropy, and the factor of its gradients."""
+
+    scale: float
+    negative_weight: float
+    factor: float
+
+
 def sums(
     directions: jax.Array,
     position: jax.Array,
     weight: jax.Array,
     bias: jax.Array,
     valid: jax.Array,
-    *,
-    scale: float,
-    negative_weight: float,
-    factor: float,
+    constants: Constants,
 ) -> tuple[jax.Array, ...]:
-    """blockwise.Sums of λ softplus(clip(s cos - b, -s, s)) over all classes, own ones at FILL.
+    """Return blocks.Sums of λ softplus(clip(s cos - b, -s, s)), own classes at FILL included.
 
     directions [B, D] float32 of unit length; position [B] int32, the own class's row, K where there
     is none; weight [K, D] float32; bias [] or [K] float32; valid [K] bool. D must divide by
@@ -45,8 +51,7 @@ def sums(
     )  # fmt: skip
     return tuple(
         call(
-            directions, position, weight, bias, valid, scale=np.float32(scale),
-            negative_weight=np.float32(negative_weight), factor=np.float32(factor),
-            tasks=np.int32(tasks),
+            directions, position, weight, bias, valid, tasks=np.int32(tasks),
+            **{name: np.float32(value) for name, value in constants._asdict().items()},
         )[:-1]
     )  # fmt: skip

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from uniface_jax import models
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import Result, loss_and_gradients
+from uniface_jax.head.loss import Products, Result, Shard, loss_and_gradients
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.losses import Loss
@@ -93,8 +93,8 @@ def make_step(
         rows = state.weights.prototypes.shape[0]
         start, _ = owned_classes(settings.num_classes, rows)
         result = loss_and_gradients(
-            loss, chosen, features, part["label"], start, rows, subset, carried,
-            settings.block_size, settings.product_dtype,
+            loss, Shard(chosen, start, rows, subset), features, part["label"], carried,
+            Products(settings.block_size, settings.product_dtype),
         )  # fmt: skip
         (by_params,) = backward(result.gradients.features)
         weight = _group_weight(settings.bn_momentum, group, micro * jax.lax.axis_size(AXIS))
