@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from uniface_jax.data.conversion.run import convert
-from uniface_jax.data.formats.tfds_metadata import VERSION, face_features
+from uniface_jax.data.formats.tfds_metadata import VERSION
 from uniface_jax.data.formats.tfrecord_info import FEATURES_FILE, INFO_FILE, SPLIT
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
@@ -48,7 +48,13 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
                 f"{self.title}: {self.images:,} images of {self.identities:,} identities, aligned "
                 f"to {_SIZE}x{_SIZE}."
             ),
-            features=face_features((_SIZE, _SIZE, 3), self.identities, None),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
+                    "label": tfds.features.ClassLabel(num_classes=self.identities),
+                    "name": tfds.features.Text(),
+                }
+            ),
             supervised_keys=("image", "label"),
             citation=self.citation,
             disable_shuffling=False,

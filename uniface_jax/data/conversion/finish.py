@@ -15,11 +15,12 @@ from uniface_jax.data.conversion.plan import FOLDER, Plan, read_plan, report_fil
 from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_report
 from uniface_jax.data.conversion.statistics import Collector, write_statistics
 from uniface_jax.data.formats.image_index import image_rows, write_image_index
-from uniface_jax.data.formats.tfds_metadata import METADATA_PREFIX, write_metadata
+from uniface_jax.data.formats.tfds_metadata import Metadata, write_metadata
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import write_index
 from uniface_jax.errors import UserError
 
+METADATA_PREFIX = ".metadata."  # of the folders that version 0.1.0 wrote metadata in
 _SHOWN = 10
 _MODULUS = 1 << 256
 
@@ -65,14 +66,16 @@ def finish(destination: Path) -> DatasetInfo:
     write_manifest(destination, manifest)
     write_metadata(
         destination,
-        name=plan.name,
-        split=SPLIT,
-        image_shape=(*shapes.pop(), 3) if len(shapes) == 1 else (None, None, 3),
-        num_classes=plan.num_classes,
-        class_names=plan.class_names,
-        shard_counts=[shard["images"] for shard in manifest.shards],
-        num_bytes=sum(shard["bytes"] for shard in manifest.shards),
-        description=plan.description,
+        Metadata(
+            name=plan.name,
+            split=SPLIT,
+            image_shape=(*shapes.pop(), 3) if len(shapes) == 1 else (None, None, 3),
+            num_classes=plan.num_classes,
+            class_names=plan.class_names,
+            shard_counts=[shard["images"] for shard in manifest.shards],
+            num_bytes=sum(shard["bytes"] for shard in manifest.shards),
+            description=plan.description,
+        ),
     )
     clean(destination)
     return read_dataset_info(destination)

@@ -1,76 +1,93 @@
-"""Writes the metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set."""
+"""Writes the metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set.
 
-import tempfile
+The files are those that TensorFlow Datasets 4.9 itself writes, to the byte; TensorFlow, over a
+gigabyte, is needed neither here nor where training reads them.
+"""
+
+import json
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniface_jax.data.formats.tfrecord_info import INFO_FILE
+from uniface_jax.data.formats.tfrecord_info import (
+    DEFAULT_TEMPLATE,
+    FEATURES_FILE,
+    INFO_FILE,
+    NAMES_FILE,
+)
+from uniface_jax.files.atomic import write_bytes
 
 VERSION = "1.0.0"
-METADATA_PREFIX = ".metadata."  # of the folder in which they are written first
+FEATURE_CLASSES = "tensorflow_datasets.core.features"
 
 
-def face_features(
-    image_shape: Sequence[int | None], num_classes: int, class_names: Sequence[str] | None
-) -> Any:
-    """The tfds.features.FeaturesDict of `image`, `label` and `name`."""
-    import tensorflow_datasets as tfds
+@dataclass(frozen=True)
+class Metadata:
+    """Describes a data set of one split.
 
-    label = (
-        tfds.features.ClassLabel(names=class_names)
-        if class_names
-        else tfds.features.ClassLabel(num_classes=num_classes)
-    )
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=tuple(image_shape)),
-            "label": label,
-            "name": tfds.features.Text(),
-        }
-    )
-
-
-def write_metadata(
-    destination: Path,
-    *,
-    name: str,
-    split: str,
-    image_shape: Sequence[int | None],
-    num_classes: int,
-    class_names: Sequence[str] | None,
-    shard_counts: Sequence[int],
-    num_bytes: int,
-    description: str,
-) -> None:
-    """Adds features.json, label names and, last of all, dataset_info.json to the shards' folder.
-
-    image_shape: height, width, channels, None for what varies. num_bytes: of all shards.
+    image_shape: height, width, channels, None for what varies. class_names: C names in label
+    order, or None. shard_counts: images a shard. num_bytes: of all shards.
     """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-    features = face_features(image_shape, num_classes, class_names)
-    with tempfile.TemporaryDirectory(prefix=METADATA_PREFIX, dir=destination) as folder:
-        info = tfds.core.DatasetInfo(
-            builder=DatasetIdentity(
-                name=name, version=tfds.core.Version(VERSION), data_dir=folder, module_name=""
-            ),
-            features=features,
-            description=description,
-            supervised_keys=("image", "label"),
-        )
-        info.set_file_format("tfrecord")
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=name, split=split, filetype_suffix="tfrecord"
-        )
-        shards = tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=list(shard_counts),
-            num_bytes=num_bytes,
-            filename_template=template,
-        )
-        info.set_splits(tfds.core.splits.SplitDict([shards]))
-        info.write_to_directory(folder)
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == INFO_FILE):
-            file.replace(destination / file.name)
+    name: str
+    split: str
+    image_shape: Sequence[int | None]
+    num_classes: int
+    class_names: Sequence[str] | None
+    shard_counts: Sequence[int]
+    num_bytes: int
+    description: str
+
+
+def write_metadata(destination: Path, metadata: Metadata) -> None:
+    """Add label names, features.json and, last of all, dataset_info.json to the shards' folder."""
+    if metadata.class_names:
+        names = "".join(f"{name}\n" for name in metadata.class_names)
+        write_bytes(destination / NAMES_FILE, names.encode())
+    features = json.dumps(_features(metadata), indent=4, sort_keys=True)
+    write_bytes(destination / FEATURES_FILE, features.encode())
+    info = json.dumps(_info(metadata), indent=2, sort_keys=True)
+    write_bytes(destination / INFO_FILE, info.encode())
+
+
+def _features(metadata: Metadata) -> dict[str, Any]:
+    """Return the features image, label and name; counts are strings, as in protobuf's JSON."""
+    dimensions = ["-1" if size is None else str(size) for size in metadata.image_shape]
+    features = {
+        "image": {
+            "pythonClassName": f"{FEATURE_CLASSES}.image_feature.Image",
+            "image": {"dtype": "uint8", "shape": {"dimensions": dimensions}},
+        },
+        "label": {
+            "pythonClassName": f"{FEATURE_CLASSES}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(metadata.num_classes)},
+        },
+        "name": {"pythonClassName": f"{FEATURE_CLASSES}.text_feature.Text", "text": {}},
+    }
+    return {
+        "pythonClassName": f"{FEATURE_CLASSES}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
+
+
+def _info(metadata: Metadata) -> dict[str, Any]:
+    """Return the contents of dataset_info.json; protobuf's JSON leaves out what is empty or 0."""
+    split = {
+        "name": metadata.split,
+        "filepathTemplate": DEFAULT_TEMPLATE,
+        "shardLengths": [str(count) for count in metadata.shard_counts],
+    }
+    if metadata.num_bytes:
+        split["numBytes"] = str(metadata.num_bytes)
+    info: dict[str, Any] = {
+        "name": metadata.name,
+        "version": VERSION,
+        "fileFormat": "tfrecord",
+        "splits": [split],
+        "supervisedKeys": {"tuple": {"items": [{"featureKey": k} for k in ("image", "label")]}},
+    }
+    if description := textwrap.dedent(metadata.description).strip():
+        info["description"] = description
+    return info

@@ -12,10 +12,9 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import read_json
 
 SPLIT = "train"
-
-
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
+NAMES_FILE = "label.labels.txt"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _MOST = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
 _LONGEST_NAME = 255  # of a file, nearly everywhere
@@ -130,7 +129,7 @@ def _read_features(
         raise UserError(
             f"{features_file}: numClasses is {num_classes!s:.80}, expected 1 or more, in reason"
         )
-    names = _read_names(path / "label.labels.txt", num_classes)
+    names = _read_names(path / NAMES_FILE, num_classes)
     known = len(sizes) == 3 and min(sizes) > 0
     return num_classes, names, (sizes[0], sizes[1], sizes[2]) if known else None
 
