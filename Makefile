@@ -36,11 +36,11 @@ lint: venv
 
 # The documentation's site, in build/site; a warning is an error. docs-serve shows it while you write.
 docs: $(DOCS_READY)
-	PYTHONPATH=. $(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
 docs-serve: $(DOCS_READY)
-	PYTHONPATH=. $(PY) -m mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 $(DOCS_READY): $(READY)
 	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"

@@ -29,8 +29,8 @@ PACKAGE = Path(configs.__file__).resolve().parent
 def modules_of(package: Path) -> dict[str, list[str]]:
     """Return {dotted package: its modules that readers of the reference may want, in order}.
 
-    A package whose __init__ defines or exports something is its own first module. Commands
-    (__main__) are in the reference of commands.
+    A package whose __init__ defines or exports something is its own first module. Commands are
+    left out: they have a page of their own.
     """
     found: dict[str, list[str]] = {}
     for init in sorted(package.rglob("__init__.py")):
@@ -38,7 +38,7 @@ def modules_of(package: Path) -> dict[str, list[str]]:
         name = ".".join((package.name, *folder.relative_to(package).parts))
         modules = [name] if _has_content(init) else []
         for file in sorted(folder.glob("*.py")):
-            if not file.stem.startswith("_") and _has_content(file):
+            if not file.stem.startswith("_") and _has_content(file) and not _is_command(file):
                 modules.append(f"{name}.{file.stem}")
         if modules:
             found[name] = modules
@@ -55,6 +55,10 @@ def _has_content(file: Path) -> bool:
         if any(isinstance(name, ast.Name) and not name.id.startswith("_") for name in names):
             return True
     return False
+
+
+def _is_command(file: Path) -> bool:
+    return 'if __name__ == "__main__":' in file.read_text()
 
 
 def api_page(package: str, modules: Sequence[str]) -> str:
@@ -89,11 +93,7 @@ class Command:
 
 def command_modules(package: Path = PACKAGE) -> list[str]:
     """Return the modules that `python -m` runs, by name: packages with a __main__, and doors."""
-    doors = [
-        file.stem
-        for file in package.glob("*.py")
-        if 'if __name__ == "__main__":' in file.read_text()
-    ]
+    doors = [file.stem for file in package.glob("*.py") if _is_command(file)]
     rooms = [file.parent.name for file in package.glob("*/__main__.py")]
     return [f"{package.name}.{name}" for name in sorted(doors + rooms)]
 
