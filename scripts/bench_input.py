@@ -76,7 +76,8 @@ def pipeline(
     """Seconds of the project's own, to one device."""
     import jax
 
-    from uniface_jax.data.input.batches import train_batches
+    from uniface_jax.data.input.batches import DecoderPool, train_batches
+    from uniface_jax.data.input.sampler import Sampler
     from uniface_jax.runtime.parallel import create_runner
 
     runner = create_runner("auto", {}, jax.devices()[:1])
@@ -85,10 +86,8 @@ def pipeline(
     def run(count: int) -> float:
         batches = train_batches(
             source,
-            batch_size=args.batch,
-            seed=next(seeds),
-            threads=args.threads,
-            decoders=decoders,
+            Sampler(args.batch, seed=next(seeds)),
+            decoders=DecoderPool(decoders, args.threads),
         )
         placed: list = []
         for number in range(STARTING + count // args.batch):

@@ -16,8 +16,8 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.data.conversion.finish import finish
+from uniface_jax.data.conversion.job import CHECKS, ON_ERROR, ConversionSettings
 from uniface_jax.data.conversion.manifest import read_manifest
-from uniface_jax.data.conversion.plan import CHECKS, ON_ERROR
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
 from uniface_jax.data.conversion.verify import verify
@@ -91,18 +91,15 @@ def main(argv: list[str]) -> None:
 def _convert(
     source: Source, destination: Path, given: str, part: tuple[int, int]
 ) -> DatasetInfo | None:
-    return convert(
-        source,
-        destination,
+    settings = ConversionSettings(
         name=_NAME.value or _name_of(Path(given)),
         seed=_SEED.value,
         shard_size=_SHARD_SIZE.value,
         check=_CHECK.value,
         on_error=_ON_ERROR.value,
-        part=part,
-        workers=_WORKERS.value,
         description=f"Converted from {Path(given).name} by uniface_jax.",
     )
+    return convert(source, destination, settings, part=part, workers=_WORKERS.value)
 
 
 def _report(destination: Path) -> None:

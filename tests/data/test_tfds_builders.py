@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
+from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -90,7 +91,7 @@ def test_tfds_build_gives_what_convert_gives(manual, tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "tiny_faces" / "1.0.0"
     source = open_source(manual / "insightface")
-    convert(source, tmp_path / "converted", name="tiny_faces")
+    convert(source, tmp_path / "converted", ConversionSettings("tiny_faces"))
     for file in (tmp_path / "converted").iterdir():
         if file.name not in ("dataset_info.json", "features.json", "manifest.json"):
             assert (folder / file.name).read_bytes() == file.read_bytes()

@@ -15,14 +15,15 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
+from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.tfds_metadata import VERSION
 from uniface_jax.data.formats.tfrecord_info import FEATURES_FILE, INFO_FILE, SPLIT
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
-_SIZE = 112
 _ZOO = "https://github.com/deepinsight/insightface/tree/master/recognition/_datasets_"
 _WEBFACE = "https://www.face-benchmark.org/download.html"
 
@@ -46,11 +47,11 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             builder=self,
             description=(
                 f"{self.title}: {self.images:,} images of {self.identities:,} identities, aligned "
-                f"to {_SIZE}x{_SIZE}."
+                f"to {IMAGE_SIZE}x{IMAGE_SIZE}."
             ),
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(shape=(_SIZE, _SIZE, 3)),
+                    "image": tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)),
                     "label": tfds.features.ClassLabel(num_classes=self.identities),
                     "name": tfds.features.Text(),
                 }
@@ -65,12 +66,12 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
         # Not in the folder that TFDS removes on an error, so that a second try goes on there.
         root = Path(self._data_dir_root)
         work = root / f"{self.name}.converting"
-        info = convert(source, work, name=self.name)
+        info = convert(source, work, ConversionSettings(self.name))
         assert info is not None
-        if info.image_shape != (_SIZE, _SIZE, 3):
+        if info.image_shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
             raise UserError(
                 f"{source.name}: images of {info.image_shape or 'several sizes'}, expected "
-                f"{_SIZE}x{_SIZE}"
+                f"{IMAGE_SIZE}x{IMAGE_SIZE}"
             )
         self._take(work)
         template = tfds.core.ShardedFileTemplate(

@@ -7,11 +7,11 @@ import numpy as np
 
 from uniface_jax.data.faces.alignment import FaceDetector, align
 from uniface_jax.data.formats import images as image_files
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.inference.extract import extract
 from uniface_jax.inference.load import load_model
-from uniface_jax.inference.model import SIZE
 
 Photograph = np.ndarray | str | Path
 
@@ -83,10 +83,10 @@ class Embedder:
                 f"{name}: {pixels.dtype} {list(pixels.shape)}; expected uint8 RGB [H, W, 3]"
             )
         if self._detector is None:
-            if pixels.shape[:2] != (SIZE, SIZE):
+            if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
                 raise UserError(
                     f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels; expected an aligned face "
-                    f"of {SIZE}x{SIZE}, or Embedder(…, align=True)"
+                    f"of {IMAGE_SIZE}x{IMAGE_SIZE}, or Embedder(…, align=True)"
                 )
             return pixels
         faces = self._detector.detect(pixels)

@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.data.formats import images as image_files
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
-from uniface_jax.inference.model import SIZE, Embed
+from uniface_jax.inference.model import Embed
 
 
 def extract(
@@ -70,7 +71,7 @@ def embedded(
         for first in range(start, count, batch_size):
             current, ahead = ahead, submit(first + batch_size)
             # A new array each time: JAX on CPU may still read from the one before.
-            batch = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
+            batch = np.zeros((batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
             for row, decoded in enumerate(current):
                 batch[row] = decoded.result()
             yield first, np.asarray(embed(batch), np.float32)[: len(current)]
@@ -79,10 +80,10 @@ def embedded(
 def checked_pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
     """uint8 RGB [112, 112, 3] of an encoded or decoded image; UserError by `name` for others."""
     pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
-    if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
+    if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or pixels.dtype != np.uint8:
         size = "x".join(map(str, pixels.shape))
         raise UserError(
-            f"{name} is {size} {pixels.dtype}, expected {SIZE}x{SIZE}x3 uint8: align the faces "
-            "first (python -m uniface_jax.align)"
+            f"{name} is {size} {pixels.dtype}, expected {IMAGE_SIZE}x{IMAGE_SIZE}x3 uint8: "
+            "align the faces first (python -m uniface_jax.align)"
         )
     return pixels

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIZE = 112
 Embed = Callable[[np.ndarray], np.ndarray]
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.inference.input_scale import feeds_raw_pixels
-from uniface_jax.inference.model import SIZE, Embed, Model
+from uniface_jax.inference.model import Embed, Model
 
 INPUT_SCALES = ("auto", "unit", "raw")
 MIRROR_KEY = "uniface_jax.mirror"  # in metadata_props of our exports: "1" holds the mirror sum
 MAX_FILE_BYTES = (1 << 31) - 1  # protobuf's own limit
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-_LAYOUTS = {"NCHW": (3, SIZE, SIZE), "NHWC": (SIZE, SIZE, 3)}
+_LAYOUTS = {"NCHW": (3, IMAGE_SIZE, IMAGE_SIZE), "NHWC": (IMAGE_SIZE, IMAGE_SIZE, 3)}
 
 
 def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto") -> Model:
@@ -38,7 +39,7 @@ def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto")
     inside = {p.key: p.value for p in model.metadata_props}.get(MIRROR_KEY) == "1"
     outside = not inside if mirror is None else mirror
     run = _runner(path, _session(path, model), name, batch, layout, scale)
-    width = run(np.zeros((batch or 2, SIZE, SIZE, 3), np.uint8)).shape[1]
+    width = run(np.zeros((batch or 2, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)).shape[1]
 
     def embed(images: np.ndarray) -> np.ndarray:
         features = run(images)
@@ -119,7 +120,8 @@ def _image_input(path: Path, graph: onnx.GraphProto) -> tuple[str, int | None, s
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     raise UserError(
         f"{path}: input {inputs[0].name} is {kind} [{shown}]; "
-        f"expected float [batch, 3, {SIZE}, {SIZE}] or [batch, {SIZE}, {SIZE}, 3]"
+        f"expected float [batch, 3, {IMAGE_SIZE}, {IMAGE_SIZE}] or "
+        f"[batch, {IMAGE_SIZE}, {IMAGE_SIZE}, 3]"
     )
 
 

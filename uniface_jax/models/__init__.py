@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE as IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet, kaiming_linear
 
@@ -35,8 +36,6 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[int, ...]]] = {
     "iresnet100": (_INSIGHTFACE, (3, 13, 30, 3)),
     "iresnet200": (_INSIGHTFACE, (6, 26, 60, 6)),
 }
-
-IMAGE_SIZE = 112
 
 
 def create(name: str, **overrides: Any) -> IResNet:

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from uniface_jax import config as configs
 from uniface_jax import models
 from uniface_jax.checkpoints.saving import Checkpoints
-from uniface_jax.data.input.batches import train_batches
+from uniface_jax.data.input.batches import DecoderPool, train_batches
+from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import EXIT_LOST, UserError
@@ -128,14 +129,10 @@ def _train(
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
         source,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        Sampler(config.batch_size, config.seed, jax.process_index(), jax.process_count()),
         start_step=first,
         augment=config.data.augment.to_dict(),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=config.data.threads,
-        decoders=config.data.decoders,
+        decoders=DecoderPool(config.data.decoders, config.data.threads),
     )
     process = f"process {jax.process_index()} of {jax.process_count()}"
     report = workdir / f"hang-{jax.process_index()}.txt"

@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from uniface_jax.data.conversion import run, workers
 from uniface_jax.data.conversion.finish import finish
+from uniface_jax.data.conversion.job import FOLDER, ConversionSettings, default_shard_size
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, read_manifest
-from uniface_jax.data.conversion.plan import FOLDER, default_shard_size
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import read_statistics
 from uniface_jax.data.conversion.verify import verify
@@ -26,6 +27,8 @@ from uniface_jax.data.formats.tfrecord_shards import INDEX_FILE
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
+
+FACES = ConversionSettings("faces", shard_size=4)
 
 
 def tree(folder):
@@ -45,15 +48,15 @@ def source(faces):
 @pytest.fixture(scope="module")
 def undisturbed(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "set"
-    convert(source, folder, name="faces", shard_size=4)
+    convert(source, folder, FACES)
     return folder
 
 
 def test_processes_and_parts_change_nothing(source, undisturbed, tmp_path):
-    convert(source, tmp_path / "two", name="faces", shard_size=4, workers=2)
+    convert(source, tmp_path / "two", FACES, workers=2)
     assert tree(tmp_path / "two") == tree(undisturbed)
     for part in range(3):
-        info = convert(source, tmp_path / "parts", name="faces", shard_size=4, part=(part, 3))
+        info = convert(source, tmp_path / "parts", FACES, part=(part, 3))
         assert info is None
         if part < 2:
             with pytest.raises(UserError, match=rf"{2 * (2 - part)} of 6 shards are missing: fac"):
@@ -84,7 +87,7 @@ def test_finished_shards_are_kept_and_half_written_ones_are_not(
     monkeypatch.setattr(run, "write_shard", stop)
     monkeypatch.setattr(run, "_remove_temporary", lambda *_: None)
     with pytest.raises(StoppedError):
-        convert(source, tmp_path / "set", name="faces", shard_size=4)
+        convert(source, tmp_path / "set", FACES)
     monkeypatch.undo()
     kept = {name: (tmp_path / "set" / name).stat().st_mtime_ns for name in written}
     shorter = tmp_path / "set" / written[0]
@@ -92,12 +95,12 @@ def test_finished_shards_are_kept_and_half_written_ones_are_not(
     assert list((tmp_path / "set").glob(".*.tmp"))
     (tmp_path / "set" / ".manifest.json.dead.tmp").write_bytes(b"half")  # a finish was killed once
     (tmp_path / "set" / ".metadata.dead").mkdir()
-    convert(source, tmp_path / "set", name="faces", shard_size=4)
+    convert(source, tmp_path / "set", FACES)
     assert tree(tmp_path / "set") == tree(undisturbed)
     for name in written[1:]:
         assert (tmp_path / "set" / name).stat().st_mtime_ns == kept[name]
     (tmp_path / "set" / ".statistics.png.dead.tmp").write_bytes(b"half")
-    convert(source, tmp_path / "set", name="faces", shard_size=4)  # complete already
+    convert(source, tmp_path / "set", FACES)  # complete already
     assert not list((tmp_path / "set").glob(".*"))
 
 
@@ -106,12 +109,12 @@ def test_finished_shards_are_kept_and_half_written_ones_are_not(
 )
 def test_fixtures_are_converted_byte_for_byte(fixtures_folder, tmp_path, name):
     source = open_source(fixtures_folder / name)
-    convert(source, tmp_path / "set", name="fixture", shard_size=7)
+    convert(source, tmp_path / "set", ConversionSettings("fixture", shard_size=7))
     assert verify(source, tmp_path / "set").images == len(source)
     assert sorted(open_source(tmp_path / "set")) == sorted(source)
     # And once more from the result, which is a source as well.
     again = open_source(tmp_path / "set")
-    convert(again, tmp_path / "again", name="fixture", shard_size=11, seed=4)
+    convert(again, tmp_path / "again", ConversionSettings("fixture", shard_size=11, seed=4))
     assert verify(again, tmp_path / "again").images == len(source)
     multisets = [read_manifest(tmp_path / folder).multiset_sha256 for folder in ("set", "again")]
     assert multisets[0] == multisets[1]
@@ -128,25 +131,24 @@ def test_fixtures_are_converted_byte_for_byte(fixtures_folder, tmp_path, name):
 )
 @pytest.mark.parametrize("complete", [True, False])
 def test_other_work_is_not_mixed_in(source, undisturbed, tmp_path, change, message, complete):
-    settings = dict(name="faces", shard_size=4, seed=0)
     if complete:
         folder, what = undisturbed, "already holds a data set of"
     else:
         folder, what = tmp_path / "set", "holds the beginning of another conversion:"
-        convert(source, folder, **settings, part=(0, 2))
+        convert(source, folder, FACES, part=(0, 2))
     with pytest.raises(UserError, match=f"set: {what} {message}"):
-        convert(source, folder, **{**settings, **change})
+        convert(source, folder, replace(FACES, **change))
 
 
 def test_a_changed_source_is_noticed(faces, tmp_path):
     copy = shutil.copytree(faces, tmp_path / "faces")
-    convert(FolderSource(copy), tmp_path / "set", name="faces", part=(0, 2), shard_size=4)
+    convert(FolderSource(copy), tmp_path / "set", FACES, part=(0, 2))
     (copy / "s1" / "1.jpg").rename(copy / "s1" / "99.jpg")
     with pytest.raises(UserError, match="another source, or a source that has changed since"):
-        convert(FolderSource(copy), tmp_path / "set", name="faces", shard_size=4)
+        convert(FolderSource(copy), tmp_path / "set", FACES)
     for file in (tmp_path / "set").glob("faces-*"):
         file.unlink()
-    assert convert(FolderSource(copy), tmp_path / "set", name="faces", shard_size=4)
+    assert convert(FolderSource(copy), tmp_path / "set", FACES)
 
 
 @pytest.fixture
@@ -167,9 +169,9 @@ def damaged(faces, tmp_path):
 
 def test_bad_images_fail_or_are_listed(damaged, tmp_path):
     with pytest.raises(UserError, match=r"damaged.*(s1/1\.jpg|s2/1\.jpg|s10/2\.png|s10/3\.jpg)"):
-        convert(damaged, tmp_path / "fail", name="faces", shard_size=4)
+        convert(damaged, tmp_path / "fail", FACES)
     assert not (tmp_path / "fail" / "dataset_info.json").exists()
-    info = convert(damaged, tmp_path / "skip", name="faces", shard_size=4, on_error="skip")
+    info = convert(damaged, tmp_path / "skip", replace(FACES, on_error="skip"))
     assert info.num_examples == len(open_source(tmp_path / "skip")) == 19
     skipped = read_manifest(tmp_path / "skip").skipped
     assert [entry["name"] for entry in skipped] == ["s1/1.jpg", "s2/1.jpg", "s10/2.png", ""]
@@ -181,7 +183,7 @@ def test_bad_images_fail_or_are_listed(damaged, tmp_path):
 
 
 def test_a_manifest_lists_images_of_its_source(damaged, tmp_path):
-    convert(damaged, tmp_path / "skip", name="f", on_error="skip")
+    convert(damaged, tmp_path / "skip", ConversionSettings("f", on_error="skip"))
     manifest = json.loads((tmp_path / "skip" / MANIFEST_FILE).read_text())
     manifest["skipped"][0]["index"] = 10**15
     (tmp_path / "skip" / MANIFEST_FILE).write_text(json.dumps(manifest))
@@ -208,7 +210,7 @@ def test_names_of_classes_that_no_line_can_hold(names, message, tmp_path):
         folder.mkdir(parents=True)
         (folder / "1.png").write_bytes(images.encode_png(np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(UserError, match=message):
-        convert(FolderSource(tmp_path / "f"), tmp_path / "set", name="f")
+        convert(FolderSource(tmp_path / "f"), tmp_path / "set", ConversionSettings("f"))
     assert not (tmp_path / "set").exists()
 
 
@@ -216,7 +218,9 @@ def test_nothing_but_bad_images(tmp_path):
     (tmp_path / "f" / "ann").mkdir(parents=True)
     (tmp_path / "f" / "ann" / "1.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"all 1 images were skipped; the first: .*ann/1\.jpg"):
-        convert(FolderSource(tmp_path / "f"), tmp_path / "set", name="f", on_error="skip")
+        convert(
+            FolderSource(tmp_path / "f"), tmp_path / "set", ConversionSettings("f", on_error="skip")
+        )
 
 
 def test_checks_see_what_they_say(tmp_path):
@@ -228,7 +232,9 @@ def test_checks_see_what_they_say(tmp_path):
     start = jpeg.index(b"\xff\xda") + 20
     del jpeg[start : start + 1500]  # a hole in the pixels: markers and end are there
     (folder / "1.jpg").write_bytes(jpeg)
-    assert convert(FolderSource(tmp_path / "f"), tmp_path / "a", name="f").image_shape == (
+    assert convert(
+        FolderSource(tmp_path / "f"), tmp_path / "a", ConversionSettings("f")
+    ).image_shape == (
         64,
         64,
         3,
@@ -238,7 +244,7 @@ def test_checks_see_what_they_say(tmp_path):
     (folder / "1.jpg").rename(folder / "1.jpg.bak")
     (folder / "1.png").write_bytes(png)
     with pytest.raises(UserError, match=r"ann/1\.png: .*a wrong checksum in the chunk at byte"):
-        convert(FolderSource(tmp_path / "f"), tmp_path / "b", name="f")
+        convert(FolderSource(tmp_path / "f"), tmp_path / "b", ConversionSettings("f"))
 
 
 def test_verify_finds_what_differs(source, undisturbed, tmp_path):
@@ -291,7 +297,7 @@ def test_statistics_and_duplicates(faces, tmp_path):
         shutil.copy(copy / "s1" / "1.jpg", copy / target)
     shutil.copy(copy / "s2" / "2.png", copy / "s2" / "52.png")
     source = FolderSource(copy)
-    convert(source, tmp_path / "set", name="faces", shard_size=4)
+    convert(source, tmp_path / "set", FACES)
     found = read_statistics(tmp_path / "set")
     assert (found["images"], found["classes"], found["classes_without_images"]) == (27, 3, 0)
     assert found["images_per_class"]["quantiles"] == {
@@ -313,7 +319,7 @@ def test_the_space_on_disk_is_checked_first(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
     with pytest.raises(UserError, match="1 MiB free, about 16 MiB are needed for 23 images"):
-        convert(source, tmp_path / "set", name="faces", shard_size=4)
+        convert(source, tmp_path / "set", FACES)
     assert not list((tmp_path / "set").glob("faces-*"))
 
 
@@ -328,11 +334,11 @@ def test_one_process_at_a_time(source, tmp_path):
     try:
         other.stdout.readline()
         with pytest.raises(UserError, match="another process is converting into it"):
-            convert(source, tmp_path / "set", name="faces", shard_size=4)
+            convert(source, tmp_path / "set", FACES)
     finally:
         other.kill()
         other.communicate()
-    assert convert(source, tmp_path / "set", name="faces", shard_size=4)
+    assert convert(source, tmp_path / "set", FACES)
 
 
 def test_shard_sizes():

@@ -13,7 +13,8 @@ from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.input.augment import Augment, augment, augmentations
-from uniface_jax.data.input.batches import sample_indices, train_batches
+from uniface_jax.data.input.batches import DecoderPool, train_batches
+from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.input.shuffle import uniforms
 from uniface_jax.data.sources.base import Item
 from uniface_jax.data.sources.folders import FolderSource
@@ -23,9 +24,15 @@ from uniface_jax.errors import UserError
 FULL = {"rotate": 10, "translate": 3, "scale": 0.1, "brightness": 0.2, "contrast": 0.2}
 
 
+def stream(dataset, kind="auto", workers=None, augment=FULL, start_step=0, **order):
+    """Batches of 8 in the order of seed 5, but for what `order` replaces of Sampler."""
+    sampler = Sampler(**{"batch_size": 8, "seed": 5, **order})
+    pool = DecoderPool(kind, workers)
+    return train_batches(dataset, sampler, augment=augment, start_step=start_step, decoders=pool)
+
+
 def take(dataset, count, **options):
-    options = {"batch_size": 8, "seed": 5, "augment": FULL, **options}
-    return list(itertools.islice(train_batches(dataset, **options), count))
+    return list(itertools.islice(stream(dataset, **options), count))
 
 
 def assert_equal(batches, others):
@@ -83,7 +90,7 @@ def test_processes_together_give_the_global_batch(dataset, undisturbed, count):
 
 
 def test_threads_do_not_matter_and_seeds_do(dataset, undisturbed):
-    assert_equal(take(dataset, 7, threads=1), undisturbed)
+    assert_equal(take(dataset, 7, workers=1), undisturbed)
     assert (take(dataset, 1, seed=6)[0]["index"] != undisturbed[0]["index"]).any()
 
 
@@ -101,24 +108,24 @@ def test_augmentation_differs_by_epoch(dataset):
 def test_sample_indices_far_away():
     """Step and batch of the largest data set at the end of its training: no overflow."""
     step, batch, images_ = 205_000, 4096, 42_500_000
-    samples, records = sample_indices(step, batch, images_, seed=2**40)
+    samples, records = Sampler(batch, 2**40).indices(step, images_)
     assert samples[-1] == step * batch + batch - 1
     assert len(set(records.tolist())) == batch
     assert 0 <= records.min() < records.max() < images_
-    assert (sample_indices(step, batch, images_, 2**40, 1, 4)[1] == records[1024:2048]).all()
+    assert (Sampler(batch, 2**40, 1, 4).indices(step, images_)[1] == records[1024:2048]).all()
 
 
 def test_bad_arguments(dataset, tmp_path):
     with pytest.raises(UserError, match=r"batch_size 9: .* multiple of the 2 processes"):
-        train_batches(dataset, batch_size=9, seed=0, process_count=2)
+        Sampler(batch_size=9, seed=0, process_count=2)
     with pytest.raises(UserError, match=r"augment\.spin: no such key; there are flip"):
-        train_batches(dataset, batch_size=8, seed=0, augment={"spin": 1})
+        train_batches(dataset, Sampler(8, 0), augment={"spin": 1})
     with pytest.raises(UserError, match=r"images of \(112, 112, 3\), expected \(96, 96, 3\)"):
-        train_batches(dataset, batch_size=8, seed=0, image_size=96)
+        train_batches(dataset, Sampler(8, 0), image_size=96)
     broken = shutil.copytree(dataset, tmp_path / "broken")
     (broken / "faces-train.tfrecord-00001-of-00003").unlink()
     with pytest.raises(UserError, match="00001-of-00003: missing"):
-        train_batches(broken, batch_size=8, seed=0)
+        train_batches(broken, Sampler(8, 0))
 
 
 class Listed:
@@ -175,10 +182,9 @@ def test_augment_object_and_mapping_are_the_same(dataset, undisturbed):
 PART = """
 import itertools, json, sys
 from uniface_jax.data.input.batches import train_batches
+from uniface_jax.data.input.sampler import Sampler
 path, index, count, first, steps = sys.argv[1], *map(int, sys.argv[2:])
-batches = train_batches(
-    path, batch_size=8, seed=5, start_step=first, process_index=index, process_count=count
-)
+batches = train_batches(path, Sampler(8, 5, index, count), start_step=first)
 for batch in itertools.islice(batches, steps):
     print(json.dumps([batch["index"].tolist(), int(batch["image"].astype(int).sum())]))
 """
@@ -236,7 +242,7 @@ def test_mirrored_in_decoding_is_the_flip_of_the_augmentations(tmp_path):
     for dataset in (source, TFRecordSource(tmp_path / "set")):
         for step, batch in enumerate(take(dataset, 3, batch_size=9, augment=config)):
             mirrored = 0
-            samples, _ = sample_indices(step, 9, 9, 5)
+            samples, _ = Sampler(9, 5).indices(step, 9)
             numbers = uniforms(samples, 3, 5).tolist()
             for image, index, row in zip(batch["image"], batch["index"], numbers, strict=True):
                 pixels = images.decode(dataset[int(index)].image, "image")
@@ -272,9 +278,8 @@ def test_a_batch_stays_as_it_was(dataset):
     """Memory is used again, but not while a caller holds it."""
     held = take(dataset, 20)
     copies = [{key: value.copy() for key, value in batch.items()} for batch in held]
-    stream = train_batches(dataset, batch_size=8, seed=5, augment=FULL)
-    for _ in range(30):
-        next(stream)
+    for _ in itertools.islice(stream(dataset), 30):
+        pass
     assert_equal(held, copies)
     assert_equal(held, take(dataset, 20))
 

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.input.test_batches import FULL, assert_equal, take
+from tests.data.input.test_batches import assert_equal, stream, take
 from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.bin_pairs import write_pairs
-from uniface_jax.data.input import batches
-from uniface_jax.data.input.batches import train_batches
 from uniface_jax.data.input.buffers import ALIGNMENT, SharedBuffers
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
@@ -33,17 +31,15 @@ def children(pid="self"):
 def started(path, **options):
     """A pipeline after its first batch, and the processes that it started."""
     before = children()
-    stream = train_batches(
-        path, batch_size=8, seed=5, augment=FULL, decoders="processes", **options
-    )
-    next(stream)
-    return stream, sorted(set(children()) - set(before))
+    batches = stream(path, kind="processes", **options)
+    next(batches)
+    return batches, sorted(set(children()) - set(before))
 
 
-@pytest.mark.parametrize("options", [{}, {"threads": 3}, {"augment": None}, {"start_step": 4}])
+@pytest.mark.parametrize("options", [{}, {"workers": 3}, {"augment": None}, {"start_step": 4}])
 def test_processes_give_the_batches_of_threads(dataset, options):
-    expected = take(dataset, 7, decoders="threads", **options)
-    assert_equal(take(dataset, 7, decoders="processes", **options), expected)
+    expected = take(dataset, 7, kind="threads", **options)
+    assert_equal(take(dataset, 7, kind="processes", **options), expected)
 
 
 def named(kind, faces, dataset, folder):
@@ -76,18 +72,17 @@ def test_every_source_in_processes(kind, faces, dataset, tmp_path):
     assert isinstance(source, Source)
     again = pickle.loads(pickle.dumps(source))
     assert [again[i] for i in range(len(source))] == [source[i] for i in range(len(source))]
-    in_processes = take(name, 3, decoders="processes", threads=1)
-    assert_equal(in_processes, take(name, 3, decoders="threads"))
+    in_processes = take(name, 3, kind="processes", workers=1)
+    assert_equal(in_processes, take(name, 3, kind="threads"))
 
 
 def test_a_batch_stays_as_it_was(dataset):
-    held = take(dataset, 20, decoders="processes")
+    held = take(dataset, 20, kind="processes")
     copies = [{key: value.copy() for key, value in batch.items()} for batch in held]
-    stream = train_batches(dataset, batch_size=8, seed=5, augment=FULL, decoders="processes")
-    list(itertools.islice(stream, 30))
-    stream.close()
+    list(itertools.islice(batches := stream(dataset, kind="processes"), 30))
+    batches.close()
     assert_equal(held, copies)
-    assert_equal(held, take(dataset, 20, decoders="threads"))
+    assert_equal(held, take(dataset, 20, kind="threads"))
 
 
 def test_errors_come_over(tmp_path):
@@ -95,36 +90,37 @@ def test_errors_come_over(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(wide)
     with pytest.raises(UserError, match=r"record 0 \(a/1.png\): 120x112 pixels, expected 112"):
-        take(tmp_path, 1, batch_size=1, decoders="processes")
+        take(tmp_path, 1, batch_size=1, kind="processes")
 
 
 def test_closing_ends_the_processes(dataset):
-    stream, processes = started(dataset, threads=2)
+    batches, processes = started(dataset, workers=2)
     assert len(processes) == 2
-    stream.close()
+    batches.close()
     assert not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
 def test_a_killed_process_is_named(dataset):
-    stream, processes = started(dataset, threads=2)
+    batches, processes = started(dataset, workers=2)
     os.kill(processes[0], signal.SIGKILL)
     with pytest.raises(UserError, match="a decoding process died with code -9"):
-        list(itertools.islice(stream, 100))
+        list(itertools.islice(batches, 100))
 
 
 def test_polite_signals_do_not_reach_the_processes(dataset):
-    stream, processes = started(dataset, threads=1)
+    batches, processes = started(dataset, workers=1)
     assert os.getsid(processes[0]) != os.getsid(0)  # where Ctrl-C goes
     os.kill(processes[0], signal.SIGTERM)
-    assert len(list(itertools.islice(stream, 10))) == 10
-    stream.close()
+    assert len(list(itertools.islice(batches, 10))) == 10
+    batches.close()
 
 
 PARENT = """
 import sys, time
-from uniface_jax.data.input.batches import train_batches
-stream = train_batches(sys.argv[1], batch_size=8, seed=5, threads=2, decoders="processes")
-next(stream)
+from uniface_jax.data.input.batches import DecoderPool, train_batches
+from uniface_jax.data.input.sampler import Sampler
+batches = train_batches(sys.argv[1], Sampler(8, 5), decoders=DecoderPool("processes", 2))
+next(batches)
 print("ready", flush=True)
 time.sleep(100)
 """
@@ -151,13 +147,13 @@ def test_an_end_without_close_is_an_end(dataset):
 
 
 def test_large_converted_sets_are_read_in_processes(dataset, faces, monkeypatch):
-    monkeypatch.setattr(batches, "_LARGE", 23)
+    monkeypatch.setattr("uniface_jax.data.input.batches._LARGE_RECORDS", 23)
     for source, count in ((dataset, 2), (FolderSource(faces), 0)):
         before = set(children())
-        stream = train_batches(source, batch_size=8, seed=5, threads=2)
-        next(stream)
+        batches = stream(source, kind="auto", workers=2)
+        next(batches)
         assert len(set(children()) - before) == count
-        stream.close()
+        batches.close()
 
 
 def running(process):

@@ -1,1 +1,1 @@
-"""From any source to a TFRecord data set: plan, shards, workers, finish, verify, statistics."""
+"""From any source to a TFRecord data set: job, shards, workers, finish, verify, statistics."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from uniface_jax.data.conversion.job import FOLDER, Job, read_job, report_file
 from uniface_jax.data.conversion.manifest import Manifest, write_manifest
-from uniface_jax.data.conversion.plan import FOLDER, Plan, read_plan, report_file
 from uniface_jax.data.conversion.shard import ShardReport, is_finished, read_report
 from uniface_jax.data.conversion.statistics import Collector, write_statistics
 from uniface_jax.data.formats.image_index import image_rows, write_image_index
@@ -34,10 +34,10 @@ def finish(destination: Path) -> DatasetInfo:
     if (destination / INFO_FILE).exists():
         clean(destination)
         return read_dataset_info(destination)
-    plan = read_plan(destination)
-    if plan is None:
+    job = read_job(destination)
+    if job is None:
         raise UserError(f"{destination}: no conversion was begun here; run convert SOURCE DEST")
-    files = [plan.shard_file(destination, shard) for shard in range(plan.num_shards)]
+    files = [job.shard_file(destination, shard) for shard in range(job.num_shards)]
     missing = [
         file.name
         for shard, file in enumerate(files)
@@ -50,31 +50,31 @@ def finish(destination: Path) -> DatasetInfo:
         )
 
     def reports() -> Iterator[ShardReport]:
-        return (read_report(report_file(destination, shard)) for shard in range(plan.num_shards))
+        return (read_report(report_file(destination, shard)) for shard in range(job.num_shards))
 
-    manifest, shapes = _manifest(plan, files, reports())
+    manifest, shapes = _manifest(job, files, reports())
     if not manifest.images:
         raise UserError(
-            f"{destination}: all {plan.images} images were skipped; the first: "
+            f"{destination}: all {job.images} images were skipped; the first: "
             f"{manifest.skipped[0]['reason']}"
         )
     write_index(destination, [report.bounds for report in reports()])
     write_image_index(
         destination, [image_rows(r.begins, r.sizes[:, 0], r.labels) for r in reports()]
     )
-    write_statistics(destination, Collector(plan.num_classes, manifest.images).collect(reports))
+    write_statistics(destination, Collector(job.num_classes, manifest.images).collect(reports))
     write_manifest(destination, manifest)
     write_metadata(
         destination,
         Metadata(
-            name=plan.name,
+            name=job.name,
             split=SPLIT,
             image_shape=(*shapes.pop(), 3) if len(shapes) == 1 else (None, None, 3),
-            num_classes=plan.num_classes,
-            class_names=plan.class_names,
+            num_classes=job.num_classes,
+            class_names=job.class_names,
             shard_counts=[shard["images"] for shard in manifest.shards],
             num_bytes=sum(shard["bytes"] for shard in manifest.shards),
-            description=plan.description,
+            description=job.description,
         ),
     )
     clean(destination)
@@ -92,7 +92,7 @@ def clean(destination: Path) -> None:
 
 
 def _manifest(
-    plan: Plan, files: list[Path], reports: Iterator[ShardReport]
+    job: Job, files: list[Path], reports: Iterator[ShardReport]
 ) -> tuple[Manifest, set[tuple[int, int]]]:
     """What was written, and the images' different heights and widths (two at most are kept)."""
     shards: list[dict[str, Any]] = []
@@ -115,19 +115,19 @@ def _manifest(
             different = sizes[(sizes != sizes[0]).any(1)]
             shapes |= {(int(h), int(w)) for h, w in (sizes[0], *different[:1])}
     skipped.sort(key=lambda entry: entry["index"])
-    names = "\n".join(plan.class_names or ())
+    names = "\n".join(job.class_names or ())
     return Manifest(
-        name=plan.name,
-        source=Path(plan.source).name,
-        description=plan.description,
-        fingerprint=plan.fingerprint,
-        seed=plan.seed,
-        shard_size=plan.shard_size,
-        check=plan.check,
-        on_error=plan.on_error,
-        source_images=plan.images,
+        name=job.name,
+        source=Path(job.source).name,
+        description=job.description,
+        fingerprint=job.fingerprint,
+        seed=job.seed,
+        shard_size=job.shard_size,
+        check=job.check,
+        on_error=job.on_error,
+        source_images=job.images,
         images=sum(shard["images"] for shard in shards),
-        classes=plan.num_classes,
+        classes=job.num_classes,
         class_names_sha256=hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         multiset_sha256=f"{multiset % _MODULUS:064x}",
         shards=shards,

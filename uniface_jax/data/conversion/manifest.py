@@ -42,7 +42,7 @@ class Manifest:
     skipped: list[dict[str, Any]]
 
     def settings(self) -> dict[str, Any]:
-        """What decided the bytes of the result, by the keys of conversion.plan.Plan."""
+        """What decided the bytes of the result, by the keys of conversion.job.Job."""
         keys = ("name", "seed", "shard_size", "check", "on_error", "fingerprint")
         settings = {key: getattr(self, key) for key in keys}
         return {**settings, "images": self.source_images, "num_classes": self.classes}

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.recordio import LENGTH_BITS, MAGIC_BYTES
 from uniface_jax.data.sources.base import Item
 from uniface_jax.files.atomic import replacing, write_bytes
@@ -43,7 +44,10 @@ def image_payload(key: int, labels: Sequence[float], image: bytes) -> bytes:
 
 
 def write_insightface(
-    path: Path | str, items: Iterable[Item], num_images: int, size: tuple[int, int] = (112, 112)
+    path: Path | str,
+    items: Iterable[Item],
+    num_images: int,
+    size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE),
 ) -> None:
     """Writes train.rec, train.idx and property into the folder `path`, in insightface's layout.
 

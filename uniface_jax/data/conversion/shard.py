@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from uniface_jax.data.conversion.job import Job
 from uniface_jax.data.conversion.multiset import image_digests
-from uniface_jax.data.conversion.plan import Plan
 from uniface_jax.data.formats import image_headers, images
 from uniface_jax.data.formats.tf_example import around
 from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, framed
@@ -43,7 +43,7 @@ class ShardTask:
     sizes: np.ndarray
     file: Path
     report: Path
-    plan: Plan
+    job: Job
     source: str
 
 
@@ -86,7 +86,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                         raise item
                     height, width = _checked(item, task)
                 except UserError as e:
-                    if task.plan.on_error == "fail":
+                    if task.job.on_error == "fail":
                         raise
                     name = "" if isinstance(item, UserError) else item.name
                     index = int(task.positions[place])
@@ -174,15 +174,15 @@ def _read(task: ShardTask, block: range) -> list[Item | UserError]:
 def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
     """Height and width of an image that training will be able to read."""
     where = f"{task.source}: {item.name}"
-    if not 0 <= item.label < task.plan.num_classes:
-        raise UserError(f"{where}: label {item.label}, expected 0..{task.plan.num_classes - 1}")
+    if not 0 <= item.label < task.job.num_classes:
+        raise UserError(f"{where}: label {item.label}, expected 0..{task.job.num_classes - 1}")
     kind, height, width = image_headers.inspect(item.image, where)
     if kind not in TENSORFLOW_FORMATS:
         raise UserError(
             f"{where}: {kind}, but TFRecord data sets hold JPEG or PNG, since TensorFlow reads "
             "no other; python -m uniface_jax.align writes PNG"
         )
-    if task.plan.check == "decode":
+    if task.job.check == "decode":
         images.check(item.image, where)
     return height, width
 

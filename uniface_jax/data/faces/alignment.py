@@ -12,9 +12,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 
-IMAGE_SIZE = 112
 # x, y in pixels of the left eye, right eye, nose, left and right mouth corner (left in the image).
 TEMPLATE = np.array(
     [

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from uniface_jax.data.faces.alignment import IMAGE_SIZE
 from uniface_jax.data.formats import images
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.input.augment import Augment, augment, augmentations
 from uniface_jax.data.input.shuffle import uniforms
 from uniface_jax.data.sources.base import Source

@@ -13,7 +13,6 @@ import simplejpeg
 from uniface_jax.data.formats import images
 from uniface_jax.data.input.augment import Augmentation, augment
 from uniface_jax.data.sources.base import Item, Source
-from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
 
@@ -41,7 +40,7 @@ def fill(
     Raises UserError where an image cannot be decoded or has another size, or a label is none.
     """
     records, uniform = part.records, part.uniform.tolist()
-    found = source.images(records) if isinstance(source, TFRecordSource) else None
+    found = source.images(records)
     items = [] if found else [source[record] for record in records.tolist()]
     encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
     given = found[1] if found else np.array([item.label for item in items], np.int64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.data.formats.images import SUFFIXES
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.labels import natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
@@ -16,7 +16,7 @@ from uniface_jax.errors import UserError
 MAX_FILE_BYTES = 1 << 28
 
 
-class FolderSource:
+class FolderSource(Source):
     """`path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
 
     identities: only these sub-folders; None is all. suffixes: of image files, in lower case. Other
@@ -38,7 +38,7 @@ class FolderSource:
         self._suffixes = suffixes
         self.name = str(path)
         self.skipped: list[str] = []
-        self.class_names: list[str] | None = []
+        self.class_names: list[str] = []
         self._files = Names()  # file names only: at 42 million, whole paths would not fit
         counts = []
         for identity in _visible(self.path, folders=True):
@@ -79,7 +79,6 @@ class FolderSource:
 
     def item_name(self, index: int) -> str:
         """The item's path relative to the source, without reading the file."""
-        assert self.class_names is not None
         return f"{self.class_names[self._labels[index]]}/{self._files[index]}"
 
     def __getitem__(self, index: int) -> Item:
@@ -97,7 +96,6 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Of identities and file names."""
-        assert self.class_names is not None
         return digest(*Names(self.class_names).arrays(), *self._files.arrays(), self._labels)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.folders import FilePart, file_sizes, read_image_file
 from uniface_jax.data.sources.labels import classes_of
 from uniface_jax.data.sources.names import Names
@@ -32,7 +32,7 @@ def looks_like_list(path: Path) -> bool:
     return False
 
 
-class ListSource:
+class ListSource(Source):
     """The images that a list names, in its order; item names are the paths as listed.
 
     Whole-number labels that are not 0..C-1 are mapped by ascending value, names by natural order;

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.data.formats.bin_pairs import read_pairs
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 
 
-class PairSource:
+class PairSource(Source):
     """The different images of a .bin, in the order in which its pairs name them.
 
     Pairs say who is the same, not who it is: a class is the images that pairs of the same person
@@ -36,9 +36,9 @@ class PairSource:
     def __getitem__(self, index: int) -> Item:
         return Item(self._images[index], int(self._labels[index]), f"image {index}")
 
-    def part(self, indices: np.ndarray) -> "PairPart":
-        """The images at `indices`, int64 [K]."""
-        return PairPart([self[i] for i in indices.tolist()])
+    def part(self, indices: np.ndarray) -> list[Item]:
+        """The images at `indices`, int64 [K], with their bytes."""
+        return [self[i] for i in indices.tolist()]
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         """The images' bytes."""
@@ -47,10 +47,6 @@ class PairSource:
     def fingerprint(self) -> str:
         """Of sizes and classes."""
         return digest(self.sizes(np.arange(len(self))), self._labels)
-
-
-class PairPart(list[Item]):
-    """Some items of a PairSource, with their bytes."""
 
 
 def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from uniface_jax.data.formats.recordio import (
     RecordFile,
     read_index,
 )
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.labels import contiguous
 from uniface_jax.errors import UserError
 
@@ -63,7 +63,7 @@ class RecordIOPart:
         return RecordIOPart(self.file, *(column[indices] for column in columns))
 
 
-class RecordIOSource:
+class RecordIOSource(Source):
     """The images of a .rec file, by ascending key; item names are the keys.
 
     The .idx beside it gives the keys. Where it is missing or does not fit the .rec, the file is

@@ -11,24 +11,24 @@ from functools import cache
 import cv2
 import numpy as np
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.images import encode_jpeg
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.errors import UserError
 
 PREFIX = "synthetic:"
 POOL = 509  # a prime, so that no round number of classes falls on few images
-SIZE = 112
 _LARGEST = 10**9
 
 
-class SyntheticSource:
+class SyntheticSource(Source):
     """The source `synthetic:CLASSES:IMAGES`; the same bytes on every machine of one OpenCV."""
+
+    reopens_quickly = True
 
     def __init__(self, num_classes: int, num_images: int):
         self.num_classes, self._images = num_classes, num_images
         self.name = f"{PREFIX}{num_classes}:{num_images}"
-        self.class_names: list[str] | None = None
-        self.notes: list[str] = []
 
     def __len__(self) -> int:
         return self._images
@@ -39,10 +39,6 @@ class SyntheticSource:
         label = index % self.num_classes
         return Item(_pool()[label % POOL], label, str(index))
 
-    def part(self, indices: np.ndarray) -> "SyntheticPart":
-        """The images at `indices`, int64 [K]."""
-        return SyntheticPart(self, indices)
-
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         """The length of the images at `indices`."""
         lengths = np.array([len(image) for image in _pool()], np.int64)
@@ -52,19 +48,6 @@ class SyntheticSource:
         """Of the counts and of what each image of the pool holds."""
         pool = np.frombuffer(b"".join(_pool()), np.uint8)
         return digest(np.array([self.num_classes, self._images]), pool)
-
-
-class SyntheticPart:
-    """The images `indices`, int64 [K], of a synthetic source."""
-
-    def __init__(self, source: SyntheticSource, indices: np.ndarray):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Item:
-        return self._source[int(self._indices[index])]
 
 
 def parse_synthetic(text: str) -> SyntheticSource:
@@ -88,7 +71,7 @@ def smooth_jpeg(seed: int) -> bytes:
     random = np.random.RandomState(seed)
     coarse = random.uniform(0, 255, (7, 7, 3)).astype(np.float32)
     fine = random.normal(0, 14, (28, 28, 3)).astype(np.float32)
-    size = (SIZE, SIZE)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
     pixels = cv2.add(
         cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC),
         cv2.resize(fine, size, interpolation=cv2.INTER_CUBIC),

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.data.formats.images import SUFFIXES
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.folders import MAX_FILE_BYTES, natural_key
 from uniface_jax.data.sources.labels import classes_of
 from uniface_jax.data.sources.names import Names
@@ -57,7 +57,7 @@ class TarPart:
         return Item(image, int(self.labels[index]), name)
 
 
-class TarSource:
+class TarSource(Source):
     """The images of a tar archive, or of all `*.tar` in a folder by natural order.
 
     In the archives' order; item names are archive/member. Labels that are not 0..C-1 are mapped as

@@ -1,4 +1,4 @@
-"""TFRecord data sets that TensorFlow Datasets opens as they are: the writer, and a source.
+"""TFRecord data sets that TensorFlow Datasets opens as they are, as a source.
 
 A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`.
 """
@@ -13,23 +13,25 @@ from uniface_jax.data.formats.image_index import read_image_index
 from uniface_jax.data.formats.tf_example import parse
 from uniface_jax.data.formats.tfrecord_info import SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import RecordReader
-from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.errors import UserError
 
 
-class TFRecordSource:
+class TFRecordSource(Source):
     """A TFRecord data set as a source, in the order of its records.
 
     Opening reads metadata and index only; raises UserError as read_dataset_info and RecordReader.
     Item names are the records' `name`, or their position where a set has none.
     """
 
+    reopens_quickly = True
+
     def __init__(self, path: Path, split: str = SPLIT):
         self.info: DatasetInfo = read_dataset_info(path, split)
         self.name = str(path)
-        self.notes: list[str] = []
         self.num_classes = self.info.num_classes
         self.class_names = self.info.class_names
+        self.image_shape = self.info.image_shape
         self._records = RecordReader(self.info)
         self._images = read_image_index(self.info, self._records.bounds)
 
@@ -66,10 +68,6 @@ class TFRecordSource:
         rows = self._images[indices]
         return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
 
-    def part(self, indices: np.ndarray) -> "TFRecordPart":
-        """The records at `indices`, int64 [K]."""
-        return TFRecordPart(self, indices)
-
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         """The length of the records at `indices`."""
         return self._records.sizes(indices)
@@ -81,16 +79,3 @@ class TFRecordSource:
             self._records.sizes(np.arange(*part)) for part in pairwise([0, *np.cumsum(counts)])
         )
         return digest(counts, *lengths)
-
-
-class TFRecordPart:
-    """The records `indices`, int64 [K], of a TFRecord data set."""
-
-    def __init__(self, source: TFRecordSource, indices: np.ndarray):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Item:
-        return self._source[int(self._indices[index])]

@@ -1,0 +1,211 @@
+"""The job of a conversion: what it is going to write, fixed before the first byte.
+
+So a conversion can be resumed, and its parts can run on several machines. DEST/.conversion/ holds
+plan.json, the job, and beside each finished shard a report of what is in it. The folder is gone
+when the data set is complete.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.formats.tfrecord_info import SPLIT
+from uniface_jax.data.sources.base import Source
+from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import read_json
+
+FOLDER = ".conversion"
+JOB_FILE = "plan.json"  # its name since before jobs were called so: begun ones can be resumed
+CHECKS = ("structure", "decode")
+ON_ERROR = ("fail", "skip")
+DEFAULT_SHARD_SIZE = 20_000  # images
+MAX_SHARDS = 512  # from where the default size of a shard grows
+# Where the source lies may differ between machines and runs; what is in it may not.
+_UNCOMPARED_KEYS = ("source", "description")
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """What decides the bytes of a converted data set, beside its source.
+
+    Attributes:
+        name: of the data set: letters, digits and underscores, beginning with a letter.
+        seed: of the one shuffle, 0..2^32-1.
+        shard_size: images in a file; None is 20,000, or what keeps the data set below 512 files.
+        check: what an image must pass; "structure" is image_headers.inspect, "decode" a full decode
+            as well.
+        on_error: "fail" ends the conversion at an image that cannot be read or checked, "skip"
+            leaves it out, and the manifest lists it.
+        description: a text for the data set's metadata.
+
+    Raises:
+        UserError: a value is not allowed; the message names the key.
+    """
+
+    name: str
+    seed: int = 0
+    shard_size: int | None = None
+    check: str = "structure"
+    on_error: str = "fail"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
+            raise UserError(
+                f"name {self.name!r}: a data set's name is letters, digits and underscores"
+            )
+        if self.shard_size is not None and self.shard_size < 1:
+            raise UserError(f"shard_size {self.shard_size}: expected 1 or more")
+        for key, allowed in (("check", CHECKS), ("on_error", ON_ERROR)):
+            value = getattr(self, key)
+            if value not in allowed:
+                raise UserError(f"{key} {value!r}: expected one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A conversion of `images` images of `num_classes` classes into the data set `name`.
+
+    Attributes:
+        name, seed, shard_size, check, on_error, description: see ConversionSettings.
+        fingerprint: of the source, see sources.base.Source.
+        class_names: C names in label order, or None.
+        source: what messages call the source.
+    """
+
+    name: str
+    seed: int
+    shard_size: int
+    check: str
+    on_error: str
+    images: int
+    num_classes: int
+    fingerprint: str
+    class_names: list[str] | None
+    source: str
+    description: str
+
+    @property
+    def num_shards(self) -> int:
+        """How many files the data set will have."""
+        return -(-self.images // self.shard_size)
+
+    def order(self) -> np.ndarray:
+        """Return the source's positions in the order of the data set: int64 [images]."""
+        return np.random.RandomState(self.seed).permutation(self.images)
+
+    def positions(self, order: np.ndarray, shard: int) -> np.ndarray:
+        """Return the part of `order` that goes into `shard`."""
+        return order[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+    def shard_file(self, destination: Path, shard: int) -> Path:
+        """Return where `shard` lies when it is finished."""
+        numbers = f"{shard:05d}-of-{self.num_shards:05d}"
+        return destination / f"{self.name}-{SPLIT}.tfrecord-{numbers}"
+
+
+def create_job(source: Source, settings: ConversionSettings) -> Job:
+    """Return the job of converting `source`.
+
+    Raises:
+        UserError: a class has a name that the data set's file of them cannot hold.
+    """
+    _check_class_names(source)
+    return Job(
+        name=settings.name,
+        seed=settings.seed,
+        shard_size=settings.shard_size or default_shard_size(len(source)),
+        check=settings.check,
+        on_error=settings.on_error,
+        images=len(source),
+        num_classes=source.num_classes,
+        fingerprint=source.fingerprint(),
+        class_names=source.class_names,
+        source=source.name,
+        description=settings.description,
+    )
+
+
+def default_shard_size(images: int) -> int:
+    """Return 20,000 images, or as many as keep the data set below 512 files."""
+    return max(DEFAULT_SHARD_SIZE, -(-images // MAX_SHARDS))
+
+
+def report_file(destination: Path, shard: int) -> Path:
+    """Return where the report of a shard lies until the data set is complete."""
+    return destination / FOLDER / f"shard-{shard:05d}.npz"
+
+
+def write_job(destination: Path, job: Job) -> None:
+    """Write `job` into `destination`, whose folder is made."""
+    content = json.dumps(dataclasses.asdict(job), indent=1)
+    write_bytes(destination / FOLDER / JOB_FILE, content.encode())
+
+
+def read_job(destination: Path) -> Job | None:
+    """Return the job begun in `destination`, None where there is none.
+
+    Raises:
+        UserError: the file is not one that write_job has written.
+    """
+    file = destination / FOLDER / JOB_FILE
+    if not file.exists():
+        return None
+    values = read_json(file, "remove it to begin again")
+    try:
+        job = Job(**values)
+        for field in dataclasses.fields(Job):
+            value = getattr(job, field.name)
+            if field.name == "class_names":
+                valid = value is None or (type(value) is list and len(value) == job.num_classes)
+            else:
+                valid = type(value) is field.type
+            if not valid:
+                raise TypeError(f"{field.name} is a {type(value).__name__}")
+    except TypeError as e:
+        raise UserError(f"{file}: not the job of a conversion ({str(e)[:80]}); remove it") from e
+    if job.shard_size < 1 or job.images < 1:
+        raise UserError(f"{file}: {job.images} images in shards of {job.shard_size}; remove it")
+    return job
+
+
+def difference(begun: Job, wanted: Job) -> str | None:
+    """Return in words what `wanted` asks for and `begun` did not; None for the same work."""
+    for field in dataclasses.fields(Job):
+        before, now = getattr(begun, field.name), getattr(wanted, field.name)
+        if field.name not in _UNCOMPARED_KEYS and before != now:
+            if field.name in ("fingerprint", "class_names"):
+                return "another source, or a source that has changed since"
+            return f"{field.name} {before!r}, not {now!r}"
+    return None
+
+
+def _check_class_names(source: Source) -> None:
+    """Raise UserError naming a class whose name is not what a line of a text file gives back.
+
+    TFDS reads the names without the blanks around them and leaves out those that are then empty.
+    """
+    seen: dict[str, str] = {}
+    for name in source.class_names or ():
+        stripped = name.strip()
+        other = seen.setdefault(stripped, name)
+        if not stripped or other != name or len(name.splitlines()) > 1 or not _is_text(name):
+            also = f" beside {other!r:.80}" if other != name else ""
+            raise UserError(
+                f"{source.name}: a class called {name!r:.80}{also}: a data set keeps the names of "
+                "classes as lines of UTF-8 text, without blanks around them; rename it"
+            )
+
+
+def _is_text(name: str) -> bool:
+    """Return False for what os.fsdecode makes of a file's name that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
