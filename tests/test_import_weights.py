@@ -12,7 +12,7 @@ from uniface_jax import config as configs
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
 from uniface_jax.errors import UserError
-from uniface_jax.inference.network import load_embedder, load_network
+from uniface_jax.inference.network import load_network, load_workdir
 from uniface_jax.runtime.parallel import create_runner
 from uniface_jax.state import class_sharded
 from uniface_jax.train import from_config
@@ -55,7 +55,7 @@ def test_golden_features_in_float32(golden, tmp_path, suffix):
         0, 256, (6, 112, 112, 3), dtype=np.uint8
     )
     expected = golden("backbone")["eval_features"]
-    found = load_embedder(tmp_path / "run").embed(images)
+    found = load_workdir(tmp_path / "run").embed(images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

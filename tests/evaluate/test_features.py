@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.feature_sources import MODEL, corners, corners_both, embedded
+from tests.helpers.feature_sources import MODEL, computed_features, corners, corners_both
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.features import EmbeddedFeatures, GivenFeatures
+from uniface_jax.evaluate.features import ComputedFeatures, GivenFeatures
 from uniface_jax.evaluate.sets.image_sets import EncodedImages, FileDigests, ImageFiles
 
 
@@ -48,16 +48,16 @@ class Counting:
 def test_features_are_computed_once_for_a_model_and_data(tmp_path, images, pixels):
     counting = Counting()
     kept = tmp_path / "kept"
-    first = embedded(kept, counting.model, batch_size=4).features(images)
+    first = computed_features(kept, counting.model, batch_size=4).features(images)
     np.testing.assert_array_equal(first.values, corners_both(pixels))
     assert isinstance(first.values, np.memmap)
     assert counting.seen == 12
-    again = embedded(kept, counting.model, batch_size=5).features(images)
+    again = computed_features(kept, counting.model, batch_size=5).features(images)
     np.testing.assert_array_equal(again.values, first.values)
     assert counting.seen == 12
     assert again.record == first.record
     renamed = ImageFiles("same", images.root, images.names)
-    assert embedded(kept, counting.model).features(renamed).record == first.record
+    assert computed_features(kept, counting.model).features(renamed).record == first.record
     assert counting.seen == 12
     beside = json.loads(Path(first.record["features"]).with_suffix(".json").read_text())
     assert beside["done"] == beside["data"]["images"] == 11
@@ -67,14 +67,14 @@ def test_features_are_computed_once_for_a_model_and_data(tmp_path, images, pixel
 def test_another_model_or_other_data_are_computed_anew(tmp_path, images):
     counting = Counting()
     kept = tmp_path / "kept"
-    embedded(kept, counting.model).features(images)
-    embedded(kept, replace(counting.model, hash="1" * 64)).features(images)
+    computed_features(kept, counting.model).features(images)
+    computed_features(kept, replace(counting.model, hash="1" * 64)).features(images)
     assert counting.seen == 32
-    embedded(kept, replace(counting.model, description="other input")).features(images)
+    computed_features(kept, replace(counting.model, description="other input")).features(images)
     assert counting.seen == 48
     changed = images.root / images.names[3]
     changed.write_bytes(encode_png(np.zeros((112, 112, 3), np.uint8)))
-    found = embedded(kept, counting.model).features(images)
+    found = computed_features(kept, counting.model).features(images)
     assert counting.seen == 64
     assert not (found.values[3] - found.values[3, 0]).any()
 
@@ -82,11 +82,11 @@ def test_another_model_or_other_data_are_computed_anew(tmp_path, images):
 def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, images, pixels):
     stopped = Counting(batches=3)
     with pytest.raises(KeyboardInterrupt):
-        embedded(tmp_path / "kept", stopped.model, batch_size=2).features(images)
+        computed_features(tmp_path / "kept", stopped.model, batch_size=2).features(images)
     (beside,) = (tmp_path / "kept").glob("people-*.json")
     assert json.loads(beside.read_text())["done"] == 6
     resumed = Counting()
-    found = embedded(tmp_path / "kept", resumed.model, batch_size=2).features(images)
+    found = computed_features(tmp_path / "kept", resumed.model, batch_size=2).features(images)
     assert resumed.seen == 6
     np.testing.assert_array_equal(found.values, corners_both(pixels))
 
@@ -94,31 +94,31 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, images, pixels
 @pytest.mark.parametrize("damage", ["json", "array", "rows"])
 def test_what_is_damaged_is_computed_anew(tmp_path, images, pixels, damage):
     kept = tmp_path / "kept"
-    file = Path(embedded(kept).features(images).record["features"])
+    file = Path(computed_features(kept).features(images).record["features"])
     if damage == "json":
         file.with_suffix(".json").write_text("{")
     elif damage == "array":
         file.write_bytes(b"no array")
     else:
         np.save(file, np.zeros((5, 12), np.float32))
-    found = embedded(kept).features(images)
+    found = computed_features(kept).features(images)
     np.testing.assert_array_equal(found.values, corners_both(pixels))
 
 
 def test_an_error_keeps_what_was_done(tmp_path, images):
     (images.root / images.names[9]).write_bytes(b"no image")
     with pytest.raises(UserError, match=rf"{images.names[9]}: not an image"):
-        embedded(tmp_path / "kept", batch_size=2).features(images)
+        computed_features(tmp_path / "kept", batch_size=2).features(images)
     (beside,) = (tmp_path / "kept").glob("people-*.json")
     assert json.loads(beside.read_text())["done"] == 8
 
 
 def test_plain_features_and_mirrored_ones_apart(tmp_path, images, pixels):
-    found = embedded(tmp_path).features(images, apart=True)
+    found = computed_features(tmp_path).features(images, apart=True)
     np.testing.assert_array_equal(found.plain, corners(pixels))
     np.testing.assert_allclose(found.values, corners_both(pixels), rtol=1e-6)
     inside = replace(MODEL, plain=None)
-    assert embedded(tmp_path, inside).features(images, apart=True).plain is None
+    assert computed_features(tmp_path, inside).features(images, apart=True).plain is None
 
 
 def test_digests_follow_content_and_names_and_are_remembered(tmp_path, images):
@@ -175,13 +175,13 @@ def test_a_row_for_each_entry_of_a_list_is_taken_as_well(tmp_path):
 
 def test_the_folder_of_an_earlier_evaluation_can_be_given(tmp_path, images, pixels):
     kept = tmp_path / "kept"
-    embedded(kept).features(images, apart=True)
+    computed_features(kept).features(images, apart=True)
     source = given(kept)
     assert source.name == "corners"
     found = source.features(images)
     np.testing.assert_allclose(found.values, corners_both(pixels), rtol=1e-6)
     np.testing.assert_array_equal(found.plain, corners(pixels))
-    EmbeddedFeatures(replace(MODEL, hash="3"), kept, 8, FileDigests()).features(images)
+    ComputedFeatures(replace(MODEL, hash="3"), kept, 8, FileDigests()).features(images)
     with pytest.raises(UserError, match=r"kept: 2 finished arrays for people: .*name one"):
         given(kept).features(images)
     (images.root / images.names[0]).write_bytes(encode_png(pixels[1]))

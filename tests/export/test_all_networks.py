@@ -1,5 +1,6 @@
 """Every registered network in every format, and in the oldest onnxruntime that has to load it."""
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from uniface_jax import models
 from uniface_jax.export import formats
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
-from uniface_jax.export.verify import compare, onnx_runner, relative, with_mirror
+from uniface_jax.export.verify import compare, onnx_runner, relative
+from uniface_jax.inference.mirror import mirror_sum
 
 BATCHES = (1, 3, 5, 32)
 TOLERANCE = 1e-5
@@ -28,7 +30,7 @@ def test_small(name):
     function = feature_function(name, **SMALL)
     model = to_onnx(function)
     assert not any(node.op_type == "Transpose" for node in model.graph.node)
-    assert max(compare(model, with_mirror(function), BATCHES).values()) <= TOLERANCE
+    assert max(compare(model, mirror_sum(function), BATCHES).values()) <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -37,7 +39,7 @@ def test_small_by_jax2tf(name):
     pytest.importorskip("tf2onnx")
     function = feature_function(name, **SMALL)
     model = to_onnx_by_tflite(function)
-    assert max(compare(model, with_mirror(function), BATCHES).values()) <= TOLERANCE
+    assert max(compare(model, mirror_sum(function), BATCHES).values()) <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -46,7 +48,7 @@ def test_small_by_jax2tf(name):
 def test_full_size_by_every_other_route(route, tmp_path):
     function = feature_function("lresnet50")
     if route is to_onnx_by_tflite:
-        found = compare(route(function), with_mirror(function), (1, 3, 5))
+        found = compare(route(function), mirror_sum(function), (1, 3, 5))
     else:
         found = formats.write_format(function, tmp_path / "model", route).differences
     assert max(found.values()) <= TOLERANCE
@@ -74,7 +76,8 @@ def test_full_size(name):
 
     @jax.jit  # weights as arguments: as constants they would be compiled in
     def features(variables, x):
-        return with_mirror(lambda x: network.apply(variables, x, train=False), mirror)(x)
+        network_features = functools.partial(models.features, network, variables)
+        return (mirror_sum(network_features) if mirror else network_features)(x)
 
     with jax.default_matmul_precision("highest"):
         expected = np.asarray(features(variables, images))

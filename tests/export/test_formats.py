@@ -7,7 +7,8 @@ import pytest
 from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export import formats
-from uniface_jax.export.verify import differences, with_mirror
+from uniface_jax.export.verify import differences
+from uniface_jax.inference.mirror import mirror_sum
 
 BATCHES = (1, 3, 5, 32)
 FUNCTION = feature_function("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
@@ -31,7 +32,7 @@ def test_written_and_loaded_again(tmp_path, name):
     parameters = 60_000 * 4
     assert parameters < written.bytes < 3 * parameters
     load = formats.FORMATS[name][1]
-    found = differences(load(path), with_mirror(FUNCTION), BATCHES)
+    found = differences(load(path), mirror_sum(FUNCTION), BATCHES)
     assert max(found.values()) <= 1e-5
     assert differences(load(path), FUNCTION, (2,))[2] > 0.1  # the mirror sum is inside
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uniface_jax.evaluate.features import EmbeddedFeatures, Features
+from uniface_jax.evaluate.features import ComputedFeatures, Features
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.inference.model import Model
 
@@ -19,9 +19,9 @@ def corners_both(batch):
 MODEL = Model(corners_both, "corners", "0" * 64, "twelve pixels", corners)
 
 
-def embedded(folder, model=MODEL, batch_size=8):
-    """A source that embeds with `model` and keeps features in `folder`."""
-    return EmbeddedFeatures(model, folder, batch_size, FileDigests(folder))
+def computed_features(folder, model=MODEL, batch_size=8):
+    """The features that `model` computes, kept in `folder`."""
+    return ComputedFeatures(model, folder, batch_size, FileDigests(folder))
 
 
 class FixedFeatures:

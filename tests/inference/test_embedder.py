@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
@@ -84,6 +85,7 @@ def test_a_workdir(images, tmp_path):
     import jax
 
     from uniface_jax import models
+    from uniface_jax.inference.mirror import mirror_sum
     from uniface_jax.weights.names import to_state
     from uniface_jax.weights.workdir import import_weights
 
@@ -96,7 +98,9 @@ def test_a_workdir(images, tmp_path):
     np.savez(tmp_path / "w.npz", **to_state(network, variables))
     import_weights(tmp_path / "w.npz", tmp_path / "run")
     found = Embedder(tmp_path / "run", batch_size=3).embed(images)
-    expected = models.mirror_sum(network, variables, models.normalize(jax.numpy.asarray(images)))
+    expected = mirror_sum(partial(models.features, network, variables))(
+        models.normalize(jax.numpy.asarray(images))
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

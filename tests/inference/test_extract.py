@@ -1,13 +1,11 @@
 """The extraction loop: order, static batches, decoding, wrong sizes; and loading a workdir."""
 
-import sys
-from types import ModuleType, SimpleNamespace
-
 import numpy as np
 import pytest
 
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
+from uniface_jax.inference import network
 from uniface_jax.inference.extract import extract
 from uniface_jax.inference.load import load_model
 
@@ -68,17 +66,19 @@ def test_nothing_to_embed_is_refused(images):
 def test_a_workdir_is_loaded_by_inference(tmp_path, monkeypatch, images):
     asked = []
 
-    def load_embedder(path, mirror=True):
-        asked.append((path, mirror))
-        return SimpleNamespace(embed=embed, plain=embed, step=40, digest="abc")
+    def load_network(path):
+        asked.append(path)
+        return None, {}, {"step": 40, "digest": "abc"}
 
-    inference = ModuleType("uniface_jax.inference.network")
-    inference.load_embedder = load_embedder
-    monkeypatch.setitem(sys.modules, "uniface_jax.inference.network", inference)
+    def make_embed(network, mirror=True):
+        return lambda variables, images: embed(images)
+
+    monkeypatch.setattr(network, "load_network", load_network)
+    monkeypatch.setattr(network, "make_embed", make_embed)
     model = load_model(tmp_path)
     assert model.embed_apart(np.stack(images)).shape == (7, 6)
     assert load_model(tmp_path, mirror=False).plain is None
-    assert asked == [(str(tmp_path), True), (str(tmp_path), False)]
+    assert asked == [tmp_path, tmp_path]
     assert (model.name, model.hash) == (tmp_path.name, "abc")
     assert "step 40" in model.description
     np.testing.assert_array_equal(model.embed(np.stack(images)), embed(np.stack(images)))

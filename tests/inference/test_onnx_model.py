@@ -10,8 +10,8 @@ from onnx import TensorProto
 from tests.helpers.onnx_graphs import expected_features, face_network
 from uniface_jax.errors import UserError
 from uniface_jax.inference.load import load_model
+from uniface_jax.inference.mirror import MIRROR_KEY
 
-MIRROR_KEY = "uniface_jax.mirror"
 SUB_MUL = [("Sub_0", "Sub", 127.5), ("Mul_1", "Mul", 1 / 127.5)]
 
 

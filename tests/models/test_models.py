@@ -96,15 +96,6 @@ def test_bfloat16_is_close_and_returns_float32(small_variables):
     assert (wide != low).any()
 
 
-def test_mirror_sum_does_not_see_the_side(small_variables):
-    images = jax.random.uniform(jax.random.key(2), (3, 112, 112, 3), minval=-1)
-    features = models.mirror_sum(small(), small_variables, images)
-    mirrored = models.mirror_sum(small(), small_variables, images[:, :, ::-1])
-    np.testing.assert_allclose(features, mirrored, rtol=1e-4, atol=1e-5)
-    plain = small().apply(small_variables, images, train=False)
-    assert np.abs(np.asarray(plain - features / 2)).max() > 1e-3
-
-
 def test_normalize():
     np.testing.assert_allclose(
         models.normalize(jnp.asarray([0, 255, 127], jnp.uint8)), [-1, 1, -0.5 / 127.5]

@@ -1,11 +1,14 @@
 """Three training steps of the release's network against the authors' PyTorch, in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tests.helpers import release_weights
 from uniface_jax import losses, models
+from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.runtime import parallel
 from uniface_jax.state import TrainState, Weights, class_sharded
 from uniface_jax.train import step
@@ -55,7 +58,8 @@ def test_golden_backbone(golden, x64, convolutions_as_products):
     @jax.jit
     def features(state):
         variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
-        return models.mirror_sum(network, variables, jnp.asarray(batch["image"]))
+        features = partial(models.features, network, variables)
+        return mirror_sum(features)(jnp.asarray(batch["image"]))
 
     np.testing.assert_allclose(features(state), expected["eval_features"], rtol=RTOL, atol=RTOL)
 

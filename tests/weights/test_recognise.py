@@ -1,5 +1,7 @@
 """State dicts of the two PyTorch families against this project's networks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.helpers import release_weights
 from uniface_jax import models
 from uniface_jax.errors import UserError
+from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.weights.names import layout, to_state
 from uniface_jax.weights.recognise import from_state
 
@@ -46,7 +49,7 @@ def test_golden_features(golden, x64, convolutions_as_products):
     images = release_weights.draw(golden.seed, "images").integers(
         0, 256, (6, 112, 112, 3), dtype=np.uint8
     )
-    features = jax.jit(lambda x: models.mirror_sum(network, variables, x))(
+    features = jax.jit(mirror_sum(partial(models.features, network, variables)))(
         (images / 255 - 0.5) / 0.5
     )
     np.testing.assert_allclose(features, expected["eval_features"], rtol=1e-8, atol=1e-8)

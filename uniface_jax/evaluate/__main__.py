@@ -16,7 +16,7 @@ from absl import flags
 from uniface_jax import cli
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
-from uniface_jax.evaluate.features import EmbeddedFeatures, FeatureSource, GivenFeatures
+from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options
 from uniface_jax.evaluate.report import report, results
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     parts, options = _work()
     if model:
         output = _folder(_OUTPUT.value or _default_output(model))
-        run = _evaluate(_embedded(model, output), model, parts, options)
+        run = _evaluate(_computed_features(model, output), model, parts, options)
     elif given:
         output = _folder(_OUTPUT.value or "evaluation")
         source = GivenFeatures.open(parse_embeddings(given), FileDigests(_cache(output)))
@@ -107,7 +107,7 @@ def _compare(arguments: Sequence[str]) -> None:
             name += "_"
         taken.add(name)
         folder = _folder(output / name)
-        run = _evaluate(_embedded(path, folder), path, parts, options)
+        run = _evaluate(_computed_features(path, folder), path, parts, options)
         results.write(folder, run)
         report.write(folder, [run])
         runs.append(run)
@@ -126,13 +126,13 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
     return parts, Options([_rate(text) for text in _FARS.value] if _FARS.value else None)
 
 
-def _embedded(path: str, output: Path) -> FeatureSource:
+def _computed_features(path: str, output: Path) -> FeatureSource:
     from uniface_jax.inference.load import load_model
 
     model = load_model(path, _MIRROR.value, _INPUT_SCALE.value)
     print(f"{path}: {model.description}", flush=True)
     cache = _cache(output)
-    return EmbeddedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
+    return ComputedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
 
 
 def _evaluate(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.inference.extract import embedded
+from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
 
 SUM, APART = "features", "features apart"  # f(x) + f(mirror) in one; f(x) and f(mirror) as [N, 2D]
@@ -68,7 +68,7 @@ class FeatureSource(Protocol):
         ...
 
 
-class EmbeddedFeatures:
+class ComputedFeatures:
     """Features that a model computes, kept in `folder`."""
 
     def __init__(self, model: Model, folder: Path, batch_size: int, files: Digest) -> None:
@@ -130,7 +130,7 @@ class EmbeddedFeatures:
 
             with bar:
                 try:
-                    for first, found in embedded(
+                    for first, found in extract_batches(
                         embed, images.pixels, count, self._batch_size, start=done
                     ):
                         if array is None:

@@ -13,15 +13,15 @@ implementation: UniFace's release for lresnet*, arcface_torch for iresnet*.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import onnx
 from absl import flags
 
-from uniface_jax import cli
+from uniface_jax import cli, models
 from uniface_jax.errors import UserError
 from uniface_jax.export import submission
 from uniface_jax.export.demo_faces import unseen_faces
@@ -35,6 +35,7 @@ from uniface_jax.export.verify import (
     write_verified,
 )
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.inference.mirror import MIRROR_KEY
 
 EXIT_RULE_FAILED = 1
 
@@ -117,9 +118,7 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
         size = output.stat().st_size
         return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
 
-    def features(images: jax.Array) -> jax.Array:
-        return network.apply(variables, images, train=False)  # type: ignore[return-value]
-
+    features = partial(models.features, network, variables)
     if _FORMAT.value != "onnx":
         return asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
     return _write_onnx(features, output, metadata)
@@ -127,7 +126,7 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
 
 def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:
     mirror, opset = _MIRROR.value, _OPSET.value
-    metadata["uniface_jax.mirror"] = str(int(mirror))
+    metadata[MIRROR_KEY] = str(int(mirror))
     routes = {"direct": (to_onnx, DEFAULT_OPSET)}
     if _CROSS_CHECK.value or _ROUTE.value == "jax2tf":
         from uniface_jax.export.onnx import from_tflite as second

@@ -25,9 +25,9 @@ from uniface_jax.export.verify import (
     Run,
     check,
     differences,
-    with_mirror,
 )
 from uniface_jax.files.atomic import replacing
+from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.models import IMAGE_SIZE
 
 INPUT = "images"
@@ -54,7 +54,7 @@ def write_format(function: Function, path: Path, name: str, mirror: bool = True)
     then nothing is left at `path`.
     """
     write, load = FORMATS[name]
-    features = with_mirror(function, mirror)
+    features = mirror_sum(function) if mirror else function
     folder = name == "savedmodel"
     if folder and path.exists():
         raise UserError(f"{path}: exists already; a SavedModel is a new folder, give another one")

@@ -12,6 +12,7 @@ import onnxruntime
 
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
+from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.models import IMAGE_SIZE, normalize
 
 TOLERANCE = 1e-5
@@ -32,12 +33,6 @@ class Exported:
     parameters: int
     bytes: int
     differences: dict[int, float]
-
-
-def with_mirror(function: Function, mirror: bool = True) -> Function:
-    """The function x -> function(x) + function(mirrored x) of images, or `function` as it is."""
-    # flip is one reversal; slicing backwards becomes a gather, which not every format knows.
-    return (lambda images: function(images) + function(jnp.flip(images, 2))) if mirror else function
 
 
 def onnx_runner(model: onnx.ModelProto | Path) -> Run:
@@ -112,7 +107,7 @@ def write_verified(
     with replacing(path) as temporary:
         onnx.save(model, temporary)
         # The file is compared, not the model in memory: it is what others will read.
-        found = compare(temporary, with_mirror(function, mirror))
+        found = compare(temporary, mirror_sum(function) if mirror else function)
         check(path, found)
         size = temporary.stat().st_size
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

@@ -22,12 +22,24 @@ def extract(
     batch_size: int = 64,
     progress: bool = True,
 ) -> np.ndarray:
-    """Features, float32 [N, D], of N images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
+    """Return the features, float32 [N, D], of N images.
 
-    In batches of `batch_size`, see embedded. `name` is what errors and the progress bar (on a
-    terminal) call the set.
+    Args:
+        embed: maps uint8 RGB images [batch_size, 112, 112, 3] to features.
+        images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
+        name: of the set, in errors and in the progress bar.
+        batch_size: images that `embed` sees at a time, see extract_batches.
+        progress: shows the bar, where there is a terminal.
 
-    Raises UserError naming the image that does not decode or is not 112x112.
+    Raises:
+        UserError: names the image that does not decode or is not 112x112.
+
+    Example:
+        >>> images = np.full((3, 112, 112, 3), 7, np.uint8)
+        >>> extract(lambda batch: batch[:, 0, 0].astype(np.float32), images, name="gray")
+        array([[7., 7., 7.],
+               [7., 7., 7.],
+               [7., 7., 7.]], dtype=float32)
     """
     if not len(images):
         raise UserError(f"{name}: no images to embed")
@@ -38,7 +50,7 @@ def extract(
 
     shown = progress and sys.stderr.isatty()
     with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
-        for start, found in embedded(embed, pixels, len(images), batch_size):
+        for start, found in extract_batches(embed, pixels, len(images), batch_size):
             if features is None:
                 features = np.empty((len(images), found.shape[1]), np.float32)
             features[start : start + len(found)] = found
@@ -47,16 +59,17 @@ def extract(
     return features
 
 
-def embedded(
+def extract_batches(
     embed: Embed,
     pixels: Callable[[int], np.ndarray],
     count: int,
     batch_size: int,
     start: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of its first image, features float32 [<=batch_size, D]) of images start … count - 1.
+    """Yield the number of each batch's first image and its features float32 [<=batch_size, D].
 
-    pixels: the number of an image -> uint8 RGB [112, 112, 3]; called by several threads at once.
+    The images are those from `start` to `count` - 1. pixels: maps the number of an image to uint8
+    RGB [112, 112, 3]; called by several threads at once.
     Every batch that `embed` sees has `batch_size` images, the last one padded, so that a compiled
     one sees one shape; the next batch is decoded meanwhile.
     """
@@ -78,7 +91,7 @@ def embedded(
 
 
 def checked_pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
-    """uint8 RGB [112, 112, 3] of an encoded or decoded image; UserError by `name` for others."""
+    """Return an encoded or decoded image as uint8 RGB [112, 112, 3]; UserError by `name` if not."""
     pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
     if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or pixels.dtype != np.uint8:
         size = "x".join(map(str, pixels.shape))

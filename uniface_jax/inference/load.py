@@ -7,11 +7,27 @@ from uniface_jax.inference.model import Model
 
 
 def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = "auto") -> Model:
-    """The model at `path`: an ONNX file, or a workdir of uniface_jax.train.
+    """Load the model at `path`: an ONNX file, or a workdir of uniface_jax.train.
 
-    mirror: whether the feature is f(x) + f(mirrored x); None takes it, except where an ONNX file
-    of this project says that it holds the sum already. input_scale: what an ONNX graph is fed, see
-    onnx_model.load_onnx. Raises UserError naming the file when it cannot be used.
+    Args:
+        path: the file or folder; of a workdir the newest checkpoint is taken, and one of its
+            checkpoints/STEP may be given.
+        mirror: True adds the features of the mirrored images, False does not; None adds them,
+            except where an ONNX file of this project says that it holds the sum already.
+        input_scale: the pixels that an ONNX graph is fed, see onnx_model.load_onnx.
+
+    Returns:
+        The model, whose `embed` maps uint8 RGB images [B, 112, 112, 3] to features [B, D].
+
+    Raises:
+        UserError: names the file when it cannot be used.
+
+    Example:
+        >>> try:
+        ...     load_model("missing.onnx")
+        ... except UserError as error:
+        ...     print(error)
+        missing.onnx: no such model; expected an ONNX file or a workdir of training
     """
     path = Path(path)
     if not path.exists():
@@ -25,18 +41,7 @@ def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = 
             f"input_scale={input_scale}: {path} is a workdir, whose input is known; "
             "only ONNX files take one"
         )
-    from uniface_jax.inference.network import load_embedder
+    # Not at the top: an ONNX file needs neither JAX nor the checkpoint library.
+    from uniface_jax.inference.network import load_workdir
 
-    with_mirror = mirror is not False
-    embedder = load_embedder(str(path), mirror=with_mirror)
-    return Model(
-        embed=embedder.embed,
-        name=path.resolve().name,
-        hash=embedder.digest,
-        description=f"workdir at step {embedder.step}, mirror sum: {_yes(with_mirror)}",
-        plain=embedder.plain if with_mirror else None,
-    )
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    return load_workdir(path, mirror=mirror is not False)

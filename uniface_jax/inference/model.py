@@ -1,10 +1,13 @@
-"""Features of images: any model behind one function, and the loop that runs it over a set."""
+"""A model as inference has it: a function from images to features, its name and its digest."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from uniface_jax.inference.mirror import mirrored
+
+# Images uint8 RGB [B, 112, 112, 3] -> features float32 [B, D], not normalized.
 Embed = Callable[[np.ndarray], np.ndarray]
 
 
@@ -12,10 +15,10 @@ Embed = Callable[[np.ndarray], np.ndarray]
 class Model:
     """A network that embeds aligned faces.
 
-    embed: images uint8 RGB [B, 112, 112, 3] -> features float32 [B, D], the mirror sum included
-    where it is asked for. name: what tables call it. hash: SHA-256, hexadecimal, of what was
-    loaded. description: one line on what it is and how its input is prepared. plain: as embed, but
-    of the images alone; None where `embed` adds no mirrored image that could be left out.
+    embed: the features, the mirror sum included where it is asked for. name: of the model in
+    tables. hash: SHA-256, hexadecimal, of what was loaded. description: one line on the kind of
+    model and how its input is prepared. plain: as embed, but of the images alone; None where
+    `embed` adds no mirrored image that could be left out.
     """
 
     embed: Embed
@@ -25,6 +28,6 @@ class Model:
     plain: Embed | None = None
 
     def embed_apart(self, images: np.ndarray) -> np.ndarray:
-        """f(x) and f(mirrored x) side by side, float32 [B, 2 D], of a model that has `plain`."""
+        """Return f(x) and f(mirrored x) side by side, float32 [B, 2 D]; the model has `plain`."""
         assert self.plain is not None
-        return np.concatenate([self.plain(images), self.plain(images[:, :, ::-1])], axis=1)
+        return np.concatenate([self.plain(images), self.plain(mirrored(images))], axis=1)

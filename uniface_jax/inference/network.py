@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import create_network, from_json
+from uniface_jax.inference.mirror import mirror_sum
+from uniface_jax.inference.model import Model
 from uniface_jax.models.iresnet import IResNet
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
+# (variables, images uint8 RGB [B, 112, 112, 3]) -> features float32 [B, D], not normalized.
+EmbedWith = Callable[[Variables, np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Embedder:
-    """embed: images [B, 112, 112, 3] uint8 RGB -> features [B, D] float32, not normalised.
+def make_embed(network: IResNet, mirror: bool = True) -> EmbedWith:
+    """Return the function from variables and images to features, with the mirror sum or without.
 
-    plain: the same without the mirrored images. step: training steps that the network has seen.
-    digest: SHA-256 of its parameters.
-    """
-
-    embed: Callable[[np.ndarray], np.ndarray]
-    plain: Callable[[np.ndarray], np.ndarray]
-    step: int
-    digest: str
-
-
-def make_embed(
-    network: IResNet, mirror: bool = True
-) -> Callable[[Variables, np.ndarray], np.ndarray]:
-    """(variables, images [B, 112, 112, 3] uint8) -> features [B, D] float32.
-
-    With `mirror`, the release's f(x) + f(mirrored x). B is split over this process's devices (and
-    padded for that); each new B is compiled once.
+    The images are split over this process's devices (and padded for that); each new number of them
+    is compiled once.
     """
     mesh = Mesh(np.array(jax.local_devices()), ("batch",))
     split = NamedSharding(mesh, PartitionSpec("batch"))
@@ -49,15 +36,12 @@ def make_embed(
 
     @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Variables, images: jax.Array) -> jax.Array:
-        scaled = models.normalize(images)
-        if mirror:
-            return models.mirror_sum(network, variables, scaled)
-        return network.apply(variables, scaled, train=False)  # type: ignore[return-value]
+        features = partial(models.features, network, variables)
+        return (mirror_sum(features) if mirror else features)(models.normalize(images))
 
     def embed(variables: Variables, images: np.ndarray) -> np.ndarray:
         count = images.shape[0]
-        filler = -count % mesh.size
-        padded = np.pad(images, [(0, filler), (0, 0), (0, 0), (0, 0)])
+        padded = np.pad(images, [(0, -count % mesh.size), (0, 0), (0, 0), (0, 0)])
         placed = jax.device_put(variables, everywhere)
         features = forward(placed, jax.device_put(padded, split))
         return np.asarray(features, np.float32)[:count]
@@ -66,7 +50,7 @@ def make_embed(
 
 
 def digest_of(variables: Variables) -> str:
-    """SHA-256 over all arrays by name, as hexadecimal."""
+    """Return the SHA-256 over all arrays by name, as hexadecimal."""
     total = hashlib.sha256()
     for path, value in jax.tree_util.tree_leaves_with_path(variables):
         total.update(jax.tree_util.keystr(path).encode())
@@ -75,19 +59,32 @@ def digest_of(variables: Variables) -> str:
 
 
 def load_network(path: str | Path) -> tuple[IResNet, Variables, dict[str, Any]]:
-    """Network (computing in float32), variables and {"step", "digest"} of a workdir or checkpoint.
+    """Load network (computing in float32), variables and {"step", "digest"} of a checkpoint.
 
-    Raises UserError where there is no readable checkpoint.
+    Args:
+        path: a workdir, whose newest checkpoint is read, or one workdir/checkpoints/STEP.
+
+    Raises:
+        UserError: there is no readable checkpoint.
     """
     step, variables, run = reading.read_network(path)
     network = create_network(from_json(run["config"]), dtype="float32")
     return network, variables, {"step": step, "digest": digest_of(variables)}
 
 
-def load_embedder(path: str | Path, mirror: bool = True) -> Embedder:
-    """The embedder of a workdir's newest checkpoint, or of one workdir/checkpoints/STEP."""
+def load_workdir(path: str | Path, mirror: bool = True) -> Model:
+    """Load the model of a workdir's newest checkpoint, or of one workdir/checkpoints/STEP.
+
+    With `mirror`, features are the mirror sum. Raises UserError as load_network.
+    """
     network, variables, info = load_network(path)
     on_device = jax.tree.map(jnp.asarray, variables)
     plain = partial(make_embed(network, mirror=False), on_device)
     embed = partial(make_embed(network, mirror=True), on_device) if mirror else plain
-    return Embedder(embed, plain, info["step"], info["digest"])
+    return Model(
+        embed=embed,
+        name=Path(path).resolve().name,
+        hash=info["digest"],
+        description=f"workdir at step {info['step']}, mirror sum: {'yes' if mirror else 'no'}",
+        plain=plain if mirror else None,
+    )

@@ -11,10 +11,10 @@ import onnxruntime
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.inference.input_scale import feeds_raw_pixels
+from uniface_jax.inference.mirror import MIRROR_KEY, mirror_sum
 from uniface_jax.inference.model import Embed, Model
 
 INPUT_SCALES = ("auto", "unit", "raw")
-MIRROR_KEY = "uniface_jax.mirror"  # in metadata_props of our exports: "1" holds the mirror sum
 MAX_FILE_BYTES = (1 << 31) - 1  # protobuf's own limit
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _LAYOUTS = {"NCHW": (3, IMAGE_SIZE, IMAGE_SIZE), "NHWC": (IMAGE_SIZE, IMAGE_SIZE, 3)}
@@ -40,10 +40,7 @@ def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto")
     outside = not inside if mirror is None else mirror
     run = _runner(path, _session(path, model), name, batch, layout, scale)
     width = run(np.zeros((batch or 2, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)).shape[1]
-
-    def embed(images: np.ndarray) -> np.ndarray:
-        features = run(images)
-        return features + run(images[:, :, ::-1]) if outside else features
+    embed = mirror_sum(run) if outside else run
 
     described = [
         f"ONNX, {layout}, batch of {batch or 'any size'}, {width} features",

@@ -62,10 +62,8 @@ def initialize(network: IResNet, key: jax.Array) -> tuple[Any, Any]:
     return variables["params"], variables["batch_stats"]
 
 
-def mirror_sum(network: IResNet, variables: Any, images: jax.Array) -> jax.Array:
-    """The release's feature at test time: f(x) + f(mirrored x), [B, 112, 112, 3] -> [B, D]."""
-    both = jnp.concatenate([images, images[:, :, ::-1]])
-    features = network.apply(variables, both, train=False)
-    assert isinstance(features, jax.Array)
-    plain, mirrored = jnp.split(features, 2)
-    return plain + mirrored
+def features(network: IResNet, variables: Any, images: jax.Array) -> jax.Array:
+    """Return the features [B, D] of images [B, 112, 112, 3] in [-1, 1], as at test time."""
+    found = network.apply(variables, images, train=False)
+    assert isinstance(found, jax.Array)
+    return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.feature_sources import corners_both, embedded
+from tests.helpers.feature_sources import computed_features, corners_both
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
@@ -57,7 +57,7 @@ def check(metrics, same, different, far):
 
 def test_folders_and_populations_are_those_of_a_loop(world, tmp_path):
     folder, features = world
-    source, options = embedded(tmp_path), Options([0.1])
+    source, options = computed_features(tmp_path), Options([0.1])
     found = PROTOCOLS["mfr"].run(Parts([], {"all": folder}), source, options)
     assert list(found) == ["north", "south", "ALL"]
     for name, result in found.items():
@@ -81,7 +81,7 @@ def test_folders_and_populations_are_those_of_a_loop(world, tmp_path):
 def test_masked_against_plain_and_the_combined_score(world, tmp_path):
     folder, features = world
     parts = Parts([], dict.fromkeys(("all", "masked", "plain"), folder / "north"))
-    found = PROTOCOLS["mfr"].run(parts, embedded(tmp_path), Options([0.1]))
+    found = PROTOCOLS["mfr"].run(parts, computed_features(tmp_path), Options([0.1]))
     assert list(found) == ["ALL", "mask", "combined"]
     names = [n for n in features if n.startswith("north")]
     pairs = [(a, b) for a in names for b in names]
@@ -110,7 +110,7 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
         [],
         {"probes": folder / "north", "distractors": links, "noisy_distractors": noise},
     )
-    found = PROTOCOLS["megaface"].run(parts, embedded(tmp_path), Options([0.1]))
+    found = PROTOCOLS["megaface"].run(parts, computed_features(tmp_path), Options([0.1]))
     assert list(found) == ["raw", "refined"]
     probes = [n for n in features if n.startswith("north")]
     for name, result in found.items():
@@ -140,7 +140,7 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
 
 def test_what_is_missing_is_named(world, tmp_path):
     folder, _ = world
-    source, options = embedded(tmp_path), Options()
+    source, options = computed_features(tmp_path), Options()
     for protocol, named, message in [
         ("mfr", {"masked": folder}, "masked= and plain= belong together"),
         ("mfr", {"masked": folder, "plain": folder, "populations": folder}, "populations= is a"),

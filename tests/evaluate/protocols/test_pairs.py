@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.feature_sources import corners, corners_both, embedded
+from tests.helpers.feature_sources import computed_features, corners, corners_both
 from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
@@ -44,7 +44,7 @@ def test_a_list_is_evaluated_like_a_bin(people, head):
     folder, pixels, rows = people
     write(folder, rows, head)
     parts = Parts([folder / "mine.csv"], {"root": folder / "faces"})
-    found = run(parts, embedded(folder / "kept"), Options([0.5]))["mine"]
+    found = run(parts, computed_features(folder / "kept"), Options([0.5]))["mine"]
     cosines = []
     for first, second, _ in rows:
         a, b = (corners_both(pixels[n][None])[0].astype(float) for n in (first, second))
@@ -64,7 +64,7 @@ def test_a_list_is_evaluated_like_a_bin(people, head):
 def test_images_are_beside_the_list_where_no_root_is_given(people):
     folder, pixels, rows = people
     write(folder / "faces", rows)
-    found = run(Parts([folder / "faces/mine.csv"]), embedded(folder / "kept"), Options())
+    found = run(Parts([folder / "faces/mine.csv"]), computed_features(folder / "kept"), Options())
     names = list(dict.fromkeys(name for row in rows for name in row[:2]))
     plain = corners(np.stack([pixels[name] for name in names]))
     number = {name: i for i, name in enumerate(names)}
@@ -93,7 +93,11 @@ def test_a_damaged_list_names_its_line(people, line, message):
     text[3] = line
     (folder / "mine.csv").write_text("\n".join(text))
     with pytest.raises(UserError, match=message):
-        run(Parts([folder / "mine.csv"], {"root": folder / "faces"}), embedded(folder), Options())
+        run(
+            Parts([folder / "mine.csv"], {"root": folder / "faces"}),
+            computed_features(folder),
+            Options(),
+        )
 
 
 def test_lists_that_cannot_be_evaluated_are_named(people):
@@ -106,9 +110,9 @@ def test_lists_that_cannot_be_evaluated_are_named(people):
     ]:
         write(folder, content)
         with pytest.raises(UserError, match=rf"mine\.csv: {message}"):
-            run(parts, embedded(folder), Options())
+            run(parts, computed_features(folder), Options())
     with pytest.raises(UserError, match="no CSV, only root="):
-        run(Parts([], {"root": folder}), embedded(folder), Options())
+        run(Parts([], {"root": folder}), computed_features(folder), Options())
 
 
 @given(st.integers(10, 40), st.integers(0, 2**32 - 1), st.booleans())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.feature_sources import corners, corners_both, embedded
+from tests.helpers.feature_sources import computed_features, corners, corners_both
 from uniface_jax.data.formats.bin_pairs import write_pairs
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
@@ -42,7 +42,7 @@ def test_files_and_folders_are_evaluated_by_name(tmp_path):
     write_set(tmp_path / "more" / "alpha.bin", 2)
     write_set(tmp_path / "gamma.bin", 3, pairs=12)
     parts = Parts([tmp_path / "gamma.bin", tmp_path / "more"])
-    found = run(parts, embedded(tmp_path / "kept"), Options([0.1]))
+    found = run(parts, computed_features(tmp_path / "kept"), Options([0.1]))
     assert list(found) == ["gamma", "alpha", "beta"]
     beta = json.loads(json.dumps(found["beta"].metrics))
     content = (tmp_path / "more" / "beta.bin").read_bytes()
@@ -65,7 +65,7 @@ def test_files_and_folders_are_evaluated_by_name(tmp_path):
 
 def test_the_hardest_pairs_are_shown_with_their_pictures(tmp_path):
     images, first, second, same = write_set(tmp_path / "set.bin", 4, pairs=30)
-    found = run(Parts([tmp_path / "set.bin"]), embedded(tmp_path / "kept"), Options())
+    found = run(Parts([tmp_path / "set.bin"]), computed_features(tmp_path / "kept"), Options())
     features = corners_both(images).astype(float)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     cosines = np.sum(unit[first] * unit[second], axis=1)
@@ -100,11 +100,11 @@ def test_unusable_data_is_named_before_anything_is_embedded(tmp_path):
     for name, message in cases.items():
         parts = Parts([tmp_path / "good.bin", tmp_path / name])
         with pytest.raises(UserError, match=message):
-            run(parts, embedded(tmp_path / "kept", model), Options())
+            run(parts, computed_features(tmp_path / "kept", model), Options())
 
 
 def test_a_model_that_gives_nan_is_named_with_the_set(tmp_path):
     write_set(tmp_path / "good.bin", 1)
     model = Model(lambda batch: np.full((len(batch), 4), np.nan, np.float32), "broken", "", "")
     with pytest.raises(UserError, match=r"good\.bin with broken: the feature of image 0 is not"):
-        run(Parts([tmp_path / "good.bin"]), embedded(tmp_path / "kept", model), Options())
+        run(Parts([tmp_path / "good.bin"]), computed_features(tmp_path / "kept", model), Options())

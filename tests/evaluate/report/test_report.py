@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluate.protocols.test_verification import write_set
-from tests.helpers.feature_sources import MODEL, FixedFeatures, embedded
+from tests.helpers.feature_sources import MODEL, FixedFeatures, computed_features
 from tests.helpers.make_ijb import make_ijb
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     ijb, features = make_ijb(folder / "ijb")
     made = []
     for name in ("corners", "<script>alert(1)</script>"):
-        source = embedded(folder / "kept", replace(MODEL, name=name, hash=name * 2))
+        source = computed_features(folder / "kept", replace(MODEL, name=name, hash=name * 2))
         found = {
             "verification": PROTOCOLS["verification"].run(
                 Parts([folder / "first.bin", folder / "second.bin"]), source, Options()

@@ -22,14 +22,28 @@ def to_onnx(
     mirror: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """`function` as ONNX: images [1, 112, 112, 3] -> features [1, D], its weights closed over.
+    """Return `function` as an ONNX model, which computes the same in float32.
 
-    The model takes `input` [batch, 3, 112, 112], float32 RGB in [-1, 1], and gives `output`
-    [batch, D], float32, for any batch. With `mirror` the features of the mirrored images are added
-    (models.mirror_sum); `function` is then the plain network all the same. `metadata` becomes the
-    model's metadata_props.
+    Args:
+        function: maps images [1, 112, 112, 3] to features [1, D], its weights closed over.
+        opset: ONNX's, one of OPSETS.
+        mirror: whether the model adds the features of the mirrored images; `function` is the plain
+            network all the same.
+        metadata: becomes the model's metadata_props.
 
-    Raises UserError for an opset that is not in OPSETS, and for an operation without a rule.
+    Returns:
+        A model that takes `input` [batch, 3, 112, 112], float32 RGB in [-1, 1], and gives `output`
+        [batch, D], float32, for any batch.
+
+    Raises:
+        UserError: the opset is not in OPSETS, or there is no rule for one of the operations.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = np.ones((112 * 112 * 3, 2), np.float32)
+        >>> model = to_onnx(lambda images: images.reshape(1, -1) @ kernel, mirror=False)
+        >>> [node.op_type for node in model.graph.node]
+        ['Flatten', 'Gemm']
     """
     if opset not in OPSETS:
         raise UserError(f"opset={opset}: allowed are {OPSETS[0]} to {OPSETS[-1]}")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.feature_sources import FixedFeatures, corners_both, embedded
+from tests.helpers.feature_sources import FixedFeatures, computed_features, corners_both
 from tests.helpers.make_ijb import make_ijb
 from uniface_jax.data.faces.alignment import TEMPLATE, align
 from uniface_jax.data.formats.images import encode_png
@@ -138,7 +138,7 @@ def photographs(tmp_path):
 
 def test_faces_are_aligned_weighed_and_shown(photographs):
     folder, faces = photographs
-    result = run(Parts([folder]), embedded(folder / "kept"), Options([0.5]))["ijbb"]
+    result = run(Parts([folder]), computed_features(folder / "kept"), Options([0.5]))["ijbb"]
     weighed = corners_both(faces) * np.float32([0.1 * (i + 1) for i in range(8)])[:, None]
     _, templates = template_features(weighed, np.arange(8) // 2, np.arange(8))
     scores = [templates[i] @ templates[(i + 1) % 4] for i in range(4)]
@@ -147,7 +147,9 @@ def test_faces_are_aligned_weighed_and_shown(photographs):
     assert shown["same"][0]["sides"][0]["picture"].startswith("data:image/jpeg")
     assert "2 images" in shown["same"][0]["sides"][0]["label"]
     assert "pairs" in IJB.row(result.metrics)
-    assert list(run(Parts([folder]), embedded(folder / "kept"), Options([0.5]))) == ["ijbb"]
+    assert list(run(Parts([folder]), computed_features(folder / "kept"), Options([0.5]))) == [
+        "ijbb"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_what_is_wrong_is_named_with_its_line(photographs, file, content, messag
     folder, _ = photographs
     (folder / file).write_text(content)
     with pytest.raises(UserError, match=message):
-        run(Parts([folder]), embedded(folder / "kept"), Options())
+        run(Parts([folder]), computed_features(folder / "kept"), Options())
 
 
 HEAD = "TEMPLATE_ID,SUBJECT_ID,FILENAME\n"
@@ -191,7 +193,7 @@ def test_damaged_search_files_name_their_line(photographs, gallery, probes, mess
     (folder / "meta/ijbb_1N_gallery_G1.csv").write_text(gallery)
     (folder / "meta/ijbb_1N_probe_mixed.csv").write_text(probes)
     with pytest.raises(UserError, match=message):
-        run(Parts([folder]), embedded(folder / "kept"), Options())
+        run(Parts([folder]), computed_features(folder / "kept"), Options())
 
 
 def test_landmarks_that_are_one_point_name_their_line(photographs):
@@ -201,4 +203,4 @@ def test_landmarks_that_are_one_point_name_their_line(photographs):
     lines[6] = "6.png" + " 3" * 10 + " 0.5"
     file.write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"score\.txt: line 7: a similarity transform needs"):
-        run(Parts([folder]), embedded(folder / "kept"), Options())
+        run(Parts([folder]), computed_features(folder / "kept"), Options())
