@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from uniface_jax.evaluate.sets.image_sets import ImageSet
 if TYPE_CHECKING:  # JAX comes with it, which takes a second and is not needed for --help
     from uniface_jax.evaluate.all_pairs.curve import ScoreHistogram
     from uniface_jax.evaluate.all_pairs.engine import AllPairs
+    from uniface_jax.evaluate.all_pairs.largest import HardPairs
 
 SHOWN = 8  # pairs of each kind
 
@@ -39,6 +40,23 @@ def embedded(source: FeatureSource, found: Identities) -> tuple[np.ndarray, dict
     return features.values, record
 
 
+class PairImages(NamedTuple):
+    """The images that the rows of a result's pairs name, first and second, by kind of pair.
+
+    The two kinds may differ: MegaFace's same pairs are of two probes, its different ones of a probe
+    and a distractor.
+    """
+
+    same: tuple[ImageSet, ImageSet]
+    different: tuple[ImageSet, ImageSet]
+
+    @classmethod
+    def of(cls, first: ImageSet, second: ImageSet | None = None) -> "PairImages":
+        """Return the images of pairs within one set, or across two, for both kinds alike."""
+        sides = (first, first if second is None else second)
+        return cls(sides, sides)
+
+
 def set_result(
     result: "AllPairs",
     record: Mapping[str, Any],
@@ -49,34 +67,14 @@ def set_result(
     from uniface_jax.evaluate.all_pairs.engine import all_pairs_metrics
 
     metrics = all_pairs_metrics(result)
-    return SetResult(
-        {**record, **metrics}, drawings_of(result, metrics["tar_at_far"], images, others)
-    )
+    sides = PairImages.of(images, others)
+    return SetResult({**record, **metrics}, drawings_of(result, metrics["tar_at_far"], sides))
 
 
 def drawings_of(
-    result: "AllPairs",
-    tar_at_far: list[dict[str, Any]],
-    images: ImageSet,
-    others: ImageSet | None = None,
+    result: "AllPairs", tar_at_far: list[dict[str, Any]], images: PairImages
 ) -> dict[str, Drawing]:
-    """`roc`, `scores` and `pairs` of an engine's result."""
-    second_images = images if others is None else others
-
-    def entries(hard: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "score": float(score),
-                "sides": [side(images, int(first)), side(second_images, int(second))],
-            }
-            for score, first, second in zip(
-                hard.scores[:SHOWN], hard.first[:SHOWN], hard.second[:SHOWN], strict=True
-            )
-        ]
-
-    def side(of: ImageSet, row: int) -> dict[str, Any]:
-        return {"label": of.label(row), "picture": picture(of, row)}
-
+    """Return `roc`, `scores` and `pairs` of an engine's result."""
     histogram = result.histogram
     edges = _joined(histogram)
     thresholds = far_thresholds(tar_at_far)
@@ -90,10 +88,25 @@ def drawings_of(
             "thresholds": {name: t for name, t in thresholds.items() if t is not None},
         },
         "pairs": {
-            "same": entries(result.hardest_same),
-            "different": entries(result.hardest_different),
+            "same": _entries(result.hardest_same, images.same),
+            "different": _entries(result.hardest_different, images.different),
         },
     }
+
+
+def _entries(hard: "HardPairs", images: tuple[ImageSet, ImageSet]) -> list[dict[str, Any]]:
+    """Return the score, and the label and picture of both sides, of each pair that is shown."""
+    rows = zip(hard.scores[:SHOWN], hard.first[:SHOWN], hard.second[:SHOWN], strict=True)
+    return [
+        {
+            "score": float(score),
+            "sides": [
+                {"label": of.label(int(row)), "picture": picture(of, int(row))}
+                for of, row in zip(images, pair, strict=True)
+            ],
+        }
+        for score, *pair in rows
+    ]
 
 
 def _joined(histogram: "ScoreHistogram") -> np.ndarray:

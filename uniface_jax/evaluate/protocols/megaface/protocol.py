@@ -10,7 +10,13 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import rounded, thinned
 from uniface_jax.evaluate.features import FeatureSource
-from uniface_jax.evaluate.protocols.all_pairs_results import bar, drawings_of, embedded, named
+from uniface_jax.evaluate.protocols.all_pairs_results import (
+    PairImages,
+    bar,
+    drawings_of,
+    embedded,
+    named,
+)
 from uniface_jax.evaluate.protocols.base import (
     Options,
     Protocol,
@@ -52,6 +58,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     except UserError as e:
         folders = f"{probes.images.root} and {distractors.root}"
         raise named(e, folders, source) from e
+    images = PairImages((probes.images, probes.images), (probes.images, distractors))
     results: Results = {}
     for name, result in runs.items():
         metrics = megaface_metrics(result)
@@ -67,11 +74,8 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
                 "ranks": last.ranks[shown].tolist(),
                 "rates": rounded(last.rates[shown]),
             },
-            **drawings_of(result.verification, tars, probes.images, distractors),
+            **drawings_of(result.verification, tars, images),
         }
-        # Same pairs are of two probes, different ones of a probe and a distractor.
-        of_probes = drawings_of(result.verification, tars, probes.images)
-        drawings["pairs"]["same"] = of_probes["pairs"]["same"]
         results[name] = SetResult({**record, **metrics}, drawings)
     return results
 
