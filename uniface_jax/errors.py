@@ -1,4 +1,9 @@
-"""The one exception for bad input, and the exit statuses of the command lines."""
+"""The one exception for bad input, what to do about a missing extra, and the exit statuses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 
 EXIT_STOPPED = 1  # of itself: starting it again would only repeat it
 EXIT_BAD_INPUT = 2
@@ -12,3 +17,27 @@ class UserError(ValueError):
     The message is one line that names the culprit (file, key, index), the value found and what is
     allowed. Command lines print it as `error: …` and exit with status 2 (see cli.run).
     """
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that adds the extra (of pyproject.toml) to this installation."""
+    try:
+        package = metadata.distribution("uniface_jax").metadata["Name"]
+    except metadata.PackageNotFoundError:  # a checkout that is run where it lies
+        package = str(Path(__file__).resolve().parent.parent)
+    return f"pip install '{package}[{extra}]'"
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Turn the ModuleNotFoundError of an import that needs the extra `name` into a UserError.
+
+    The error names the module that is missing and the pip command that installs it. A missing
+    module of this package is no missing extra, and is raised as it is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise UserError(f"{e.name} is not installed: {install_command(name)}") from e

@@ -12,9 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
-
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
@@ -22,7 +19,11 @@ from uniface_jax.data.formats.tfds_metadata import VERSION
 from uniface_jax.data.formats.tfrecord_info import FEATURES_FILE, INFO_FILE, SPLIT
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, extra
+
+with extra("tensorflow"):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 _ZOO = "https://github.com/deepinsight/insightface/tree/master/recognition/_datasets_"
 _WEBFACE = "https://www.face-benchmark.org/download.html"

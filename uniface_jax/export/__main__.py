@@ -14,19 +14,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 from absl import flags
 
-from uniface_jax import cli, models
-from uniface_jax.errors import UserError
-from uniface_jax.export import submission
+from uniface_jax import __version__, cli, models
+from uniface_jax.errors import UserError, extra
 from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.export.formats import FORMATS, write_format
-from uniface_jax.export.onnx.from_jaxpr import DEFAULT_OPSET, OPSETS, to_onnx
+from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
+from uniface_jax.export.tracks import TRACKS
 from uniface_jax.export.verify import (
     TOLERANCE,
     Function,
@@ -36,6 +34,11 @@ from uniface_jax.export.verify import (
 )
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.inference.mirror import MIRROR_KEY
+
+if TYPE_CHECKING:  # loaded only where ONNX is written or checked
+    import onnx
+
+    from uniface_jax.export.submission import Finding
 
 EXIT_RULE_FAILED = 1
 
@@ -59,7 +62,7 @@ _OPSET = flags.DEFINE_integer(
 _MIRROR = flags.DEFINE_boolean("mirror", True, "add the features of the mirrored images")
 _ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.zip, beside it")
 _CHECK = flags.DEFINE_string("check", None, "an .onnx, or a .zip with one inside, to check instead")
-_TRACK = flags.DEFINE_enum("track", "cfat", list(submission.TRACKS), "whose limits --check applies")
+_TRACK = flags.DEFINE_enum("track", "cfat", list(TRACKS), "whose limits --check applies")
 _REPORT = flags.DEFINE_string("report", None, "a JSON file for the result")
 
 
@@ -81,8 +84,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(path: Path) -> list[submission.Finding]:
+def _check(path: Path) -> "list[Finding]":
     """All rules; a note in place of the one that needs the demo's faces where these are missing."""
+    with extra("export"):
+        from uniface_jax.export import submission
+
     try:
         faces = unseen_faces()
     except UserError as e:
@@ -104,7 +110,7 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
 
     network, variables, info = load_network(workdir)
     metadata = {
-        "uniface_jax.version": version("uniface_jax"),
+        "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),
         "uniface_jax.digest": str(info["digest"]),
     }
@@ -125,6 +131,10 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
 
 
 def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    with extra("export"):
+        from uniface_jax.export import submission
+        from uniface_jax.export.onnx.from_jaxpr import to_onnx
+
     mirror, opset = _MIRROR.value, _OPSET.value
     metadata[MIRROR_KEY] = str(int(mirror))
     routes = {"direct": (to_onnx, DEFAULT_OPSET)}
@@ -146,7 +156,7 @@ def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> d
     return result
 
 
-def _cross_check(model: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, Any]:
+def _cross_check(model: "onnx.ModelProto", other: "onnx.ModelProto") -> dict[str, Any]:
     """Compares a model with the other route's on the demo's faces; UserError if they differ."""
     faces = (unseen_faces().images.astype("float32") - 127.5) / 127.5
     found, expected = (onnx_runner(entry)(faces) for entry in (model, other))

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, extra
 from uniface_jax.export.verify import (
     Function,
     Run,
@@ -75,7 +74,7 @@ def _one_line_if_unreadable() -> Iterator[None]:
         if "StableHLO" not in str(e):
             raise
         raise UserError(
-            f"TensorFlow {version('tensorflow-cpu')} cannot read the StableHLO of jax "
+            f"TensorFlow {_tensorflow().__version__} cannot read the StableHLO of jax "
             f"{jax.__version__}; use the direct route to ONNX, or an older jax (0.10.2 works)"
         ) from e
 
@@ -102,11 +101,18 @@ def _load_stablehlo(path: Path) -> Run:
     return lambda images: np.asarray(exported.call(images))
 
 
+def _tensorflow() -> Any:
+    """Return the module, which takes seconds to import; UserError where it is not installed."""
+    with extra("tensorflow"):
+        import tensorflow
+    return tensorflow
+
+
 def tensorflow_function(features: Function, batch: int | None) -> Any:
     """A tf.function of images [batch, 112, 112, 3], by jax2tf; None is any batch."""
-    import tensorflow as tf
     from jax.experimental import jax2tf
 
+    tf = _tensorflow()
     shapes = None if batch else [_ANY_BATCH]
     converted = jax2tf.convert(features, polymorphic_shapes=shapes, with_gradient=False)
     shape = [batch, IMAGE_SIZE, IMAGE_SIZE, 3]
@@ -115,16 +121,14 @@ def tensorflow_function(features: Function, batch: int | None) -> Any:
 
 
 def _write_savedmodel(features: Function, path: Path) -> None:
-    import tensorflow as tf
-
+    tf = _tensorflow()
     module = tf.Module()
     module.features = tensorflow_function(features, None)
     tf.saved_model.save(module, path, signatures=module.features.get_concrete_function())
 
 
 def _load_savedmodel(path: Path) -> Run:
-    import tensorflow as tf
-
+    tf = _tensorflow()
     # Restored functions need the module alive.
     module = tf.saved_model.load(path)
     return lambda images: module.features(images).numpy()
@@ -132,8 +136,7 @@ def _load_savedmodel(path: Path) -> Run:
 
 def tflite_bytes(features: Function, batch: int | None) -> bytes:
     """`features` as a TFLite flatbuffer, for one batch size or any (None)."""
-    import tensorflow as tf
-
+    tf = _tensorflow()
     concrete = tensorflow_function(features, batch).get_concrete_function()
     with _one_line_if_unreadable():
         return tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
@@ -144,8 +147,7 @@ def _write_tflite(features: Function, path: Path) -> None:
 
 
 def _load_tflite(path: Path) -> Run:
-    import tensorflow as tf
-
+    tf = _tensorflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is to move to another package
         interpreter = tf.lite.Interpreter(str(path))

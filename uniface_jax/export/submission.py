@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from uniface_jax.errors import UserError
 from uniface_jax.export.demo_faces import Faces, recognition_auc
+from uniface_jax.export.tracks import TRACKS, Track
 from uniface_jax.inference.input_scale import feeds_raw_pixels
 from uniface_jax.models import IMAGE_SIZE
 
@@ -34,22 +35,6 @@ MIN_AUC = 0.95
 AUC_TIE = 0.01  # a feeding that is better by more was the intended one
 RECOGNITION = "recognises people"
 RECOGNITION_ALLOWED = f">= {MIN_AUC}, and not better at the other scale"
-
-
-@dataclass(frozen=True)
-class Track:
-    """A track's limits: features at most so long, and a time per image on the server's GPU."""
-
-    features: int
-    milliseconds: int
-
-
-TRACKS = {
-    "cfat": Track(512, 15),
-    "ms1m": Track(512, 10),
-    "glint": Track(1024, 20),
-    "unconstrained": Track(1024, 30),
-}
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
-import onnxruntime
 
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.models import IMAGE_SIZE, normalize
+
+if TYPE_CHECKING:  # the other formats do without
+    import onnx
 
 TOLERANCE = 1e-5
 BATCHES = (1, 3, 5)
@@ -35,8 +37,10 @@ class Exported:
     differences: dict[int, float]
 
 
-def onnx_runner(model: onnx.ModelProto | Path) -> Run:
+def onnx_runner(model: "onnx.ModelProto | Path") -> Run:
     """An ONNX model that takes NCHW, in onnxruntime on the CPU."""
+    import onnxruntime
+
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -80,7 +84,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def compare(
-    model: onnx.ModelProto | Path, function: Function, batches: Sequence[int] = BATCHES
+    model: "onnx.ModelProto | Path", function: Function, batches: Sequence[int] = BATCHES
 ) -> dict[int, float]:
     """`differences` of an ONNX model in onnxruntime."""
     return differences(onnx_runner(model), function, batches)
@@ -96,13 +100,15 @@ def check(path: Path, found: Mapping[int, float]) -> None:
 
 
 def write_verified(
-    model: onnx.ModelProto, path: Path, function: Function, mirror: bool
+    model: "onnx.ModelProto", path: Path, function: Function, mirror: bool
 ) -> Exported:
     """Writes `model`, if it computes `function` (with `mirror`, its mirror sum) in onnxruntime.
 
     Raises UserError, and leaves what was at `path`, where any difference on batches of 1, 3 and 5
     exceeds 1e-5 relative.
     """
+    import onnx
+
     onnx.checker.check_model(model, full_check=True)
     with replacing(path) as temporary:
         onnx.save(model, temporary)

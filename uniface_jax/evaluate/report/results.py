@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) ->
             "sha256": source.hash,
             "description": source.description,
         },
-        "versions": {"uniface_jax": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": {"uniface_jax": __version__, **_versions()},
         "protocols": {
             protocol: {"sets": {name: found.metrics for name, found in sets.items()}}
             for protocol, sets in results.items()
@@ -51,6 +51,17 @@ def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) ->
         for protocol, sets in results.items()
     }
     return Run(source.name, metrics, drawings)
+
+
+def _versions() -> dict[str, str]:
+    """Return those of _PACKAGES; "not installed" for onnxruntime where its extra is not."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def write(folder: Path, run: Run) -> None:

@@ -7,12 +7,10 @@ import onnx
 
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.fuse import fuse
+from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
 from uniface_jax.export.onnx.trace import trace
 from uniface_jax.export.onnx.write import write
 from uniface_jax.models import IMAGE_SIZE
-
-OPSETS = range(11, 22)
-DEFAULT_OPSET = 11  # with IR version 6: loads in onnxruntime 1.8, which the MFR server runs
 
 
 def to_onnx(

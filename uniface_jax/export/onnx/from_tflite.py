@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx import numpy_helper
 
-from uniface_jax.errors import UserError
+from uniface_jax.errors import UserError, extra
 from uniface_jax.export.formats import INPUT, tflite_bytes
 from uniface_jax.export.onnx.write import Writer
 from uniface_jax.export.verify import Function
@@ -36,10 +36,8 @@ def to_onnx_by_tflite(
         raise UserError(
             f"opset={opset}: allowed are {OPSETS[0]} to {OPSETS[-1]} by the route jax2tf"
         )
-    try:
+    with extra("tensorflow"):
         import tf2onnx
-    except ImportError as e:
-        raise UserError("route jax2tf: needs tf2onnx: pip install 'uniface_jax[export]'") from e
     # A symbolic batch from the start would make the graph three times as large.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniface_jax.export.onnx.from_jaxpr import DEFAULT_OPSET, to_onnx
+from uniface_jax.export.onnx.from_jaxpr import to_onnx
+from uniface_jax.export.onnx.opsets import DEFAULT_OPSET
 from uniface_jax.export.verify import Exported, Function, write_verified
 
 

@@ -7,13 +7,13 @@ case and start with the ONNX operation (slice_0, conv_0).
 
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from uniface_jax import __version__
 from uniface_jax.export.onnx.graph import (
     Add,
     Affine,
@@ -113,7 +113,7 @@ class Writer:
             opset_imports=opsets,
             ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="uniface_jax",
-            producer_version=version("uniface_jax"),
+            producer_version=__version__,
         )
         helper.set_model_props(model, dict(metadata))
         return model
