@@ -16,7 +16,6 @@ from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.bin_pairs import write_pairs
-from uniface_jax.data.input.buffers import ALIGNMENT, SharedBuffers
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
@@ -162,19 +161,3 @@ def running(process):
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"  # dead, and nobody has asked yet
-
-
-def test_shared_memory_is_used_again_once_dropped():
-    buffers = SharedBuffers((5, 3))
-    first, second = buffers.take(), buffers.take()
-    assert first.ctypes.data % ALIGNMENT == 0
-    assert (buffers.offset(first), buffers.offset(second)) == (0, os.sysconf("SC_PAGESIZE"))
-    second[:] = np.arange(15).reshape(5, 3)
-    assert os.pread(buffers.file, 15, buffers.offset(second)) == bytes(range(15))
-    row = first[2]
-    del first
-    assert buffers.offset(third := buffers.take()) == 2 * buffers.offset(second)
-    del row
-    assert buffers.offset(buffers.take()) == 0
-    buffers.close()
-    assert (third == 0).all()

@@ -102,7 +102,9 @@ class Processes:
         for at, part in parts:
             number = pending.index(min(pending))  # the slower ones get less
             pending[number] += 1
-            waits.append(self._processes[number].start((offset, at, tuple(part)), labels[at]))
+            waits.append(
+                self._processes[number].start((offset, at, tuple(part)), batch, labels[at])
+            )
 
         def finish() -> None:
             for wait_for in waits:
@@ -132,7 +134,8 @@ class _Process:
             )  # fmt: skip
         self._connection.send(sys.path)
         self._connection.send_bytes(setup)
-        self._owed: collections.deque[np.ndarray] = collections.deque()
+        # The labels that it will send, and the batch that it may be writing to until then.
+        self._owed: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()
         self._done = 0  # pieces of work, of all
 
     def pending(self) -> int:
@@ -141,13 +144,15 @@ class _Process:
             self._receive()
         return len(self._owed)
 
-    def start(self, task: tuple, labels: np.ndarray) -> Callable[[], None]:
+    def start(
+        self, task: tuple[Any, ...], batch: np.ndarray, labels: np.ndarray
+    ) -> Callable[[], None]:
         """Sends a task; the function waits until it is done and its labels are there."""
         try:
             self._connection.send(task)
         except OSError:
             raise self._died() from None
-        self._owed.append(labels)
+        self._owed.append((labels, batch))
         number = self._done + len(self._owed)
 
         def finish() -> None:
@@ -163,7 +168,8 @@ class _Process:
             raise self._died() from None
         if isinstance(answer, Exception):
             raise answer
-        self._owed.popleft()[:] = answer
+        labels, _ = self._owed.popleft()
+        labels[:] = answer
         self._done += 1
 
     def _died(self) -> UserError:
