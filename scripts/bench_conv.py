@@ -56,27 +56,13 @@ def in_jax(args: argparse.Namespace, part: str, number: int, after: bool) -> Cal
     import jax
     import jax.numpy as jnp
 
-    from uniface_jax.models.channels import channel_sums
     from uniface_jax.models.convolution import _plain, convolve
-
-    def compiled(function: Callable, *arrays) -> Callable:
-        run = jax.jit(function).lower(*arrays).compile()
-        return lambda: jax.block_until_ready(run(*arrays))
 
     if part == "matmul":
         square = jnp.ones((SIDE, SIDE))
         return compiled(jnp.matmul, square, square)
     if part == "sums":
-        side, channels = SUMS[number]
-        x = jnp.ones((args.batch, side, side, channels))
-
-        def terms(x):
-            return x, jnp.square(x)
-
-        def reduce(x):
-            return channel_sums(terms, [x]) if after else [jnp.sum(v, (0, 1, 2)) for v in terms(x)]
-
-        return compiled(reduce, x)
+        return sums_in_jax(args, number, after)
     side, inputs, outputs, kernel, stride, padding, _ = SHAPES[number]
     x = jnp.ones((args.batch, side, side, inputs))
     weight = jnp.ones((kernel, kernel, inputs, outputs))
@@ -88,6 +74,28 @@ def in_jax(args: argparse.Namespace, part: str, number: int, after: bool) -> Cal
         return value if part == "forward" else backward(y)[PARTS.index(part) - 1]
 
     return compiled(run, x, weight, y)
+
+
+def compiled(function: Callable, *arrays) -> Callable:
+    import jax
+
+    run = jax.jit(function).lower(*arrays).compile()
+    return lambda: jax.block_until_ready(run(*arrays))
+
+
+def sums_in_jax(args: argparse.Namespace, number: int, after: bool) -> Callable:
+    import jax.numpy as jnp
+
+    from uniface_jax.models.channels import channel_sums
+
+    def terms(x):
+        return x, jnp.square(x)
+
+    def reduce(x):
+        return channel_sums(terms, [x]) if after else [jnp.sum(v, (0, 1, 2)) for v in terms(x)]
+
+    side, channels = SUMS[number]
+    return compiled(reduce, jnp.ones((args.batch, side, side, channels)))
 
 
 def in_torch(args: argparse.Namespace, part: str, number: int) -> Callable:

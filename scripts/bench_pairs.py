@@ -57,15 +57,17 @@ def peak() -> int:
 
 
 def engine(images: int, dim: int, fars: list[float]) -> dict:
-    from uniface_jax.evaluate.all_pairs.engine import all_pairs, all_pairs_metrics
+    from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs, all_pairs_metrics
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, Tiling
 
     features, labels = features_and_labels(images, dim)
     # Compiles, for blocks of the size that a GPU has too.
-    all_pairs(features[:20_000], labels[:20_000], fars=fars, normalised=True)
+    options = {"targets": Targets(fars), "tiling": Tiling(normalized=True)}
+    all_pairs(LabeledFeatures(features[:20_000], labels[:20_000]), **options)
     rates = [plain_rate()]
     before = peak()
     started = time.perf_counter()
-    result = all_pairs(features, labels, fars=fars, normalised=True)
+    result = all_pairs(LabeledFeatures(features, labels), **options)
     seconds = time.perf_counter() - started
     rates.append(plain_rate())
     pairs = images * (images - 1) // 2

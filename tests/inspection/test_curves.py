@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Shard, loss_and_gradients
-from uniface_jax.inspection.curves import loss_curves
+from uniface_jax.inspection.curves import Held, loss_curves
 from uniface_jax.runtime.parallel import AXIS
 
 
@@ -42,7 +42,7 @@ def test_curves_are_the_heads_loss(name):
     loss = losses.LOSSES[name]()
     expected = heads_loss(loss, loss.initial_bias(5, 1.0))
     at = np.array([0.1, 0.6])
-    found = loss_curves(loss, 5, own=0.3, rest=0.05, cos=at)
+    found = loss_curves(loss, 5, held=Held(own=0.3, rest=0.05), cos=at)
     for i, cos in enumerate(at):
         positive, negative = expected(cos, 0.05, 0.05), expected(0.3, cos, 0.05)
         np.testing.assert_allclose(found.positive[i], positive, rtol=2e-5, atol=1e-5)

@@ -27,7 +27,7 @@ def test_gradient_is_zero(changed, x64):
     rng = np.random.default_rng(1)
     positive, negative = rng.uniform(0.3, 0.6, 50), rng.uniform(-0.4, 0.4, (50, 9))
     values = {**h.DEFAULTS, **changed}
-    b = h.unified_bias(positive, negative.ravel(), np.full(450, 1 / 50), **values)
+    b = h.unified_bias(positive, negative.ravel(), np.full(450, 1 / 50), values)
     values.pop("sampling_rate")
     loss = losses.create("uce", **values)
 

@@ -141,7 +141,7 @@ def loss_and_gradients(
     features: jax.Array,
     labels: jax.Array,
     statistics: Statistics | None = None,
-    products: Products = Products(),  # noqa: B008 (immutable)
+    products: Products = Products(),
 ) -> Result:
     """Return the loss over the global batch with its gradients.
 

@@ -45,7 +45,7 @@ class Embedder:
         self.description = self._model.description
 
     def embed(self, photographs: Sequence[Photograph]) -> np.ndarray:
-        """Features float32 [N, D], not normalised, of N uint8 RGB arrays [H, W, 3] or image files.
+        """Features float32 [N, D], not normalized, of N uint8 RGB arrays [H, W, 3] or image files.
 
         Files are JPEG, PNG, PGM, BMP or WebP, turned upright as their EXIF says. Raises UserError
         that names the photograph (its path, or "image 3") which cannot be read, has no face, or,

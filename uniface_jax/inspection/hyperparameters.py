@@ -1,4 +1,4 @@
-"""What margin, λ, r and s of UCE do to the unified threshold, for similarities as they are."""
+"""The unified threshold as a function of UCE's margin, λ, r and s, for given similarities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SWEEPS: Mapping[str, np.ndarray] = {
     "sampling_rate": np.geomspace(0.05, 1, 33),
     "scale": np.geomspace(8, 128, 33),
 }
-SHOWN: Mapping[str, tuple[float, ...]] = {
+CURVE_VALUES: Mapping[str, tuple[float, ...]] = {
     "margin": (0.0, 0.2, 0.4),
     "negative_weight": (0.25, 0.5, 1.0),
     "sampling_rate": (0.1, 0.4, 1.0),
@@ -29,25 +29,28 @@ def unified_bias(
     positive: np.ndarray,
     negative: np.ndarray,
     per_sample: np.ndarray,
-    *,
-    scale: float,
-    margin: float,
-    negative_weight: float,
-    sampling_rate: float,
+    hyperparameters: Mapping[str, float] = DEFAULTS,
 ) -> float:
-    """The b at which UCE neither raises nor lowers it: where its gradient by b is zero.
+    """Return the b at which the gradient of UCE with respect to b is zero.
 
-    positive [N]: cosines of samples with their own class. negative [K], per_sample [K]: cosines
-    with other classes and how many of them a sample has on average. With samples' means,
-    mean σ(b - s (cos_iy - m)) = λ r sum_k per_sample_k σ(s negative_k - b). The clamp of z at ±s is
-    left out. scale s > 0, margin m >= 0, λ > 0, r in (0, 1].
+    There mean σ(b - s (cos_iy - m)) = λ r sum_k per_sample_k σ(s negative_k - b), with the mean
+    over samples. The clamp of z at ±s is left out.
+
+    Args:
+        positive: [N] cosines of samples with their own class.
+        negative: [K] cosines with other classes.
+        per_sample: [K], how many of each of these a sample has on average.
+        hyperparameters: the keys of DEFAULTS: scale s > 0, margin m >= 0, negative_weight λ > 0,
+            sampling_rate r in (0, 1].
     """
+    scale, margin = hyperparameters["scale"], hyperparameters["margin"]
+    weight = hyperparameters["negative_weight"] * hyperparameters["sampling_rate"]
     low, high = -2 * scale - 50.0, 2 * scale + 50.0
     for _ in range(_HALVINGS):
         b = (low + high) / 2
         raised_by_positives = np.mean(_sigmoid(b - scale * (positive - margin)))
         raised_by_negatives = np.sum(per_sample * _sigmoid(scale * negative - b))
-        if raised_by_positives > negative_weight * sampling_rate * raised_by_negatives:
+        if raised_by_positives > weight * raised_by_negatives:
             high = b
         else:
             low = b
@@ -57,7 +60,7 @@ def unified_bias(
 def threshold_sweeps(
     found: Similarities, defaults: Mapping[str, float] = DEFAULTS
 ) -> dict[str, dict[str, list[float]]]:
-    """For each hyperparameter: its `values` and the `thresholds` b/s that follow, ready for JSON.
+    """Return, for each hyperparameter, its `values` and the `thresholds` b/s that follow, for JSON.
 
     The others are at `defaults`.
     """
@@ -71,16 +74,16 @@ def threshold_sweeps(
 
 
 def threshold(found: Similarities, hyperparameters: Mapping[str, float]) -> float:
-    """The unified threshold b/s for these similarities; hyperparameters: the keys of DEFAULTS."""
+    """Return the unified threshold b/s for these similarities, see unified_bias."""
     filled = found.counts > 0
     negative = ((EDGES[:-1] + EDGES[1:]) / 2)[filled]
     per_sample = found.counts[filled] / len(found.positive)
-    b = unified_bias(found.positive, negative, per_sample, **hyperparameters)
+    b = unified_bias(found.positive, negative, per_sample, hyperparameters)
     return b / hyperparameters["scale"]
 
 
 def curves_at(found: Similarities, hyperparameters: Mapping[str, float]) -> Curves:
-    """UCE's curves with these hyperparameters and the b that they lead to."""
+    """Return UCE's curves with these hyperparameters and the b that they lead to."""
     given: dict[str, Any] = dict(hyperparameters)
     bias = threshold(found, given) * given["scale"]
     del given["sampling_rate"]  # it acts through b alone: the terms are the same

@@ -21,7 +21,7 @@ from uniface_jax.evaluate.report.plots import (
 )
 from uniface_jax.files.atomic import replacing
 from uniface_jax.inspection.curves import Curves
-from uniface_jax.inspection.hyperparameters import DEFAULTS, SHOWN, curves_at, threshold
+from uniface_jax.inspection.hyperparameters import CURVE_VALUES, DEFAULTS, curves_at, threshold
 from uniface_jax.inspection.similarity import EDGES, Similarities
 from uniface_jax.inspection.workdir import History
 
@@ -187,7 +187,7 @@ def hyperparameters_figure(
     figure, panels = _panels(title, 2, 4)
     for column, (key, sweep) in enumerate(sweeps.items()):
         top, bottom = panels[0][column], panels[1][column]
-        for line, value in enumerate(SHOWN[key]):
+        for line, value in enumerate(CURVE_VALUES[key]):
             curve = curves_at(found, {**defaults, key: value})
             label, style = f"{_SYMBOLS[key][-1]} = {value:g}", line_style(line)
             top.plot(curve.cos, -curve.positive_slope, label=label, **style)

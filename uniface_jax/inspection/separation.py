@@ -6,7 +6,7 @@ import numpy as np
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import Roc, auc, roc
-from uniface_jax.evaluate.metrics.verification import normalise
+from uniface_jax.evaluate.metrics.verification import normalize
 
 
 class Pairs(NamedTuple):
@@ -23,7 +23,7 @@ def all_pairs(features: np.ndarray, labels: np.ndarray) -> Pairs:
 
     Raises UserError when a feature is zero or not finite.
     """
-    unit, labels = normalise(features, "feature"), np.asarray(labels)
+    unit, labels = normalize(features, "feature"), np.asarray(labels)
     first, second = np.triu_indices(len(unit), 1)
     return Pairs(first, second, (unit @ unit.T)[first, second], labels[first] == labels[second])
 

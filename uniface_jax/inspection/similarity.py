@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.metrics.verification import normalise
+from uniface_jax.evaluate.metrics.verification import normalize
 
 EDGES = np.linspace(-1, 1, 2001)  # of the histogram of negatives
 _BLOCK = 4096  # classes at a time
@@ -54,8 +54,8 @@ def similarities(
     The matrix [N, C] is never held. Raises UserError when a row is zero or not finite, when a label
     is out of range, and with fewer than two classes.
     """
-    samples, labels = normalise(features, "feature"), np.asarray(labels)
-    classes = normalise(prototypes, "prototype")
+    samples, labels = normalize(features, "feature"), np.asarray(labels)
+    classes = normalize(prototypes, "prototype")
     count, size = len(samples), len(classes)
     if size < 2:
         raise UserError(f"{size} classes; a negative similarity takes at least 2")

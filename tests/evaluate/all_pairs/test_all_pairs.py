@@ -9,13 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.all_pairs.engine import all_pairs, all_pairs_metrics
+from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs, all_pairs_metrics
 from uniface_jax.evaluate.all_pairs.search import rank_of_far
-from uniface_jax.evaluate.all_pairs.tiles import PairTiles
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, PairTiles, Tiling
 from uniface_jax.evaluate.metrics.roc import roc, roc_auc, tar_at_far
 
 FARS = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
 WIDTH = 4  # one dimension throughout: every other would compile anew
+ONE = Tiling(normalized=True, block=128, devices=jax.devices()[:1])
 
 
 def whole_features(rng: np.random.Generator, images: int, largest: int) -> np.ndarray:
@@ -91,15 +92,13 @@ def test_one_set(seed, images, people, largest, budget, hardest):
     rng = np.random.default_rng(seed)
     features, labels = whole_features(rng, images, largest), rng.integers(0, people, images)
     pairs = every_pair(features, labels)
-    options = dict(
-        fars=FARS, hardest=hardest, budget=budget, block=128, normalised=True,
-        devices=jax.devices()[:1],
-    )  # fmt: skip
+    images = LabeledFeatures(features, labels)
+    options = dict(targets=Targets(FARS, hardest, budget), tiling=ONE)
     if pairs[1].all() or not pairs[1].any():
         with pytest.raises(UserError, match=r"all \d+ pairs of \d+ images are (same|different)"):
-            all_pairs(features, labels, **options)
+            all_pairs(images, **options)
         return
-    result = all_pairs(features, labels, **options)
+    result = all_pairs(images, **options)
     check(result, *pairs[:2])
     check_hardest(result, pairs, hardest)
 
@@ -116,12 +115,13 @@ def test_two_sets(seed, images, people, largest, budget):
     features, others = (whole_features(rng, n, largest) for n in images)
     labels, other_labels = (rng.integers(0, people, n).astype(str) for n in images)
     pairs = every_pair(features, labels, others, other_labels)
-    options = dict(fars=FARS, budget=budget, block=128, normalised=True, devices=jax.devices()[:1])
+    sets = LabeledFeatures(features, labels), LabeledFeatures(others, other_labels)
+    options = dict(targets=Targets(FARS, budget=budget), tiling=ONE)
     if pairs[1].all() or not pairs[1].any():
         with pytest.raises(UserError, match="expected same and different"):
-            all_pairs(features, labels, others, other_labels, **options)
+            all_pairs(*sets, **options)
         return
-    check(all_pairs(features, labels, others, other_labels, **options), *pairs[:2])
+    check(all_pairs(*sets, **options), *pairs[:2])
 
 
 def test_devices_and_blocks_do_not_change_anything():
@@ -129,13 +129,9 @@ def test_devices_and_blocks_do_not_change_anything():
     features, labels = whole_features(rng, 600, 50), rng.integers(0, 100, 600)
     results = [
         all_pairs(
-            features,
-            labels,
-            fars=FARS,
-            normalised=True,
-            budget=2000,
-            block=block,
-            devices=devices,
+            LabeledFeatures(features, labels),
+            targets=Targets(FARS, budget=2000),
+            tiling=Tiling(True, block, devices),
         )
         for block, devices in ((640, jax.devices()[:1]), (128, jax.devices()[:3]))
     ]
@@ -150,7 +146,7 @@ def test_features_are_brought_to_length_one():
     rng = np.random.default_rng(0)
     features, labels = rng.standard_normal((200, WIDTH)) * 7, rng.integers(0, 20, 200)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    result = all_pairs(features, labels, fars=(1e-2, 0.1))
+    result = all_pairs(LabeledFeatures(features, labels), targets=Targets((1e-2, 0.1)))
     scores, same, *_ = every_pair(unit, labels)
     for point, expected in zip(
         result.points, tar_at_far(roc(scores, same), (1e-2, 0.1)), strict=True
@@ -163,7 +159,7 @@ def test_features_are_brought_to_length_one():
     ("change", "message"),
     [
         (dict(value=np.nan), "the feature of image 7 is not finite"),
-        (dict(value=np.inf, normalised=True), "the feature of image 7 is not finite"),
+        (dict(value=np.inf, normalized=True), "the feature of image 7 is not finite"),
         (dict(value=0), "the feature of image 7 is zero"),
         (dict(fars=(0,)), "FAR 0: expected"),
         (dict(fars=(1.5,)), "FAR 1.5: expected"),
@@ -175,9 +171,10 @@ def test_bad_input(change, message):
     features = np.random.default_rng(0).standard_normal((20, WIDTH))
     if "value" in change:
         features[7] = change.pop("value")
-    arguments = dict(labels=np.arange(20) // 2) | change
+    labels = change.pop("labels", np.arange(20) // 2)
+    targets, tiling = Targets(change.pop("fars", FARS)), Tiling(**change)
     with pytest.raises(UserError, match=message) as raised:
-        all_pairs(features, **arguments)
+        all_pairs(LabeledFeatures(features, labels), targets=targets, tiling=tiling)
     assert "\n" not in str(raised.value)
 
 
@@ -200,7 +197,8 @@ def test_twenty_thousand_images_as_sorting_all_pairs_says(kind):
         features = rng.standard_normal((images, 128), np.float32)
         features += 0.7 * rng.standard_normal((images // 8, 128), np.float32)[labels]
         features /= np.linalg.norm(features, axis=1, keepdims=True)
-    result = all_pairs(features, labels, fars=FARS, normalised=True)
+    images_of = LabeledFeatures(features, labels)
+    result = all_pairs(images_of, targets=Targets(FARS), tiling=Tiling(normalized=True))
     scores, same = [], []
     if kind == "whole":
         for row in range(0, images, 1000):
@@ -208,7 +206,7 @@ def test_twenty_thousand_images_as_sorting_all_pairs_says(kind):
             scores.append((features[row : row + 1000] @ features.T)[below])
             same.append((labels[row : row + 1000, None] == labels[None])[below])
     else:  # sums round, so that the scores have to be those of the engine's own product
-        tiles = PairTiles(features, labels, normalised=True)
+        tiles = PairTiles(images_of, tiling=Tiling(normalized=True))
         sorted_labels = labels[tiles.row_order]
         for i, j in tiles.tiles:
             row = np.arange(tiles.shape[0])[:, None] + i * tiles.shape[0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import (
-    normalise,
+    normalize,
     pair_distances,
     pair_scores,
     ten_fold_accuracy,
@@ -126,7 +126,7 @@ def test_an_unusable_feature_is_named(value, what):
     features = np.ones((4, 3), np.float32)
     features[2] = value
     with pytest.raises(UserError, match=f"feature of image 2 is {what}"):
-        normalise(features)
+        normalize(features)
 
 
 @pytest.mark.parametrize(

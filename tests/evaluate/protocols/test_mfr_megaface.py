@@ -7,8 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
+from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, Tiling
 from uniface_jax.evaluate.metrics.roc import roc, tar_at_far
 from uniface_jax.evaluate.protocols.megaface.metrics import (
+    Challenge,
+    Clean,
     identification_ranks,
     megaface,
     megaface_metrics,
@@ -17,13 +21,12 @@ from uniface_jax.evaluate.protocols.megaface.metrics import (
 from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows, read_noise_list
 from uniface_jax.evaluate.protocols.mfr.metrics import (
     Undefined,
-    mask_pairs,
     mfr_metrics,
     population_pairs,
 )
 
 WIDTH = 4
-ONE = dict(block=128, devices=jax.devices()[:1])
+ONE = Tiling(block=128, devices=jax.devices()[:1])
 
 
 def signs(rng: np.random.Generator, images: int) -> np.ndarray:
@@ -46,8 +49,8 @@ def test_populations(seed, images):
     populations = rng.choice(["African", "Caucasian"], images)
     labels[:3] = [0, 0, 1]
     results = population_pairs(
-        features, labels, populations, fars=(0.1, 1e-3), progress=False,
-        wanted=["African", "Caucasian", "Martian"], **ONE,
+        LabeledFeatures(features, labels), populations, targets=Targets((0.1, 1e-3)),
+        progress=False, wanted=["African", "Caucasian", "Martian"], tiling=ONE,
     )  # fmt: skip
     assert list(results) == ["African", "Caucasian", "Martian", "ALL"]
     assert results["Martian"] == Undefined("no image", 0)
@@ -71,10 +74,12 @@ def test_mask_and_the_combined_score():
     rng = np.random.default_rng(0)
     masked, plain = signs(rng, 40), signs(rng, 80)
     labels, plain_labels = np.arange(40), np.arange(80) // 2
-    mask = mask_pairs(masked, labels, plain, plain_labels, fars=(0.2,), **ONE)
+    sides = LabeledFeatures(masked, labels), LabeledFeatures(plain, plain_labels)
+    options = dict(targets=Targets((0.2,)), tiling=ONE)
+    mask = all_pairs(*sides, **options)
     scores, same = unit_scores(masked, plain), labels[:, None] == plain_labels[None]
     assert [p.strict for p in mask.points] == strict(scores.ravel(), same.ravel(), (0.2,))
-    everyone = population_pairs(plain, plain_labels, fars=(0.2,), progress=False, **ONE)
+    everyone = population_pairs(sides[1], progress=False, **options)
     metrics = mfr_metrics(everyone, mask)
     tars = [
         part["tar_at_far"][0]["strict"]["tar"]
@@ -85,8 +90,9 @@ def test_mask_and_the_combined_score():
 
 
 def test_a_population_may_not_be_called_all():
+    images = LabeledFeatures(np.ones((2, WIDTH)), np.arange(2))
     with pytest.raises(UserError, match="ALL, which stands for"):
-        population_pairs(np.ones((2, WIDTH)), np.arange(2), np.array(["ALL", "x"]))
+        population_pairs(images, np.array(["ALL", "x"]), targets=Targets())
 
 
 @given(
@@ -99,7 +105,7 @@ def test_ranks(seed, probes, distractors):
     features, others = signs(rng, probes), signs(rng, distractors)
     labels = rng.integers(0, 1 + probes // 3, probes)
     sizes = sorted({1, (distractors + 1) // 2, distractors})
-    ranks = identification_ranks(features, labels, others, sizes, seed=3)
+    ranks = identification_ranks(LabeledFeatures(features, labels), others, sizes, seed=3)
     order = np.random.default_rng(3).permutation(distractors)
     own, cross = unit_scores(features, features), unit_scores(features, others)
     for size, of_size in zip(sizes, ranks, strict=True):
@@ -126,15 +132,11 @@ def test_megaface_end_to_end(tmp_path):
     assert np.flatnonzero(~kept).tolist() == [3, 17]
     assert np.flatnonzero(~others_kept).tolist() == [0, 1]
     runs = megaface_runs(
-        probes,
-        labels,
+        LabeledFeatures(probes, labels),
         others,
-        names,
-        other_names,
-        *noise,
-        sizes=(10, 100, 1000),
-        fars=(0.1,),
-        **ONE,
+        Clean(kept, others_kept),
+        challenge=Challenge((10, 100, 1000), pairs=Targets((0.1,))),
+        tiling=ONE,
     )
     assert list(runs) == ["raw", "refined"]
     for name, rows, columns in (
@@ -155,7 +157,7 @@ def test_megaface_end_to_end(tmp_path):
                           for a, b in zip(hard.first, hard.second, strict=True)]
         )  # fmt: skip
         ranks = identification_ranks(
-            probes[rows], labels[rows], others[columns], [10, 100, len(columns)]
+            LabeledFeatures(probes[rows], labels[rows]), others[columns], [10, 100, len(columns)]
         )
         metrics = megaface_metrics(result)
         assert [row["distractors"] for row in metrics["identification"]] == [10, 100, len(columns)]
@@ -179,6 +181,7 @@ def test_bad_noise_lists(tmp_path, text, message):
 def test_bad_megaface_input():
     features = np.eye(4)
     with pytest.raises(UserError, match="no two of the 4 probes"):
-        megaface(features, np.arange(4), features)
+        megaface(LabeledFeatures(features, np.arange(4)), features)
+    probes = LabeledFeatures(features, np.arange(4) // 2)
     with pytest.raises(UserError, match="0 distractors; expected at least 1"):
-        megaface(features, np.arange(4) // 2, features, sizes=(0,))
+        megaface(probes, features, challenge=Challenge(sizes=(0,)))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from uniface_jax.errors import UserError
@@ -28,13 +27,26 @@ from uniface_jax.evaluate.all_pairs.curve import (
 from uniface_jax.evaluate.all_pairs.largest import Hardest, HardPairs
 from uniface_jax.evaluate.all_pairs.one_pass import run_pass
 from uniface_jax.evaluate.all_pairs.search import BUDGET, Search, rank_of_far
-from uniface_jax.evaluate.all_pairs.tiles import PairTiles
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, PairTiles, Tiling
 from uniface_jax.evaluate.metrics.roc import OperatingPoint, Roc
 
 FARS = (1e-6,)
 HARDEST = 24
 _COUNTED_FARS = (1e-1, 1e-2, 1e-3)  # points of the curve that the first pass counts on its way
 _SAMPLE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Targets:
+    """FARs to find the TAR at, each in (0, 1], and how much to keep on the way.
+
+    hardest: how many pairs of each kind to name. budget: how many scores of different pairs may be
+    held at a time.
+    """
+
+    fars: Sequence[float] = FARS
+    hardest: int = HARDEST
+    budget: int = BUDGET
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class PairsAtFar:
 
 @dataclass(frozen=True, eq=False)
 class AllPairs:
-    """What all pairs of one or two sets say; see all_pairs.
+    """The result of all_pairs.
 
     positives, negatives: same and different pairs. points: one for each FAR. curve: exact points
     of the ROC, one at every score where `complete`; line: the same with estimates in between, to
@@ -74,53 +86,60 @@ class AllPairs:
 
 
 def all_pairs(
-    features: np.ndarray,
-    labels: np.ndarray,
-    others: np.ndarray | None = None,
-    other_labels: np.ndarray | None = None,
+    images: LabeledFeatures,
+    others: LabeledFeatures | None = None,
     *,
-    fars: Sequence[float] = FARS,
-    hardest: int = HARDEST,
+    targets: Targets = Targets(),
+    tiling: Tiling = Tiling(),
     progress: str | None = None,
-    normalised: bool = False,
-    block: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    budget: int = BUDGET,
 ) -> AllPairs:
-    """TAR at each FAR over the pairs i < j of one set, or every pair of one row of each of two.
+    """Return TAR at each FAR over the pairs of a set of images, or of two sets.
 
-    features [n, D], others [m, D]: of any float type, brought to length 1 block by block (or taken
-    as they are where `normalised`); a np.memmap will do. labels [n], other_labels [m]: numbers or
-    strings, equal for images of one person. Scores are float32 cosines.
-    fars: targets in (0, 1]. hardest: how many pairs of each kind to name. progress: title of a
-    bar. block: rows and columns of a tile. devices: all of this process by default. budget: how
-    many scores of different pairs may be held. Scores of same pairs are all held, 4 bytes each.
+    Args:
+        images: the pairs i < j of these, if they are the only ones.
+        others: then the pairs are each of `images` with each of `others`.
+        targets: the FARs, and how much is kept on the way to them.
+        tiling: how scores are computed, which are float32 cosines.
+        progress: title of a progress bar; None shows none.
 
-    Raises UserError where a feature is not finite or zero, where a set is empty or has not as many
-    labels, where there is no same or no different pair, and for a FAR out of range.
+    Returns:
+        The exact numbers, as sorting all scores would give them. Scores of same pairs are all
+        held, 4 bytes each.
+
+    Raises:
+        UserError: a feature is not finite or zero, a set is empty or has not as many labels, there
+            is no same or no different pair, or a FAR is out of range.
+
+    Example:
+        >>> features = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+        >>> result = all_pairs(
+        ...     LabeledFeatures(features, np.array(["ann", "ann", "bob", "bob"])),
+        ...     targets=Targets(fars=(0.1,)),
+        ... )
+        >>> result.positives, result.negatives, result.points[0].strict.tar
+        (2, 4, 1.0)
     """
-    tiles = PairTiles(
-        features, labels, others, other_labels, normalised=normalised, block=block, devices=devices
-    )
+    tiles = PairTiles(images, others, tiling)
     if tiles.positives == 0 or tiles.negatives == 0:
         kind = "different" if tiles.positives == 0 else "same"
         raise UserError(
             f"all {tiles.positives + tiles.negatives} pairs of {len(tiles.row_order)} images are "
             f"{kind} ones; expected same and different ones"
         )
-    return search_pairs(tiles, None, fars=fars, hardest=hardest, progress=progress, budget=budget)
+    return search_pairs(tiles, None, targets, progress)
 
 
 def search_pairs(
     tiles: PairTiles,
     same: tuple[np.ndarray, HardPairs] | None,
-    *,
-    fars: Sequence[float] = FARS,
-    hardest: int = HARDEST,
+    targets: Targets,
     progress: str | None = None,
-    budget: int = BUDGET,
 ) -> AllPairs:
-    """all_pairs of tiles at hand; `same`: rising scores of same pairs that are not among them."""
+    """Return all_pairs of tiles at hand.
+
+    same: rising scores of same pairs that are not among the tiles, and the hardest of them.
+    """
+    fars, hardest, budget = targets.fars, targets.hardest, targets.budget
     for far in fars:
         if not 0 < far <= 1:
             raise UserError(f"FAR {far}: expected more than 0 and at most 1")
@@ -160,7 +179,7 @@ def search_pairs(
 
 
 def _unknown_ranks(search: Search, fars: Sequence[float], hardest: int) -> set[int]:
-    """The ranks of the scores that are still to be found."""
+    """Return the ranks of the scores that are still to be found."""
     wanted = {min(hardest, search.total) - 1} if hardest else set()
     for far in fars:
         allowed = rank_of_far(far, search.total)
@@ -175,7 +194,7 @@ def _unknown_ranks(search: Search, fars: Sequence[float], hardest: int) -> set[i
 
 
 def all_pairs_metrics(result: AllPairs) -> dict[str, Any]:
-    """A result for JSON.
+    """Return a result for JSON.
 
     `pairs`, `same`, `different` (counts), `auc` (`lower`, `upper`), `passes`, `tar_at_far`: a list
     of `far`, `resolvable` and `strict`, which has `tar`, `far`, `threshold` (a cosine; null where

@@ -6,14 +6,16 @@ program: gone through again, it gives the same bits again.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.metrics.verification import normalise
+from uniface_jax.evaluate.metrics.verification import normalize
 
 SEGMENT = 128  # neighbouring columns that are counted together; at most 255, see _counts
 EDGES = 4  # counters in one 32-bit word: edges come in multiples of it
@@ -23,8 +25,45 @@ _CPU_BLOCK, _GPU_BLOCK = 1024, 8192  # 4 MB stay in a core's cache; a GPU wants 
 Tile = tuple[int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class LabeledFeatures:
+    """Features of images, and whose faces they are.
+
+    features: [N, D] of any float type; a np.memmap will do. labels: [N] numbers or strings, equal
+    for images of one person; None for a second set that shows nobody of the first.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the scores of pairs are computed.
+
+    normalized: the features have length 1 already; otherwise they are brought to it, block by
+    block. block: at most so many rows and columns of a tile; None fits the device. devices: None
+    for all of this process.
+    """
+
+    normalized: bool = False
+    block: int | None = None
+    devices: Sequence[jax.Device] | None = None
+
+
+class _Spans(NamedTuple):
+    """Which sorted columns pair with each sorted row, int [n] each.
+
+    Pairs are the columns from `first` on, same pairs those from same_from and below same_to.
+    """
+
+    first: np.ndarray
+    same_from: np.ndarray
+    same_to: np.ndarray
+
+
 class PairTiles:
-    """Tiles of the pairs i < j of one set [n, d], or of all pairs of two sets [n, d], [m, d].
+    """Tiles of the pairs i < j of one set of images, or of every pair of one of each of two sets.
 
     positives, negatives: how many pairs have the same label and different ones. row_order [n],
     column_order [m]: the row of the given array at each sorted position. tiles: row and column
@@ -33,63 +72,44 @@ class PairTiles:
 
     def __init__(
         self,
-        features: np.ndarray,
-        labels: np.ndarray,
-        others: np.ndarray | None = None,
-        other_labels: np.ndarray | None = None,
-        *,
-        normalised: bool = False,
-        block: int | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        images: LabeledFeatures,
+        others: LabeledFeatures | None = None,
+        tiling: Tiling = Tiling(),
     ) -> None:
-        """others without other_labels: every pair is a different one. The rest: all_pairs."""
-        self.devices = list(devices or jax.local_devices())
-        largest = block or (_CPU_BLOCK if self.devices[0].platform == "cpu" else _GPU_BLOCK)
-        _check_rows(features, labels, "")
-        codes, other_codes = _codes(labels, other_labels)
-        self.row_order = np.argsort(codes, kind="stable")
-        codes = codes[self.row_order]
-        rows = _block_size(len(features), largest)
-        row_blocks = _blocks(features, self.row_order, rows, "image", normalised)
+        self.devices = list(tiling.devices or jax.local_devices())
+        largest = tiling.block or (_CPU_BLOCK if self.devices[0].platform == "cpu" else _GPU_BLOCK)
+        codes, other_codes = _codes(images, others)
+        self.row_order, self._codes = _sorted(codes)
+        rows = _block_size(len(codes), largest)
+        row_blocks = _blocks(images.features, self.row_order, rows, "image", tiling.normalized)
+        self._rows = [jax.device_put(row_blocks, device) for device in self.devices]
         if others is None:
-            self.column_order, columns, column_blocks = self.row_order, rows, row_blocks
-            self._first = np.arange(1, len(codes) + 1)
-            self._same_from = self._first
-            self._same_to = np.searchsorted(codes, codes, side="right")
+            self.column_order = self.row_order
+            self._other_codes: np.ndarray | None = self._codes
+            self._spans = _spans_within(self._codes)
+            columns, column_blocks, self._columns = rows, row_blocks, self._rows
         else:
-            _check_rows(others, other_labels, "other ")
-            if others.shape[1] != features.shape[1]:
-                raise UserError(
-                    f"features of {features.shape[1]} and of {others.shape[1]} dimensions; "
-                    "expected both sets from one model"
-                )
-            self._first = np.zeros(len(codes), np.int64)
-            if other_codes is None:
-                self.column_order = np.arange(len(others))
-                self._same_from = self._same_to = self._first
-            else:
-                self.column_order = np.argsort(other_codes, kind="stable")
-                other_codes = other_codes[self.column_order]
-                self._same_from = np.searchsorted(other_codes, codes, side="left")
-                self._same_to = np.searchsorted(other_codes, codes, side="right")
-            columns = _block_size(len(others), largest)
-            column_blocks = _blocks(others, self.column_order, columns, "other image", normalised)
+            self._other_codes = None
+            self.column_order = np.arange(len(others.features))
+            if other_codes is not None:
+                self.column_order, self._other_codes = _sorted(other_codes)
+            self._spans = _spans_between(self._codes, self._other_codes)
+            columns = _block_size(len(others.features), largest)
+            column_blocks = _blocks(
+                others.features, self.column_order, columns, "other image", tiling.normalized
+            )
+            self._columns = [jax.device_put(column_blocks, device) for device in self.devices]
         self.shape = rows, columns
-        self._codes, self._other_codes = codes, codes if others is None else other_codes
-        self.positives = int(np.sum(self._same_to - self._same_from))
-        self.negatives = int(np.sum(len(self.column_order) - self._first)) - self.positives
+        self.positives = int(np.sum(self._spans.same_to - self._spans.same_from))
+        pairs = int(np.sum(len(self.column_order) - self._spans.first))
+        self.negatives = pairs - self.positives
         self.tiles: list[Tile] = [
             (i, j)
             for i in range(len(row_blocks))
             for j in range(i if others is None else 0, len(column_blocks))
         ]
-        self._sources = (features, features if others is None else others, normalised)
-        self._rows = [jax.device_put(row_blocks, device) for device in self.devices]
-        self._columns = (
-            self._rows
-            if others is None
-            else [jax.device_put(column_blocks, device) for device in self.devices]
-        )
+        other_features = images.features if others is None else others.features
+        self._sources = (images.features, other_features, tiling.normalized)
 
     def product(self, tile: Tile, device: int) -> jax.Array:
         """The scores of a tile, float32 `shape`, on devices[device]; padding scores 0."""
@@ -105,8 +125,7 @@ class PairTiles:
         rows = slice(i * height, (i + 1) * height)
         start, end = j * width, len(self.column_order) - j * width
         first, same_from, same_to = (
-            np.clip(x[rows] - start, 0, width).astype(np.int32)
-            for x in (self._first, self._same_from, self._same_to)
+            np.clip(x[rows] - start, 0, width).astype(np.int32) for x in self._spans
         )
         full = len(first) == height and end >= width
         if full and not first.any() and not np.any(same_to > same_from):
@@ -134,14 +153,14 @@ class PairTiles:
         return np.sort(np.concatenate(samples))[::-1]
 
     def _random_different(self, rng: np.random.Generator, size: list[int]) -> np.ndarray:
-        features, others, normalised = self._sources
+        features, others, normalized = self._sources
         rows, columns = (
             rng.choice(len(order), count, replace=False)
             for order, count in zip((self.row_order, self.column_order), size, strict=True)
         )
         # Padded to a block's size, so that few shapes compile.
         sides = (
-            _blocks(source, order[chosen], _block_size(count, _SAMPLE_BLOCK), "image", normalised)
+            _blocks(source, order[chosen], _block_size(count, _SAMPLE_BLOCK), "image", normalized)
             for source, order, chosen, count in zip(
                 (features, others),
                 (self.row_order, self.column_order),
@@ -234,7 +253,8 @@ def _take(scores: jax.Array, position: jax.Array, width: int) -> jax.Array:
     return scores.reshape(-1, width)[position]
 
 
-def _check_rows(features: np.ndarray, labels: np.ndarray | None, which: str) -> None:
+def _checked(images: LabeledFeatures, which: str) -> LabeledFeatures:
+    features, labels = images.features, images.labels
     if features.ndim != 2 or (labels is not None and np.asarray(labels).ndim != 1):
         raise ValueError(
             f"{which}features {features.shape} and labels of {np.asarray(labels).ndim} axes; "
@@ -244,17 +264,50 @@ def _check_rows(features: np.ndarray, labels: np.ndarray | None, which: str) -> 
         raise UserError(f"no {which}images; expected at least one")
     if labels is not None and len(labels) != len(features):
         raise UserError(f"{len(labels)} labels for {len(features)} {which}images; expected as many")
+    return images
 
 
 def _codes(
-    labels: np.ndarray, other_labels: np.ndarray | None
+    images: LabeledFeatures, others: LabeledFeatures | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The labels of both sets as numbers in common, int [n] and [m]."""
-    if other_labels is None:
+    """Return the labels of both sets as numbers in common, int [n] and [m]; None without labels."""
+    labels = _checked(images, "").labels
+    if labels is None:
+        raise ValueError("no labels of the first set; expected [N]")
+    if others is None:
         return np.unique(labels, return_inverse=True)[1], None
-    both = np.concatenate([np.asarray(labels), np.asarray(other_labels)])
+    _checked(others, "other ")
+    widths = images.features.shape[1], others.features.shape[1]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"features of {widths[0]} and of {widths[1]} dimensions; "
+            "expected both sets from one model"
+        )
+    if others.labels is None:
+        return np.unique(labels, return_inverse=True)[1], None
+    both = np.concatenate([np.asarray(labels), np.asarray(others.labels)])
     codes = np.unique(both, return_inverse=True)[1]
     return codes[: len(labels)], codes[len(labels) :]
+
+
+def _sorted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(codes, kind="stable")
+    return order, codes[order]
+
+
+def _spans_within(codes: np.ndarray) -> _Spans:
+    """Return the spans of one set: its sorted codes [n] against themselves, i < j."""
+    after = np.arange(1, len(codes) + 1)
+    return _Spans(after, after, np.searchsorted(codes, codes, side="right"))
+
+
+def _spans_between(codes: np.ndarray, others: np.ndarray | None) -> _Spans:
+    """Return the spans of two sets: sorted codes [n] and [m], or None for those of nobody."""
+    start = np.zeros(len(codes), np.int64)
+    if others is None:
+        return _Spans(start, start, start)
+    left, right = (np.searchsorted(others, codes, side=side) for side in ("left", "right"))
+    return _Spans(start, left, right)
 
 
 def _block_size(rows: int, largest: int) -> int:
@@ -263,15 +316,15 @@ def _block_size(rows: int, largest: int) -> int:
 
 
 def _blocks(
-    features: np.ndarray, order: np.ndarray, size: int, kind: str, normalised: bool
+    features: np.ndarray, order: np.ndarray, size: int, kind: str, normalized: bool
 ) -> list[np.ndarray]:
     """The sorted features in float32 blocks [size, D] of unit rows, the last one padded with 0."""
     blocks = []
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         block = np.zeros((size, features.shape[1]), np.float32)
-        unit = features[rows] if normalised else normalise(features[rows], kind, rows)
-        if normalised and not np.isfinite(unit).all():
+        unit = features[rows] if normalized else normalize(features[rows], kind, rows)
+        if normalized and not np.isfinite(unit).all():
             row = rows[int(np.argmin(np.isfinite(unit).all(axis=1)))]
             raise UserError(f"the feature of {kind} {row} is not finite; expected finite numbers")
         block[: len(rows)] = unit

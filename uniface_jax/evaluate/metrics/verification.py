@@ -39,7 +39,7 @@ class FoldAccuracy:
     std: float
 
 
-def normalise(
+def normalize(
     features: np.ndarray, kind: str = "image", ids: np.ndarray | None = None
 ) -> np.ndarray:
     """The rows of features [N, D] at length 1, float64.
@@ -65,9 +65,9 @@ def normalise(
 def pair_scores(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine, float64 [P], of features [N, D] at the rows first[i] and second[i], int [P].
 
-    Raises what `normalise` raises.
+    Raises what `normalize` raises.
     """
-    return unit_pair_scores(normalise(features), first, second)
+    return unit_pair_scores(normalize(features), first, second)
 
 
 def unit_pair_scores(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -85,12 +85,12 @@ def unit_pair_scores(unit: np.ndarray, first: np.ndarray, second: np.ndarray) ->
 
 
 def pair_distances(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distance, float64 [P], 0..4, of the L2-normalised features of each pair.
+    """Squared Euclidean distance, float64 [P], 0..4, of the L2-normalized features of each pair.
 
     Not 2 - 2 cos, which rounds otherwise: thresholds lie on multiples of 0.01, and insightface
-    takes this form. Raises what `normalise` raises.
+    takes this form. Raises what `normalize` raises.
     """
-    unit = normalise(features)
+    unit = normalize(features)
     blocks = [np.sum(np.square(a - b), axis=1) for a, b in _gathered(unit, first, second)]
     return np.concatenate([np.empty(0), *blocks])
 

@@ -25,10 +25,12 @@ if TYPE_CHECKING:  # JAX comes with it, which takes a second and is not needed f
     from uniface_jax.evaluate.all_pairs.engine import AllPairs
     from uniface_jax.evaluate.all_pairs.largest import HardPairs
 
-SHOWN = 8  # pairs of each kind
+PAIRS_SHOWN = 8  # of each kind
 
 
-def embedded(source: FeatureSource, found: Identities) -> tuple[np.ndarray, dict[str, Any]]:
+def features_and_record(
+    source: FeatureSource, found: Identities
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The features of all images, and what metrics.json says of the data."""
     features = source.features(found.images)
     record = {
@@ -96,7 +98,9 @@ def drawings_of(
 
 def _entries(hard: "HardPairs", images: tuple[ImageSet, ImageSet]) -> list[dict[str, Any]]:
     """Return the score, and the label and picture of both sides, of each pair that is shown."""
-    rows = zip(hard.scores[:SHOWN], hard.first[:SHOWN], hard.second[:SHOWN], strict=True)
+    rows = zip(
+        hard.scores[:PAIRS_SHOWN], hard.first[:PAIRS_SHOWN], hard.second[:PAIRS_SHOWN], strict=True
+    )
     return [
         {
             "score": float(score),

@@ -6,7 +6,7 @@ from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.all_pairs_results import (
     bar,
     cells,
-    embedded,
+    features_and_record,
     named,
     set_result,
 )
@@ -18,7 +18,8 @@ FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     """A set for each folder, by its name."""
-    from uniface_jax.evaluate.all_pairs.engine import all_pairs
+    from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 
     folders = {}
     for root in parts.paths:
@@ -28,12 +29,11 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
         folders[name] = read_identities(name, root)
     results: Results = {}
     for name, found in folders.items():
-        features, record = embedded(source, found)
+        features, record = features_and_record(source, found)
         try:
             result = all_pairs(
-                features,
-                found.labels,
-                fars=options.fars_or(FARS),
+                LabeledFeatures(features, found.labels),
+                targets=Targets(options.fars_or(FARS)),
                 progress=bar(f"{name}: all pairs"),
             )
         except UserError as e:

@@ -185,23 +185,13 @@ def _convert(x: _Value, *, new_dtype: Any, **_: Any) -> _Value | None:
     return x if isinstance(x, Node) and jnp.issubdtype(new_dtype, jnp.floating) else None
 
 
-def _conv(
-    x: _Value,
-    kernel: _Value,
-    *,
-    dimension_numbers: Any,
-    window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int],
-    rhs_dilation: Sequence[int],
-    feature_group_count: int,
-    batch_group_count: int,
-    **_: Any,
-) -> _Value | None:
+def _conv(x: _Value, kernel: _Value, **parameters: Any) -> _Value | None:
     nhwc_by_hwio = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    padding, window_strides = parameters["padding"], parameters["window_strides"]
+    dilations = {*parameters["lhs_dilation"], *parameters["rhs_dilation"]}
     plain = (
-        tuple(dimension_numbers) == nhwc_by_hwio
-        and {*lhs_dilation, *rhs_dilation, batch_group_count} == {1}
+        tuple(parameters["dimension_numbers"]) == nhwc_by_hwio
+        and dilations | {parameters["batch_group_count"]} == {1}
         and np.min(padding) >= 0
     )
     if not (plain and isinstance(x, Node) and isinstance(kernel, np.ndarray)):
@@ -220,7 +210,7 @@ def _conv(
         bias=np.zeros(kernel.shape[3]),
         strides=(window_strides[0], window_strides[1]),
         padding=((top, bottom), (left, right)),
-        groups=feature_group_count,
+        groups=parameters["feature_group_count"],
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import Roc, auc, tar_at_far
-from uniface_jax.evaluate.metrics.verification import normalise, tar_summary
+from uniface_jax.evaluate.metrics.verification import normalize, tar_summary
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _IMAGES = 1 << 14  # of which features are in memory at a time, more where one template has more
@@ -40,7 +40,7 @@ def template_features(
     features: [N, D] of image_features, or, with detector_scores [N], what it takes; perhaps
     memory-mapped: they are read a block of templates at a time. templates, media: int [N], the ids
     of each image's template and medium. A medium's feature is the mean over its images in that
-    template, a template's the sum over its media, L2-normalised.
+    template, a template's the sum over its media, L2-normalized.
 
     Raises UserError naming the first image whose feature is not finite, and the first template
     whose sum is zero.
@@ -70,7 +70,7 @@ def template_features(
         template_starts = np.flatnonzero(np.append(True, np.diff(keys[0, media_starts]) != 0))
         sums[first:last] = _segment_sums(means, template_starts)
         first = last
-    return ids, normalise(sums, "template", ids)
+    return ids, normalize(sums, "template", ids)
 
 
 def _check_finite(block: np.ndarray, images: np.ndarray) -> None:

@@ -16,17 +16,15 @@ from tqdm import tqdm
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.all_pairs.engine import (
-    FARS,
-    HARDEST,
     AllPairs,
+    Targets,
     all_pairs_metrics,
     search_pairs,
 )
 from uniface_jax.evaluate.all_pairs.largest import Hardest, HardPairs
 from uniface_jax.evaluate.all_pairs.one_pass import Wanted, run_pass
-from uniface_jax.evaluate.all_pairs.tiles import PairTiles
-from uniface_jax.evaluate.metrics.verification import normalise
-from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, PairTiles, Tiling
+from uniface_jax.evaluate.metrics.verification import normalize
 
 SIZES = (10, 100, 1000, 10_000, 100_000, 1_000_000)
 _PROBES, _DISTRACTORS = 256, 4096  # of one product; its tile is compared with every mate
@@ -34,9 +32,30 @@ _CMC_POINTS = 1000
 _REPORTED_RANKS = (1, 5, 10, 100)
 
 
+@dataclass(frozen=True)
+class Challenge:
+    """The numbers of distractors, and the targets of verification.
+
+    sizes: the first distractors of an order drawn with `seed`; sizes above the number N of them
+    are left out, and N itself is added.
+    """
+
+    sizes: Sequence[int] = SIZES
+    seed: int = 0
+    pairs: Targets = Targets()
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """Which images are on no list of noise: probes bool [P], distractors bool [N]."""
+
+    probes: np.ndarray
+    distractors: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Cmc:
-    """One number of distractors.
+    """The cumulative match characteristic at one number of distractors.
 
     ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a
     rank or a better one.
@@ -68,46 +87,43 @@ class MegaFace:
 
 
 def megaface(
-    probes: np.ndarray,
-    labels: np.ndarray,
+    probes: LabeledFeatures,
     distractors: np.ndarray,
     *,
-    sizes: Sequence[int] = SIZES,
-    fars: Sequence[float] = FARS,
-    hardest: int = HARDEST,
-    seed: int = 0,
+    challenge: Challenge = Challenge(),
+    tiling: Tiling = Tiling(),
     progress: str | None = None,
-    **options: Any,
 ) -> MegaFace:
-    """Both parts of the challenge.
+    """Return both parts of the challenge.
 
-    probes [P, D] with labels [P], distractors [N, D]: of any float type. sizes: numbers of
-    distractors, the first ones of an order drawn with `seed`; those above N are left out and N
-    itself is added. progress: title of the bars. options: block and devices of all_pairs.
+    Args:
+        probes: features [P, D] of any float type, and their labels [P].
+        distractors: features [N, D].
+        challenge: how many distractors there are, and the targets of verification.
+        tiling: see all_pairs.
+        progress: title of the progress bars; None shows none.
 
-    Raises UserError where a feature is not finite or zero, there is no distractor, no probe has a
-    second image of its identity, or a size is below 1.
+    Raises:
+        UserError: a feature is not finite or zero, there is no distractor, no probe has a second
+            image of its identity, or a number of distractors is below 1.
     """
-    if min(sizes, default=1) < 1:
-        raise UserError(f"{min(sizes)} distractors; expected at least 1")
-    sizes = sorted({size for size in sizes if size < len(distractors)} | {len(distractors)})
-    own = PairTiles(probes, labels, **options)
+    sizes = _sizes(challenge.sizes, len(distractors))
+    own = PairTiles(probes, tiling=tiling)
     if own.positives == 0:
-        raise UserError(f"no two of the {len(probes)} probes are of one identity")
-    hard_same = Hardest(hardest, -1)
+        raise UserError(f"no two of the {len(probes.features)} probes are of one identity")
+    hard_same = Hardest(challenge.pairs.hardest, -1)
     same = run_pass(own, Wanted(same=True), hard_same, Hardest(0, 1)).same
     assert same is not None
     verification = search_pairs(
-        PairTiles(probes, labels, distractors, None, **options),
+        PairTiles(probes, LabeledFeatures(distractors), tiling),
         (same, hard_same.pairs()),
-        fars=fars,
-        hardest=hardest,
-        progress=progress and f"{progress}, verification",
+        challenge.pairs,
+        progress and f"{progress}, verification",
     )
-    ranks = identification_ranks(probes, labels, distractors, sizes, seed, progress)
+    ranks = identification_ranks(probes, distractors, sizes, challenge.seed, progress)
     return MegaFace(
-        probes=len(probes),
-        identities=len(np.unique(labels)),
+        probes=len(probes.features),
+        identities=len(np.unique(np.asarray(probes.labels))),
         distractors=len(distractors),
         queries=ranks.shape[1],
         cmc=tuple(_cmc(size, of_size) for size, of_size in zip(sizes, ranks, strict=True)),
@@ -115,21 +131,27 @@ def megaface(
     )
 
 
+def _sizes(sizes: Sequence[int], distractors: int) -> list[int]:
+    """Return the rising sizes below the number of distractors, and that number."""
+    if min(sizes, default=1) < 1:
+        raise UserError(f"{min(sizes)} distractors; expected at least 1")
+    return sorted({size for size in sizes if size < distractors} | {distractors})
+
+
 def identification_ranks(
-    probes: np.ndarray,
-    labels: np.ndarray,
+    probes: LabeledFeatures,
     distractors: np.ndarray,
     sizes: Sequence[int],
     seed: int = 0,
     progress: str | None = None,
 ) -> np.ndarray:
-    """The mate's rank, int [S, Q], from 1, of each query at each of the rising sizes [S].
+    """Return the mate's rank, int [S, Q], from 1, of each query at each of the rising sizes [S].
 
     Q: ordered pairs of probes of one identity, by probe and mate. See megaface. Distractors that
     score as the mate does count as better. Memory: 8 bytes for each probe, mate and size.
     """
-    unit = normalise(probes, "probe").astype(np.float32)
-    mates, valid = _mate_scores(unit, np.asarray(labels))
+    unit = normalize(probes.features, "probe").astype(np.float32)
+    mates, valid = _mate_scores(unit, np.asarray(probes.labels))
     order = np.random.default_rng(seed).permutation(len(distractors))
     beaten_by = np.zeros((len(sizes), *mates.shape), np.int64)
     devices = jax.local_devices()
@@ -154,7 +176,7 @@ def identification_ranks(
                 end = min(begin + _DISTRACTORS, size)
                 rows = order[begin:end]
                 chunk = np.zeros((_DISTRACTORS, unit.shape[1]), np.float32)
-                chunk[: len(rows)] = normalise(distractors[rows], "distractor", rows)
+                chunk[: len(rows)] = normalize(distractors[rows], "distractor", rows)
                 counts = [_beaten_by(*block, chunk, len(rows)) for block in blocks]
                 beaten_by[s] += np.concatenate(jax.device_get(counts))[: len(unit)]
                 bar.update(end - begin)
@@ -163,39 +185,30 @@ def identification_ranks(
 
 
 def megaface_runs(
-    probes: np.ndarray,
-    labels: np.ndarray,
+    probes: LabeledFeatures,
     distractors: np.ndarray,
-    probe_names: Sequence[str],
-    distractor_names: Sequence[str],
-    probe_noise: frozenset[str] | None = None,
-    distractor_noise: frozenset[str] | None = None,
+    clean: Clean | None = None,
     *,
+    challenge: Challenge = Challenge(),
+    tiling: Tiling = Tiling(),
     progress: str | None = None,
-    **options: Any,
 ) -> dict[str, MegaFace]:
-    """megaface of all images, "raw", and "refined" without those on the noise lists, if given.
+    """Return megaface of all images, "raw", and "refined" of the clean ones, if these are given.
 
     Noisy images are dropped: to put the mean of its identity in a noisy probe's place, as a public
     script does, tells the evaluation the labels. Hardest pairs name rows of the given arrays.
     """
-    labels = np.asarray(labels)
-    runs = {
-        "raw": megaface(
-            probes, labels, distractors, progress=progress and f"{progress}, raw", **options
-        )
-    }
-    if probe_noise is None and distractor_noise is None:
+
+    def run(name: str, probes: LabeledFeatures, distractors: np.ndarray) -> MegaFace:
+        title = progress and f"{progress}, {name}"
+        return megaface(probes, distractors, challenge=challenge, tiling=tiling, progress=title)
+
+    runs = {"raw": run("raw", probes, distractors)}
+    if clean is None:
         return runs
-    kept = np.flatnonzero(clean_rows(probe_names, probe_noise or frozenset()))
-    others = np.flatnonzero(clean_rows(distractor_names, distractor_noise or frozenset()))
-    refined = megaface(
-        probes[kept],
-        labels[kept],
-        distractors[others],
-        progress=progress and f"{progress}, refined",
-        **options,
-    )
+    kept, others = np.flatnonzero(clean.probes), np.flatnonzero(clean.distractors)
+    labels = np.asarray(probes.labels)[kept]
+    refined = run("refined", LabeledFeatures(probes.features[kept], labels), distractors[others])
     found = refined.verification
     same, different = found.hardest_same, found.hardest_different
     found = replace(

@@ -14,7 +14,7 @@ from uniface_jax.evaluate.protocols.all_pairs_results import (
     PairImages,
     bar,
     drawings_of,
-    embedded,
+    features_and_record,
     named,
 )
 from uniface_jax.evaluate.protocols.base import (
@@ -24,6 +24,7 @@ from uniface_jax.evaluate.protocols.base import (
     SetResult,
     tar_cells,
 )
+from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows, read_noise_list
 from uniface_jax.evaluate.sets.identity_folders import read_identities
 from uniface_jax.evaluate.sets.image_sets import ImageFiles
 
@@ -32,36 +33,46 @@ FARS = (1e-6,)
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     """Sets `raw` and, with a noise list, `refined`."""
-    from uniface_jax.evaluate.protocols.megaface.metrics import megaface_metrics, megaface_runs
-    from uniface_jax.evaluate.protocols.megaface.noise_lists import read_noise_list
+    from uniface_jax.evaluate.all_pairs.engine import Targets
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
+    from uniface_jax.evaluate.protocols.megaface import metrics as challenge
 
     named_parts = parts.named
-    noise = {
-        key: read_noise_list(named_parts[key]) if key in named_parts else None
+    noise = [
+        read_noise_list(named_parts[key]) if key in named_parts else None
         for key in ("noisy_probes", "noisy_distractors")
-    }
+    ]
     probes = read_identities("megaface_probes", named_parts["probes"])
     distractors = _distractors(named_parts["distractors"])
-    features, record = embedded(source, probes)
+    features, record = features_and_record(source, probes)
     others = source.features(distractors)
     record |= {
         "distractor_folder": str(distractors.root),
         "distractors": len(distractors),
         "distractors_sha256": others.record["sha256"],
     }
+    names = probes.images.names, distractors.names
+    clean = None
+    if any(listed is not None for listed in noise):
+        rows = (
+            clean_rows(n, listed or frozenset()) for n, listed in zip(names, noise, strict=True)
+        )
+        clean = challenge.Clean(*rows)
     try:
-        runs = megaface_runs(
-            features, probes.labels, others.values, probes.images.names, distractors.names,
-            probe_noise=noise["noisy_probes"], distractor_noise=noise["noisy_distractors"],
-            fars=options.fars_or(FARS), progress=bar("megaface"),
-        )  # fmt: skip
+        runs = challenge.megaface_runs(
+            LabeledFeatures(features, probes.labels),
+            others.values,
+            clean,
+            challenge=challenge.Challenge(pairs=Targets(options.fars_or(FARS))),
+            progress=bar("megaface"),
+        )
     except UserError as e:
         folders = f"{probes.images.root} and {distractors.root}"
         raise named(e, folders, source) from e
     images = PairImages((probes.images, probes.images), (probes.images, distractors))
     results: Results = {}
     for name, result in runs.items():
-        metrics = megaface_metrics(result)
+        metrics = challenge.megaface_metrics(result)
         last = result.cmc[-1]
         shown = thinned(len(last.ranks))
         tars = metrics["verification"]["tar_at_far"]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.all_pairs.engine import AllPairs, all_pairs, all_pairs_metrics
+from uniface_jax.evaluate.all_pairs.engine import AllPairs, Targets, all_pairs, all_pairs_metrics
+from uniface_jax.evaluate.all_pairs.largest import HardPairs
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, Tiling
 
 ALL = "ALL"
-ALL_FARS, MASK_FARS = (1e-6,), (1e-4,)
 _MASK_WEIGHT, _ALL_WEIGHT = 0.25, 0.75
 
 
@@ -26,26 +27,33 @@ class Undefined:
 
 
 def population_pairs(
-    features: np.ndarray,
-    labels: np.ndarray,
+    images: LabeledFeatures,
     populations: np.ndarray | None = None,
     *,
-    fars: Sequence[float] = ALL_FARS,
+    targets: Targets,
     wanted: Sequence[str] | None = None,
+    tiling: Tiling = Tiling(),
     progress: bool = True,
-    **options: Any,
 ) -> dict[str, AllPairs | Undefined]:
-    """All pairs within each population, by its name, and of all images together, last, as "ALL".
+    """Return all pairs within each population, and of all images together, last, as "ALL".
 
-    features [N, D], labels [N] and options: see all_pairs. populations: [N] names; None: "ALL"
-    only. wanted: the populations to evaluate, all that occur by default. The rows that the hardest
-    pairs name are those of `features`.
+    Args:
+        images: the features [N, D] and labels [N] of all of them.
+        populations: [N] names; None: "ALL" only.
+        targets: see all_pairs.
+        wanted: the populations to evaluate, all that occur by default.
+        tiling: see all_pairs.
+        progress: shows a bar for each population.
 
-    Raises what all_pairs raises, except that a population without a same or a different pair is
-    Undefined; UserError where populations are not [N] or one has the name "ALL".
+    Returns:
+        Results by name. The rows that hardest pairs name are those of `images`.
+
+    Raises:
+        UserError: what all_pairs raises, except that a population without a same or a different
+            pair is Undefined; populations are not [N], or one has the name "ALL".
     """
+    features, labels = images.features, np.asarray(images.labels)
     results: dict[str, AllPairs | Undefined] = {}
-    labels = np.asarray(labels)
     names = (
         np.full(len(labels), ALL) if populations is None else np.asarray(populations).astype(str)
     )
@@ -62,35 +70,18 @@ def population_pairs(
             if reason
             else _renumbered(
                 all_pairs(
-                    features[rows],
-                    labels[rows],
-                    fars=fars,
+                    LabeledFeatures(features[rows], labels[rows]),
+                    targets=targets,
+                    tiling=tiling,
                     progress=name if progress else None,
-                    **options,
                 ),
                 rows,
             )
         )
     results[ALL] = all_pairs(
-        features, labels, fars=fars, progress=ALL if progress else None, **options
+        images, targets=targets, tiling=tiling, progress=ALL if progress else None
     )
     return results
-
-
-def mask_pairs(
-    masked: np.ndarray,
-    masked_labels: np.ndarray,
-    plain: np.ndarray,
-    plain_labels: np.ndarray,
-    *,
-    fars: Sequence[float] = MASK_FARS,
-    progress: str | None = None,
-    **options: Any,
-) -> AllPairs:
-    """Each masked image [N, D] against each plain one [M, D]; all_pairs of two sets."""
-    return all_pairs(
-        masked, masked_labels, plain, plain_labels, fars=fars, progress=progress, **options
-    )
 
 
 def combined_score(mask_tar: float, all_tar: float) -> float:
@@ -134,7 +125,7 @@ def _undefined(labels: np.ndarray) -> str:
 
 
 def _renumbered(result: AllPairs, rows: np.ndarray) -> AllPairs:
-    def pairs(hard):
+    def pairs(hard: HardPairs) -> HardPairs:
         return replace(hard, first=rows[hard.first], second=rows[hard.second])
 
     return replace(

@@ -16,7 +16,7 @@ from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.all_pairs_results import (
     bar,
     cells,
-    embedded,
+    features_and_record,
     named,
     set_result,
 )
@@ -57,17 +57,17 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
 def _all_to_all(
     everyone: Identities, source: FeatureSource, options: Options
 ) -> tuple[Any, Results]:
-    from uniface_jax.evaluate.all_pairs.engine import AllPairs
+    from uniface_jax.evaluate.all_pairs.engine import AllPairs, Targets
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
     from uniface_jax.evaluate.protocols.mfr.metrics import population_pairs
 
-    features, record = embedded(source, everyone)
+    features, record = features_and_record(source, everyone)
     populations = everyone.populations
     try:
         found = population_pairs(
-            features,
-            everyone.labels,
+            LabeledFeatures(features, everyone.labels),
             populations,
-            fars=options.fars_or(ALL_FARS),
+            targets=Targets(options.fars_or(ALL_FARS)),
             progress=sys.stderr.isatty(),
         )
     except UserError as e:
@@ -87,14 +87,18 @@ def _all_to_all(
 def _mask(
     masked: Identities, plain: Identities, source: FeatureSource, options: Options
 ) -> tuple[Any, SetResult]:
-    from uniface_jax.evaluate.protocols.mfr.metrics import mask_pairs
+    from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 
-    (first, record), (second, other) = embedded(source, masked), embedded(source, plain)
+    first, record = features_and_record(source, masked)
+    second, other = features_and_record(source, plain)
     try:
-        result = mask_pairs(
-            first, masked.labels, second, plain.labels,
-            fars=options.fars_or(MASK_FARS), progress=bar("masked against plain"),
-        )  # fmt: skip
+        result = all_pairs(
+            LabeledFeatures(first, masked.labels),
+            LabeledFeatures(second, plain.labels),
+            targets=Targets(options.fars_or(MASK_FARS)),
+            progress=bar("masked against plain"),
+        )
     except UserError as e:
         raise named(e, f"{masked.images.root} and {plain.images.root}", source) from e
     record = {**record, "plain": other}
