@@ -63,14 +63,23 @@ def resumed(folder, package=ROOT):
     """Lets the workdir's run go on to its end: metrics of the steps after the third, and state."""
     config = json.loads((folder / "run" / "config.json").read_text())
     recipe = folder / "recipe.py"
-    recipe.write_text(f"import json, ml_collections\ndef get_config():\n    return {RECIPE}")
+    recipe.write_text(RECIPE)
     (folder / "recipe.json").write_text(json.dumps(config))
     run(folder, "train", f"--config={recipe}", "--workdir=run", package=package)
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines][4:], state_of(folder / "run")
 
 
-RECIPE = "ml_collections.ConfigDict(json.load(open('recipe.json')), convert_dict=True)\n"
+# Keys that the commit did not have yet are those of base().
+RECIPE = """
+import json
+from uniface_jax.config import base
+
+def get_config():
+    config = base()
+    config.update(json.load(open("recipe.json")))
+    return config
+"""
 
 
 def test_a_run_resumes(left):

@@ -1,11 +1,18 @@
 """Every config key is checked, and a workdir belongs to one config."""
 
 import json
+import sys
 
+import flax.linen as nn
+import jax.numpy as jnp
 import pytest
 
+from tests.helpers.registered import forgotten
 from uniface_jax import config as configs
+from uniface_jax import register_augmentation, register_loss, register_network
 from uniface_jax.errors import UserError
+from uniface_jax.losses import Loss
+from uniface_jax.registry import above
 
 
 def changed(**values):
@@ -83,3 +90,115 @@ def test_create_network_and_loss_follow_the_config():
     network = configs.create_network(config, dtype="float32")
     assert (network.width, network.embedding_size, network.dropout) == (8, 32, 0.4)
     assert configs.create_loss(config).bias == "shared"
+
+
+@pytest.fixture
+def parts():
+    """A loss, a network and an augmentation from outside."""
+    with forgotten():
+
+        @register_loss("soft", temperature=above(0))
+        def soft(temperature: float = 0.5) -> Loss:
+            return Loss("softmax", lambda cos, b: cos, lambda cos, b: cos, 1 / temperature)
+
+        @register_network("plain", channels=above(0))
+        class Plain(nn.Module):
+            embedding_size: int
+            dtype: object
+            channels: int = 4
+
+            @nn.compact
+            def __call__(self, images):
+                x = nn.Conv(self.channels, (3, 3), (4, 4), dtype=self.dtype)(images)
+                return nn.Dense(self.embedding_size, dtype=self.dtype)(x.mean((1, 2)))
+
+        @register_augmentation("fog", density=above(0))
+        def fog(pixels, generator, density: float = 0.5):
+            return pixels
+
+        yield
+
+
+def test_parts_have_keys_of_their_own(parts):
+    keys = configs.flatten(configs.base())
+    assert (keys["loss.soft.temperature"], keys["model.plain.channels"]) == (0.5, 4)
+    assert (keys["data.augment.fog.probability"], keys["data.augment.fog.density"]) == (0.0, 0.5)
+    assert configs.allowed("loss.soft.temperature") == "> 0"
+    config = changed(
+        loss__name="soft", loss__soft__temperature=0.25,
+        model__name="plain", model__plain__channels=6, model__embedding_size=8,
+        data__augment__fog__probability=0.5,
+    )  # fmt: skip
+    configs.check(config, 1)
+    assert configs.create_loss(config).scale == 4.0
+    network = configs.create_network(config, dtype="bfloat16")
+    assert (network.embedding_size, network.module.channels) == (8, 6)
+    assert network.module.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss__soft__temperature": -1.0}, r"config.loss.soft.temperature=-1.0: must be > 0"),
+        ({"model__plain__channels": 0}, r"config.model.plain.channels=0: must be > 0"),
+        ({"data__augment__fog__probability": 2.0}, r"fog.probability=2.0: must be from 0"),
+        ({"loss__name": "soft", "loss__margin": 0.3}, r"loss.margin=0.3: soft has .* loss.soft.te"),
+        ({"model__name": "vit"}, r"config.model.name=vit: must be one of .*iresnet200, plain"),
+    ],
+)
+def test_bad_values_of_parts(parts, values, message):
+    with pytest.raises(UserError, match=message):
+        configs.check(changed(**values), 1)
+
+
+def test_keys_of_parts_may_be_missing(parts):
+    config = changed(loss__name="soft")
+    with config.unlocked():
+        del config.loss["soft"]
+    configs.check(config, 1)
+    assert configs.create_loss(config).scale == 2.0
+
+
+def test_imports_come_first_and_stay_with_the_config(tmp_path, monkeypatch):
+    (tmp_path / "outside_soft.py").write_text(
+        "from uniface_jax import Range, register_loss\n"
+        "from uniface_jax.losses import Loss\n"
+        "@register_loss('outside', heat=Range('> 0', lambda heat: heat > 0))\n"
+        "def outside(heat: float = 2.0) -> Loss:\n"
+        "    return Loss('softmax', lambda cos, b: cos, lambda cos, b: cos, heat)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    workdir = tmp_path / "run"
+    with forgotten():
+        config = configs.base(imports=("outside_soft",))
+        config.loss.name, config.loss.outside.heat = "outside", 3.0
+        configs.claim_workdir(workdir, config)
+    del sys.modules["outside_soft"]
+    with forgotten():
+        again = configs.from_json((workdir / "config.json").read_text(), workdir)
+        assert again.imports == ("outside_soft",)
+        assert configs.create_loss(again).scale == 3.0
+        configs.claim_workdir(workdir, again)
+        again.loss.outside.heat = 4.0
+        with pytest.raises(UserError, match=r"belongs to a run with config.loss.outside.heat=3.0"):
+            configs.claim_workdir(workdir, again)
+        with pytest.raises(UserError, match=r"belongs to a run with config.imports=.'outside_s"):
+            configs.claim_workdir(workdir, configs.base())
+    del sys.modules["outside_soft"]
+    (tmp_path / "outside_soft.py").unlink()
+    with pytest.raises(UserError, match=r"^config.imports: no module 'outside_soft'"):
+        configs.from_json((workdir / "config.json").read_text(), workdir)
+
+
+def test_a_workdir_of_an_older_version_lacks_keys(tmp_path):
+    """A missing key means its default."""
+    workdir = tmp_path / "run"
+    configs.claim_workdir(workdir, changed(optim__lr=0.2))
+    values = json.loads((workdir / "config.json").read_text())
+    del values["imports"], values["watchdog_seconds"], values["optim"]["clip"]
+    (workdir / "config.json").write_text(json.dumps(values))
+    configs.claim_workdir(workdir, changed(optim__lr=0.2))
+    assert json.loads((workdir / "config.json").read_text())["imports"] == []
+    (workdir / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"belongs to a run with config.optim.clip=10.0, this one"):
+        configs.claim_workdir(workdir, changed(optim__lr=0.2, optim__clip=5.0))

@@ -58,6 +58,13 @@ def run(
     raise AssertionError("absl.app.run does not return")
 
 
+def define_imports() -> flags.FlagHolder[list[str]]:
+    """Define --imports, of commands that take no config; registry.import_parts takes its value."""
+    return flags.DEFINE_list(
+        "imports", [], "Modules that register sources, protocols, …, comma-separated."
+    )
+
+
 def positional(argv: Sequence[str], *names: str) -> list[str]:
     """The positional arguments named `names`; UserError with the usage where the count differs."""
     given = list(argv[1:])

@@ -1,11 +1,11 @@
 """The configuration: every key with its default, what is allowed, and the checks before any work.
 
 A recipe in configs/ takes `base()` and changes what it needs. Keys and types are fixed by base();
-ranges are checked by `check`.
+ranges are checked by `check`. What is registered from outside adds keys of its own (registry.py).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,38 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
+from uniface_jax.data.input.augment import AUGMENTATIONS, Augment
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.registry import Entry, Range, Registry, above, at_least, import_parts, one_of
 from uniface_jax.runtime.profiling import parse_range
 
 
-def base() -> ConfigDict:
-    """The release's CASIA recipe without its data set; None means "as the named thing has it"."""
+def base(imports: Sequence[str] = ()) -> ConfigDict:
+    """Return the release's CASIA recipe without its data set.
+
+    None means "as the named thing has it". imports: modules whose parts are registered first, so
+    that their hyperparameters are keys; they become config.imports.
+
+    >>> base().optim.lr
+    0.1
+    """
+    import_parts(imports)
     config = ConfigDict()
     config.seed = 0  # of initialisation, shuffling, augmentation, dropout and class sampling
+    config.imports = tuple(imports)  # modules that register losses, networks, … from outside
+    for add in (_data, _model, _loss, _head, _optim, _run):
+        add(config)
+    for path, entry in _parts():
+        section = config
+        for key in path.split("."):
+            section = section[key]
+        section[entry.name] = ConfigDict(entry.defaults)
+    return config
 
+
+def _data(config: ConfigDict) -> None:
+    """Add the data and what is done to its images."""
     config.data = ConfigDict()
     config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
     config.data.threads = 2  # that decode and augment
@@ -41,6 +63,9 @@ def base() -> ConfigDict:
     config.data.augment.contrast = 0.0  # at most this fraction more or less
     config.data.augment.erase = 0.0  # probability of a rectangle
 
+
+def _model(config: ConfigDict) -> None:
+    """Add the network. Those from outside have embedding_size, dtype and keys of their own."""
     config.model = ConfigDict()
     config.model.name = "lresnet50"  # of models.NETWORKS
     config.model.stage_sizes = placeholder(tuple)  # blocks a stage
@@ -52,6 +77,9 @@ def base() -> ConfigDict:
     config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
     config.model.bn_momentum = 0.1  # weight of new statistics in the running ones
 
+
+def _loss(config: ConfigDict) -> None:
+    """Add the loss. None is the loss's own default; those from outside have their own keys."""
     config.loss = ConfigDict()
     config.loss.name = "uce"  # of losses.LOSSES
     config.loss.scale = placeholder(float)
@@ -66,12 +94,18 @@ def base() -> ConfigDict:
     config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
     config.loss.concentration = placeholder(float)  # h of adaface
 
+
+def _head(config: ConfigDict) -> None:
+    """Add the head."""
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
     # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
     config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
 
+
+def _optim(config: ConfigDict) -> None:
+    """Add SGD and its schedule."""
     config.optim = ConfigDict()
     config.optim.lr = 0.1
     config.optim.momentum = 0.9
@@ -83,6 +117,9 @@ def base() -> ConfigDict:
     config.optim.power = 2.0  # of schedule "polynomial"
     config.optim.warmup_epochs = 0.0  # of schedules "polynomial" and "cosine"
 
+
+def _run(config: ConfigDict) -> None:
+    """Add the run: its length, and what happens beside the steps."""
     config.batch_size = 512  # over all devices
     config.micro_batches = 4  # on each device; batch norm sees batch_size/devices/micro_batches
     config.epochs = 28.0
@@ -114,86 +151,95 @@ def base() -> ConfigDict:
     config.debug = ConfigDict()
     config.debug.nans = False  # stop where the first NaN is computed, naming the operation; slow
     config.debug.checks = False  # check values inside the step (labels, features, prototypes…)
-    return config
 
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
-FREE_KEYS = (
+CHANGEABLE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.threads",
     "data.decoders", "finetune",
     "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip
 
-_POSITIVE = ("> 0", lambda value: value > 0)
-_NOT_NEGATIVE = (">= 0", lambda value: value >= 0)
-_FRACTION = ("from 0 to below 1", lambda value: 0 <= value < 1)
-
-
-def _one_of(*allowed: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"one of {', '.join(allowed)}", lambda value: value in allowed
-
-
 DTYPES = ("float32", "bfloat16")
 
-_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
-    "data.threads": _POSITIVE,
-    "data.decoders": _one_of("auto", "threads", "processes"),
-    "model.name": _one_of(*models.NETWORKS),
-    "model.stage_sizes": (
+_FRACTION = Range("from 0 to below 1", lambda value: 0 <= value < 1)
+_SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
+
+_RANGES: Mapping[str, Range] = {
+    "seed": Range("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
+    "data.threads": above(0),
+    "data.decoders": one_of("auto", "threads", "processes"),
+    "model.stage_sizes": Range(
         "four positive counts",
         lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),
     ),
-    "model.width": _POSITIVE,
-    "model.embedding_size": _POSITIVE,
-    "model.stem_stride": ("1 or 2", lambda value: value in (1, 2)),
-    "model.dropout": ("from 0 to below 1", lambda value: value is None or 0 <= value < 1),
-    "model.dtype": _one_of(*DTYPES),
-    "model.bn_momentum": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "head.sampling_rate": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "head.block_memory": ("> 0", lambda value: value is None or value > 0),
-    "head.product_dtype": _one_of(*DTYPES),
-    "optim.lr": _POSITIVE,
+    "model.width": above(0),
+    "model.embedding_size": above(0),
+    "model.stem_stride": Range("1 or 2", lambda value: value in (1, 2)),
+    "model.dropout": Range("from 0 to below 1", lambda value: value is None or 0 <= value < 1),
+    "model.dtype": one_of(*DTYPES),
+    "model.bn_momentum": _SHARE,
+    "head.sampling_rate": _SHARE,
+    "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
+    "head.product_dtype": one_of(*DTYPES),
+    "optim.lr": above(0),
     "optim.momentum": _FRACTION,
     "optim.weight_decay": _FRACTION,
-    "optim.clip": _POSITIVE,
-    "optim.schedule": _one_of("steps", "polynomial", "cosine"),
-    "optim.milestones": (
+    "optim.clip": above(0),
+    "optim.schedule": one_of("steps", "polynomial", "cosine"),
+    "optim.milestones": Range(
         "increasing epochs > 0",
         lambda value: all(a < b for a, b in zip((0, *value), value, strict=False)),
     ),
-    "optim.factor": _POSITIVE,
-    "optim.power": _POSITIVE,
-    "optim.warmup_epochs": _NOT_NEGATIVE,
-    "batch_size": _POSITIVE,
-    "micro_batches": _POSITIVE,
-    "epochs": _POSITIVE,
-    "steps": ("> 0", lambda value: value is None or value > 0),
-    "parallel": _one_of("auto", "pmap", "shard_map"),
-    "eval.every_steps": _POSITIVE,
-    "eval.batch_size": _POSITIVE,
-    "checkpoint.every_steps": _POSITIVE,
-    "checkpoint.keep": _POSITIVE,
-    "log.every_steps": _POSITIVE,
-    "nonfinite.action": _one_of("stop", "skip"),
-    "nonfinite.limit": _POSITIVE,
-    "watchdog_seconds": _NOT_NEGATIVE,
+    "optim.factor": above(0),
+    "optim.power": above(0),
+    "optim.warmup_epochs": at_least(0),
+    "batch_size": above(0),
+    "micro_batches": above(0),
+    "epochs": above(0),
+    "steps": Range("> 0", lambda value: value is None or value > 0),
+    "parallel": one_of("auto", "pmap", "shard_map"),
+    "eval.every_steps": above(0),
+    "eval.batch_size": above(0),
+    "checkpoint.every_steps": above(0),
+    "checkpoint.keep": above(0),
+    "log.every_steps": above(0),
+    "nonfinite.action": one_of("stop", "skip"),
+    "nonfinite.limit": above(0),
+    "watchdog_seconds": at_least(0),
 }
+
+
+def _parts() -> Iterator[tuple[str, Entry[Any]]]:
+    """Give every part from outside that has config keys, behind the section they stand in."""
+    registries: Sequence[Registry[Any]] = (AUGMENTATIONS, models.REGISTRY, losses.LOSSES)
+    for registry in registries:
+        for entry in registry.from_outside():
+            yield registry.section, entry
+
+
+def _ranges() -> dict[str, Range]:
+    """Return the ranges of all keys that have one, of what is registered now as well."""
+    declared = {
+        f"{section}.{entry.name}.{key}": hyperparameter.range
+        for section, entry in _parts()
+        for key, hyperparameter in entry.hyperparameters.items()
+    }
+    return {"model.name": one_of(*models.REGISTRY), **_RANGES, **declared}
 
 
 def allowed(key: str) -> str:
     """Return in words which values a key may have, as in "> 0"; "" for any of its type."""
     section, _, name = key.rpartition(".")
-    if key == "model.name":
-        return f"one of {', '.join(models.NETWORKS)}"
     if section == "loss":
         return losses.allowed(name)
-    return _RANGES[key][0] if key in _RANGES else ""
+    ranges = _ranges()
+    return ranges[key].words if key in ranges else ""
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """{"optim.lr": 0.1, …}: every key by its dotted path, tuples as lists (as JSON has them)."""
+    """Return every key by its dotted path, {"optim.lr": 0.1, …}, tuples as lists, as JSON has."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, tree: Mapping[str, Any]) -> None:
@@ -208,32 +254,43 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 
 def check(config: ConfigDict, num_devices: int) -> None:
-    """Raises UserError with the first key whose value is not allowed on so many devices."""
+    """Raise UserError with the first key whose value is not allowed on so many devices."""
     check_values(config)
     check_batch(config, num_devices)
 
 
 def check_values(config: ConfigDict) -> None:
-    """Raises UserError with the first key whose value is not allowed on any devices."""
+    """Raise UserError with the first key whose value is not allowed on any devices.
+
+    Imports the modules of config.imports first: their parts have keys too, which may be missing
+    and then have their defaults.
+    """
+    import_parts(config.get("imports", ()))
     expected = flatten(base())
+    optional = {
+        f"{section}.{entry.name}.{key}"
+        for section, entry in _parts()
+        for key in entry.hyperparameters
+    }
     given = flatten(config)
     for key in given:
         if key not in expected:
             raise UserError(f"config.{key}: no such key; see uniface_jax/config.py for all of them")
     for key in expected:
-        if key not in given:
+        if key not in given and key not in optional:
             raise UserError(
                 f"config.{key}: missing; start the recipe from uniface_jax.config.base()"
             )
-    for key, (words, test) in _RANGES.items():
-        if not test(given[key]):
-            raise UserError(f"config.{key}={given[key]}: must be {words}")
+    for key, allowed_values in _ranges().items():
+        if key in given and not allowed_values.test(given[key]):
+            raise UserError(f"config.{key}={given[key]}: must be {allowed_values.words}")
+    Augment.from_mapping(config.data.augment.to_dict())
     create_loss(config)
     parse_range(config.profile)
 
 
 def check_batch(config: ConfigDict, num_devices: int) -> None:
-    """Raises UserError, with the ways out, where so many devices cannot share batch_size."""
+    """Raise UserError, with the ways out, where so many devices cannot share batch_size."""
     groups = num_devices * config.micro_batches
     if config.batch_size % groups:
         raise UserError(
@@ -259,40 +316,83 @@ def _ways_out(config: ConfigDict, num_devices: int) -> str:
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:
-    """The loss that config.loss names, with its hyperparameters."""
-    return losses.create(**config.loss.to_dict())
+    """Return the loss that config.loss names, with its hyperparameters."""
+    name, shared, own = _chosen(config.loss)
+    if losses.LOSSES.entry(name, f"loss.name={name!r}").builtin:
+        return losses.create(name, **shared)
+    for key, value in shared.items():
+        if value is not None:
+            raise UserError(
+                f"config.loss.{key}={value}: {name} has keys of its own, "
+                f"{', '.join(f'loss.{name}.{key}' for key in own) or 'none'}"
+            )
+    return losses.create(name, **own)
 
 
-def create_network(config: ConfigDict, dtype: str | None = None) -> models.IResNet:
-    """The network that config.model names; `dtype` replaces the configured one."""
-    fields = config.model.to_dict()
-    fields.pop("bn_momentum")  # of the training step, not of the network
-    return models.create(**{**fields, "dtype": dtype or fields["dtype"]})
+def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:
+    """Return the network that config.model names; `dtype` replaces the configured one.
+
+    One from outside has embedding_size, dtype and its own keys; the others do not concern it.
+    """
+    name, shared, own = _chosen(config.model)
+    shared.pop("bn_momentum")  # of the training step, not of the network
+    shared["dtype"] = dtype or shared["dtype"]
+    if models.REGISTRY.entry(name, f"model.name={name!r}").builtin:
+        return models.create(name, **shared)
+    return models.create(
+        name, embedding_size=shared["embedding_size"], dtype=shared["dtype"], **own
+    )
 
 
-def from_json(text: str) -> ConfigDict:
-    """A config as `to_json` wrote it."""
-    return ConfigDict(json.loads(text), convert_dict=True)
+def _chosen(section: ConfigDict) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the name of a section's part, the keys of all parts, and those of this one alone."""
+    values = section.to_dict()
+    name = values.pop("name")
+    shared = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    return name, shared, dict(values.get(name) or {})
+
+
+def completed(values: Mapping[str, Any]) -> ConfigDict:
+    """Return base() with `values`, nested as a config is, laid over it: what they lack is default.
+
+    Keys that base() does not have stay, for those who know them.
+    """
+    config = base(tuple(values.get("imports", ())))
+    with config.unlocked():
+        config.update(values)
+    return config
+
+
+def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
+    """Return a config as `to_json` wrote it; keys that were not there yet have their defaults.
+
+    The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
+    is from.
+    """
+    values = json.loads(text)
+    import_parts(values.get("imports", ()), "config.imports", workdir)
+    return completed(values)
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON."""
+    """Return the config as indented JSON."""
     return json.dumps(config.to_dict(), indent=2)
 
 
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json into the workdir, or checks that the one there is of the same run.
+    """Write config.json into the workdir, or check that the one there is of the same run.
 
     Raises UserError naming the first key that differs, with both values.
     """
     path = workdir / "config.json"
+    config = completed(config.to_dict())
     if path.exists():
         try:
-            owner = flatten(from_json(path.read_text()))
-        except ValueError as e:
+            owner = flatten(from_json(path.read_text(), workdir))
+        except (TypeError, AttributeError, ValueError) as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():
-            if not key.startswith(FREE_KEYS) and owner.get(key) != value:
+            if not key.startswith(CHANGEABLE_KEYS) and owner.get(key) != value:
                 raise UserError(
                     f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
                     f"{value}; use another --workdir, or that value to resume it"

@@ -25,6 +25,7 @@ from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
+from uniface_jax.registry import import_parts
 
 _SHARD_SIZE = flags.DEFINE_integer(
     "shard_size", None, "images in a file; default: 20,000, or what keeps it below 512 files", 1
@@ -41,6 +42,7 @@ _ON_ERROR = flags.DEFINE_enum(
     "on_error", ON_ERROR[0], ON_ERROR, "what an image that cannot be used does to the conversion"
 )
 flags.DEFINE_alias("on-error", "on_error")
+_IMPORTS = cli.define_imports()
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)
 _SHARD = flags.DEFINE_string("shard", None, "i/n: only every n-th shard, from the i-th on")
 _FINISH = flags.DEFINE_boolean("finish", False, "make the shards of all --shard runs a data set")
@@ -52,6 +54,7 @@ _SHOWN = 10
 
 def main(argv: list[str]) -> None:
     """Converts, finishes or verifies, and prints what was done."""
+    import_parts(_IMPORTS.value, "--imports")
     if _FINISH.value:
         if _VERIFY.value or _SHARD.value is not None:
             raise UserError(

@@ -19,10 +19,12 @@ from uniface_jax.data.input.contact_sheet import contact_sheet
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.registry import import_parts
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe whose augmentations are shown; insightface's set without one."
 )
+_IMPORTS = cli.define_imports()
 _OUTPUT = flags.DEFINE_string("output", "contact_sheet.png", "The picture, a PNG.")
 _IDENTITIES = flags.DEFINE_integer("identities", 8, "Rows.", lower_bound=1, upper_bound=100)
 _COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1, upper_bound=50)
@@ -36,6 +38,7 @@ INSIGHTFACE = Augment(flip=True, downscale=0.1, blur=0.2, colour=0.2, grey=0.1)
 def main(argv: list[str]) -> None:
     """Writes the picture and prints the counts."""
     (given,) = cli.positional(argv, "DATASET")
+    import_parts(_IMPORTS.value, "--imports")
     output = Path(_OUTPUT.value)
     if output.suffix.lower() != ".png":
         raise UserError(f"--output={output}: expected a name that ends in .png")

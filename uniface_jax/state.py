@@ -9,7 +9,6 @@ from uniface_jax import models
 from uniface_jax.head.shards import create_prototypes
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
-from uniface_jax.models.iresnet import IResNet
 
 Tree = Any
 
@@ -39,7 +38,7 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    network: IResNet,
+    network: models.Network,
     loss: Loss,
     num_classes: int,
     sampling_rate: float,

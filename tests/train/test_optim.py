@@ -53,7 +53,8 @@ def test_square_norm_adds_all_leaves():
 
 def test_clamp_slopes_touches_slopes_alone():
     params = {"prelu": {"slope": jnp.asarray([-0.2, 0.3])}, "bn": {"bias": jnp.asarray([-0.2])}}
-    clamped = optim.clamp_slopes(params)
+    marks = {"prelu": {"slope": True}, "bn": {"bias": False}}
+    clamped = optim.clamp_slopes(params, marks)
     np.testing.assert_allclose(clamped["prelu"]["slope"], [0.01, 0.3])
     np.testing.assert_allclose(clamped["bn"]["bias"], [-0.2])
 

@@ -21,6 +21,7 @@ from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options
 from uniface_jax.evaluate.report import report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
+from uniface_jax.registry import import_parts
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A workdir of training, one of its checkpoints/STEP, or an ONNX file."
@@ -60,11 +61,13 @@ _INPUT_SCALE = flags.DEFINE_enum(
     "input_scale", "auto", ["auto", "unit", "raw"], "Pixels an ONNX file is fed: -1..1 or 0..255."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
+_IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
 
 
 def main(argv: list[str]) -> None:
     """Embeds, computes, writes; prints tables and where the files are."""
+    import_parts(_IMPORTS.value, "--imports")
     if _COMPARE.value:
         _compare(argv[1:])
         return
@@ -100,7 +103,10 @@ def _compare(arguments: Sequence[str]) -> None:
     runs, taken = [], set()
     for path, done in zip(arguments, finished, strict=True):
         if done:
-            runs.append(results.read(Path(path)))
+            run = results.read(Path(path))
+            for protocol in run.metrics["protocols"]:
+                PROTOCOLS.entry(protocol, f"{path}: protocol {protocol!r}")
+            runs.append(run)
             continue
         name = Path(path).resolve().stem
         while name in taken:
@@ -118,8 +124,7 @@ def _compare(arguments: Sequence[str]) -> None:
 def _work() -> tuple[Mapping[str, Parts], Options]:
     """What is asked for, checked before a model is loaded."""
     for name in _PROTOCOL.value:
-        if name not in PROTOCOLS:
-            raise UserError(f"--protocol: {name}; expected some of {', '.join(PROTOCOLS)}")
+        PROTOCOLS.entry(name, f"--protocol={name}")
     if not _DATA.value:
         raise UserError("--data is missing; see --help")
     parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})

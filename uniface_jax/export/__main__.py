@@ -115,11 +115,12 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
         "uniface_jax.digest": str(info["digest"]),
     }
     if _FORMAT.value == "safetensors":
-        from uniface_jax.weights.names import family_of, to_state
+        from uniface_jax.weights.names import family_of, iresnet, to_state
         from uniface_jax.weights.state_files import write_safetensors
 
-        state = to_state(network, variables)
-        family = family_of(network).name
+        known = iresnet(network)
+        state = to_state(known, variables)
+        family = family_of(known).name
         write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
         size = output.stat().st_size
         return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}

@@ -16,7 +16,6 @@ from uniface_jax.checkpoints import reading
 from uniface_jax.config import create_network, from_json
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model
-from uniface_jax.models.iresnet import IResNet
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
@@ -24,7 +23,7 @@ Variables = Mapping[str, Any]
 EmbedWith = Callable[[Variables, np.ndarray], np.ndarray]
 
 
-def make_embed(network: IResNet, mirror: bool = True) -> EmbedWith:
+def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
     """Return the function from variables and images to features, with the mirror sum or without.
 
     The images are split over this process's devices (and padded for that); each new number of them
@@ -58,7 +57,7 @@ def digest_of(variables: Variables) -> str:
     return total.hexdigest()
 
 
-def load_network(path: str | Path) -> tuple[IResNet, Variables, dict[str, Any]]:
+def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str, Any]]:
     """Load network (computing in float32), variables and {"step", "digest"} of a checkpoint.
 
     Args:
@@ -68,7 +67,8 @@ def load_network(path: str | Path) -> tuple[IResNet, Variables, dict[str, Any]]:
         UserError: there is no readable checkpoint.
     """
     step, variables, run = reading.read_network(path)
-    network = create_network(from_json(run["config"]), dtype="float32")
+    workdir, _ = reading.locate(path)
+    network = create_network(from_json(run["config"], workdir), dtype="float32")
     return network, variables, {"step": step, "digest": digest_of(variables)}
 
 

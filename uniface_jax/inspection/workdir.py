@@ -70,7 +70,7 @@ def inspect(
         raise UserError(f"images={images}: must be at least 1")
     workdir, _ = reading.locate(path)
     state, run = reading.read(path)
-    config = configs.from_json(run["config"])
+    config = configs.from_json(run["config"], workdir)
     loss = configs.create_loss(config)
     source = open_source(data or config.data.train)
     num_classes = len(state.weights.prototypes)

@@ -1,4 +1,4 @@
-"""The losses, by name. A new loss is one function in this package and one line in LOSSES.
+"""The losses by name; register_loss adds one from outside.
 
 Everything else, streaming over blocks of classes, sharding and sampling, is the head's business
 (head/) and works for every entry.
@@ -6,15 +6,43 @@ Everything else, streaming over blocks of classes, sharding and sampling, is the
 
 from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from uniface_jax.errors import UserError
 from uniface_jax.losses import adaptive, additive, softmax
 from uniface_jax.losses.base import Elementwise, Loss
+from uniface_jax.registry import Range, Registry, above, at_least
 
-__all__ = ["LOSSES", "Elementwise", "Loss", "create"]
+__all__ = ["LOSSES", "Elementwise", "Loss", "LossFactory", "create", "register_loss"]
 
-LOSSES: Mapping[str, Callable[..., Loss]] = {
+_MARGIN = Range("from 0 to below 1.5", lambda value: 0 <= value < 1.5)
+
+# The ranges of the hyperparameters of the losses that come with this package.
+_RANGES: Mapping[str, Range] = {
+    "scale": above(0),
+    "margin": _MARGIN,
+    "m1": at_least(1),
+    "m2": _MARGIN,
+    "m3": _MARGIN,
+    "negative_weight": above(0),
+    "loss_weight": above(0),
+    "balance": Range("above 0 and below 1", lambda value: 0 < value < 1),
+    "exponent": at_least(1),
+    "concentration": Range("above 0, at most 1", lambda value: 0 < value <= 1),
+    "interclass_filtering": Range("from 0 (off) to below 1", lambda value: 0 <= value < 1),
+}
+
+
+class LossFactory(Protocol):
+    """Takes hyperparameters by keyword, each with a default, and returns the Loss."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Loss:
+        """Return the loss with these hyperparameters bound."""
+
+
+Factory = TypeVar("Factory", bound=LossFactory)
+
+LOSSES: Registry[LossFactory] = Registry("loss", "loss", reserved=("name", *_RANGES))
+_BUILTIN: Mapping[str, LossFactory] = {
     "uce": additive.uce,
     "bce": additive.bce,
     "nsl": softmax.nsl,
@@ -28,48 +56,51 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
     "adaface": adaptive.adaface,
     "curricularface": adaptive.curricularface,
 }
+for _name, _function in _BUILTIN.items():
+    _own = {key: _RANGES[key] for key in signature(_function).parameters}
+    LOSSES.add(_name, _function, _own, builtin=True)
 
-_ABOVE_ZERO = ("> 0", lambda value: value > 0)
-_MARGIN = ("from 0 to below 1.5", lambda value: 0 <= value < 1.5)
-_AT_LEAST_ONE = (">= 1", lambda value: value >= 1)
 
-# Hyperparameter -> (its allowed range in words, the test).
-_RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
-    "scale": _ABOVE_ZERO,
-    "margin": _MARGIN,
-    "m1": _AT_LEAST_ONE,
-    "m2": _MARGIN,
-    "m3": _MARGIN,
-    "negative_weight": _ABOVE_ZERO,
-    "loss_weight": _ABOVE_ZERO,
-    "balance": ("above 0 and below 1", lambda value: 0 < value < 1),
-    "exponent": _AT_LEAST_ONE,
-    "concentration": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "interclass_filtering": ("from 0 (off) to below 1", lambda value: 0 <= value < 1),
-}
+def register_loss(name: str, **ranges: Range) -> Callable[[Factory], Factory]:
+    """Return a decorator that registers a function of hyperparameters -> Loss as the loss `name`.
+
+    It is chosen by --config.loss.name=NAME, and its hyperparameters are the config's keys
+    loss.NAME.KEY. It may be given in a module of config.imports, which every command imports.
+
+    Args:
+        name: Lower-case letters, digits and underscores.
+        **ranges: The Range of each hyperparameter, by its name in the function's signature.
+
+    Raises:
+        UserError: At the decorated function, for a name that is taken, or a hyperparameter without
+            a default or range.
+
+    >>> from uniface_jax import Range, register_loss
+    >>> from uniface_jax.losses import Loss, create
+    >>> @register_loss("doc_softmax", temperature=Range("> 0", lambda value: value > 0))
+    ... def doc_softmax(temperature: float = 0.05) -> Loss:
+    ...     scale = 1 / temperature
+    ...     logit = lambda cos, b: scale * cos
+    ...     return Loss("softmax", positive=logit, negative=logit, scale=scale)
+    >>> create("doc_softmax", temperature=0.1).scale
+    10.0
+    """
+    return LOSSES.decorator(name, ranges)
 
 
 def allowed(hyperparameter: str) -> str:
     """Return which values a hyperparameter may have, in words; of "name", the losses there are."""
     if hyperparameter == "name":
         return f"one of {', '.join(LOSSES)}"
-    return _RANGES[hyperparameter][0]
+    return _RANGES[hyperparameter].words
 
 
 def create(name: str, **hyperparameters: Any) -> Loss:
-    """The loss `name` of LOSSES with hyperparameters other than its defaults (None: the default).
+    """Return the loss `name` with hyperparameters other than its defaults (None: the default).
 
     Raises UserError for an unknown name, a hyperparameter that this loss does not have, or a value
     out of range.
     """
-    if name not in LOSSES:
-        raise UserError(f"loss.name={name!r}: allowed are {', '.join(LOSSES)}")
-    given = {key: value for key, value in hyperparameters.items() if value is not None}
-    allowed = list(signature(LOSSES[name]).parameters)
-    for key, value in given.items():
-        if key not in allowed:
-            raise UserError(f"loss.{key}={value}: {name} has only {', '.join(allowed)}")
-        words, test = _RANGES[key]
-        if not test(value):
-            raise UserError(f"loss.{key}={value}: must be {words}")
-    return LOSSES[name](**given)
+    entry = LOSSES.entry(name, f"loss.name={name!r}")
+    prefix = "loss." if entry.builtin else f"loss.{name}."
+    return entry.part(**entry.checked(hyperparameters, prefix))

@@ -17,13 +17,12 @@ from ml_collections import ConfigDict
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import even_block, working_bytes
 from uniface_jax.head.shards import shard_size
-from uniface_jax.models import IMAGE_SIZE
+from uniface_jax.models import IMAGE_SIZE, IResNet
 from uniface_jax.plan.program import compiled_memory, settings_of, state_shapes
 from uniface_jax.state import TrainState
 
 FLOAT = 4
 IMAGE = IMAGE_SIZE * IMAGE_SIZE * 3 + FLOAT  # bytes of an image and its label
-STAGES = 4
 PROBE_CLASSES = 8  # hardly a head
 MIN_PROBE = 8  # images; below, weights rather than activations decide
 PREFETCHED = 2  # batches that training holds on the device beside the one in work
@@ -71,26 +70,29 @@ def probe_network(
     """
     known = {} if known is None else known
     images = max(config.batch_size // config.micro_batches, MIN_PROBE)
-    depths = configs.create_network(config).stage_sizes
+    whole = configs.create_network(config)
+    # A network from outside has no depth that is known here, and is asked about as it is.
+    depths = tuple(whole.stage_sizes) if isinstance(whole, IResNet) else ()
 
     def working(stages: tuple[int, ...], images: int) -> int:
         probe = config.copy_and_resolve_references()
-        probe.model.stage_sizes = stages
+        probe.model.stage_sizes = stages or None
         probe.micro_batches = min(config.micro_batches, 2)
         probe.batch_size = images * probe.micro_batches
         probe.loss, probe.head.sampling_rate = configs.base().loss, 1.0
         network = configs.create_network(probe)
         question = f"{network} {images} {probe.micro_batches}"
         if question not in known:
-            progress(f"{'-'.join(map(str, stages))} blocks, {images} images")
+            shape = f"{'-'.join(map(str, stages))} blocks" if stages else config.model.name
+            progress(f"{shape}, {images} images")
             known[question] = compiled_memory(probe, PROBE_CLASSES, 1).working
         return known[question]
 
-    base = (1,) * STAGES
+    base = (1,) * len(depths)
     small, large = working(base, images), working(base, 2 * images)
     slope = (large - small) / images
     constant = small - slope * images
-    for stage in range(STAGES):
+    for stage in range(len(depths)):
         more = depths[stage] - base[stage]
         if more:
             deeper = tuple(size + (index == stage) for index, size in enumerate(base))

@@ -61,7 +61,7 @@ def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
     )
 
 
-def abstract_state(config: ConfigDict, network: models.IResNet, num_classes: int) -> TrainState:
+def abstract_state(config: ConfigDict, network: models.Network, num_classes: int) -> TrainState:
     """Shapes and dtypes of the logical state; nothing is computed."""
     loss = create_loss(config)
     return jax.eval_shape(
@@ -70,7 +70,7 @@ def abstract_state(config: ConfigDict, network: models.IResNet, num_classes: int
 
 
 def random_state(
-    config: ConfigDict, network: models.IResNet, num_classes: int, runner: Runner
+    config: ConfigDict, network: models.Network, num_classes: int, runner: Runner
 ) -> Any:
     """A compiled function of nothing: the global state, whose rows each device makes for itself."""
     loss, rate = create_loss(config), config.head.sampling_rate
@@ -83,7 +83,7 @@ def random_state(
 
 
 def initial_state(
-    config: ConfigDict, network: models.IResNet, num_classes: int, runner: Runner
+    config: ConfigDict, network: models.Network, num_classes: int, runner: Runner
 ) -> TrainState:
     """The global state before the first step: random, or config.finetune's weights.
 

@@ -97,7 +97,7 @@ def _train(
     config: ConfigDict,
     workdir: Path,
     source: Source,
-    network: models.IResNet,
+    network: models.Network,
     evaluate: Evaluator,
 ) -> dict[str, float]:
     lengths = plan(config, len(source))

@@ -96,10 +96,13 @@ def sgd_update_rows(
     return decayed.at[index].set(rows, mode="drop"), momentum.at[index].set(buffers, mode="drop")
 
 
-def clamp_slopes(params: Tree) -> Tree:
-    """The network's parameters with every PReLU slope at least SLOPE_FLOOR."""
+def clamp_slopes(params: Tree, slopes: Tree) -> Tree:
+    """Return the network's parameters with every PReLU slope at least SLOPE_FLOOR.
 
-    def clamp(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        return jnp.maximum(x, SLOPE_FLOOR) if path[-1].key == "slope" else x
+    slopes: a tree of bool of the same form, True where a parameter is one (models.Marks).
+    """
 
-    return jax.tree_util.tree_map_with_path(clamp, params)
+    def clamp(x: jax.Array, is_slope: bool) -> jax.Array:
+        return jnp.maximum(x, SLOPE_FLOOR) if is_slope else x
+
+    return jax.tree.map(clamp, params, slopes)

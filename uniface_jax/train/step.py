@@ -8,6 +8,7 @@ share the groups.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,17 +16,17 @@ import jax.numpy as jnp
 
 from uniface_jax import models
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import Products, Result, Shard, loss_and_gradients
+from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
-from uniface_jax.models.iresnet import IResNet
 from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import TrainState, Tree, Weights
 from uniface_jax.train import optim
 
+Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -44,6 +45,24 @@ class Settings(NamedTuple):
     unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see _fold
 
 
+class _Parts(NamedTuple):
+    """What a step is made of; see make_step. marks: of the network's variables."""
+
+    network: models.Network
+    loss: Loss
+    schedule: optim.Schedule
+    settings: Settings
+    marks: models.Marks
+
+
+class _Shared(NamedTuple):
+    """What all micro-batches of one step on one device share."""
+
+    state: TrainState
+    shard: Shard
+    dropout_key: jax.Array
+
+
 class _Sums(NamedTuple):
     """What is added up over the micro-batches of one device."""
 
@@ -51,8 +70,113 @@ class _Sums(NamedTuple):
     batch_stats: Tree
 
 
+class _Measured(NamedTuple):
+    """What the head says of each micro-batch, arrays [M]."""
+
+    loss: jax.Array
+    similarities: Similarities
+
+
+def make_step(
+    network: models.Network, loss: Loss, schedule: optim.Schedule, settings: Settings
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Return the per-device step of (state, batch) -> (new state, metrics).
+
+    batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], and label [b]. Metrics are scalars:
+    loss, learning_rate, grad_norm (before clipping), the four of Similarities, and for losses with
+    a bias the unified threshold in both readings, b/s and (b - log(C-1))/s.
+    """
+    return partial(_step, _Parts(network, loss, schedule, settings, models.marks(network)))
+
+
+def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    settings = parts.settings
+    key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    dropout_key, sample_key = jax.random.split(key)
+    shard = _shard(state.weights, batch["label"], sample_key, settings)
+    _, valid = owned_classes(settings.num_classes, shard.rows)
+    debug.check_labels(batch["label"], settings.num_classes)
+    debug.check_state(state.weights.prototypes, valid, state.batch_stats)
+
+    shared = _Shared(state, shard, dropout_key)
+    sums, loss_statistics, measured = _all_micro_batches(parts, shared, batch)
+    gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
+    gradients = gradients._replace(network=_over_devices(gradients.network))
+    debug.check_gradients(gradients, measured.loss)
+    norm = _global_norm(gradients)
+    lr = parts.schedule(state.step)
+    weights, momentum = _update(parts, lr, state, _clipped(gradients, norm, settings), shard.subset)
+    batch_stats = _running(parts, state.batch_stats, _over_devices(sums.batch_stats))
+    metrics = _metrics(parts, state.weights.bias, measured) | {
+        "learning_rate": jnp.asarray(lr),
+        "grad_norm": norm,
+    }
+    updated = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
+    if settings.skip_nonfinite:
+        updated = _unless_nonfinite(metrics["loss"] + norm, updated, state)
+    return updated, metrics
+
+
+def _all_micro_batches(
+    parts: _Parts, shared: _Shared, batch: Batch
+) -> tuple[_Sums, Statistics, _Measured]:
+    """Forward and backward one micro-batch after another, with the loss's statistics between."""
+    micro, state = parts.settings.micro_batches, shared.state
+    split = {
+        key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
+    }
+    chosen = shared.shard.prototypes
+    like = Weights(state.weights.network, chosen.weight, chosen.bias)
+    zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
+    (sums, loss_statistics), measured = _fold(
+        partial(_micro_batch, parts, shared),
+        (zeros, state.loss_statistics),
+        (jnp.arange(micro), split),
+        parts.settings.unrolled,
+    )
+    return sums, loss_statistics, measured
+
+
+def _micro_batch(
+    parts: _Parts,
+    shared: _Shared,
+    carry: tuple[_Sums, Statistics],
+    numbered: tuple[jax.Array, Batch],
+) -> tuple[tuple[_Sums, Statistics], _Measured]:
+    """Add one micro-batch's gradients and weighted batch statistics to the sums in `carry`."""
+    (sums, carried), (number, part), settings = carry, numbered, parts.settings
+    group = jax.lax.axis_index(AXIS) * settings.micro_batches + number
+    forward = partial(
+        _forward, parts.network, shared.state.batch_stats, part["image"],
+        jax.random.fold_in(shared.dropout_key, group),
+    )  # fmt: skip
+    features, backward, statistics = jax.vjp(forward, shared.state.weights.network, has_aux=True)
+    products = Products(settings.block_size, settings.product_dtype)
+    result = loss_and_gradients(
+        parts.loss, shared.shard, features, part["label"], carried, products
+    )
+    (by_params,) = backward(result.gradients.features)
+    groups = settings.micro_batches * jax.lax.axis_size(AXIS)
+    weight = _group_weight(settings.bn_momentum, group, groups)
+    statistics = jax.tree.map(
+        lambda x, folded: (weight if folded else 1 / groups) * x, statistics, parts.marks.folded
+    )
+    by_weights = Weights(by_params, result.gradients.weight, result.gradients.bias)
+    sums = jax.tree.map(jnp.add, sums, _Sums(by_weights, statistics))
+    return (sums, result.statistics), _Measured(result.loss, result.similarities)
+
+
+def _forward(
+    network: models.Network, batch_stats: Tree, images: jax.Array, key: jax.Array, params: Tree
+) -> tuple[jax.Array, Tree]:
+    if images.dtype == jnp.uint8:
+        images = models.normalize(images)
+    variables = {"params": params, "batch_stats": batch_stats}
+    return models.train_forward(network, variables, images, key)
+
+
 def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
-    """What the statistics of one group weigh in the average after all groups were folded in.
+    """Return what the statistics of one group weigh in the average after all were folded in.
 
     Folding r <- (1-m) r + m s_g in for g = 0..G-1 gives (1-m)^G r + sum m (1-m)^(G-1-g) s_g: a sum
     in any order, on any number of devices.
@@ -60,107 +184,39 @@ def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
     return momentum * (1 - momentum) ** (groups - 1 - group)
 
 
-def make_step(
-    network: IResNet, loss: Loss, schedule: optim.Schedule, settings: Settings
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]:
-    """The per-device step. Its batch: image [b, 112, 112, 3] uint8 or float in [-1, 1], label [b].
+def _running(parts: _Parts, running: Tree, added: Tree) -> Tree:
+    """Return the new running statistics, of the old ones and the sum over all groups."""
+    groups = parts.settings.micro_batches * jax.lax.axis_size(AXIS)
+    kept = (1 - parts.settings.bn_momentum) ** groups
+    return jax.tree.map(
+        lambda old, new, folded: kept * old + new if folded else new,
+        running, added, parts.marks.folded,
+    )  # fmt: skip
 
-    Metrics are scalars: loss, learning_rate, grad_norm (before clipping), the four of
-    Similarities, and for losses with a bias the
-    unified threshold in both readings, b/s and (b - log(C-1))/s.
-    """
-    sgd, micro = settings.sgd, settings.micro_batches
 
-    def forward_backward(
-        state: TrainState, chosen: Prototypes, subset: Subset | None, carried, key, group, part
-    ) -> tuple[_Sums, Result]:
-        """Gradients and weighted statistics, and what the head says, of one micro-batch."""
-        images = part["image"]
-        if images.dtype == jnp.uint8:
-            images = models.normalize(images)
+def _metrics(parts: _Parts, bias: jax.Array, measured: _Measured) -> Metrics:
+    """Return what the head says of the whole step, and the thresholds before it."""
+    similarities = measured.similarities
+    return {
+        "loss": jnp.mean(measured.loss),
+        "min_positive": jnp.min(similarities.min_positive),
+        "max_negative": jnp.max(similarities.max_negative),
+        "positives_below": jnp.mean(similarities.positives_below),
+        "negatives_above": jnp.mean(similarities.negatives_above),
+        **_threshold_metrics(parts.loss, bias, parts.settings.num_classes),
+    }
 
-        def forward(params: Tree) -> tuple[jax.Array, Tree]:
-            features, updated = network.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.fold_in(key, group)},
-            )
-            return features, updated["batch_stats"]
 
-        features, backward, statistics = jax.vjp(forward, state.weights.network, has_aux=True)
-        rows = state.weights.prototypes.shape[0]
-        start, _ = owned_classes(settings.num_classes, rows)
-        result = loss_and_gradients(
-            loss, Shard(chosen, start, rows, subset), features, part["label"], carried,
-            Products(settings.block_size, settings.product_dtype),
-        )  # fmt: skip
-        (by_params,) = backward(result.gradients.features)
-        weight = _group_weight(settings.bn_momentum, group, micro * jax.lax.axis_size(AXIS))
-        statistics = jax.tree.map(lambda x: weight * x, statistics)
-        by_weights = Weights(by_params, result.gradients.weight, result.gradients.bias)
-        return _Sums(by_weights, statistics), result
+def _clipped(gradients: Weights, norm: jax.Array, settings: Settings) -> Weights:
+    factor = optim.clip_factor(norm, settings.sgd.clip)
+    return jax.tree.map(lambda x: x * factor, gradients)
 
-    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
-        dropout_key, sample_key = jax.random.split(key)
-        chosen, subset = _choose(state.weights, batch["label"], sample_key, settings)
-        rows = state.weights.prototypes.shape[0]
-        _, valid = owned_classes(settings.num_classes, rows)
-        debug.check_labels(batch["label"], settings.num_classes)
-        debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
-        def body(carry: tuple[_Sums, Statistics], numbered):
-            (sums, carried), (number, part) = carry, numbered
-            group = jax.lax.axis_index(AXIS) * micro + number
-            more, result = forward_backward(
-                state, chosen, subset, carried, dropout_key, group, part
-            )
-            sums = jax.tree.map(jnp.add, sums, more)
-            return (sums, result.statistics), (result.loss, result.similarities)
-
-        parts = {
-            key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
-        }
-        like = Weights(state.weights.network, chosen.weight, chosen.bias)
-        zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
-        (sums, loss_statistics), (losses, similarities) = _fold(
-            body, (zeros, state.loss_statistics), (jnp.arange(micro), parts), settings.unrolled
-        )
-
-        gradients = jax.tree.map(lambda x: x / micro, sums.gradients)
-        gradients = gradients._replace(network=_over_devices(gradients.network))
-        debug.check_gradients(gradients, losses)
-        norm = _global_norm(gradients)
-        factor = optim.clip_factor(norm, sgd.clip)
-        gradients = jax.tree.map(lambda x: x * factor, gradients)
-        lr = schedule(state.step)
-        weights, momentum = _update(sgd, lr, state, gradients, subset)
-
-        kept = (1 - settings.bn_momentum) ** (micro * jax.lax.axis_size(AXIS))
-        batch_stats = jax.tree.map(
-            lambda running, added: kept * running + added,
-            state.batch_stats, _over_devices(sums.batch_stats),
-        )  # fmt: skip
-        metrics = {
-            "loss": jnp.mean(losses),
-            "learning_rate": jnp.asarray(lr),
-            "grad_norm": norm,
-            "min_positive": jnp.min(similarities.min_positive),
-            "max_negative": jnp.max(similarities.max_negative),
-            "positives_below": jnp.mean(similarities.positives_below),
-            "negatives_above": jnp.mean(similarities.negatives_above),
-            **_threshold_metrics(loss, state.weights.bias, settings.num_classes),
-        }
-        updated = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
-        if settings.skip_nonfinite:
-            finite = jnp.isfinite(metrics["loss"] + norm)
-            kept_back = state._replace(step=updated.step)
-            updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept_back)
-        return updated, metrics
-
-    return step
+def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:
+    """Return `updated` where `value` is finite, else what was before with `step` moved on."""
+    finite = jnp.isfinite(value)
+    kept_back = before._replace(step=updated.step)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept_back)
 
 
 def _over_devices(tree: Tree) -> Tree:
@@ -168,10 +224,13 @@ def _over_devices(tree: Tree) -> Tree:
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
-def _fold(body, carry: Tree, xs: Tree, unrolled: bool | None) -> tuple[Tree, Tree]:
-    """jax.lax.scan; unrolled on the CPU, where XLA's convolutions are 30 times slower in a loop.
+def _fold(
+    body: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree, unrolled: bool | None
+) -> tuple[Tree, Tree]:
+    """Do as jax.lax.scan does; unrolled on the CPU.
 
-    scan's own `unroll` is no help: the loop goes away only after convolutions were lowered.
+    There XLA's convolutions are 30 times slower in a loop. scan's own `unroll` is no help: the loop
+    goes away only after convolutions were lowered.
     """
     if not (jax.default_backend() == "cpu" if unrolled is None else unrolled):
         return jax.lax.scan(body, carry, xs)
@@ -182,17 +241,16 @@ def _fold(body, carry: Tree, xs: Tree, unrolled: bool | None) -> tuple[Tree, Tre
     return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
 
-def _choose(
-    weights: Weights, labels: jax.Array, key: jax.Array, settings: Settings
-) -> tuple[Prototypes, Subset | None]:
-    """The step's classes, common to all micro-batches: all of them, or a random subset."""
+def _shard(weights: Weights, labels: jax.Array, key: jax.Array, settings: Settings) -> Shard:
+    """Return the step's classes on this device, all or a random subset, for all micro-batches."""
     rows = weights.prototypes.shape[0]
-    _, valid = owned_classes(settings.num_classes, rows)
+    start, valid = owned_classes(settings.num_classes, rows)
     if settings.sampling_rate >= 1:
-        return Prototypes(weights.prototypes, weights.bias, valid), None
+        return Shard(Prototypes(weights.prototypes, weights.bias, valid), start, rows)
     subset = sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate)
     bias = weights.bias[subset.row] if weights.bias.ndim else weights.bias
-    return Prototypes(weights.prototypes[subset.row], bias, subset.valid), subset
+    prototypes = Prototypes(weights.prototypes[subset.row], bias, subset.valid)
+    return Shard(prototypes, start, rows, subset)
 
 
 def _global_norm(gradients: Weights) -> jax.Array:
@@ -202,9 +260,13 @@ def _global_norm(gradients: Weights) -> jax.Array:
 
 
 def _update(
-    sgd: optim.Sgd, lr: jax.Array, state: TrainState, gradients: Weights, subset: Subset | None
+    parts: _Parts, lr: jax.Array, state: TrainState, gradients: Weights, subset: Subset | None
 ) -> tuple[Weights, Weights]:
-    """SGD on everything; with a subset, on its rows of the prototypes (and of a class bias)."""
+    """Return weights and momentum after SGD.
+
+    With a subset, on its rows of the prototypes (and of a bias a class) and on all the rest.
+    """
+    sgd = parts.settings.sgd
 
     def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
         if subset is None or not by_class:
@@ -216,7 +278,8 @@ def _update(
     fields = zip(state.weights, state.momentum, gradients, by_class, strict=True)
     weights, momentum = zip(*(update(*field) for field in fields), strict=True)
     new = Weights(*weights)
-    return new._replace(network=optim.clamp_slopes(new.network)), Weights(*momentum)
+    network = optim.clamp_slopes(new.network, parts.marks.slopes)
+    return new._replace(network=network), Weights(*momentum)
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:

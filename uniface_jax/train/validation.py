@@ -19,7 +19,7 @@ from uniface_jax.runtime import processes
 class Evaluator:
     """Verification on the sets of config.eval.data, with one compiled forward pass for all."""
 
-    def __init__(self, config: ConfigDict, network: models.IResNet) -> None:
+    def __init__(self, config: ConfigDict, network: models.Network) -> None:
         self.sets: dict[str, PairSet] = (
             read_pair_sets([Path(x) for x in config.eval.data.split(",")])
             if config.eval.data

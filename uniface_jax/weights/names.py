@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from uniface_jax import models
+from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
 
 
@@ -94,6 +95,16 @@ def layout(network: IResNet) -> dict[str, Slot]:
                 shape = (shape[3], shape[2], shape[0], shape[1])
             slots[torch_name(family, path)] = Slot(shape, collection, path, positions)
     return slots
+
+
+def iresnet(network: models.Network) -> IResNet:
+    """Return `network`, once it is known to have a PyTorch implementation; UserError for others."""
+    if isinstance(network, IResNet):
+        return network
+    raise UserError(
+        f"the network {getattr(network, 'name', network)} is from outside and has no PyTorch "
+        "implementation to name its weights by; write it in another format, such as ONNX"
+    )
 
 
 def family_of(network: IResNet) -> Family:

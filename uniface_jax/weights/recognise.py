@@ -145,7 +145,7 @@ def _fitting_stem(model: dict[str, Any], state: State) -> tuple[IResNet, dict[st
     """
     for stride in (2, 1):
         model["stem_stride"] = stride
-        network = models.create(**model)
+        network = models.create_iresnet(**model)
         slots = layout(network)
         tail = next(name for name, slot in slots.items() if slot.positions)
         if tail in state and state[tail].shape == slots[tail].shape:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.registered import forgotten
 from uniface_jax.data.input.augment import (
     Augment,
     augment,
@@ -15,10 +16,12 @@ from uniface_jax.data.input.augment import (
     random_crop,
     random_flip,
     random_tone,
+    register_augmentation,
     remove_colour,
     shift_colour,
 )
 from uniface_jax.errors import UserError
+from uniface_jax.registry import above
 
 RANDOM = np.random.RandomState(0)
 FACE = np.kron(RANDOM.randint(0, 256, (14, 14, 3)), np.ones((8, 8, 1))).astype(np.uint8)
@@ -216,3 +219,45 @@ def test_numbers_are_shared_out_in_order():
     expected = random_tone(expected, numbers[3:5], 0.5, 0)
     expected = erase(expected, numbers[6:])
     np.testing.assert_array_equal(augment(FACE, functions, numbers), expected)
+
+
+@pytest.fixture
+def noise():
+    """An augmentation from outside that changes the pixels it is given, in place."""
+    with forgotten():
+
+        @register_augmentation("noise", level=above(0))
+        def noise(pixels, generator, level: float = 10.0):
+            pixels += generator.integers(1, int(level), pixels.shape).astype(np.uint8)
+            return pixels
+
+        yield
+
+
+def test_from_outside(noise):
+    assert Augment.from_mapping({"noise": {"probability": 0.0}}).outside == ()
+    config = Augment.from_mapping(
+        {"flip": False, "erase": 0.0, "noise": {"probability": 0.5, "level": 4}}
+    )
+    functions = augmentations(config)
+    numbers = np.random.RandomState(1).rand(200, functions[0].numbers).astype(np.float32).tolist()
+    results = np.stack([augment(FACE, functions, each) for each in numbers])
+    added = (results - FACE).reshape(200, -1)  # modulo 256
+    changed = added.any(1)
+    assert 70 < changed.sum() < 130
+    assert set(np.unique(added[changed])) == {1, 2, 3}
+    assert len(np.unique(added[changed], axis=0)) == changed.sum()  # every sample has its own
+    again = np.stack([augment(FACE, functions, each) for each in numbers])
+    np.testing.assert_array_equal(again, results)
+
+
+def test_from_outside_refused(noise):
+    with pytest.raises(UserError, match=r"data.augment.noise.level=0: must be > 0"):
+        Augment.from_mapping({"noise": {"level": 0, "probability": 1.0}})
+    with pytest.raises(UserError, match=r"augment.fog: no such key; there are flip, .*erase, no"):
+        Augment.from_mapping({"fog": {"probability": 1.0}})
+    register_augmentation("grow")(lambda pixels, generator: pixels.repeat(2, 0))
+    config = Augment.from_mapping({"flip": False, "grow": {"probability": 1.0}})
+    (grow,) = augmentations(config)
+    with pytest.raises(UserError, match=r"augmentation 'grow': returned uint8 \[224, 112, 3\]; ex"):
+        grow.apply(FACE, [0.0] * grow.numbers)

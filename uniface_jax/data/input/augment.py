@@ -1,22 +1,23 @@
 """Augmentations of one training face: functions of an image and random numbers, by OpenCV.
 
-Each takes a uint8 image [H, W, 3] and numbers in 0 ≤ u < 1, and gives an image of the same shape
-and type; the one given is left as it is. They hold no state, so the numbers alone decide; these are
-drawn for whole batches (shuffle.py). `augmentations` lists what a config switches on; what is off
-costs nothing.
+register_augmentation adds one from outside. Each of those here takes a uint8 image [H, W, 3] and
+numbers in 0 ≤ u < 1, and gives an image of the same shape and type; the one given is left as it
+is. They hold no state, so the numbers alone decide; these are drawn for whole batches (shuffle.py).
+`augmentations` lists what a config switches on; what is off costs nothing.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from uniface_jax.errors import UserError
+from uniface_jax.registry import Hyperparameter, Range, Registry
 
 Numbers = Sequence[float]
 
@@ -28,10 +29,28 @@ class Augmentation(NamedTuple):
     apply: Callable[[np.ndarray, Numbers], np.ndarray]
 
 
+SEED_NUMBERS = 3  # that seed the generator of an augmentation from outside; 24 random bits each
+
 _HIGHEST = {
     "downscale": 1.0, "blur": 1.0, "colour": 1.0, "grey": 1.0, "erase": 1.0, "crop": 0.9,
     "rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0,
 }  # fmt: skip
+
+
+class AugmentationFunction(Protocol):
+    """Takes pixels, generator and hyperparameters by keyword, and returns the changed pixels."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Return uint8 [H, W, 3] of pixels, uint8 [H, W, 3], and a numpy Generator."""
+
+
+class Outside(NamedTuple):
+    """An augmentation from outside, as a config switches it on. It can be sent to a process."""
+
+    name: str
+    function: AugmentationFunction
+    probability: float
+    hyperparameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class Augment:
     ±value: rotate, degrees, 0..180; translate, pixels, 0..56; scale, fraction of the size, 0..0.9;
     brightness, fraction of full white added, 0..1; contrast, fraction of the distance from the
     image's mean, 0..1.
+    outside: augmentations from outside, applied last and in this order.
     Raises UserError naming the key where a value is of another type or range.
     """
 
@@ -63,6 +83,7 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     erase: float = 0.0
+    outside: tuple[Outside, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -75,12 +96,70 @@ class Augment:
 
     @classmethod
     def from_mapping(cls, values: Any) -> "Augment":
-        """From a mapping, such as a section of a config; UserError on unknown keys."""
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UserError(f"augment.{unknown[0]}: no such key; there are {', '.join(known)}")
-        return cls(**dict(values))
+        """Return what a mapping asks for, such as a section of a config.
+
+        What is registered from outside stands under its name, as {"fog": {"probability": 0.1}}.
+        Raises UserError on unknown keys and on values that are not allowed.
+        """
+        known = [field.name for field in fields(cls) if field.name != "outside"]
+        there = [*known, *AUGMENTATIONS]
+        if unknown := sorted(set(values) - set(there)):
+            raise UserError(f"augment.{unknown[0]}: no such key; there are {', '.join(there)}")
+        own = {key: values[key] for key in known if key in values}
+        return cls(**own, outside=_chosen(values))
+
+
+AUGMENTATIONS: Registry[AugmentationFunction] = Registry(
+    "augmentation",
+    "data.augment",
+    given=("pixels", "generator"),
+    common={
+        "probability": Hyperparameter(
+            0.0, Range("from 0 (off) to 1", lambda value: 0 <= value <= 1)
+        )
+    },
+    reserved=[field.name for field in fields(Augment)],
+)
+Function = TypeVar("Function", bound=AugmentationFunction)
+
+
+def register_augmentation(name: str, **ranges: Range) -> Callable[[Function], Function]:
+    """Return a decorator that registers a function as the augmentation `name`.
+
+    The function takes `pixels`, uint8 RGB [112, 112, 3], which it may change, and `generator`, a
+    numpy Generator whose numbers depend on the config's seed and on the sample's place in the run
+    alone; it returns pixels of the same shape and type. The config's data.augment.NAME.probability
+    switches it on, its hyperparameters are data.augment.NAME.KEY. All from outside come after those
+    of this package, by name. It may run in decoding processes, which import its module.
+
+    Args:
+        name: Lower-case letters, digits and underscores.
+        **ranges: The Range of each hyperparameter, by its name in the function's signature.
+
+    Raises:
+        UserError: At the decorated function, for a name that is taken, or a hyperparameter without
+            a default or range.
+
+    >>> import numpy as np
+    >>> from uniface_jax import Range, register_augmentation
+    >>> @register_augmentation("doc_noise", level=Range("> 0", lambda level: level > 0))
+    ... def doc_noise(pixels, generator, level: float = 4.0):
+    ...     noisy = pixels + generator.normal(0, level, pixels.shape)
+    ...     return np.clip(noisy, 0, 255).astype(np.uint8)
+    """
+    return AUGMENTATIONS.decorator(name, ranges)
+
+
+def _chosen(values: Mapping[str, Any]) -> tuple[Outside, ...]:
+    """Return the augmentations from outside that a mapping switches on, by name."""
+    chosen = []
+    for entry in AUGMENTATIONS.from_outside():
+        given = entry.checked(values.get(entry.name) or {}, f"data.augment.{entry.name}.")
+        given = {**entry.defaults, **given}
+        probability = given.pop("probability")
+        if probability:
+            chosen.append(Outside(entry.name, entry.part, probability, given))
+    return tuple(chosen)
 
 
 def augmentations(config: Augment) -> list[Augmentation]:
@@ -108,6 +187,11 @@ def augmentations(config: Augment) -> list[Augmentation]:
         chosen.append(Augmentation(2, tone))
     if config.erase:
         chosen.append(Augmentation(8, partial(sometimes, erase, config.erase)))
+    for outside in config.outside:
+        function = partial(apply_outside, outside)
+        chosen.append(
+            Augmentation(1 + SEED_NUMBERS, partial(sometimes, function, outside.probability))
+        )
     return chosen
 
 
@@ -118,6 +202,22 @@ def augment(image: np.ndarray, functions: Sequence[Augmentation], numbers: Numbe
         image = function.apply(image, numbers[used : used + function.numbers])
         used += function.numbers
     return image
+
+
+def apply_outside(chosen: Outside, image: np.ndarray, uniform: Numbers) -> np.ndarray:
+    """Return what an augmentation from outside makes of `image`. uniform: [SEED_NUMBERS].
+
+    Raises UserError, naming it, where that is no image of the same shape and type.
+    """
+    generator = np.random.default_rng([int(u * 2**24) for u in uniform])
+    result = chosen.function(pixels=image.copy(), generator=generator, **chosen.hyperparameters)
+    found = np.asarray(result)
+    if found.shape != image.shape or found.dtype != np.uint8:
+        raise UserError(
+            f"augmentation {chosen.name!r}: returned {found.dtype} {list(found.shape)}; expected "
+            f"uint8 {list(image.shape)}"
+        )
+    return found
 
 
 def sometimes(

@@ -1,6 +1,12 @@
-"""Opens whatever a user has as a source of training images; the format is told by content."""
+"""Opens whatever a user has as a source of training images; the format is told by content.
 
+register_source adds a kind of one's own, which is told by its name in front of the path.
+"""
+
+import typing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from uniface_jax.data.formats.recordio import MAGIC_BYTES
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE
@@ -13,8 +19,9 @@ from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
+from uniface_jax.registry import Registry
 
-__all__ = ["Item", "Source", "open_source"]
+__all__ = ["SOURCES", "Item", "Source", "SourceOpener", "open_source", "register_source"]
 
 FORMATS = (
     "identity folders, a .rec or .tar or a folder of them, a list, a .bin, or a TFRecord data set"
@@ -24,23 +31,83 @@ _TAR_AT, _TAR_MAGIC = 257, b"ustar"
 _PICKLE = b"\x80"  # protocol 2 and later; no text begins with it
 
 
+class SourceOpener(typing.Protocol):
+    """Takes what stands behind NAME:, and returns the source; a subclass of Source does."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Source:
+        """Return the source at a path, str; UserError where there is none."""
+
+
+Opener = TypeVar("Opener", bound=SourceOpener)
+
+SOURCES: Registry[SourceOpener] = Registry("source", given=("path",))
+SOURCES.add(PREFIX.rstrip(":"), lambda path: parse_synthetic(PREFIX + path), builtin=True)
+
+
+def register_source(name: str) -> Callable[[Opener], Opener]:
+    """Return a decorator that registers a kind of source: NAME:PATH stands wherever one is named.
+
+    What is decorated is a subclass of data.sources.base.Source, or a function that returns one; it
+    takes `path`, all that stands behind the colon, and raises UserError where that is none. Sources
+    are read by several threads, and may be sent to decoding processes, which import its module.
+
+    Args:
+        name: Lower-case letters, digits and underscores.
+
+    Raises:
+        UserError: At what is decorated, for a name that is taken, or one that takes no `path`.
+
+    >>> from uniface_jax import open_source, register_source
+    >>> from uniface_jax.data.sources.base import Source
+    >>> @register_source("doc_half")
+    ... class Half(Source):
+    ...     def __init__(self, path):
+    ...         self.whole = open_source(path)
+    ...         self.name, self.num_classes = f"half of {path}", self.whole.num_classes
+    ...     def __len__(self):
+    ...         return len(self.whole) // 2
+    ...     def __getitem__(self, index):
+    ...         return self.whole[index]
+    >>> len(open_source("doc_half:synthetic:4:32"))
+    16
+    """
+    return SOURCES.decorator(name, {})
+
+
 def open_source(path: Path | str) -> Source:
-    """The source at `path`: one of FORMATS.
+    """Return the source at `path`: one of FORMATS, or NAME:PATH of a registered kind.
 
     A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
     folder with .tar files is all of them. `synthetic:CLASSES:IMAGES` is no path (synthetic.py).
     Raises UserError when there is nothing at `path`, when no format is recognised, and whatever
     the format's own reader finds wrong.
     """
-    if str(path).startswith(PREFIX):
-        return parse_synthetic(str(path))
+    name, colon, rest = str(path).partition(":")
+    if colon and name in SOURCES:
+        return _open_registered(name, rest)
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+        kinds = f"; kinds of sources are {', '.join(SOURCES)}" if colon else ""
+        raise UserError(f"{path}: no such file or folder{kinds}")
     try:
         return _open_folder(path) if path.is_dir() else _open_file(path)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); expected {FORMATS}") from e
+
+
+def _open_registered(name: str, path: str) -> Source:
+    try:
+        source = SOURCES[name](path)
+    except OSError as e:
+        raise UserError(f"{name}:{path}: cannot be read ({e.strerror})") from e
+    if not isinstance(source, Source):
+        raise UserError(
+            f"{name}:{path}: opened a {type(source).__name__}; expected a subclass of "
+            "uniface_jax.data.sources.base.Source"
+        )
+    if len(source) < 1 or source.num_classes < 1:
+        raise UserError(f"{name}:{path}: {len(source)} images of {source.num_classes} classes")
+    return source
 
 
 def _open_folder(path: Path) -> Source:

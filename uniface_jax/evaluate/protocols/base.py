@@ -5,6 +5,7 @@ that the user named, `source` gives features of image sets. It raises UserError 
 is at fault, before anything is embedded where the files themselves show it.
 """
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,13 +37,24 @@ class SetResult:
 Results = dict[str, SetResult]
 
 
+class ProtocolFunction(typing.Protocol):
+    """What a protocol does: it turns the files of its parts into metrics.
+
+    Features come from source.features of image sets, which are kept in a cache. A UserError names
+    the file that is at fault.
+    """
+
+    def __call__(self, parts: Parts, source: FeatureSource, options: Options) -> Results:
+        """Return the result of each set, by its name."""
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """title: for headings. run: see above. row: metrics of a set -> cells of the printed table."""
+    """title: for headings. row: metrics of a set -> cells of its row in the printed table."""
 
     title: str
     takes: PartNames
-    run: Callable[[Parts, FeatureSource, Options], Results]
+    run: ProtocolFunction
     row: Callable[[Mapping[str, Any]], Mapping[str, str]]
 
 
