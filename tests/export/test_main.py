@@ -20,14 +20,15 @@ from uniface_jax.weights.state_files import read_state
 
 # The command with a workdir's network replaced by a small one: no run has to be trained first.
 WITH_SMALL_NETWORK = """
-import sys, types
+import pathlib, sys, types
 from tests.helpers.trained_networks import SMALL, trained_looking
 from uniface_jax import cli, models
 from uniface_jax.export.__main__ import main
 
 def load_network(workdir):
     network = models.create("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
-    return network, trained_looking(network), {"step": 70, "digest": "abc"}
+    facts = {"step": 70, "digest": "abc", "workdir": pathlib.Path("nowhere"), "run": {}}
+    return network, trained_looking(network), facts
 
 sys.modules["uniface_jax.inference.network"] = types.SimpleNamespace(load_network=load_network)
 cli.run(main)
@@ -59,6 +60,8 @@ def test_export(exported):
     assert sorted(path.name for path in folder.iterdir()) == [
         "export.json",
         "face.onnx",
+        "face.onnx.card.json",
+        "face.onnx.card.md",
         "model.zip",
     ]
     assert json.loads((folder / "export.json").read_text()) == printed

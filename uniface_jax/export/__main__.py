@@ -5,7 +5,8 @@ python -m uniface_jax.export --workdir=runs/demo --output=model.onnx [--opset=11
 python -m uniface_jax.export --workdir=runs/demo --format=savedmodel|tflite|stablehlo|safetensors
 python -m uniface_jax.export --check=model.onnx [--track=cfat] [--report=check.json]
 
-What was written is printed as JSON. A check prints every rule of the MFR server, and ends with
+What was written is printed as JSON, and a model card of it, FILE.card.md and FILE.card.json, lies
+beside it. A check prints every rule of the MFR server, and ends with
 status 1 where one failed. safetensors holds the weights by the names of their PyTorch
 implementation: UniFace's release for lresnet*, arcface_torch for iresnet*.
 """
@@ -17,12 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 from absl import flags
 
 from uniface_jax import __version__, cli, models
 from uniface_jax.errors import UserError, extra
 from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.export.formats import FORMATS, write_format
+from uniface_jax.export.model_card import Artifact, Origin, write_card
 from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
 from uniface_jax.export.tracks import TRACKS
 from uniface_jax.export.verify import (
@@ -114,21 +118,37 @@ def _write(workdir: Path, output: Path) -> dict[str, Any]:
         "uniface_jax.step": str(info["step"]),
         "uniface_jax.digest": str(info["digest"]),
     }
-    if _FORMAT.value == "safetensors":
-        from uniface_jax.weights.names import family_of, iresnet, to_state
-        from uniface_jax.weights.state_files import write_safetensors
-
-        known = iresnet(network)
-        state = to_state(known, variables)
-        family = family_of(known).name
-        write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
-        size = output.stat().st_size
-        return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
-
     features = partial(models.features, network, variables)
-    if _FORMAT.value != "onnx":
-        return asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
-    return _write_onnx(features, output, metadata)
+    if _FORMAT.value == "safetensors":
+        result = _write_safetensors(network, variables, output, metadata)
+    elif _FORMAT.value == "onnx":
+        result = _write_onnx(features, output, metadata)
+    else:
+        result = asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
+    images = jax.ShapeDtypeStruct((1, models.IMAGE_SIZE, models.IMAGE_SIZE, 3), jnp.float32)
+    artifact = Artifact(
+        path=output,
+        format=_FORMAT.value,
+        features=jax.eval_shape(features, images).shape[-1],
+        mirror=_MIRROR.value,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+    )
+    origin = Origin(info["workdir"], info["step"], info["digest"], info["run"])
+    return result | {"card": str(write_card(artifact, origin))}
+
+
+def _write_safetensors(
+    network: models.Network, variables: Mapping[str, Any], output: Path, metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    from uniface_jax.weights.names import family_of, iresnet, to_state
+    from uniface_jax.weights.state_files import write_safetensors
+
+    known = iresnet(network)
+    state = to_state(known, variables)
+    family = family_of(known).name
+    write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
+    size = output.stat().st_size
+    return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
 
 
 def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:

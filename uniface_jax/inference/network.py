@@ -58,7 +58,10 @@ def digest_of(variables: Variables) -> str:
 
 
 def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str, Any]]:
-    """Load network (computing in float32), variables and {"step", "digest"} of a checkpoint.
+    """Load network (computing in float32), variables and facts of a checkpoint.
+
+    The facts are `step`, `digest`, the `workdir` and `run`, the checkpoint's record of its config
+    and data.
 
     Args:
         path: a workdir, whose newest checkpoint is read, or one workdir/checkpoints/STEP.
@@ -69,7 +72,8 @@ def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str,
     step, variables, run = reading.read_network(path)
     workdir, _ = reading.locate(path)
     network = create_network(from_json(run["config"], workdir), dtype="float32")
-    return network, variables, {"step": step, "digest": digest_of(variables)}
+    facts = {"step": step, "digest": digest_of(variables), "workdir": workdir, "run": run}
+    return network, variables, facts
 
 
 def load_workdir(path: str | Path, mirror: bool = True) -> Model:
