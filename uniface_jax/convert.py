@@ -82,8 +82,10 @@ def main(argv: list[str]) -> None:
         raise
     if info is None:
         print(
-            f"part {_SHARD.value} is done; when all are, python -m uniface_jax.convert "
-            f"{given_destination} --finish"
+            cli.spoken(
+                f"part {_SHARD.value} is done; when all are, python -m uniface_jax.convert "
+                f"{given_destination} --finish"
+            )
         )
         return
     _report(destination)

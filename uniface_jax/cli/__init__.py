@@ -1,8 +1,11 @@
 """What every command line shares: flag parsing and errors that end in one line, not a traceback."""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import NoReturn
 
@@ -11,21 +14,47 @@ from absl import app, flags, logging
 from uniface_jax.errors import EXIT_BAD_INPUT, UserError
 from uniface_jax.runtime.xla_flags import set_flags
 
+_console: ContextVar[bool] = ContextVar("console", default=False)
+
+
+@contextmanager
+def spoken_as_console_command() -> Iterator[None]:
+    """Let what is said in this block name commands as the console command `uniface` has them."""
+    token = _console.set(True)
+    try:
+        yield
+    finally:
+        _console.reset(token)
+
+
+def spoken(text: str) -> str:
+    """Return `text` with its commands in the form in which the user started this one."""
+    if not _console.get():
+        return text
+    return re.sub(
+        r"python -m uniface_jax\.(\w+)", lambda m: f"uniface {m[1].replace('_', '-')}", text
+    )
+
 
 def fail(message: object) -> NoReturn:
-    """Prints `error: message` on standard error, in one line, and exits with status 2."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    """Print `error: message` on standard error, in one line, and exit with status 2."""
+    print("error: " + spoken(" ".join(str(message).split())), file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 
 def _parse_flags(argv: Sequence[str], prepare: Callable[[list[str]], list[str]]) -> list[str]:
-    """Parses absl flags; whatever a flag or a --config override raises becomes one line."""
+    """Parse absl flags; whatever a flag or a --config override raises becomes one line."""
+    # What --help prints first.
+    sys.modules["__main__"].__doc__ = spoken(sys.modules["__main__"].__doc__ or "")
     try:
         # config_flags looks for its overrides in sys.argv and not in what is parsed.
         sys.argv = prepare(list(argv))
         return list(flags.FLAGS(sys.argv))
     except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         fail(f"{e} (see --help)")
+    except SystemExit:
+        # Only --help and its kin end the process here, by absl with status 1.
+        sys.exit(0)
 
 
 def run(
