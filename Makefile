@@ -17,7 +17,7 @@ DOCS_READY = $(VENV)/.docs-ready-$(VERSION)
 
 demo: venv
 	$(PY) -m uniface_jax.demo_data runs/faces
-	$(PY) -m uniface_jax.train --config=configs/demo.py --workdir=runs/demo
+	$(PY) -m uniface_jax.train --config=demo --workdir=runs/demo
 	$(PY) -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=runs/faces/orl.bin --output=runs/demo/evaluation
 	$(PY) -m uniface_jax.export --workdir=runs/demo --output=runs/demo/model.onnx --report=runs/demo/export.json
 	@$(PY) scripts/demo_summary.py runs/demo

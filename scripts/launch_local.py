@@ -1,6 +1,6 @@
 """Starts one training as N processes on this machine, on CPU devices, for tests and trials.
 
-    python scripts/launch_local.py 2 --devices=2 -- --config=configs/demo.py --workdir=runs/two
+    python scripts/launch_local.py 2 --devices=2 -- --config=demo --workdir=runs/two
 
 What follows `--` goes to every `python -m uniface_jax.train`. Lines come out with the number of
 their process before them. SIGINT and SIGTERM are passed on. The status is the first one other than

@@ -1,98 +1,112 @@
-"""Prints the table of recipes in configs/, with the paper's numbers to be compared with.
+"""Prints the table of the recipes in configs/: command, data, network, hardware, expected result.
 
-python scripts/recipes.py [--json=FILE]
+    python scripts/recipes.py [--output=configs/README.md] [--json=FILE]
+
+It reads what the recipes say of themselves as data, their VARIANTS.
 """
 
 import argparse
-import importlib.util
 import json
-import re
-import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from uniface_jax.cli.recipes import full_names, load, locate
+from uniface_jax.config.facts import RecipeFacts, facts_of
 from uniface_jax.files.atomic import write_bytes
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-_SECTIONS = ("Data", "Hardware", "Paper")
+HEADS = (
+    "recipe", "method", "data", "network", "batch", "length", "hardware",
+    "result to expect, percent",
+)  # fmt: skip
 
 
-def sections(docstring: str) -> dict[str, str]:
-    """{"title": first line, "data": …, "hardware": …, "paper": …} of a recipe's docstring.
-
-    A section starts with its name and a colon, or its name and a remark in brackets.
-    """
-    title, _, rest = docstring.strip().partition("\n")
-    parts = re.split(rf"(?m)^({'|'.join(_SECTIONS)})\b", rest)
-    found = {"title": title}
-    for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        found[name.lower()] = " ".join(text.partition(": ")[2].split())
+def recipes() -> dict[str, tuple[RecipeFacts, ConfigDict]]:
+    """Facts and config of every variant of every recipe by its name, as --config takes it."""
+    found = {}
+    for name in full_names():
+        located = locate(name)
+        module, config = load(located)
+        facts = facts_of(module, located.variant)
+        assert facts is not None
+        found[name] = facts, config
     return found
 
 
-def load(path: Path) -> Any:
-    """A recipe in configs/ as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def recipe(path: Path) -> dict[str, Any]:
-    """One row of the table: what a recipe in configs/ trains, and what the paper reports for it."""
-    module = load(path)
-    config = module.get_config()
+def record(facts: RecipeFacts, config: ConfigDict) -> dict[str, Any]:
+    """One row of the table, for JSON."""
     loss = {key: value for key, value in config.loss.items() if value is not None}
-    length = f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs"
-    warmup = config.optim.warmup_epochs
     return {
-        "recipe": path.stem,
-        "network": config.model.name,
-        "loss": loss.pop("name"),
-        "hyperparameters": loss,
+        "method": facts.title,
+        "loss": loss,
         "sampling_rate": config.head.sampling_rate,
+        "data": {
+            "title": facts.data.title,
+            "images": facts.data.images,
+            "identities": facts.data.identities,
+            "folder": config.data.train,
+        },
+        "network": facts.network,
         "batch_size": config.batch_size,
+        "schedule": config.optim.schedule,
         "lr": config.optim.lr,
-        "schedule": config.optim.schedule + (f", {warmup:g} epochs warm-up" if warmup else ""),
-        "length": length,
-        **sections(module.__doc__ or ""),
+        "length": f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs",
+        "hardware": str(facts.hardware),
+        "expected": dict(facts.expected.percent),
+        "measured": facts.expected.measured,
     }
 
 
-def table(recipes: list[dict[str, Any]]) -> str:
-    """Aligned columns, and below them what the docstrings quote from the paper."""
-    heads = ("recipe", "network", "loss", "r", "batch", "lr", "schedule", "length")
-    rows = [heads]
-    for row in recipes:
-        bound = " ".join(f"{key}={value:g}" for key, value in row["hyperparameters"].items())
-        rows.append(
-            (
-                row["recipe"], row["network"], f"{row['loss']} {bound}".strip(),
-                f"{row['sampling_rate']:g}", str(row["batch_size"]), f"{row['lr']:g}",
-                row["schedule"], row["length"],
-            )
-        )  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
-    lines.append("\nNumbers of the paper in percent: targets, no results of this project")
-    indent = " " * (widths[0] + 2)
-    for row in recipes:
-        if paper := row.get("paper"):
-            name = row["recipe"].ljust(widths[0] + 2)
-            lines += textwrap.wrap(paper, 110, initial_indent=name, subsequent_indent=indent)
-    return "\n".join(lines)
+def row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of one recipe."""
+    data = found["data"]
+    expected = ", ".join(f"{key} {value:.2f}" for key, value in found["expected"].items())
+    if expected and not found["measured"]:
+        expected += " (paper)"
+    return (
+        f"`--config={name}`", found["method"],
+        f"{data['title']}: {data['images']:,} images of {data['identities']:,} people",
+        found["network"], str(found["batch_size"]), found["length"], found["hardware"],
+        expected or "nothing is published",
+    )  # fmt: skip
+
+
+def page(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """configs/README.md."""
+    rows = [HEADS, ("---",) * len(HEADS), *(row(*item) for item in records.items())]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    return f"""# Recipes
+
+    python -m uniface_jax.train --config=RECIPE --workdir=runs/mine
+
+A recipe is found by its name from any folder; a file of one's own is given by its path,
+`--config=mine.py` or `--config=mine.py:variant`. `--print_config` prints all keys with their
+values, and `--config.KEY=VALUE` changes one. What each recipe sets is in its file.
+
+Numbers marked "paper" are the paper's: targets, no results of this project. Hardware is measured
+where this project ran the recipe, else estimated; `python -m uniface_jax.plan --config=RECIPE`
+says what a run needs on other devices. The data sets but the demo's are for their owners to give;
+`uniface_jax/data/sources/known_sets.py` says where.
+
+{table}
+
+Printed by `python scripts/recipes.py --output=configs/README.md`.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the table to this file")
+    parser.add_argument("--output", type=Path, help="also write the page to this file")
+    parser.add_argument("--json", type=Path, help="a file for the table as JSON")
     arguments = parser.parse_args()
-    recipes = [recipe(path) for path in sorted(CONFIGS.glob("*.py"))]
-    print(table(recipes))
+    records = {name: record(*found) for name, found in recipes().items()}
+    print(page(records))
+    if arguments.output:
+        write_bytes(arguments.output, page(records).encode())
     if arguments.json:
-        write_bytes(arguments.json, (json.dumps(recipes, indent=1) + "\n").encode())
+        write_bytes(arguments.json, (json.dumps(records, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Trains on GPU nodes under Slurm and goes on after preemption, node failure and the time limit:
-#   sbatch scripts/slurm.sh --config=configs/webface42m_r200.py --workdir=/shared/runs/r200
+#   sbatch scripts/slurm.sh --config=webface42m --workdir=/shared/runs/r200
 # One task a GPU: JAX finds coordinator, number and device of each from Slurm.
 #SBATCH --job-name=uniface
 #SBATCH --nodes=4

@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from recipes import CONFIGS, load  # the sibling script
+from recipes import recipes  # the sibling script
 from tqdm import tqdm
 
 from uniface_jax.files.atomic import write_bytes
@@ -32,15 +32,13 @@ def plans() -> dict[str, report.RunPlan]:
     """The plan of each recipe by its name."""
     known: dict[str, int] = {}
     found = {}
-    paths = sorted(CONFIGS.glob("*.py"))
-    for path in (bar := tqdm(paths, unit="recipe")):
-        bar.set_description(path.stem)
-        module = load(path)
-        config = program.for_accelerators(module.get_config())
+    for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):
+        bar.set_description(name)
+        config = program.for_accelerators(config)
         devices = max(1, config.batch_size // (config.micro_batches * BN_IMAGES))
         network = memory.probe_network(report.one_device(config, devices), known=known)
-        data = report.data_of_text(module.__doc__, path.name)
-        found[path.stem] = report.make_plan(config, data, devices, DEVICE, network=network)
+        data = report.Data(facts.data.images, facts.data.identities, "as the recipe says")
+        found[name] = report.make_plan(config, data, devices, DEVICE, network=network)
     return found
 
 
@@ -66,7 +64,7 @@ def page(found: dict[str, report.RunPlan]) -> str:
     return f"""# What the recipes need
 
 Printed by `python scripts/table_plan.py`, on a machine without an accelerator. A single recipe, for
-other devices: `python -m uniface_jax.plan --config=configs/webface42m_r200.py --devices=64
+other devices: `python -m uniface_jax.plan --config=webface42m --devices=64
 --device_memory=80`, with `--verify` to hold the prediction against the compiled program.
 
 The device is an A100 by its data sheet, 80 GB (a tenth left free) and 156 TFLOP/s in TF32, of which

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Trains on all hosts of a TPU pod slice and goes on after preemption; run it where gcloud is:
-#   scripts/tpu_pod.sh NAME ZONE --config=configs/webface42m_r200.py --workdir=/mnt/shared/runs/r200
+#   scripts/tpu_pod.sh NAME ZONE --config=webface42m --workdir=/mnt/shared/runs/r200
 # The repository with its .venv (jax[tpu]) is in ~/uniface_jax of every host, and the workdir on a
 # file system that all hosts share. JAX finds the hosts of the slice by itself.
 set -u

@@ -111,14 +111,24 @@ def dataset(faces, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_cli():
-    """Runs `python -m uniface_jax.<module> args…` as a user does; returns the completed process."""
+    """Runs `python -m uniface_jax.<module> args…` as a user does; returns the completed process.
+
+    cwd: the folder it runs in; the package is this repository's wherever that is.
+    """
     import subprocess
 
-    def run(module: str, *args, timeout: float = 300, env: dict[str, str] | None = None):
-        environment = {**os.environ, "XLA_FLAGS": "", **(env or {})}
+    def run(
+        module: str,
+        *args,
+        timeout: float = 300,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+    ):
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", **(env or {})}
         return subprocess.run(
             [sys.executable, "-m", f"uniface_jax.{module}", *map(str, args)],
-            cwd=ROOT,
+            cwd=cwd,
             env=environment,
             capture_output=True,
             text=True,

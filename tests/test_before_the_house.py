@@ -119,7 +119,7 @@ def test_a_run_resumes_bitwise_beside_the_commit(left, tmp_path):
 
 def test_a_data_set_opens(left):
     source = open_source(left / "faces")
-    assert (len(source), source.num_classes, source.notes) == (40, 8, [])
+    assert (len(source), source.num_classes, list(source.notes)) == (40, 8, [])
     original = open_source(FIXTURES / "insightface")
     items = [source[index] for index in range(40)]
     assert sorted(items) == sorted(original[index] for index in range(40))

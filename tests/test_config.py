@@ -85,6 +85,27 @@ def test_workdir_belongs_to_one_config(tmp_path):
         configs.claim_workdir(workdir, configs.base())
 
 
+def test_a_workdir_may_be_older_than_a_key(tmp_path):
+    """What it does not name is at its default, when it is read and when it is claimed again."""
+    config = json.loads(configs.to_json(changed(optim__lr=0.2)))
+    del config["optim"]["power"], config["data"]["prepare"]
+    text = json.dumps(config)
+    assert configs.flatten(configs.from_json(text)) == configs.flatten(changed(optim__lr=0.2))
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config.optim.power=2.0, this one has 3.0"):
+        configs.claim_workdir(workdir, changed(optim__lr=0.2, optim__power=3.0))
+    configs.claim_workdir(workdir, changed(optim__lr=0.2))
+    assert json.loads((workdir / "config.json").read_text())["optim"]["power"] == 2.0
+
+
+@pytest.mark.parametrize("text", ["5", "[1]", '{"optim": 3}', "{"])
+def test_what_is_no_config_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        configs.from_json(text)
+
+
 def test_create_network_and_loss_follow_the_config():
     config = changed(model__width=8, model__embedding_size=32, loss__margin=0.1)
     network = configs.create_network(config, dtype="float32")

@@ -17,7 +17,7 @@ def test_convert_train_evaluate(fixtures_folder, run_cli, tmp_path):
     assert read_manifest(data).classes == 8
 
     overrides = flags(data, steps=60, **{"checkpoint.every_steps": 30, "log.every_steps": 20})
-    trained = run_cli("train", "--config=configs/demo.py", f"--workdir={run}", *overrides)
+    trained = run_cli("train", "--config=demo", f"--workdir={run}", *overrides)
     assert trained.returncode == 0, trained.stderr
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]

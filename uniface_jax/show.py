@@ -1,17 +1,18 @@
 """Command line: a contact sheet of a data set, plain and augmented, and its statistics.
 
-python -m uniface_jax.show DATASET [--config=configs/demo.py] [--output=sheet.png]
+python -m uniface_jax.show DATASET --output=sheet.png [--config=demo]
 
 Below every identity's images stand the same ones as training would see them. DATASET is whatever
 uniface_jax.convert reads or writes; statistics are those that convert has written.
 """
 
+from functools import partial
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from uniface_jax import cli
+from uniface_jax.cli import recipes
 from uniface_jax.data.conversion.statistics import STATISTICS_FILE, read_statistics
 from uniface_jax.data.formats import images
 from uniface_jax.data.input.augment import Augment
@@ -21,11 +22,12 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.registry import import_parts
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The recipe whose augmentations are shown; insightface's set without one."
+_CONFIG = recipes.define(
+    "NAME[:VARIANT] of the recipe whose augmentations are shown, or PATH.py[:VARIANT]; "
+    "insightface's set without one."
 )
 _IMPORTS = cli.define_imports()
-_OUTPUT = flags.DEFINE_string("output", "contact_sheet.png", "The picture, a PNG.")
+_OUTPUT = flags.DEFINE_string("output", None, "The picture, a PNG.")
 _IDENTITIES = flags.DEFINE_integer("identities", 8, "Rows.", lower_bound=1, upper_bound=100)
 _COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1, upper_bound=50)
 _SEED = flags.DEFINE_integer(
@@ -39,10 +41,11 @@ def main(argv: list[str]) -> None:
     """Writes the picture and prints the counts."""
     (given,) = cli.positional(argv, "DATASET")
     import_parts(_IMPORTS.value, "--imports")
-    output = Path(_OUTPUT.value)
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output={output}: expected a name that ends in .png")
     source = open_source(given)
+    output = Path(_OUTPUT.value or "")
+    if output.suffix.lower() != ".png":
+        given_output = f"--output={_OUTPUT.value}" if _OUTPUT.value else "--output is missing"
+        raise UserError(f"{given_output}: expected a name that ends in .png")
     config = _CONFIG.value
     chosen = Augment.from_mapping(config.data.augment.to_dict()) if config else INSIGHTFACE
     sheet = contact_sheet(source, chosen, _IDENTITIES.value, _COLUMNS.value, _SEED.value)
@@ -72,4 +75,4 @@ def _print_statistics(statistics: dict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, partial(recipes.prepare, default=None))

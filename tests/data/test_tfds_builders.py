@@ -16,12 +16,15 @@ from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
 TINY = """
+from uniface_jax.data.sources.known_sets import KnownSet
 from uniface_jax.data.tfds_builders import FaceBuilder
 
 class TinyFaces(FaceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The fixture of insightface's layout."
-    title, images, identities, citation = "Tiny", 40, 8, "none"
-    folders = ("insightface",)
+    known = KnownSet(
+        name="tiny", title="Tiny", images=40, identities=8, url="none", citation="none",
+        folders=("insightface",),
+    )
 """
 
 EXPECTED = {

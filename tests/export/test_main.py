@@ -37,7 +37,7 @@ cli.run(main)
 
 def run_small(*arguments):
     done = subprocess.run(
-        [sys.executable, "-c", WITH_SMALL_NETWORK, *arguments],
+        [sys.executable, "-c", WITH_SMALL_NETWORK, "--workdir=run", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "XLA_FLAGS": ""},

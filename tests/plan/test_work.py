@@ -6,7 +6,6 @@ import pytest
 
 from uniface_jax import config as configs
 from uniface_jax.plan import program, work
-from uniface_jax.plan.report import Data, data_of_text
 
 
 def flops(function, *shapes):
@@ -108,8 +107,3 @@ def test_a_training_step(micro):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.weights.network))
     assert few.sent == pytest.approx(4 * 2 * 0.75 * parameters, rel=0.25)
     assert counted(800, 1).sent == 0
-
-
-def test_the_size_of_a_data_set_in_a_docstring():
-    data = data_of_text("Data: WebFace42M, 42,474,557 images\nof 2,059,906 people, in data", "r.py")
-    assert data == Data(42_474_557, 2_059_906, "as the recipe says")

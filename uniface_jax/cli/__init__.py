@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -94,12 +95,20 @@ def define_imports() -> flags.FlagHolder[list[str]]:
     )
 
 
+def usage(form: str) -> str:
+    """Return the line that says how this command is called; form: its arguments and main flags."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec else ""
+    program = f"python -m {module}" if module else Path(sys.argv[0]).name
+    return f"usage: {program} {form}; --help lists all flags"
+
+
 def positional(argv: Sequence[str], *names: str) -> list[str]:
     """The positional arguments named `names`; UserError with the usage where the count differs."""
     given = list(argv[1:])
     if len(given) != len(names):
         raise UserError(
             f"expected {len(names)} arguments: {' '.join(names) or 'flags alone'}; "
-            f"got {len(given)}: {' '.join(given) or 'none'}"
+            f"got {len(given)}: {' '.join(given) or 'none'}; {usage(' '.join([*names, '[FLAGS]']))}"
         )
     return given

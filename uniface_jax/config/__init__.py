@@ -47,6 +47,8 @@ def _data(config: ConfigDict) -> None:
     """Add the data and what is done to its images."""
     config.data = ConfigDict()
     config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
+    # What makes data.train where it is missing: NAME:FOLDER, of data.faces.preparation.
+    config.data.prepare = ""
     config.data.threads = 2  # that decode and augment
     config.data.decoders = "auto"  # or "threads", or "processes", one a thread
     config.data.augment = ConfigDict()  # see data.augment.Augment
@@ -155,7 +157,7 @@ def _run(config: ConfigDict) -> None:
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
 CHANGEABLE_KEYS = (
-    "eval.", "checkpoint.", "log.", "parallel", "data.threads",
+    "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
     "data.decoders", "finetune",
     "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
@@ -275,7 +277,7 @@ def check_values(config: ConfigDict) -> None:
     given = flatten(config)
     for key in given:
         if key not in expected:
-            raise UserError(f"config.{key}: no such key; see uniface_jax/config.py for all of them")
+            raise UserError(f"config.{key}: no such key; --print_config prints all of them")
     for key in expected:
         if key not in given and key not in optional:
             raise UserError(
@@ -367,11 +369,16 @@ def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
     """Return a config as `to_json` wrote it; keys that were not there yet have their defaults.
 
     The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
-    is from.
+    is from. Raises ValueError for what is no JSON, or no JSON of a config.
     """
     values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("no object of config keys")
     import_parts(values.get("imports", ()), "config.imports", workdir)
-    return completed(values)
+    try:
+        return completed(values)
+    except (AttributeError, TypeError) as e:  # a value where a section is, or of another type
+        raise ValueError(str(e)) from e
 
 
 def to_json(config: ConfigDict) -> str:

@@ -5,7 +5,7 @@
 or, in Python, `import uniface_jax.data.tfds_builders` and then tfds.load as for any other set. They
 call the same conversion as python -m uniface_jax.convert (parallel, resumed after a kill), so that
 the records are the same to the last bit; what is added is that a set that bears a known name has
-the known number of images and identities. The counts are those of insightface's training configs.
+the known number of images and identities. Counts are those of known_sets.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.tfds_metadata import VERSION
 from uniface_jax.data.formats.tfrecord_info import FEATURES_FILE, INFO_FILE, SPLIT
 from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.known_sets import KNOWN_SETS, KnownSet
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError, extra
 
@@ -25,40 +26,33 @@ with extra("tensorflow"):
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-_ZOO = "https://github.com/deepinsight/insightface/tree/master/recognition/_datasets_"
-_WEBFACE = "https://www.face-benchmark.org/download.html"
-
 
 class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A training set of aligned faces that its owner lets people fetch by hand only.
 
-    images, identities: how many there are. folders: what downloads of it are called. Building
-    raises UserError when the source has other counts or images of another size than 112x112.
+    known: its size, and where it is fetched. Building raises UserError when the source has other
+    counts or images of another size than 112x112.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    images: int
-    identities: int
-    folders: tuple[str, ...] = ()
-    title: str
-    citation: str
+    known: KnownSet
 
     def _info(self) -> Any:
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                f"{self.title}: {self.images:,} images of {self.identities:,} identities, aligned "
-                f"to {IMAGE_SIZE}x{IMAGE_SIZE}."
+                f"{self.known.title}: {self.known.images:,} images of {self.known.identities:,} "
+                f"identities, aligned to {IMAGE_SIZE}x{IMAGE_SIZE}."
             ),
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 3)),
-                    "label": tfds.features.ClassLabel(num_classes=self.identities),
+                    "label": tfds.features.ClassLabel(num_classes=self.known.identities),
                     "name": tfds.features.Text(),
                 }
             ),
             supervised_keys=("image", "label"),
-            citation=self.citation,
+            citation=self.known.citation,
             disable_shuffling=False,
         )
 
@@ -89,14 +83,15 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
 
     def _source(self, folder: Path) -> Source:
         """The download: TFDS' manual folder, or the one in it that bears a known name."""
-        known = [folder / name for name in (self.name, *self.folders) if (folder / name).exists()]
-        source = open_source(known[0] if known else folder)
+        names = (self.name, *self.known.folders)
+        present = [folder / name for name in names if (folder / name).exists()]
+        source = open_source(present[0] if present else folder)
         found = len(source), source.num_classes
-        if found != (self.images, self.identities):
+        if found != (self.known.images, self.known.identities):
             raise UserError(
                 f"{source.name}: {found[0]:,} images of {found[1]:,} identities, {self.name} has "
-                f"{self.images:,} of {self.identities:,}; python -m uniface_jax.convert takes any "
-                "set, under a name of its own"
+                f"{self.known.images:,} of {self.known.identities:,}; python -m "
+                "uniface_jax.convert takes any set, under a name of its own"
             )
         return source
 
@@ -108,92 +103,57 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
         shutil.rmtree(work)
 
 
-def _instructions(place: str, files: str) -> str:
+def _instructions(known: KnownSet) -> str:
     return (
-        f"Fetch it from {place} and unpack it; manual_dir is the folder that holds {files}. Mind "
-        "the terms of use: these sets are for research that is not commercial."
+        f"Fetch it from {known.place} and unpack it; manual_dir is the folder that holds "
+        f"{known.files}. Mind the terms of use: these sets are for research that is not commercial."
     )
-
-
-_RECORDS = "train.rec, train.idx and property"
 
 
 class CasiaWebface(FaceBuilder):
     """CASIA-WebFace as insightface aligned it."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(f"{_ZOO} (CASIA-Webface)", _RECORDS)
-    title, images, identities = "CASIA-WebFace", 490_623, 10_572
-    folders = ("faces_webface_112x112", "casia-webface")
-    citation = (
-        "Yi, Lei, Liao, Li: Learning Face Representation from Scratch. arXiv:1411.7923, 2014."
-    )
+    known = KNOWN_SETS["casia_webface"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Ms1mv2(FaceBuilder):
     """MS1MV2, which is MS1M-ArcFace, or faces_emore."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(f"{_ZOO} (MS1M-ArcFace)", _RECORDS)
-    title, images, identities = "MS1MV2 (MS1M-ArcFace)", 5_822_653, 85_742
-    folders = ("faces_emore", "ms1m-arcface")
-    citation = (
-        "Deng, Guo, Xue, Zafeiriou: ArcFace: Additive Angular Margin Loss for Deep Face "
-        "Recognition. CVPR 2019."
-    )
+    known = KNOWN_SETS["ms1mv2"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Ms1mv3(FaceBuilder):
     """MS1MV3, which is MS1M-RetinaFace."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(f"{_ZOO} (MS1M-RetinaFace)", _RECORDS)
-    title, images, identities = "MS1MV3 (MS1M-RetinaFace)", 5_179_510, 93_431
-    folders = ("ms1m-retinaface-t1",)
-    citation = (
-        "Deng, Guo, Zhang, Deng, Lu, Shi: Lightweight Face Recognition Challenge. "
-        "ICCV Workshops 2019."
-    )
+    known = KNOWN_SETS["ms1mv3"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Glint360k(FaceBuilder):
     """Glint360K."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(f"{_ZOO} (Glint360K)", _RECORDS)
-    title, images, identities = "Glint360K", 17_091_657, 360_232
-    folders = ("glint360k",)
-    citation = (
-        "An et al.: Partial FC: Training 10 Million Identities on a Single Machine. ICCV Workshops "
-        "2021."
-    )
-
-
-_WEBFACE_CITATION = (
-    "Zhu et al.: WebFace260M: A Benchmark Unveiling the Power of Million-Scale Deep Face "
-    "Recognition. CVPR 2021."
-)
-_WEBFACE_FILES = f"{_RECORDS}, or one folder an identity"
+    known = KNOWN_SETS["glint360k"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Webface4m(FaceBuilder):
     """WebFace4M, a tenth of WebFace42M's identities."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(_WEBFACE, _WEBFACE_FILES)
-    title, images, identities = "WebFace4M", 4_235_242, 205_990
-    folders = ("WebFace4M",)
-    citation = _WEBFACE_CITATION
+    known = KNOWN_SETS["webface4m"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Webface12m(FaceBuilder):
     """WebFace12M, three tenths of WebFace42M's identities."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(_WEBFACE, _WEBFACE_FILES)
-    title, images, identities = "WebFace12M", 12_720_066, 617_970
-    folders = ("WebFace12M",)
-    citation = _WEBFACE_CITATION
+    known = KNOWN_SETS["webface12m"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)
 
 
 class Webface42m(FaceBuilder):
     """WebFace42M, the cleaned part of WebFace260M."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(_WEBFACE, _WEBFACE_FILES)
-    title, images, identities = "WebFace42M", 42_474_557, 2_059_906
-    folders = ("WebFace42M",)
-    citation = _WEBFACE_CITATION
+    known = KNOWN_SETS["webface42m"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(known)

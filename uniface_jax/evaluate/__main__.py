@@ -10,6 +10,7 @@ with several protocols it is repeated, and each value begins with PROTOCOL: as i
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -48,8 +49,8 @@ _DATA = flags.DEFINE_multi_string(
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder for metrics.json, report.html, figures/ and embeddings/; default: WORKDIR/evaluation "
-    "or ./evaluation.",
+    "Folder for metrics.json, report.html, figures/ and embeddings/; default: WORKDIR/evaluation, "
+    "where a workdir is evaluated.",
 )
 _CACHE = flags.DEFINE_string(
     "cache", None, "Folder of embeddings that several evaluations share; default: in the output."
@@ -80,11 +81,11 @@ def main(argv: list[str]) -> None:
         output = _folder(_OUTPUT.value or _default_output(model))
         run = _evaluate(_computed_features(model, output), model, parts, options)
     elif given:
-        output = _folder(_OUTPUT.value or "evaluation")
+        output = _folder(_OUTPUT.value or _no_output("--embeddings"))
         source = GivenFeatures.open(parse_embeddings(given), FileDigests(_cache(output)))
         run = _evaluate(source, ",".join(given), parts, options)
     else:
-        raise UserError("--model or --embeddings is missing; see --help")
+        raise UserError(f"--model or --embeddings is missing; {_usage()}")
     results.write(output, run)
     report.write(output, [run])
     print(f"{results.METRICS}, {results.REPORT} and figures: {output}")
@@ -99,7 +100,7 @@ def _compare(arguments: Sequence[str]) -> None:
     finished = [results.is_results(Path(path)) for path in arguments]
     if not all(finished):
         parts, options = _work()
-    output = _folder(_OUTPUT.value or "evaluation")
+    output = _folder(_OUTPUT.value or _no_output("--compare"))
     runs, taken = [], set()
     for path, done in zip(arguments, finished, strict=True):
         if done:
@@ -126,7 +127,7 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
     for name in _PROTOCOL.value:
         PROTOCOLS.entry(name, f"--protocol={name}")
     if not _DATA.value:
-        raise UserError("--data is missing; see --help")
+        raise UserError(f"--data is missing; {_usage()}")
     parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
     return parts, Options([_rate(text) for text in _FARS.value] if _FARS.value else None)
 
@@ -163,9 +164,18 @@ def _folder(path: Path | str) -> Path:
     return Path(path)
 
 
+def _usage() -> str:
+    return cli.usage("--model=MODEL --data=FILES [--protocol=…] [--output=FOLDER]")
+
+
+def _no_output(given: str) -> NoReturn:
+    """Raise UserError: of what is `given` no workdir follows, into which results could go."""
+    raise UserError(f"--output is missing: with {given} it must say where results go")
+
+
 def _default_output(model: str) -> Path:
     if Path(model).is_file():
-        return Path("evaluation")
+        _no_output("an ONNX file")
     from uniface_jax.checkpoints.reading import (
         locate,  # not for ONNX files: it takes a second to import
     )

@@ -46,8 +46,8 @@ if TYPE_CHECKING:  # loaded only where ONNX is written or checked
 
 EXIT_RULE_FAILED = 1
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "the run whose network is written")
-_OUTPUT = flags.DEFINE_string("output", None, "the file to write; default: model.FORMAT")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run whose network is written")
+_OUTPUT = flags.DEFINE_string("output", None, "the file to write; default: WORKDIR/model.FORMAT")
 _FORMAT = flags.DEFINE_enum("format", "onnx", ["onnx", *FORMATS, "safetensors"], "what to write")
 _ROUTE = flags.DEFINE_enum(
     "route", "direct", ["direct", "jax2tf"], "to ONNX: our own, or by jax2tf, TFLite and tf2onnx"
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
         _write_report({"passed": passed, "rules": [asdict(finding) for finding in findings]})
         return 0 if passed else EXIT_RULE_FAILED
 
-    result = _write(Path(_WORKDIR.value), Path(_OUTPUT.value or f"model.{_FORMAT.value}"))
+    result = _write()
     print(json.dumps(result, indent=2))
     _write_report(result)
     return 0
@@ -103,16 +103,20 @@ def _check(path: Path) -> "list[Finding]":
     return submission.check(path, _TRACK.value, faces)
 
 
-def _write(workdir: Path, output: Path) -> dict[str, Any]:
-    """Writes the network of `workdir` to `output` as the flags say; the report."""
+def _write() -> dict[str, Any]:
+    """Writes the network of the workdir as the flags say; the report."""
     if _FORMAT.value != "onnx":
         for flag in (_ZIP, _CROSS_CHECK, _ROUTE, _OPSET):
             if flag.present:
                 raise UserError(f"--{flag.name}: only for --format=onnx, not {_FORMAT.value}")
+    if not _WORKDIR.value:
+        usage = cli.usage("--workdir=WORKDIR [--output=FILE] [FLAGS], or --check=MODEL.onnx")
+        raise UserError(f"--workdir is missing; {usage}")
     # Not at the top: a check needs no checkpoint library.
     from uniface_jax.inference.network import load_network
 
-    network, variables, info = load_network(workdir)
+    network, variables, info = load_network(_WORKDIR.value)
+    output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value))
     metadata = {
         "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),
@@ -149,6 +153,13 @@ def _write_safetensors(
     write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
     size = output.stat().st_size
     return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
+
+
+def _beside_checkpoints(workdir: str) -> Path:
+    """Return WORKDIR/model.FORMAT; workdir: a workdir, or one of its checkpoints/STEP."""
+    from uniface_jax.checkpoints.reading import locate
+
+    return locate(workdir)[0] / f"model.{_FORMAT.value}"
 
 
 def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     """Embeds, compares, draws; prints the summary and where the files are."""
     cli.positional(argv)
     if not _WORKDIR.value:
-        raise UserError("--workdir is missing; see --help")
+        raise UserError(f"--workdir is missing; {cli.usage('--workdir=WORKDIR [FLAGS]')}")
     # After the flags: what is wrong with them must not wait for JAX to load.
     from uniface_jax.checkpoints.reading import locate
     from uniface_jax.inspection.report import summary, write

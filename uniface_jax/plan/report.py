@@ -1,7 +1,6 @@
 """Puts a plan together: memory, work, communication and time of a run, as a table and as JSON."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
-from uniface_jax.errors import UserError
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import memory, program, work
@@ -213,18 +211,3 @@ def table(name: str, plan: RunPlan) -> str:
         *(f"note: {note}" for note in plan.notes),
     ]
     return "\n".join(lines)
-
-
-def data_of_text(text: str, source: str) -> Data:
-    """The size of the training set as a recipe's docstring has it: N images of C people.
-
-    Raises UserError where it does not.
-    """
-    found = re.search(r"([\d,]+)\s+images\s+of\s+([\d,]+)\s+people", text)
-    if not found:
-        raise UserError(
-            f"{source}: neither its data set is there, nor does it say 'N images of C people'; "
-            "give --images and --classes"
-        )
-    images, classes = (int(number.replace(",", "")) for number in found.groups())
-    return Data(images, classes, "as the recipe says")

@@ -1,6 +1,8 @@
-"""Trains a network: python -m uniface_jax.train --config=configs/demo.py --workdir=runs/demo.
+"""Trains a network: python -m uniface_jax.train --config=casia:uce_m --workdir=runs/mine.
 
-Any key of the config can be given as --config.KEY=VALUE. The same command resumes a run that was
+--config is the name of a recipe, with a variant after a colon, or the path of a file in Python;
+without it the demo trains. Any key of the config can be given as --config.KEY=VALUE;
+--print_config prints all keys with their values and ends. The same command resumes a run that was
 interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check failed), 2 bad input,
 75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command goes on.
 """
@@ -10,18 +12,20 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from uniface_jax import cli
+from uniface_jax.cli import recipes
 from uniface_jax.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError
-from uniface_jax.train.flags import DEMO, prepare
 
-DEMO_FACES = Path("runs/faces")
+RUNS = Path("runs")  # where a run is kept that was given no workdir
 
 NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, f"The recipe; else {DEMO}.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where the run is kept.")
+_CONFIG = recipes.define("NAME[:VARIANT] of a recipe, or PATH.py[:VARIANT]; default: demo.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run is kept; default: runs/ and the name of the recipe."
+)
+_PRINT_CONFIG = recipes.define_print_config()
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is; with --coordinator.")
@@ -30,19 +34,13 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 
 
-def _ensure_demo_faces() -> None:
-    """Prepares the demo's faces where a newcomer starts the demo's recipe without them."""
-    from uniface_jax.data.faces.orl import is_complete, make_demo_data
-
-    if not is_complete(DEMO_FACES):
-        print(f"{DEMO_FACES}: preparing the demo's faces", flush=True)
-        make_demo_data(DEMO_FACES)
-
-
 def main(argv: list[str]) -> int | None:
     """Runs the recipe; returns the exit status."""
     cli.positional(argv)
     config = _CONFIG.value
+    if _PRINT_CONFIG.value:
+        recipes.print_config(config)
+        return None
     # After the flags: what is wrong with them must not wait for JAX to load.
     from uniface_jax.checkpoints.saving import left_waiting
     from uniface_jax.runtime import processes
@@ -53,18 +51,20 @@ def main(argv: list[str]) -> int | None:
     processes.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value
     )
-    if Path(config.data.train) == DEMO_FACES / "train":
-        processes.on_main(_ensure_demo_faces)
+    recipe = recipes.located()
+    workdir = Path(_WORKDIR.value or RUNS / recipe.name.replace(":", "_"))
+    if processes.is_main():
+        print(_first_line(recipe, workdir), flush=True)
     status = None
     try:
         with processes.leaving_alone():
-            train_and_evaluate(config, Path(_WORKDIR.value))
+            train_and_evaluate(config, workdir)
     except Preempted:
         status = EXIT_PREEMPTED
     except OSError as e:
         if e.errno not in NO_WRITING:
             raise
-        raise UserError(f"{e.filename or _WORKDIR.value}: {e.strerror}") from e
+        raise UserError(f"{e.filename or workdir}: {e.strerror}") from e
     except (NotFiniteError, NotSavedError, CheckError, FloatingPointError) as e:
         print(f"stopped: {e}", file=sys.stderr)
         status = EXIT_STOPPED
@@ -74,5 +74,14 @@ def main(argv: list[str]) -> int | None:
     return status
 
 
+def _first_line(recipe: recipes.Located, workdir: Path) -> str:
+    """Say which recipe runs and where it writes; of the default, how to name another."""
+    line = f"recipe {recipe.name}; writes to {workdir}"
+    if recipe.name == recipes.DEFAULT:
+        others = ", ".join(name for name in recipes.names() if name != recipes.DEFAULT)
+        line += f"; --config=NAME trains another: {others}"
+    return line
+
+
 if __name__ == "__main__":
-    cli.run(main, prepare)
+    cli.run(main, recipes.prepare)

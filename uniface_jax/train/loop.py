@@ -74,10 +74,12 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     NotFiniteError when the loss is not finite, NotSavedError when the last state is nowhere,
     Preempted (for SIGINT: KeyboardInterrupt) after saving when told to stop.
     """
+    config = configs.completed(config.to_dict())
     configs.check_values(config)
     compilation_cache.enable(config.compilation_cache)
     config = batch_norm_groups.adapt(config, workdir, jax.device_count())
     configs.check_batch(config, jax.device_count())
+    _prepare_data(config)
     source = open_source(config.data.train)  # one cut short is refused now, without a workdir
     network = configs.create_network(config)
     evaluate = Evaluator(config, network)
@@ -91,6 +93,16 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
         processes.on_main(claim)
         return _train(config, workdir, source, network, evaluate)
+
+
+def _prepare_data(config: ConfigDict) -> None:
+    """Make the data set that config.data.prepare names, if it names one that is not there."""
+    if not config.data.prepare:
+        return
+    from uniface_jax.data.faces.preparation import prepare  # loads the detector's library
+
+    used = [config.data.train, *config.eval.data.split(",")]
+    processes.on_main(lambda: prepare(config.data.prepare, used))
 
 
 def _train(

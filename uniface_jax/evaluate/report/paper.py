@@ -2,7 +2,7 @@
 
 Zhou, Jia, Li, Shen, Duan, "UniFace: Unified Cross-Entropy Loss for Deep Face Recognition",
 ICCV 2023.
-The docstrings in configs/ quote them; tests/evaluate/report/test_paper.py holds them together.
+The one place of these numbers: the recipes in configs/ and the reports of evaluations take them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,6 +54,16 @@ ROWS = (
     Row("UCE-MB λ .7", "WebFace42M, R200", {MR_ALL: 97.78}),
     Row("UCE-MB r .4", "WebFace42M, R200", {MR_ALL: 97.92}),
 )
+
+
+def published(training: str, *methods: str) -> dict[str, float]:
+    """Return the paper's numbers of networks by their `training` and `methods`, as ROWS has them.
+
+    Raises KeyError for a network that is not there.
+    """
+    found = {row.method: row.values for row in ROWS if row.training == training}
+    return {key: value for method in methods for key, value in found[method].items()}
+
 
 # Pairs, same pairs: by these a set of that name is known to be the published one.
 _PUBLISHED_PAIRS = {

@@ -1,0 +1,59 @@
+"""CASIA-WebFace, ResNet-50, with the losses of the paper.
+
+    python -m uniface_jax.train --config=casia:uce_m --workdir=runs/casia_uce_m
+
+The release's schedule. Batch norm sees batch_size / (devices x micro_batches) images, 128 as in the
+release: on 4 GPUs give --config.micro_batches=1. Data: what convert made of the set as insightface
+prepared it, in data/casia_webface; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from uniface_jax.config import base
+from uniface_jax.config.facts import Expected, Hardware, RecipeFacts, apply, choose
+from uniface_jax.data.sources.known_sets import KNOWN_SETS
+from uniface_jax.evaluate.report.paper import published
+
+
+def _facts(method: str, settings: Mapping[str, Any]) -> RecipeFacts:
+    return RecipeFacts(
+        title=method,
+        network="ResNet-50",
+        data=KNOWN_SETS["casia_webface"],
+        hardware=Hardware(1, "GPU of 24 GB", measured=False),
+        expected=Expected(published("CASIA, R50", method)),
+        settings=settings,
+    )
+
+
+def _uce(method: str, margin: float, **more: float) -> RecipeFacts:
+    settings = {key.replace("__", "."): value for key, value in more.items()}
+    return _facts(method, {"loss.name": "uce", "loss.margin": margin, **settings})
+
+
+VARIANTS: Mapping[str, RecipeFacts] = {
+    "uce": _uce("UCE, no margin", 0.0),
+    "uce_m": _uce("UCE-M", 0.4),  # the release's margin
+    "uce_mb_lambda": _uce("UCE-MB λ .6", 0.45, loss__negative_weight=0.6),
+    "uce_mb_lambda_megaface": _uce("UCE-MB λ .7, m .4", 0.4, loss__negative_weight=0.7),
+    "uce_mb_r": _uce("UCE-MB r .5", 0.45, head__sampling_rate=0.5),
+    "nsl": _facts("NSL, no margin", {"loss.name": "nsl", "loss.margin": 0.0}),
+    "bce": _facts("BCE, no margin", {"loss.name": "bce", "loss.margin": 0.0}),
+    "cosface": _facts("CosFace m .35", {"loss.name": "cosface", "loss.margin": 0.35}),
+    "arcface": _facts("ArcFace m .5", {"loss.name": "arcface", "loss.margin": 0.5}),
+    # With the scale, margin and weights of their authors.
+    "sphereface_r": _facts("SphereFace-R", {"loss.name": "sphereface_r"}),
+    "sphereface2": _facts("SphereFace2", {"loss.name": "sphereface2"}),
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of one of VARIANTS; UserError, which lists them, for another."""
+    facts = choose(VARIANTS, variant)
+    config = base()
+    config.data.train = "data/casia_webface"
+    config.eval.data = "data/eval"
+    return apply(config, facts)

@@ -1,0 +1,54 @@
+"""WebFace4M, ResNet-50: UCE-M, and with weighted or sampled negatives; margin 0.4.
+
+    python -m uniface_jax.train --config=webface4m --workdir=runs/webface4m
+
+Batch norm sees 128 images: on fewer than 8 GPUs, let micro_batches x devices stay 8. Data: what
+convert made of the set, in data/webface4m; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+"""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from uniface_jax.config import base
+from uniface_jax.config.facts import Expected, Hardware, RecipeFacts, apply, choose
+from uniface_jax.data.sources.known_sets import KNOWN_SETS
+from uniface_jax.evaluate.report.paper import published
+
+DEFAULT = "uce_mb_lambda"
+
+
+def _facts(method: str, **settings: float) -> RecipeFacts:
+    return RecipeFacts(
+        title=method,
+        network="ResNet-50",
+        data=KNOWN_SETS["webface4m"],
+        hardware=Hardware(8, "GPU", measured=False),
+        expected=Expected(published("WebFace4M, R50", method)),
+        settings={key.replace("__", "."): value for key, value in settings.items()},
+    )
+
+
+VARIANTS: Mapping[str, RecipeFacts] = {
+    "uce_m": _facts("UCE-M", loss__negative_weight=1.0),
+    "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
+    "uce_mb_r": _facts("UCE-MB r .4", loss__negative_weight=1.0, head__sampling_rate=0.4),
+}
+
+
+def get_config(variant: str = DEFAULT) -> ConfigDict:
+    """Return the config of one of VARIANTS; UserError, which lists them, for another."""
+    facts = choose(VARIANTS, variant)
+    config = base()
+    config.data.train = "data/webface4m"
+    config.data.threads = 8
+    config.eval.data = "data/eval"
+    config.model.name = "lresnet50"
+    config.loss.name = "uce"
+    config.loss.margin = 0.4
+    config.optim.lr = 0.1
+    config.optim.schedule = "polynomial"
+    config.batch_size = 1024
+    config.micro_batches = 1
+    config.epochs = 20.0
+    return apply(config, facts)
