@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from ml_collections import ConfigDict
 
 from tests.helpers.paths import ROOT
+from tests.helpers.registered import forgotten
 from uniface_jax.cli import recipes
 from uniface_jax.errors import UserError
 
@@ -162,3 +164,23 @@ def test_print_config(command, run_cli, outside):
 def test_help_says_how_to_see_all_keys(run_cli):
     done = run_cli("train", "--help")
     assert "--print_config prints all keys with their values" in done.stdout
+
+
+def test_imports_come_before_the_recipes_keys(outside, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (outside / "outside_cli_part.py").write_text(
+        "from uniface_jax import Range, register_loss\n"
+        "from uniface_jax.losses import Loss\n"
+        "@register_loss('cli', heat=Range('> 0', lambda heat: heat > 0))\n"
+        "def cli(heat: float = 2.0) -> Loss:\n"
+        "    return Loss('softmax', lambda cos, b: cos, lambda cos, b: cos, heat)\n"
+    )
+    arguments = ["train", "--config.loss.cli.heat=3", "--config.imports=outside_cli_part,json"]
+    with pytest.raises(UserError, match=r"--config.loss.cli.heat=3: no such key"):
+        recipes.prepare(arguments[:2])
+    with forgotten():
+        _, _, imports, heat = recipes.prepare(arguments)
+    del sys.modules["outside_cli_part"]
+    assert (imports, heat) == ("--config.imports=('outside_cli_part', 'json')", arguments[1])
+    with pytest.raises(UserError, match=r"^--config.imports: no module 'outside_none' in "):
+        recipes.prepare(["train", "--config.imports=outside_none"])

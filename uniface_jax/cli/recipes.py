@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from uniface_jax.errors import UserError
+from uniface_jax.registry import import_parts
 
 flags.disclaim_key_flags()  # --help lists them with the command that defines them here
 
@@ -187,6 +188,7 @@ def located() -> Located:
 def prepare(argv: list[str], default: str | None = DEFAULT) -> list[str]:
     """Return the command line with the path of the recipe, which is loaded to see that it is one.
 
+    The modules of --config.imports are imported first, because they add keys to those of recipes.
     default: the recipe where none is given; None for a command that does without. Raises UserError
     for no such recipe, and for an override of a key that it does not have. (A default of the flag
     itself would be loaded, and its overrides fail, before cli.run can turn errors into one line.)
@@ -204,9 +206,23 @@ def prepare(argv: list[str], default: str | None = DEFAULT) -> list[str]:
     if given is None:
         return argv
     recipe = locate(given)
+    rest = _with_imports(rest)
     _, config = load(recipe)
     _check_keys(rest, config)
     return [argv[0], f"--{FLAG}={recipe.argument}", *rest]
+
+
+def _with_imports(arguments: list[str]) -> list[str]:
+    """Import the modules of --config.imports=A,B, and return it as config_flags takes a tuple."""
+    flag = f"--{FLAG}.imports="
+    modules: list[str] = []
+    for argument in arguments:
+        if argument.startswith(flag):
+            names = argument.removeprefix(flag).strip("()[]").split(",")
+            modules += [name.strip(" '\"") for name in names if name.strip()]
+    import_parts(modules, f"--{FLAG}.imports")
+    others = [argument for argument in arguments if not argument.startswith(flag)]
+    return [*([f"{flag}{tuple(modules)}"] if modules else []), *others]
 
 
 def _check_keys(arguments: list[str], config: ConfigDict) -> None:
