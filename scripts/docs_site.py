@@ -17,11 +17,16 @@ REFERENCE = "Reference"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Append the pages of the Python interface to the navigation's reference."""
-    pages = [{path[len("python/") : -len(".md")]: f"reference/{path}" for path in [name]}
-             for name in reference_pages.api_pages()]  # fmt: skip
+    pages = [{_short(path): f"reference/{path}"} for path in reference_pages.api_pages()]
     (reference,) = [entry for entry in config.nav or [] if REFERENCE in entry]
     reference[REFERENCE].append({"Python": pages})
     return config
+
+
+def _short(path: str) -> str:
+    """Return a page's name in the navigation: python/uniface_jax.data.input.md -> data.input."""
+    name = path.removeprefix("python/").removesuffix(".md")
+    return name.removeprefix("uniface_jax.")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -7,15 +7,20 @@ interface hold mkdocstrings' directives, which read the sources and import nothi
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import io
+import re
+import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from markdown_text import escape, table  # the sibling script
 
 from uniface_jax import config as configs
 from uniface_jax import losses
@@ -99,22 +104,52 @@ def command_modules(package: Path = PACKAGE) -> list[str]:
 
 
 def load_command(module: str) -> Command:
-    """Import a command and return it; its flags are taken out of absl's again.
+    """Import a command alone and return it; afterwards absl knows the flags that it knew before.
 
-    Two commands may have a flag of one name; in one process absl knows each name once.
+    Two commands may have a flag of one name, and in one process absl knows each name once.
     """
-    is_room = hasattr(importlib.import_module(module), "__path__")
-    loaded = importlib.import_module(f"{module}.__main__" if is_room else module)
-    defined = _flags_of(loaded)
-    for flag in defined:
-        if flag.name in flags.FLAGS:
-            delattr(flags.FLAGS, flag.name)
+    is_room = importlib.util.find_spec(f"{module}.__main__") if _is_package(module) else None
+    name = f"{module}.__main__" if is_room else module
+    with _no_flags():
+        before = sys.modules.pop(name, None)
+        loaded = importlib.import_module(name)
+        defined = list(flags.FLAGS.flags_by_module_dict().get(name, []))
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
     return Command(module, inspect.getdoc(loaded) or "", defined)
 
 
-def _flags_of(module: Any) -> list[flags.Flag]:
+def _is_package(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+@contextmanager
+def _no_flags() -> Iterator[None]:
+    """Take the flags of the package's modules out of absl, and put them back in the end."""
+    before = _take_flags()
+    yield
+    _take_flags()
+    for module, defined in before.items():
+        for flag in defined:
+            flags.FLAGS[flag.name] = flag
+            flags.FLAGS.register_flag_by_module(module, flag)
+
+
+def _take_flags() -> dict[str, list[flags.Flag]]:
+    """Remove the flags of the package's modules from absl; return them by module."""
     by_module = flags.FLAGS.flags_by_module_dict()
-    return list(by_module.get(module.__name__, []))
+    taken = {
+        module: list(defined)
+        for module, defined in by_module.items()
+        if module.startswith(f"{PACKAGE.name}.")
+    }
+    for defined in taken.values():
+        for flag in defined:
+            if flag.name in flags.FLAGS:
+                delattr(flags.FLAGS, flag.name)
+    return taken
 
 
 def commands_page(commands: Iterable[Command]) -> str:
@@ -129,8 +164,8 @@ def commands_page(commands: Iterable[Command]) -> str:
         parts.append(f"## {command.name}\n")
         parts.append(_as_markdown(command.description))
         if command.flags:
-            rows = [(f"`--{f.name}`", _kind(f), _default(f), f.help or "") for f in command.flags]
-            parts.append(table(("flag", "type", "default", "what it is"), rows))
+            rows = [(f"`--{f.name}`", _kind(f), _default(f), _help(f)) for f in command.flags]
+            parts.append(table("flags", ("flag", "type", "default", "what it is"), rows))
         else:
             parts.append("No flags.\n")
     return "\n".join(parts)
@@ -156,6 +191,12 @@ def _kind(flag: flags.Flag) -> str:
     words = getattr(flag.parser, "syntactic_help", "")
     limits = words.partition(" in the range ")[2]
     return f"{kind} in {limits}" if limits else kind
+
+
+def _help(flag: flags.Flag) -> str:
+    """Return a flag's help without the values and the advice that absl adds to it."""
+    text = re.sub(r"^<[^>]*>: ", "", flag.help or "")
+    return escape(text.replace("; repeat this option to specify a list of values", ""))
 
 
 def _default(flag: flags.Flag) -> str:
@@ -230,13 +271,16 @@ def config_page(keys: Iterable[Key]) -> str:
     ]
     for section, members in sections.items():
         parts.append(f"## {section or 'The run'}\n")
-        rows = [(f"`{key.path}`", _shown(key.default), key.allowed, key.comment) for key in members]
-        parts.append(table(("key", "default", "allowed", "what it is"), rows))
+        rows = [
+            (f"`{key.path}`", _shown(key.default), escape(key.allowed), escape(key.comment))
+            for key in members
+        ]
+        parts.append(table("keys", ("key", "default", "allowed", "what it is"), rows))
     parts.append("## What each loss takes\n")
     parts.append(
         "The defaults that a loss has of its own; a key that a loss does not list is refused.\n"
     )
-    parts.append(table(("loss", "its keys and defaults"), list(_losses())))
+    parts.append(table("losses", ("loss", "its keys and defaults"), list(_losses())))
     return "\n".join(parts)
 
 
@@ -257,13 +301,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"`({', '.join(map(str, value))})`"
     return f"`{value}`"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; cells are put on one line and keep no bar."""
-    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
-    lines = [heads, ["---"] * len(heads), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def pages() -> Mapping[str, str]:
