@@ -249,11 +249,13 @@ def _assigned_key(line: str) -> list[str]:
 
 
 def config_keys() -> list[Key]:
-    """Return every key of the config, in the order of config.base()."""
+    """Return every key of the config, in the order in which its source describes them."""
     comments = comments_of(inspect.getsource(configs))
+    order = {path: place for place, path in enumerate(comments)}
+    defaults = configs.flatten(configs.base())
     return [
-        Key(path, default, configs.allowed(path), comments.get(path, ""))
-        for path, default in configs.flatten(configs.base()).items()
+        Key(path, defaults[path], configs.allowed(path), comments.get(path, ""))
+        for path in sorted(defaults, key=lambda path: order.get(path, len(order)))
     ]
 
 

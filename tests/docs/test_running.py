@@ -1,7 +1,7 @@
 """The pages' commands run as they are printed, on tiny data and networks, page by page.
 
-Every page starts in a folder of its own, which holds small stand-ins for what a reader has. Training
-gets flags behind the printed ones that make it tiny.
+Every page starts in a folder of its own, which holds small stand-ins for what a reader has.
+Training gets flags behind the printed ones that make it tiny.
 """
 
 import os

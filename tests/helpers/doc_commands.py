@@ -249,9 +249,9 @@ def script_flags(script: str) -> frozenset[str]:
         mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", [script]),
         mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
+        contextlib.suppress(_ParserFound),
     ):
-        with contextlib.suppress(_ParserFound):
-            runpy.run_path(str(ROOT / script), run_name="__main__")
+        runpy.run_path(str(ROOT / script), run_name="__main__")
     return frozenset(option for a in found[0]._actions for option in a.option_strings)
 
 
