@@ -22,10 +22,11 @@ from typing import Any
 from absl import flags
 from markdown_text import escape, table  # the sibling script
 
+import uniface_jax
 from uniface_jax import config as configs
 from uniface_jax import losses
 
-PACKAGE = Path(configs.__file__).resolve().parent
+PACKAGE = Path(uniface_jax.__file__).resolve().parent
 
 
 # The Python interface
