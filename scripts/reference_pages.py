@@ -114,7 +114,7 @@ def load_command(module: str) -> Command:
     with _no_flags():
         before = sys.modules.pop(name, None)
         loaded = importlib.import_module(name)
-        defined = list(flags.FLAGS.flags_by_module_dict().get(name, []))
+        defined = [flag for by_module in _take_flags().values() for flag in by_module]
         del sys.modules[name]
         if before is not None:
             sys.modules[name] = before
