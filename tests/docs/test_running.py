@@ -108,7 +108,9 @@ def _make_tools(folder: Path) -> None:
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess:
     if command.startswith(TRAINING) and "--print_config" not in command:
-        flags = dict(TINY)
+        flags: dict[str, object] = dict(TINY)
+        if "finetune" not in command:
+            flags["model.stage_sizes"] = "'(1,1,1,1)'"
         if "--config=demo" in command and "data.train" not in command:
             prepared = (folder / "runs" / "faces").exists()
             flags |= {} if prepared else {"data.train": "faces", "eval.data": "lfw.bin"}
