@@ -11,7 +11,6 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('constraints.txt' if sys.version_info < (3, 12) else 'constraints-py312.txt')")
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY = $(VENV)/.ready-$(VERSION)
-DOCS_READY = $(VENV)/.docs-ready-$(VERSION)
 
 .PHONY: demo test test-slow lint docs docs-serve venv torch clean
 
@@ -35,16 +34,12 @@ lint: venv
 	$(VENV)/bin/lint-imports
 
 # The documentation's site, in build/site; a warning is an error. docs-serve shows it while you write.
-docs: $(DOCS_READY)
+docs: venv
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-docs-serve: $(DOCS_READY)
+docs-serve: venv
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
-
-$(DOCS_READY): $(READY)
-	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
-	@touch $(DOCS_READY)
 
 venv: $(READY)
 

@@ -1,7 +1,7 @@
 """Puts the generated pages into the site: mkdocs calls these functions as it builds (mkdocs.yml).
 
-The reference is made by reference_pages.py. The pages on contributing and on changes are the files
-at the repository's root, whose links start there.
+The reference is made by reference_pages.py. The pages on contributing, changes and recipes are
+files that stand elsewhere in the repository, with links that start at its root.
 """
 
 import re
@@ -13,7 +13,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-AT_THE_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+ELSEWHERE = {  # page -> where its file is in the repository
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "reference/recipes.md": "configs/README.md",
+}
 REFERENCE = "Reference"
 
 
@@ -34,7 +38,7 @@ def _short(path: str) -> str:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page to the files of the site."""
     generated = dict(reference_pages.pages())
-    for page, name in AT_THE_ROOT.items():
+    for page, name in ELSEWHERE.items():
         generated[page] = (ROOT / name).read_text().replace("](docs/", "](")
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))

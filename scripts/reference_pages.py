@@ -94,7 +94,7 @@ class Command:
     @property
     def name(self) -> str:
         """The word behind `uniface`."""
-        return self.module.rpartition(".")[2]
+        return self.module.rpartition(".")[2].replace("_", "-")
 
 
 def command_modules(package: Path = PACKAGE) -> list[str]:

@@ -18,7 +18,8 @@ from uniface_jax.errors import UserError
 
 
 def test_picture_of_the_layers_is_the_contract():
-    assert draw_layers.PICTURE.read_text() == draw_layers.picture(ROOT / "pyproject.toml")
+    fresh = draw_layers.picture(ROOT / "pyproject.toml")
+    assert draw_layers.PICTURE.read_text() == fresh, "python scripts/draw_layers.py"
     named = re.findall(r">(\w+)</text>", draw_layers.PICTURE.read_text())
     rooms = {p.stem for p in (ROOT / "uniface_jax").iterdir() if not p.name.startswith("__")}
     rooms -= {"py"}
@@ -120,8 +121,6 @@ def test_table_keeps_bars_in_their_cells():
 
 
 def test_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
-    pytest.importorskip("mkdocs")
-    pytest.importorskip("mkdocstrings")
     code = "import sys; from mkdocs.__main__ import cli; cli(standalone_mode=False); " + (
         "print([m for m in ('tensorflow', 'torch', 'orbax') if m in sys.modules])"
     )

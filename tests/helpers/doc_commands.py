@@ -139,7 +139,7 @@ def _problems_of_one(words: list[str]) -> list[str]:
     if program in TRAIN_FROM:
         return _unknown_flags("uniface_jax.train", rest[TRAIN_FROM[program] :])
     if program == "uniface":
-        return _unknown_flags(f"uniface_jax.{rest[0]}", rest[1:])
+        return _unknown_flags(f"uniface_jax.{rest[0].replace('-', '_')}", rest[1:])
     if program == "python" and rest[:1] == ["-m"]:
         ours = rest[1].startswith("uniface_jax.")
         return _unknown_flags(rest[1], rest[2:]) if ours else []

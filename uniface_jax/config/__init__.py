@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
-from uniface_jax.data.input.augment import AUGMENTATIONS, Augment
+from uniface_jax.data.input.augment import AUGMENTATIONS, HIGHEST, Augment
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.registry import Entry, Range, Registry, above, at_least, import_parts, one_of
@@ -72,9 +72,9 @@ def _model(config: ConfigDict) -> None:
     config.model.name = "lresnet50"  # of models.NETWORKS
     config.model.stage_sizes = placeholder(tuple)  # blocks a stage
     config.model.width = 64  # channels of the stem; stage k has width * 2**k
-    config.model.embedding_size = 512
-    config.model.stem_stride = 1
-    config.model.dropout = placeholder(float)
+    config.model.embedding_size = 512  # D, the length of a feature
+    config.model.stem_stride = 1  # 2 halves all maps: a quarter of the work
+    config.model.dropout = placeholder(float)  # before the last linear layer
     config.model.dtype = "float32"  # of the computation; parameters stay float32
     config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
     config.model.bn_momentum = 0.1  # weight of new statistics in the running ones
@@ -84,8 +84,8 @@ def _loss(config: ConfigDict) -> None:
     """Add the loss. None is the loss's own default; those from outside have their own keys."""
     config.loss = ConfigDict()
     config.loss.name = "uce"  # of losses.LOSSES
-    config.loss.scale = placeholder(float)
-    config.loss.margin = placeholder(float)
+    config.loss.scale = placeholder(float)  # s, by which cosines are multiplied
+    config.loss.margin = placeholder(float)  # m, of the cosine or, for arcface, in radians
     config.loss.negative_weight = placeholder(float)  # λ of uce and bce
     config.loss.m1 = placeholder(float)  # factor of the angle: combined, sphereface…
     config.loss.m2 = placeholder(float)  # radians added to the angle: combined
@@ -109,11 +109,11 @@ def _head(config: ConfigDict) -> None:
 def _optim(config: ConfigDict) -> None:
     """Add SGD and its schedule."""
     config.optim = ConfigDict()
-    config.optim.lr = 0.1
-    config.optim.momentum = 0.9
-    config.optim.weight_decay = 5e-4
+    config.optim.lr = 0.1  # learning rate, the highest one of the schedule
+    config.optim.momentum = 0.9  # of SGD
+    config.optim.weight_decay = 5e-4  # of all weights, biases and slopes
     config.optim.clip = 10.0  # of the global gradient norm
-    config.optim.schedule = "steps"
+    config.optim.schedule = "steps"  # how the learning rate falls
     config.optim.milestones = (16, 24)  # epochs, of schedule "steps"
     config.optim.factor = 0.1  # at each milestone
     config.optim.power = 2.0  # of schedule "polynomial"
@@ -124,22 +124,22 @@ def _run(config: ConfigDict) -> None:
     """Add the run: its length, and what happens beside the steps."""
     config.batch_size = 512  # over all devices
     config.micro_batches = 4  # on each device; batch norm sees batch_size/devices/micro_batches
-    config.epochs = 28.0
+    config.epochs = 28.0  # passes over the training set, fractions too
     config.steps = placeholder(int)  # instead of epochs
-    config.parallel = "auto"
+    config.parallel = "auto"  # pmap in one process, shard_map in several
     config.finetune = ""  # workdir or checkpoint whose network (and matching head) is the start
 
     config.eval = ConfigDict()
     config.eval.data = ""  # .bin files or folders of them, separated by commas
     config.eval.every_steps = 2000  # and after the last step
-    config.eval.batch_size = 64
+    config.eval.batch_size = 64  # images embedded at a time
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 2000
+    config.checkpoint.every_steps = 2000  # and after the last step
     config.checkpoint.keep = 3  # the last ones, and the best by ROC-AUC beside them
 
     config.log = ConfigDict()
-    config.log.every_steps = 100
+    config.log.every_steps = 100  # and after the last step
 
     config.nonfinite = ConfigDict()  # a loss or gradient that is not finite
     config.nonfinite.action = "stop"  # or "skip": leave the state as it was, count, go on
@@ -236,6 +236,10 @@ def allowed(key: str) -> str:
     section, _, name = key.rpartition(".")
     if section == "loss":
         return losses.allowed(name)
+    if section == "data.augment" and name in HIGHEST:
+        return f"from 0 to {HIGHEST[name]:g}"
+    if key == "profile":
+        return "empty, or START:STOP"
     ranges = _ranges()
     return ranges[key].words if key in ranges else ""
 

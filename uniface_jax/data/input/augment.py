@@ -31,7 +31,8 @@ class Augmentation(NamedTuple):
 
 SEED_NUMBERS = 3  # that seed the generator of an augmentation from outside; 24 random bits each
 
-_HIGHEST = {
+# The largest value of each strength and probability; the smallest is 0.
+HIGHEST: Mapping[str, float] = {
     "downscale": 1.0, "blur": 1.0, "colour": 1.0, "grey": 1.0, "erase": 1.0, "crop": 0.9,
     "rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0,
 }  # fmt: skip
@@ -88,7 +89,7 @@ class Augment:
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise UserError(f"augment.flip is {self.flip!r}; allowed are True and False")
-        for key, highest in _HIGHEST.items():
+        for key, highest in HIGHEST.items():
             value = getattr(self, key)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= highest:
