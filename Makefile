@@ -7,8 +7,8 @@ WORKERS ?= 2
 # The CPU build; the index of `pip install torch` may give a CUDA build of several gigabytes.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# The packages pinned for Python 3.11 are the newest for it; from 3.12 on newer ones resolve.
-CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('constraints.txt' if sys.version_info < (3, 12) else 'constraints-py312.txt')")
+# The versions for this Python, found by scripts/pins.py.
+CONSTRAINTS := $(shell $(PYTHON) -c "import sys; minor = min(sys.version_info[1], 13); print('constraints.txt' if minor < 12 else 'constraints-py3%d.txt' % minor)")
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY = $(VENV)/.ready-$(VERSION)
 
@@ -43,7 +43,7 @@ docs-serve: venv
 
 venv: $(READY)
 
-$(READY): pyproject.toml constraints.txt constraints-py312.txt
+$(READY): pyproject.toml $(wildcard constraints*.txt)
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=..."; exit 2; }
 	@echo "== setting up $(VENV): 3 GB on disk, a minute or two"
