@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import reference_pages
+from markdown_text import stacked
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -39,7 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every generated page to the files of the site."""
     generated = dict(reference_pages.pages())
     for page, name in ELSEWHERE.items():
-        generated[page] = (ROOT / name).read_text().replace("](docs/", "](")
+        text = (ROOT / name).read_text().replace("](docs/", "](")
+        generated[page] = stacked(Path(page).stem, text)
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
     return files

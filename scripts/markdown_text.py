@@ -49,8 +49,14 @@ def _escape_line(line: str) -> str:
 
 
 def table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table in a block of class `name`: site.css stacks its cells on phones."""
+    """Return a Markdown table whose cells site.css stacks on phones; `name` is its class there."""
     cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
     lines = [heads, ["---"] * len(heads), *cells]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f'<div class="{name}" markdown="1">\n\n{text}\n</div>\n'
+    return stacked(name, text)
+
+
+def stacked(name: str, text: str) -> str:
+    """Return Markdown whose tables are in blocks of the classes `stacked` and `name`."""
+    block = rf'<div class="stacked {name}" markdown="1">\n\n\1\n</div>\n'
+    return re.sub(r"(?m)((?:^\|.*\n)+)", block, text)

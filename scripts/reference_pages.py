@@ -42,7 +42,7 @@ def modules_of(package: Path) -> dict[str, list[str]]:
     for init in sorted(package.rglob("__init__.py")):
         folder = init.parent
         name = ".".join((package.name, *folder.relative_to(package).parts))
-        modules = [name] if _has_content(init) else []
+        modules = [name] if _has_content(init) or init.parent == package else []
         for file in sorted(folder.glob("*.py")):
             if not file.stem.startswith("_") and _has_content(file) and not _is_command(file):
                 modules.append(f"{name}.{file.stem}")
@@ -69,9 +69,21 @@ def _is_command(file: Path) -> bool:
 
 def api_page(package: str, modules: Sequence[str]) -> str:
     """Return the page of one package: a section a module, for mkdocstrings to fill."""
-    sections = (f"## `{module}`\n\n::: {module}\n" for module in modules)
-    options = "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n"
-    return f"# {package}\n\n" + "\n".join(section + options for section in sections)
+    sections = [f"# {package}\n"]
+    for module in modules:
+        head = package if module == package else module.rpartition(".")[2]
+        options = ["show_root_heading: false", "show_root_toc_entry: false"]
+        if module == PACKAGE.name:
+            options.append(f"members: [{', '.join(public_names())}]")
+        lines = "".join(f"      {option}\n" for option in options)
+        sections.append(f"## {head}\n\n::: {module}\n    options:\n{lines}")
+    return "\n".join(sections)
+
+
+def public_names() -> list[str]:
+    """Return the names that `from uniface_jax import …` is for; its packages have own pages."""
+    names = [name for name in uniface_jax.__all__ if not name.startswith("__")]
+    return [name for name in names if not (PACKAGE / name).is_dir()]
 
 
 def api_pages(package: Path = PACKAGE) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 import reference_pages
 from markdown_text import escape, table
 
+import uniface_jax
 from tests.helpers.paths import ROOT
 from uniface_jax import config as configs
 from uniface_jax import losses
@@ -99,6 +100,13 @@ def test_every_public_module_is_on_a_page_of_the_python_interface():
             assert f"::: {name.removesuffix('.__init__')}\n" in pages
 
 
+def test_public_names_are_on_the_first_page_of_the_python_interface():
+    page = reference_pages.api_pages()["python/uniface_jax.md"]
+    names = re.search(r"members: \[(.*)\]", page)[1].split(", ")
+    assert {"Embedder", "register_loss", "train_and_evaluate"} <= set(names)
+    assert {*names, "losses", "models", "__version__"} == set(uniface_jax.__all__)
+
+
 def test_docstrings_are_escaped_but_for_code():
     assert escape("features [B, D] of `x[0]` in lresnet* <b>") == (
         "features \\[B, D\\] of `x[0]` in lresnet\\* \\<b\\>"
@@ -115,8 +123,8 @@ def test_docstrings_are_escaped_but_for_code():
 
 def test_table_keeps_bars_in_their_cells():
     assert table("keys", ("a", "b"), [("x|y", "two\nlines")]) == (
-        '<div class="keys" markdown="1">\n\n| a | b |\n| --- | --- |\n| x\\|y | two lines |\n\n'
-        "</div>\n"
+        '<div class="stacked keys" markdown="1">\n\n'
+        "| a | b |\n| --- | --- |\n| x\\|y | two lines |\n\n</div>\n"
     )
 
 
