@@ -30,7 +30,7 @@ from hypothesis import settings
 
 from tests.helpers.faces import make_faces
 from tests.helpers.float64_convolution import sum_of_products
-from tests.helpers.paths import FIXTURES, GOLDEN, ROOT
+from tests.helpers.paths import FIXTURES, GOLDEN, GOLDEN2, ROOT
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.native import build
@@ -73,10 +73,8 @@ def convolutions_as_products(monkeypatch):
     monkeypatch.setattr(jax.lax, "conv_general_dilated", sum_of_products)
 
 
-@pytest.fixture(scope="session")
-def golden():
-    """Loads a golden .npz by name, from UNIFACE_GOLDEN where it is set."""
-    folder = Path(os.environ.get("UNIFACE_GOLDEN", GOLDEN))
+def golden_loader(folder: Path):
+    """Return a function that loads a .npz of the folder by name."""
 
     def load(name: str):
         with np.load(folder / f"{name}.npz") as file:
@@ -85,6 +83,18 @@ def golden():
     load.folder = folder
     load.seed = int((folder / "seed.txt").read_text())
     return load
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Loads a golden .npz by name, from UNIFACE_GOLDEN where it is set."""
+    return golden_loader(Path(os.environ.get("UNIFACE_GOLDEN", GOLDEN)))
+
+
+@pytest.fixture(scope="session")
+def golden2():
+    """Loads a .npz of the second set by name, from UNIFACE_GOLDEN2 where it is set."""
+    return golden_loader(Path(os.environ.get("UNIFACE_GOLDEN2", GOLDEN2)))
 
 
 @pytest.fixture(scope="session")

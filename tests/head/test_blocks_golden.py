@@ -80,3 +80,31 @@ def test_golden_margins(golden, x64, shards, block):
             **{kind: given},
         )  # fmt: skip
         np.testing.assert_allclose(result.loss, file[f"{case}/loss"], rtol=RTOL)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize(
+    ("prefix", "gradient"), [("arcface_true", "formula"), ("pfc_arcface", "detached")]
+)
+def test_golden_gradients_of_arcface(golden2, x64, prefix, gradient, shards):
+    """arcface_torch's own gradient, which leaves the margin's slope out, and the formula's."""
+    file = golden2("losses2")
+    found = cases(file, prefix)
+    assert len(found) >= 2
+    for case in found:
+        near = "_near" in case
+        labels, times = file["labels"], shards // np.gcd(shards, len(file["labels"]))
+        features = np.tile(file["features_near" if near else "features"], (times, 1))
+        result, _ = run_head(
+            "arcface", features, file["prototypes"], np.float64(0), np.tile(labels, times),
+            fixed={"scale": 16.0 if near else 64.0, "margin": 0.5, "gradient": gradient},
+            shards=shards,
+        )  # fmt: skip
+        loss = file.get(f"{case}/loss_unclamped", file[f"{case}/loss"])
+        expected = (
+            loss,
+            np.tile(file[f"{case}/dfeatures"], (times, 1)) / times,
+            file[f"{case}/dprototypes"],
+            np.float64(0),
+        )
+        assert_same(result, expected, RTOL)

@@ -69,17 +69,18 @@ def nsl(cos, one_hot, bias, norm, scale=64.0, margin=0.0):
 
 
 def arcface(cos, one_hot, bias, norm, scale=64.0, margin=0.5, **filtering):
-    return combined(cos, one_hot, bias, norm, scale, 1.0, margin, 0.0, cap=4.0, **filtering)
+    def positive(c):
+        wraps = arccos(c) + margin >= np.pi
+        return jnp.where(wraps, c - margin * np.sin(margin), jnp.cos(arccos(c) + margin))
+
+    return softmax_with_margin(cos, one_hot, scale, positive, **filtering)
 
 
-def combined(cos, one_hot, bias, norm, scale=64.0, m1=1.0, m2=0.3, m3=0.2, cap=np.pi, **filtering):
-    return softmax_with_margin(
-        cos,
-        one_hot,
-        scale,
-        lambda c: jnp.cos(jnp.minimum(m1 * arccos(c) + m2, cap)) - m3,
-        **filtering,
-    )
+def combined(cos, one_hot, bias, norm, scale=64.0, m1=1.0, m2=0.3, m3=0.2, **filtering):
+    def positive(c):
+        return jnp.cos(jnp.minimum(m1 * arccos(c) + m2, np.pi)) - m3
+
+    return softmax_with_margin(cos, one_hot, scale, positive, **filtering)
 
 
 def sphereface(cos, one_hot, bias, norm, scale=30.0, m1=1.5):
@@ -119,7 +120,8 @@ def adaface(cos, one_hot, bias, norm, scale=64.0, margin=0.4, concentration=0.33
     mean = 0.01 * norm.mean() + 0.99 * 20
     std = 0.01 * norm.std(ddof=1) + 0.99 * 100
     quality = jnp.clip(concentration * (norm - mean) / (std + 1e-3), -1, 1)[:, None]
-    theta = jnp.arccos(jnp.clip(cos, -0.999, 0.999)) - margin * quality
+    cos = jnp.clip(cos, -0.999, 0.999)
+    theta = jnp.arccos(cos) - margin * quality
     positive = jnp.cos(jnp.clip(theta, 1e-3, np.pi - 1e-3)) - (margin + margin * quality)
     return cross_entropy(scale * jnp.where(one_hot, positive, cos), one_hot)
 

@@ -91,6 +91,7 @@ def _loss(config: ConfigDict) -> None:
     config.loss.m2 = placeholder(float)  # radians added to the angle: combined
     config.loss.m3 = placeholder(float)  # taken from the cosine: combined
     config.loss.interclass_filtering = placeholder(float)  # arcface, cosface, combined; 0 is off
+    config.loss.gradient = placeholder(str)  # of arcface, combined, sphereface
     config.loss.balance = placeholder(float)  # λ of sphereface2
     config.loss.exponent = placeholder(float)  # t of sphereface2
     config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r

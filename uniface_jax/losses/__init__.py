@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from uniface_jax.losses import adaptive, additive, softmax
 from uniface_jax.losses.base import Elementwise, Loss
-from uniface_jax.registry import Range, Registry, above, at_least
+from uniface_jax.registry import Range, Registry, above, at_least, one_of
 
 __all__ = ["LOSSES", "Elementwise", "Loss", "LossFactory", "create", "register_loss"]
 
@@ -28,6 +28,7 @@ _RANGES: Mapping[str, Range] = {
     "balance": Range("above 0 and below 1", lambda value: 0 < value < 1),
     "exponent": at_least(1),
     "concentration": Range("above 0, at most 1", lambda value: 0 < value <= 1),
+    "gradient": one_of(*softmax.GRADIENTS),
     "interclass_filtering": Range("from 0 (off) to below 1", lambda value: 0 <= value < 1),
 }
 

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Context, Loss, Statistics, angle, sine
+from uniface_jax.losses.base import Context, Loss, Statistics, added_angle, angle, sine
 
 STATISTICS_MOMENTUM = 0.01  # weight of a new batch, of both papers' releases
 MIN_NORM, MAX_NORM = 1e-3, 100.0  # to which AdaFace clips feature norms
@@ -21,7 +21,8 @@ def adaface(scale: float = 64.0, margin: float = 0.4, concentration: float = 0.3
 
     The positive's logit is s (cos(θ - m q) - (m + m q)) with q = clip(h (|x| - μ) / σ, -1, 1), μ
     and σ running mean and standard deviation of the norms (statistics norm_mean from 20 and
-    norm_std from 100, updated before use). margin m in [0, 1.5), concentration h in (0, 1].
+    norm_std from 100, updated before use). All cosines are cut to ±(1 - .001), as the release
+    has it. margin m in [0, 1.5), concentration h in (0, 1].
     """
 
     def prepare(
@@ -41,7 +42,7 @@ def adaface(scale: float = 64.0, margin: float = 0.4, concentration: float = 0.3
     return Loss(
         family="softmax",
         positive=positive,
-        negative=lambda cos, b, quality: scale * cos,
+        negative=lambda cos, b, quality: scale * jnp.clip(cos, EPSILON - 1, 1 - EPSILON),
         scale=scale,
         statistics={"norm_mean": 20.0, "norm_std": 100.0},
         prepare=prepare,
@@ -67,8 +68,7 @@ def curricularface(scale: float = 64.0, margin: float = 0.5) -> Loss:
         return (with_margin(cos), jnp.broadcast_to(mean, cos.shape)), {"positive_mean": mean}
 
     def positive(cos: jax.Array, b: jax.Array, *_: jax.Array) -> jax.Array:
-        beyond = cos <= math.cos(math.pi - margin)
-        return scale * jnp.where(beyond, cos - margin * math.sin(margin), with_margin(cos))
+        return scale * added_angle(cos, margin)
 
     def negative(cos: jax.Array, b: jax.Array, hard: jax.Array, mean: jax.Array) -> jax.Array:
         return scale * jnp.where(cos > hard, cos * (mean + cos), cos)

@@ -108,6 +108,17 @@ def angle(cos: jax.Array, margin: float = 1e-5) -> jax.Array:
     return jnp.arccos(jnp.clip(cos, -1 + margin, 1 - margin))
 
 
+def added_angle(cos: jax.Array, margin: float) -> jax.Array:
+    """Return cos(θ + m) of cosines, continued where θ + m > π by cos θ - m sin m.
+
+    There cos(θ + m) would rise again, and push samples away from their own class. The continuation
+    is the CurricularFace repository's.
+    """
+    with_margin = cos * math.cos(margin) - sine(cos) * math.sin(margin)
+    beyond = cos <= math.cos(math.pi - margin)
+    return jnp.where(beyond, cos - margin * math.sin(margin), with_margin)
+
+
 def straight_through(value: jax.Array, cos: jax.Array) -> jax.Array:
     """`value` with the slope of `cos`: the characteristic gradient detachment of SphereFace-R."""
     return cos + jax.lax.stop_gradient(value - cos)

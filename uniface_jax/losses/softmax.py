@@ -1,11 +1,16 @@
 """Losses of the softmax family whose margin is the same for every sample."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Elementwise, Loss, angle, sine, straight_through
+from uniface_jax.losses.base import Elementwise, Loss, added_angle, angle, straight_through
+
+Gradient = Literal["formula", "detached"]
+GRADIENTS: tuple[Gradient, ...] = ("formula", "detached")
 
 
 def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: float = 0.0) -> Loss:
@@ -24,6 +29,20 @@ def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: fl
     return Loss("softmax", lambda cos, b: scale * positive(cos), negative, scale)
 
 
+def with_gradient(
+    function: Callable[[jax.Array], jax.Array], gradient: Gradient
+) -> Callable[[jax.Array], jax.Array]:
+    """Return a margin's function of the cosine with the slope that `gradient` names.
+
+    "formula": its own. "detached": 1, that of the cosine itself, as arcface_torch has it, which
+    applies margins without recording them: at s = 64, m = .5 the own logit's slope is then 64
+    everywhere, where the formula's is 407 at 5 degrees and 38 at 120.
+    """
+    if gradient == "formula":
+        return function
+    return lambda cos: straight_through(function(cos), cos)
+
+
 def nsl(scale: float = 64.0, margin: float = 0.0) -> Loss:
     """Normalised softmax (Wang et al., NormFace, ACM MM 2017): cross-entropy over s cos_ij."""
     return cosface(scale, margin)
@@ -34,15 +53,19 @@ def cosface(scale: float = 64.0, margin: float = 0.4, interclass_filtering: floa
     return margin_softmax(scale, lambda cos: cos - margin, interclass_filtering)
 
 
-def arcface(scale: float = 64.0, margin: float = 0.5, interclass_filtering: float = 0.0) -> Loss:
-    """ArcFace (Deng et al., CVPR 2019): the positive's logit is s cos(arccos(cos) + m).
+def arcface(
+    scale: float = 64.0,
+    margin: float = 0.5,
+    interclass_filtering: float = 0.0,
+    gradient: Gradient = "formula",
+) -> Loss:
+    """Return ArcFace (Deng et al., CVPR 2019): the positive's logit is s cos(θ + m).
 
-    m in [0, 1.5), in radians; no "easy margin".
+    margin m in [0, 1.5), in radians; no "easy margin". Where θ + m > π the logit goes on falling,
+    as s (cos θ - m sin m); insightface's rises there. gradient: see `with_gradient`; the published
+    numbers of arcface_torch are of "detached".
     """
-
-    def positive(cos: jax.Array) -> jax.Array:
-        return cos * math.cos(margin) - sine(cos) * math.sin(margin)
-
+    positive = with_gradient(lambda cos: added_angle(cos, margin), gradient)
     return margin_softmax(scale, positive, interclass_filtering)
 
 
@@ -52,25 +75,30 @@ def combined(
     m2: float = 0.3,
     m3: float = 0.2,
     interclass_filtering: float = 0.0,
+    gradient: Gradient = "formula",
 ) -> Loss:
-    """The combined margin (Deng et al., ArcFace, CVPR 2019, eq. 4): s (cos(m1 θ + m2) - m3).
+    """Return the combined margin (Deng et al., ArcFace, CVPR 2019, eq. 4): s (cos(m1 θ + m2) - m3).
 
     m1 >= 1 multiplies the angle, m2 in [0, 1.5) radians are added to it, m3 in [0, 1.5) is taken
     from its cosine. m1 θ + m2 is taken as at most π, beyond which the logit would rise again.
+    gradient: see `with_gradient`. A triple of insightface's CombinedMarginLoss with m3 > 0 means
+    (1, 0, m3) here: its code then takes m3 alone and ignores m1 and m2.
     """
 
     def positive(cos: jax.Array) -> jax.Array:
         return jnp.cos(jnp.minimum(m1 * angle(cos) + m2, math.pi)) - m3
 
-    return margin_softmax(scale, positive, interclass_filtering)
+    return margin_softmax(scale, with_gradient(positive, gradient), interclass_filtering)
 
 
-def sphereface(scale: float = 30.0, m1: float = 1.5) -> Loss:
-    """SphereFace (Liu et al., CVPR 2017) on features of length s: the logit is s ψ(θ).
+def sphereface(scale: float = 30.0, m1: float = 1.5, gradient: Gradient = "formula") -> Loss:
+    """Return SphereFace (Liu et al., CVPR 2017) on features of length s: the logit is s ψ(θ).
 
     ψ(θ) = (-1)^k cos(m1 θ) - 2k for m1 θ in [kπ, (k+1)π], which falls over all of [0, π]; m1 >= 1.
+    gradient: see `with_gradient`.
     """
-    return margin_softmax(scale, lambda cos: _falling_cosine(m1 * angle(cos)))
+    positive = with_gradient(lambda cos: _falling_cosine(m1 * angle(cos)), gradient)
+    return margin_softmax(scale, positive)
 
 
 def _falling_cosine(theta: jax.Array) -> jax.Array:
