@@ -34,11 +34,12 @@ def plans() -> dict[str, report.RunPlan]:
     found = {}
     for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):
         bar.set_description(name)
-        config = program.for_accelerators(config)
         devices = max(1, config.batch_size // (config.micro_batches * BN_IMAGES))
-        network = memory.probe_network(report.one_device(config, devices), known=known)
         data = report.Data(facts.data.images, facts.data.identities, "as the recipe says")
-        found[name] = report.make_plan(config, data, devices, DEVICE, network=network)
+        recipe = program.planned(config, data.images, data.classes)
+        network = memory.probe_network(recipe, devices, known=known)
+        fleet = report.Fleet(devices, DEVICE)
+        found[name] = report.make_plan(config, data, fleet, network=network)
     return found
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from tests.helpers.paths import FIXTURES, ROOT
 from uniface_jax.checkpoints.saving import Checkpoints
-from uniface_jax.config import create_network, from_json
+from uniface_jax.config import from_json
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.runtime.parallel import create_runner
 from uniface_jax.state import class_sharded
-from uniface_jax.train.from_config import abstract_state
+from uniface_jax.train.from_config import make_recipe
 
 COMMIT = "ec4f2e5"
 
@@ -49,7 +49,7 @@ def run(folder, module, *arguments, package=ROOT):
 def state_of(workdir):
     """{path of the leaf: array} of a workdir's newest checkpoint, whose step is given as well."""
     config = from_json((workdir / "config.json").read_text())
-    abstract = abstract_state(config, create_network(config), 8)
+    abstract = make_recipe(config, 40, 8).shapes
     runner = create_runner("auto", class_sharded(abstract), jax.devices()[:1])
     checkpoints = Checkpoints(workdir)
     state, _ = checkpoints.restore_newest(runner.template(abstract), abstract)

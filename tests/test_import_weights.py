@@ -110,10 +110,9 @@ def fine_tuned(monkeypatch):
         )
         config.loss.name = loss
         config.finetune = str(workdir)
-        network = configs.create_network(config)
-        abstract = from_config.abstract_state(config, network, 7)
-        runner = create_runner("auto", class_sharded(abstract))
-        state = from_config.initial_state(config, network, 7, runner)
+        recipe = from_config.make_recipe(config, 70, 7)
+        runner = create_runner("auto", class_sharded(recipe.shapes))
+        state = from_config.initial_state(recipe, runner)
         return runner.logical(runner.from_global(state))
 
     return start

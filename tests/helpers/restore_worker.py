@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from uniface_jax.checkpoints.saving import Checkpoints
-from uniface_jax.config import create_network, from_json
+from uniface_jax.config import from_json
 from uniface_jax.runtime import processes as distributed
 from uniface_jax.runtime.parallel import create_runner
 from uniface_jax.state import class_sharded
@@ -22,7 +22,7 @@ def main(source: Path, target: Path, *processes: str) -> None:
     if processes:
         distributed.initialize(processes[0], int(processes[1]), int(processes[2]), heartbeat=300)
     config = from_json((source / "config.json").read_text())
-    abstract = from_config.abstract_state(config, create_network(config), 5)
+    abstract = from_config.make_recipe(config, 40, 5).shapes
     runner = create_runner("auto", class_sharded(abstract))
     checkpoints = Checkpoints(source)
     state, run = checkpoints.restore_newest(runner.template(abstract), abstract)

@@ -58,7 +58,7 @@ def test_command_line(run, run_cli, tmp_path):
 def test_same_numbers_in_process_and_from_a_sample(run):
     workdir, train = run
     whole = inspect(workdir, data=str(train))
-    assert whole.num_classes == CLASSES
+    assert whole.recipe.num_classes == CLASSES
     some = inspect(workdir / "checkpoints" / "8", images=10, batch_size=4)
     assert len(some.found.positive) == 10
     assert np.isin(some.found.positive.round(4), whole.found.positive.round(4)).all()

@@ -34,22 +34,20 @@ def case(name):
     config = configs.base()
     config.micro_batches = 1
     config.update_from_flattened_dict(changes)
-    config = program.for_accelerators(config)
     config.batch_size = images * config.micro_batches
-    return config, classes
+    return program.planned(config, 64_000, classes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_within_ten_percent_of_the_compiler(name):
-    config, classes = case(name)
-    network = memory.probe_network(config)
-    one = config.batch_size
+    one = case(name)
+    network = memory.probe_network(one, 1)
     for devices in (1, 2, 8):
-        config.batch_size = one * devices
-        needs = memory.predict(config, classes, devices, network)
+        recipe = one.with_batch_size(one.config.batch_size * devices)
+        needs = memory.predict(recipe, devices, network)
         ahead = needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
-        compiled = program.compiled_memory(config, classes, devices)
+        compiled = program.compiled_memory(recipe, devices)
         assert needs.total - ahead == pytest.approx(compiled.total, rel=0.1)
         held = needs.network + needs.network_momentum + needs.batches - ahead
         held += needs.prototypes + needs.prototype_momentum
@@ -72,7 +70,7 @@ def config():
 
 def plan(config, devices=4, device=DEVICE, classes=40_001):
     data = report.Data(64_000, classes, "a test")
-    return report.make_plan(config, data, devices, device, network=NETWORK)
+    return report.make_plan(config, data, report.Fleet(devices, device), network=NETWORK)
 
 
 def test_the_largest_batch_and_block_just_fit(config):

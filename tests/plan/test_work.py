@@ -87,16 +87,16 @@ def test_a_training_step(micro):
     config.model.update(name="lresnet18", width=4, embedding_size=16, stem_stride=2)
     config.model.stage_sizes = (1, 1, 1, 1)
     config.batch_size, config.micro_batches = 64, micro
-    config = program.for_accelerators(config)
 
     def counted(classes, devices):
-        return work.count(program.trace(config, classes, devices), devices)
+        recipe = program.planned(config, 64_000, classes)
+        return work.count(program.trace(recipe, devices), devices)
 
     few, many = counted(800, 4), counted(8800, 4)
     head = 3 * 2 * 64 * (8000 // 4) * 16  # three products a shard, over the whole batch
     assert many.flops - few.flops == pytest.approx(head, rel=0.05)
-    network = configs.create_network(config)
-    state = program.state_shapes(config, 800)
+    recipe = program.planned(config, 64_000, 800)
+    network, state = recipe.network, recipe.shapes
     variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
     images = jax.ShapeDtypeStruct((16, 112, 112, 3), jnp.float32)
     forward = work.count(

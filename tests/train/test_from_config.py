@@ -1,4 +1,4 @@
-"""The first state of a run: the same on any devices, each of which makes its part alone."""
+"""A recipe's length, learning rate and first state: the same on any devices."""
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +34,20 @@ def network_of_ones(monkeypatch):
 
 
 def start(config, mode, devices, classes=CLASSES):
-    network = configs.create_network(config)
-    abstract = from_config.abstract_state(config, network, classes)
-    runner = parallel.create_runner(mode, class_sharded(abstract), jax.devices()[:devices])
-    return network, runner
+    recipe = from_config.make_recipe(config, 10 * classes, classes)
+    runner = parallel.create_runner(mode, class_sharded(recipe.shapes), jax.devices()[:devices])
+    return recipe, runner
 
 
 def test_the_same_on_any_number_of_devices(config):
     config.loss.name = "bce"  # a bias a class, split as the prototypes are
-    network = configs.create_network(config)
+    recipe = from_config.make_recipe(config, 10 * CLASSES, CLASSES)
     expected = jax.device_get(
-        jax.jit(lambda: create_state(network, configs.create_loss(config), CLASSES, 1.0, 0))()
+        jax.jit(lambda: create_state(recipe.network, recipe.loss, CLASSES, 1.0, 0))()
     )
     for mode, devices in (("shard_map", 1), ("shard_map", 2), ("shard_map", 8), ("pmap", 8)):
-        network, runner = start(config, mode, devices)
-        state = from_config.initial_state(config, network, CLASSES, runner)
+        recipe, runner = start(config, mode, devices)
+        state = from_config.initial_state(recipe, runner)
         rows = -(-CLASSES // devices)
         for shard in state.weights.prototypes.addressable_shards:
             assert shard.data.shape == (rows, 8)
@@ -60,10 +59,56 @@ def test_the_same_on_any_number_of_devices(config):
 
 def test_no_device_holds_all_prototypes(config):
     classes, devices = 1_000_003, 8
-    network, runner = start(config, "shard_map", devices, classes)
-    make = from_config.random_state(config, network, classes, runner)
+    recipe, runner = start(config, "shard_map", devices, classes)
+    make = from_config.random_state(recipe, runner)
     analysis = make.lower().compile().memory_analysis()
     prototypes_and_momentum = 2 * 4 * 8 * -(-classes // devices)
     needed = analysis.output_size_in_bytes + analysis.temp_size_in_bytes
     assert prototypes_and_momentum <= needed
     assert needed < 3 * prototypes_and_momentum  # and the random bits that they are made of
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "expected"),
+    [
+        ({"epochs": 2.0}, 1000, (15.625, 31)),
+        ({"epochs": 2.0, "steps": 7}, 1000, (15.625, 7)),
+        ({"epochs": 0.01}, 64, (1.0, 1)),  # never without a step
+        ({}, 0, (0.0, 1)),  # a workdir of foreign weights knows no data
+    ],
+)
+def test_the_schedule(config, changes, images, expected):
+    config = config.copy_and_resolve_references()
+    config.update(batch_size=64, **changes)
+    assert from_config.make_recipe(config, images, CLASSES).schedule == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("steps", 100, 0.1),
+        ("steps", 161, 0.01),  # after the milestone at epoch 16 of 10 steps
+        ("polynomial", 10, 0.05),  # warmed up half of two epochs
+        ("polynomial", 150, 0.1 / 4),
+        ("cosine", 150, 0.05),
+    ],
+)
+def test_the_learning_rate_goes_by_epochs(config, schedule, step, expected):
+    config = config.copy_and_resolve_references()
+    config.optim.update(schedule=schedule, warmup_epochs=2.0)
+    config.update(batch_size=64, epochs=28.0)
+    recipe = from_config.make_recipe(config, 640, CLASSES)
+    assert float(recipe.learning_rate(jnp.asarray(step))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_another_batch_size_is_a_recipe_of_its_own(config):
+    config = config.copy_and_resolve_references()
+    config.update(batch_size=64, micro_batches=2, epochs=2.0)
+    recipe = from_config.make_recipe(config, 640, CLASSES)
+    twice = recipe.with_batch_size(128)
+    assert (recipe.schedule.total_steps, twice.schedule.total_steps) == (20, 10)
+    assert (recipe.batch_norm_group(4), twice.batch_norm_group(4)) == (8, 16)
+    assert (recipe.config.batch_size, twice.config.batch_size) == (64, 128)
+    assert twice.shapes is recipe.shapes
+    again = from_config.make_recipe(twice.config, 640, CLASSES)
+    assert twice.settings == again.settings

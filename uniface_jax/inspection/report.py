@@ -19,13 +19,15 @@ def write(run: Inspection, output: Path, workdir: str) -> dict[str, Any]:
 
     workdir: where the run is, for the record.
     """
-    given = run.config.loss.to_dict()
+    recipe = run.recipe
+    given = recipe.config.loss.to_dict()
     name = given["name"]
-    curves = loss_curves(run.loss, run.num_classes, run.bias, statistics=run.state.loss_statistics)
+    statistics = run.state.loss_statistics
+    curves = loss_curves(recipe.loss, recipe.num_classes, run.bias, statistics=statistics)
     defaults = _uce_of(run)
     sweeps = threshold_sweeps(run.found, defaults)
     title = f"{name} at step {int(run.state.step)}"
-    matrix = f"{title}: {len(run.found.positive)} images x {run.num_classes} classes"
+    matrix = f"{title}: {len(run.found.positive)} images x {recipe.num_classes} classes"
     figures = {
         "curves": plots.curves_figure({name: curves}, f"{title}: the loss of one sample"),
         "similarities": plots.similarities_figure(
@@ -55,9 +57,10 @@ def write(run: Inspection, output: Path, workdir: str) -> dict[str, Any]:
 
 def _uce_of(run: Inspection) -> dict[str, float]:
     """The run's own hyperparameters where it is of UCE, else UCE's defaults."""
-    if run.config.loss.name != "uce":
+    config = run.recipe.config
+    if config.loss.name != "uce":
         return dict(DEFAULTS)
-    given = {**run.config.loss.to_dict(), "sampling_rate": run.config.head.sampling_rate}
+    given = {**config.loss.to_dict(), "sampling_rate": config.head.sampling_rate}
     return {key: value if given[key] is None else given[key] for key, value in DEFAULTS.items()}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
 from uniface_jax.checkpoints import reading
@@ -18,6 +17,7 @@ from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
 from uniface_jax.losses import Loss
 from uniface_jax.state import TrainState
+from uniface_jax.train.from_config import Recipe, make_recipe
 from uniface_jax.train.run_log import METRICS_FILE
 
 History = dict[str, np.ndarray]
@@ -32,17 +32,11 @@ class Inspection:
     without b. history: see read_history.
     """
 
-    config: ConfigDict
-    loss: Loss
+    recipe: Recipe
     state: TrainState
     found: Similarities
     thresholds: dict[str, float]
     history: History
-
-    @property
-    def num_classes(self) -> int:
-        """How many prototypes the head has."""
-        return len(self.state.weights.prototypes)
 
     @property
     def bias(self) -> float:
@@ -71,7 +65,6 @@ def inspect(
     workdir, _ = reading.locate(path)
     state, run = reading.read(path)
     config = configs.from_json(run["config"], workdir)
-    loss = configs.create_loss(config)
     source = open_source(data or config.data.train)
     num_classes = len(state.weights.prototypes)
     if source.num_classes != num_classes:
@@ -79,6 +72,7 @@ def inspect(
             f"{source.name}: {source.num_classes} classes, but {path} was trained on "
             f"{num_classes}; give the data set of its training"
         )
+    recipe = make_recipe(config, len(source), num_classes)
     encoded, labels = training_images(source, images, seed)
     embed = make_embed(configs.create_network(config, dtype="float32"), mirror=False)
     variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
@@ -86,11 +80,11 @@ def inspect(
         lambda batch: embed(variables, batch),
         encoded, name=source.name, batch_size=min(batch_size, len(encoded)),
     )  # fmt: skip
-    thresholds = _thresholds(loss, state, num_classes)
+    thresholds = _thresholds(recipe.loss, state, num_classes)
     prototypes = np.asarray(state.weights.prototypes)
     found = similarities(features, labels, prototypes, thresholds.get("b/s"))
     history = read_history(workdir / METRICS_FILE)
-    return Inspection(config, loss, state, found, thresholds, history)
+    return Inspection(recipe, state, found, thresholds, history)
 
 
 def training_images(

@@ -75,8 +75,7 @@ def main(argv: list[str]) -> None:
         plan = report.make_plan(
             config,
             data,
-            _DEVICES.value,
-            device,
+            report.Fleet(_DEVICES.value, device),
             verify=_VERIFY.value,
             progress=lambda text: bar.set_description(f"plan: {text}"),
         )

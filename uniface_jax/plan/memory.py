@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import even_block, working_bytes
 from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, IResNet
-from uniface_jax.plan.program import compiled_memory, settings_of, state_shapes
-from uniface_jax.state import TrainState
+from uniface_jax.plan.program import compiled_memory, planned
+from uniface_jax.train.from_config import Recipe
 
 FLOAT = 4
 IMAGE = IMAGE_SIZE * IMAGE_SIZE * 3 + FLOAT  # bytes of an image and its label
@@ -59,20 +58,21 @@ class Needs(NamedTuple):
 
 
 def probe_network(
-    config: ConfigDict,
+    recipe: Recipe,
+    devices: int,
     progress: Callable[[str], None] = lambda text: None,
     known: dict[str, int] | None = None,
 ) -> NetworkMemory:
-    """Asks the compiler about shallow networks; `config` is of one device.
+    """Ask the compiler about shallow networks, with what one of `devices` has of the batch.
 
-    It gives model, micro_batches and the number of images: of batch_size / micro_batches. `known`
-    collects answers by question, so that networks that differ in depth alone are asked about once.
+    `known` collects answers by question, so that networks that differ in depth alone are asked
+    about once.
     """
     known = {} if known is None else known
-    images = max(config.batch_size // config.micro_batches, MIN_PROBE)
-    whole = configs.create_network(config)
+    config, network = recipe.config, recipe.network
+    images = max(recipe.batch_norm_group(devices), MIN_PROBE)
     # A network from outside has no depth that is known here, and is asked about as it is.
-    depths = tuple(whole.stage_sizes) if isinstance(whole, IResNet) else ()
+    depths = tuple(network.stage_sizes) if isinstance(network, IResNet) else ()
 
     def working(stages: tuple[int, ...], images: int) -> int:
         probe = config.copy_and_resolve_references()
@@ -80,12 +80,12 @@ def probe_network(
         probe.micro_batches = min(config.micro_batches, 2)
         probe.batch_size = images * probe.micro_batches
         probe.loss, probe.head.sampling_rate = configs.base().loss, 1.0
-        network = configs.create_network(probe)
-        question = f"{network} {images} {probe.micro_batches}"
+        question = f"{configs.create_network(probe)} {images} {probe.micro_batches}"
         if question not in known:
             shape = f"{'-'.join(map(str, stages))} blocks" if stages else config.model.name
             progress(f"{shape}, {images} images")
-            known[question] = compiled_memory(probe, PROBE_CLASSES, 1).working
+            shallow = planned(probe, recipe.num_images, PROBE_CLASSES)
+            known[question] = compiled_memory(shallow, 1).working
         return known[question]
 
     base = (1,) * len(depths)
@@ -100,49 +100,39 @@ def probe_network(
     return NetworkMemory(constant, slope)
 
 
-def predict(
-    config: ConfigDict,
-    num_classes: int,
-    devices: int,
-    network: NetworkMemory,
-    state: TrainState | None = None,
-) -> Needs:
-    """The needs of `config` on each of `devices`, given the probes of its network.
-
-    state: state_shapes(config, num_classes), where they are known already.
-    """
-    state = state or state_shapes(config, num_classes)
+def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
+    """Return the needs of `recipe` on each of `devices`, given the probes of its network."""
+    config, state = recipe.config, recipe.shapes
     parameters = _bytes(state.weights.network)
-    rows = shard_size(num_classes, devices)
+    rows = shard_size(recipe.num_classes, devices)
     width = config.model.embedding_size
     shard = FLOAT * rows * (width + state.weights.bias.ndim)
-    batch = config.batch_size // devices
-    group = config.batch_size // config.micro_batches
-    gradients, tiles = _head(config, num_classes, rows, group)
+    gradients, tiles = _head(recipe, rows)
     return Needs(
         network=parameters + _bytes(state.batch_stats),
         network_momentum=parameters,
         prototypes=shard,
         prototype_momentum=shard,
-        batches=(1 + PREFETCHED) * batch * IMAGE,
-        activations=round(network(batch // config.micro_batches)),
+        batches=(1 + PREFETCHED) * (config.batch_size // devices) * IMAGE,
+        activations=round(network(recipe.batch_norm_group(devices))),
         prototype_gradients=gradients,
         head_tiles=tiles,
         decayed=FLOAT * rows * width if config.head.sampling_rate < 1 else 0,
     )
 
 
-def _head(config: ConfigDict, num_classes: int, rows: int, group: int) -> tuple[int, int]:
-    """Bytes of the prototypes' gradients, and of what the loss works in; group: samples at once."""
-    width = config.model.embedding_size
+def _head(recipe: Recipe, rows: int) -> tuple[int, int]:
+    """Return the bytes of the prototypes' gradients, and of what the loss works in."""
+    config, settings = recipe.config, recipe.settings
+    width, samples = config.model.embedding_size, config.batch_size // settings.micro_batches
     chosen, copies = rows, 1
-    if config.head.sampling_rate < 1:
-        most = max(int(rows * config.head.sampling_rate), config.batch_size, 1)
+    if settings.sampling_rate < 1:
+        most = max(int(rows * settings.sampling_rate), config.batch_size, 1)
         chosen, copies = min(rows, most), 2  # the rows are gathered first
-    if config.micro_batches > 1:
+    if settings.micro_batches > 1:
         copies += 1  # the sum over the micro-batches
-    block = even_block(chosen, settings_of(config, num_classes).block_size)
-    return FLOAT * copies * chosen * width, working_bytes(group, width, chosen, block)
+    block = even_block(chosen, settings.block_size)
+    return FLOAT * copies * chosen * width, working_bytes(samples, width, chosen, block)
 
 
 def largest(allowed: Callable[[int], bool], most: int) -> int:

@@ -6,6 +6,7 @@ kernels that programs for CPUs may have (uniface_jax.native) are left out.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +14,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from uniface_jax import config as configs
 from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE
 from uniface_jax.native import build
 from uniface_jax.runtime.parallel import AXIS, ShardMapRunner
-from uniface_jax.state import TrainState, class_sharded
-from uniface_jax.train import step as steps
-from uniface_jax.train.from_config import Plan, abstract_state, create_schedule, create_settings
+from uniface_jax.state import class_sharded
+from uniface_jax.train.from_config import Recipe, make_recipe
 
-Tree = Any
 ACCELERATOR_BLOCK = 512.0  # MiB: what block_of_budget takes on accelerators where none is given
 
 
@@ -50,21 +48,10 @@ def for_accelerators(config: ConfigDict) -> ConfigDict:
     return copy
 
 
-def state_shapes(config: ConfigDict, num_classes: int) -> TrainState:
-    """The logical state's shapes and dtypes."""
-    return abstract_state(config, configs.create_network(config), num_classes)
-
-
-def settings_of(config: ConfigDict, num_classes: int) -> steps.Settings:
-    """The step's settings, with micro-batches in a loop as on accelerators."""
-    return create_settings(config, num_classes)._replace(unrolled=False)
-
-
-def _step(config: ConfigDict, num_classes: int) -> Any:
-    network, loss = configs.create_network(config), configs.create_loss(config)
-    # The schedule's length changes a constant in the program.
-    schedule = create_schedule(config, Plan(1000.0, 20000))
-    return steps.make_step(network, loss, schedule, settings_of(config, num_classes))
+def planned(config: ConfigDict, num_images: int, num_classes: int) -> Recipe:
+    """Return the recipe as accelerators run it: their block of classes, micro-batches in a loop."""
+    recipe = make_recipe(for_accelerators(config), num_images, num_classes)
+    return replace(recipe, settings=recipe.settings._replace(unrolled=False))
 
 
 def _batch(images: int, **placed: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
@@ -75,28 +62,26 @@ def _batch(images: int, **placed: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
     }
 
 
-def trace(config: ConfigDict, num_classes: int, devices: int) -> Any:
-    """The jaxpr of one device's step among `devices`; collectives name the axis AXIS."""
-    state = state_shapes(config, num_classes)
-    rows = shard_size(num_classes, devices)
+def trace(recipe: Recipe, devices: int) -> Any:
+    """Return the jaxpr of one device's step among `devices`; collectives name the axis AXIS."""
+    rows = shard_size(recipe.num_classes, devices)
 
     def mine(x: jax.ShapeDtypeStruct, split: bool) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) if split else x
 
-    placed = jax.tree.map(mine, state, class_sharded(state))
-    make = jax.make_jaxpr(_step(config, num_classes), axis_env=[(AXIS, devices)])
+    placed = jax.tree.map(mine, recipe.shapes, class_sharded(recipe.shapes))
+    make = jax.make_jaxpr(recipe.make_step(), axis_env=[(AXIS, devices)])
     with build.off():
-        return make(placed, _batch(config.batch_size // devices)).jaxpr
+        return make(placed, _batch(recipe.config.batch_size // devices)).jaxpr
 
 
-def compiled_memory(config: ConfigDict, num_classes: int, devices: int) -> CompiledMemory:
-    """Compiles the step for the first `devices` (virtual) devices of this process."""
-    state = state_shapes(config, num_classes)
-    sharded = class_sharded(state)
-    runner = ShardMapRunner(sharded, jax.devices()[:devices])
-    arguments = runner.template(state)
-    step: Any = runner.compile(_step(config, num_classes))
-    batch = _batch(config.batch_size, sharding=NamedSharding(runner.mesh, PartitionSpec(AXIS)))
+def compiled_memory(recipe: Recipe, devices: int) -> CompiledMemory:
+    """Compile the step for the first `devices` (virtual) devices of this process."""
+    runner = ShardMapRunner(class_sharded(recipe.shapes), jax.devices()[:devices])
+    arguments = runner.template(recipe.shapes)
+    step: Any = runner.compile(recipe.make_step())
+    sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
+    batch = _batch(recipe.config.batch_size, sharding=sharding)
     with build.off():
         analysis = step.lower(arguments, batch).compile().memory_analysis()
     new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes

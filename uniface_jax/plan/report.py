@@ -11,7 +11,7 @@ from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import memory, program, work
-from uniface_jax.train.from_config import plan as lengths
+from uniface_jax.train.from_config import Recipe
 
 GB = 1e9
 MOST_IMAGES = 1 << 16  # on a device, when looking for the largest batch
@@ -33,6 +33,19 @@ class Device:
     tflops: float
     utilisation: float
     bandwidth: float
+
+    @property
+    def allowed(self) -> float:
+        """Bytes that a run may take."""
+        return self.memory * (1 - self.reserve)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices of one kind, over all hosts."""
+
+    count: int
+    device: Device
 
 
 @dataclass(frozen=True)
@@ -98,47 +111,45 @@ class RunPlan:
 def make_plan(
     config: ConfigDict,
     data: Data,
-    devices: int,
-    device: Device,
+    fleet: Fleet,
     *,
     verify: bool = False,
     network: memory.NetworkMemory | None = None,
     progress: Progress = lambda text: None,
 ) -> RunPlan:
-    """The plan of `config` on so many devices.
+    """Return the plan of `config` on these devices.
 
     network: probes that were made for the same model, images and micro-batches; None makes them.
     With `verify` the real program is compiled too, for so many devices of this process. Raises
     UserError for a config that such devices cannot run.
     """
-    config = program.for_accelerators(config)
+    devices, device = fleet.count, fleet.device
     configs.check(config, devices)
-    network = network or memory.probe_network(one_device(config, devices), progress)
-    needs = memory.predict(config, data.classes, devices, network)
+    recipe = program.planned(config, data.images, data.classes)
+    network = network or memory.probe_network(recipe, devices, progress)
+    needs = memory.predict(recipe, devices, network)
     progress("counting a step's work")
-    done = work.count(program.trace(config, data.classes, devices), devices)
-    steps = lengths(config, data.images).total_steps
+    done = work.count(program.trace(recipe, devices), devices)
     communication = done.sent / device.bandwidth
     seconds = done.flops / (device.tflops * 1e12 * device.utilisation) + communication
-    allowed = device.memory * (1 - device.reserve)
-    rows = shard_size(data.classes, devices)
     compiled = None
     if verify:
         progress("compiling the whole step")
-        compiled = program.compiled_memory(config, data.classes, devices)
+        compiled = program.compiled_memory(recipe, devices)
     notes = []
     if config.model.dtype == "bfloat16":
         notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
+    steps = recipe.schedule.total_steps
     return RunPlan(
         devices=devices,
         batch_size=config.batch_size,
         micro_batches=config.micro_batches,
-        block=even_block(rows, program.settings_of(config, data.classes).block_size),
+        block=_block(recipe, devices),
         data=data,
         needs=needs,
-        allowed=allowed,
-        fits=needs.total <= allowed,
-        largest=_largest(config, data.classes, devices, network, allowed),
+        allowed=device.allowed,
+        fits=needs.total <= device.allowed,
+        largest=_largest(recipe, devices, network, device.allowed),
         flops=done.flops,
         sent=done.sent,
         step_seconds=seconds,
@@ -151,31 +162,27 @@ def make_plan(
     )
 
 
-def one_device(config: ConfigDict, devices: int) -> ConfigDict:
-    """A copy with what one device has of the batch, as probe_network takes it."""
-    copy = config.copy_and_resolve_references()
-    copy.batch_size //= devices
-    return copy
+def _block(recipe: Recipe, devices: int) -> int:
+    """Return how many classes the head of one device works on at a time."""
+    return even_block(shard_size(recipe.num_classes, devices), recipe.settings.block_size)
 
 
 def _largest(
-    config: ConfigDict, classes: int, devices: int, network: memory.NetworkMemory, allowed: float
+    recipe: Recipe, devices: int, network: memory.NetworkMemory, allowed: float
 ) -> Largest:
-    changed = config.copy_and_resolve_references()
-    state = program.state_shapes(config, classes)
+    config = recipe.config
     groups = devices * config.micro_batches
 
     def batch_fits(images: int) -> bool:
-        changed.batch_size = max(images, 1) * groups
-        return memory.predict(changed, classes, devices, network, state).total <= allowed
+        changed = recipe.with_batch_size(max(images, 1) * groups)
+        return memory.predict(changed, devices, network).total <= allowed
 
     images = memory.largest(batch_fits, MOST_IMAGES)
-    most = shard_size(classes, devices)
-    group = config.batch_size // config.micro_batches
-    now = memory.predict(config, classes, devices, network, state)
-    block = even_block(most, program.settings_of(config, classes).block_size)
-    spare = math.floor((allowed - now.total) / bytes_a_class(group, config.model.embedding_size))
-    return Largest(images * groups, max(0, min(most, block + spare)))
+    now = memory.predict(recipe, devices, network)
+    samples = config.batch_size // config.micro_batches
+    spare = math.floor((allowed - now.total) / bytes_a_class(samples, config.model.embedding_size))
+    block = _block(recipe, devices) + spare
+    return Largest(images * groups, max(0, min(shard_size(recipe.num_classes, devices), block)))
 
 
 def table(name: str, plan: RunPlan) -> str:

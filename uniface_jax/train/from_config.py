@@ -1,49 +1,110 @@
-"""What a config means for a run: its length, learning rate, step settings and first state."""
+"""The Recipe of a run: what a config means for a training set, made once and passed on."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from uniface_jax import config as configs
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
-from uniface_jax.config import create_loss
 from uniface_jax.errors import UserError
 from uniface_jax.head.block_size import block_of_budget
+from uniface_jax.losses import Loss
 from uniface_jax.runtime.parallel import Runner
 from uniface_jax.state import TrainState, create_state
 from uniface_jax.train import optim, step
 
 
-class Plan(NamedTuple):
+class Schedule(NamedTuple):
     """How long a run is: epochs may be fractions of a step, steps are whole."""
 
     steps_per_epoch: float
     total_steps: int
 
 
-def plan(config: ConfigDict, num_examples: int) -> Plan:
-    """config.steps, or config.epochs over so many images."""
-    steps_per_epoch = num_examples / config.batch_size
+@dataclass(frozen=True)
+class Recipe:
+    """What a run computes.
+
+    num_images, num_classes: of the training set. shapes: the logical state's shapes and dtypes.
+    """
+
+    config: ConfigDict
+    num_images: int
+    num_classes: int
+    network: models.Network
+    loss: Loss
+    shapes: TrainState
+    schedule: Schedule
+    learning_rate: optim.LearningRate
+    settings: step.Settings
+
+    def make_step(self) -> Callable[[TrainState, step.Batch], tuple[TrainState, step.Metrics]]:
+        """Return the per-device training step."""
+        return step.make_step(self.network, self.loss, self.learning_rate, self.settings)
+
+    def batch_norm_group(self, num_devices: int) -> int:
+        """Return how many samples batch norm sees together on so many devices."""
+        return int(self.config.batch_size) // (num_devices * int(self.config.micro_batches))
+
+    def with_batch_size(self, batch_size: int) -> "Recipe":
+        """Return the same recipe with another batch size, and what follows from it."""
+        config = self.config.copy_and_resolve_references()
+        config.batch_size = batch_size
+        schedule = _schedule(config, self.num_images)
+        settings = _settings(config, self.num_classes)
+        return replace(
+            self,
+            config=config,
+            schedule=schedule,
+            learning_rate=_learning_rate(config, schedule),
+            settings=settings._replace(unrolled=self.settings.unrolled),
+        )
+
+
+def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe:
+    """Return what a checked `config` means for a training set of so many images and classes."""
+    network, loss = configs.create_network(config), configs.create_loss(config)
+    rate, seed = config.head.sampling_rate, config.seed
+    schedule = _schedule(config, num_images)
+    return Recipe(
+        config=config,
+        num_images=num_images,
+        num_classes=num_classes,
+        network=network,
+        loss=loss,
+        shapes=jax.eval_shape(lambda: create_state(network, loss, num_classes, rate, seed)),
+        schedule=schedule,
+        learning_rate=_learning_rate(config, schedule),
+        settings=_settings(config, num_classes),
+    )
+
+
+def _schedule(config: ConfigDict, num_images: int) -> Schedule:
+    """Return config.steps, or config.epochs over so many images."""
+    steps_per_epoch = num_images / config.batch_size
     total = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
-    return Plan(steps_per_epoch, max(total, 1))
+    return Schedule(steps_per_epoch, max(total, 1))
 
 
-def create_schedule(config: ConfigDict, lengths: Plan) -> optim.Schedule:
-    """The learning rate by step; milestones and warm-up are given in epochs."""
+def _learning_rate(config: ConfigDict, schedule: Schedule) -> optim.LearningRate:
+    """Return the learning rate by step; milestones and warm-up are given in epochs."""
     o = config.optim
-    warmup = round(o.warmup_epochs * lengths.steps_per_epoch)
+    warmup = round(o.warmup_epochs * schedule.steps_per_epoch)
     if o.schedule == "steps":
-        milestones = [round(epoch * lengths.steps_per_epoch) for epoch in o.milestones]
+        milestones = [round(epoch * schedule.steps_per_epoch) for epoch in o.milestones]
         return optim.step_schedule(o.lr, milestones, o.factor)
     if o.schedule == "polynomial":
-        return optim.polynomial_schedule(o.lr, o.power, warmup, lengths.total_steps)
-    return optim.cosine_schedule(o.lr, warmup, lengths.total_steps)
+        return optim.polynomial_schedule(o.lr, o.power, warmup, schedule.total_steps)
+    return optim.cosine_schedule(o.lr, warmup, schedule.total_steps)
 
 
-def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
-    """The training step's settings out of the config."""
+def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
+    """Return the training step's settings."""
     return step.Settings(
         num_classes=num_classes,
         micro_batches=config.micro_batches,
@@ -61,41 +122,30 @@ def create_settings(config: ConfigDict, num_classes: int) -> step.Settings:
     )
 
 
-def abstract_state(config: ConfigDict, network: models.Network, num_classes: int) -> TrainState:
-    """Shapes and dtypes of the logical state; nothing is computed."""
-    loss = create_loss(config)
-    return jax.eval_shape(
-        lambda: create_state(network, loss, num_classes, config.head.sampling_rate, config.seed)
-    )
-
-
-def random_state(
-    config: ConfigDict, network: models.Network, num_classes: int, runner: Runner
-) -> Any:
-    """A compiled function of nothing: the global state, whose rows each device makes for itself."""
-    loss, rate = create_loss(config), config.head.sampling_rate
-    template = runner.template(abstract_state(config, network, num_classes))
+def random_state(recipe: Recipe, runner: Runner) -> Any:
+    """Return a compiled function of nothing: the global state, whose rows each device makes."""
+    template = runner.template(recipe.shapes)
     rows = template.weights.prototypes.shape[0]
+    network, loss, classes = recipe.network, recipe.loss, recipe.num_classes
+    rate, seed = recipe.settings.sampling_rate, recipe.settings.seed
     return jax.jit(
-        lambda: create_state(network, loss, num_classes, rate, config.seed, rows),
+        lambda: create_state(network, loss, classes, rate, seed, rows),
         out_shardings=jax.tree.map(lambda x: x.sharding, template),
     )
 
 
-def initial_state(
-    config: ConfigDict, network: models.Network, num_classes: int, runner: Runner
-) -> TrainState:
-    """The global state before the first step: random, or config.finetune's weights.
+def initial_state(recipe: Recipe, runner: Runner) -> TrainState:
+    """Return the global state before the first step: random, or config.finetune's weights.
 
     No process ever holds all prototypes. Fine-tuning takes over network and statistics, and
     prototypes and bias where both are of the same shape: a threshold learned among other classes is
     no start among these. Raises UserError where the network is another one.
     """
-    state = random_state(config, network, num_classes, runner)()
-    if not config.finetune:
+    state: TrainState = random_state(recipe, runner)()
+    start = recipe.config.finetune
+    if not start:
         return state
-    abstract = abstract_state(config, network, num_classes)
     try:
-        return reading.read_into(config.finetune, state, abstract)
+        return reading.read_into(start, state, recipe.shapes)
     except UserError as e:
-        raise UserError(f"config.finetune={config.finetune}: {e}") from e
+        raise UserError(f"config.finetune={start}: {e}") from e

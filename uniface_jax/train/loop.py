@@ -4,6 +4,7 @@ import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ import jax
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
-from uniface_jax import models
 from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.input.batches import DecoderPool, train_batches
 from uniface_jax.data.input.sampler import Sampler
@@ -23,15 +23,7 @@ from uniface_jax.runtime.parallel import Runner, compiled_for, create_runner
 from uniface_jax.runtime.profiling import Profile
 from uniface_jax.state import class_sharded
 from uniface_jax.train import batch_norm_groups, run_record, workdir_lock
-from uniface_jax.train import step as steps
-from uniface_jax.train.from_config import (
-    Plan,
-    abstract_state,
-    create_schedule,
-    create_settings,
-    initial_state,
-    plan,
-)
+from uniface_jax.train.from_config import Recipe, initial_state, make_recipe
 from uniface_jax.train.nonfinite import FiniteGuard
 from uniface_jax.train.run_log import (
     Clock,
@@ -57,7 +49,9 @@ class Preempted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was told to stop, and is saved: the same command resumes it."""
 
 
-def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterator[tuple]:
+def prefetch(
+    batches: Iterator[Batch], put: Callable[[Batch], Batch]
+) -> Iterator[tuple[Batch, Batch]]:
     """(host batch, device batch) with PREFETCHED_BATCHES on the device ahead of the one in use."""
     queue: collections.deque[tuple[Batch, Batch]] = collections.deque()
     for batch in batches:
@@ -67,7 +61,7 @@ def prefetch(batches: Iterator[Batch], put: Callable[[Batch], Batch]) -> Iterato
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """Trains until config.steps or config.epochs, resuming what the workdir holds.
+    """Train until config.steps or config.epochs, resuming what the workdir holds.
 
     Leaves in workdir: config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/. Returns the
     last metrics. Raises UserError for what is wrong with config, data or workdir before any work,
@@ -81,8 +75,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     configs.check_batch(config, jax.device_count())
     _prepare_data(config)
     source = open_source(config.data.train)  # one cut short is refused now, without a workdir
-    network = configs.create_network(config)
-    evaluate = Evaluator(config, network)
+    recipe = make_recipe(config, len(source), source.num_classes)
+    evaluate = Evaluator(recipe)
     jax.config.update("jax_debug_nans", config.debug.nans)
     with ExitStack() as held:
 
@@ -92,7 +86,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
             batch_norm_groups.record(config, workdir, jax.device_count())
 
         processes.on_main(claim)
-        return _train(config, workdir, source, network, evaluate)
+        return _train(recipe, workdir, source, evaluate)
 
 
 def _prepare_data(config: ConfigDict) -> None:
@@ -105,39 +99,17 @@ def _prepare_data(config: ConfigDict) -> None:
     processes.on_main(lambda: prepare(config.data.prepare, used))
 
 
-def _train(
-    config: ConfigDict,
-    workdir: Path,
-    source: Source,
-    network: models.Network,
-    evaluate: Evaluator,
-) -> dict[str, float]:
-    lengths = plan(config, len(source))
-    abstract = abstract_state(config, network, source.num_classes)
-    runner = create_runner(config.parallel, class_sharded(abstract))
+def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -> dict[str, float]:
+    config = recipe.config
+    runner = create_runner(config.parallel, class_sharded(recipe.shapes))
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, warn)
-    guard = FiniteGuard(workdir, source, config.nonfinite.action == "skip", config.nonfinite.limit)
-    first = 0
-    if (found := checkpoints.restore_newest(runner.template(abstract), abstract)) is not None:
-        state, saved = found
-        _check_position(workdir, saved["data"], source)
-        guard.skipped = saved.get("skipped_steps", 0)
-        first, placed = int(state.step), runner.from_global(state)
-        del state, found
-    else:
-        state = initial_state(config, network, source.num_classes, runner)
-        placed = runner.from_global(state)
-        del state
+    skip = recipe.settings.skip_nonfinite
+    guard = FiniteGuard(workdir, source, skip, config.nonfinite.limit)
+    first, placed = _first_state(recipe, source.name, runner, checkpoints, guard)
     if processes.is_main():
-        run_record.write(
-            workdir / "run.json", run_record.describe(abstract, source, runner.devices)
-        )
-    step = steps.make_step(
-        network,
-        configs.create_loss(config),
-        create_schedule(config, lengths),
-        create_settings(config, source.num_classes),
-    )
+        record = run_record.describe(recipe.shapes, source, runner.devices)
+        run_record.write(workdir / "run.json", record)
+    step = recipe.make_step()
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
         source,
@@ -149,131 +121,170 @@ def _train(
     process = f"process {jax.process_index()} of {jax.process_count()}"
     report = workdir / f"hang-{jax.process_index()}.txt"
     with (
-        RunLog(workdir, first, lengths.total_steps, processes.is_main()) as log,
+        RunLog(workdir, first, recipe.schedule.total_steps, processes.is_main()) as log,
         StopSignal() as stop,
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
         Profile(config.profile, workdir / profiling.FOLDER) as profile,
     ):
-        run = Run(config, source, lengths, runner, checkpoints, evaluate, guard, watchdog, profile)
-        run.announce(log, first, workdir)
-        values = run.loop(train_step, placed, first, batches, log, stop)
+        run = Run(recipe, runner, checkpoints, evaluate, guard, watchdog, profile, log)
+        run.announce(source.name, first, workdir)
+        values = run.loop(Position(first, placed, train_step), batches, stop)
         checkpoints.close()
         return values
 
 
-def _check_position(workdir: Path, saved: Mapping[str, int], source: Source) -> None:
-    for key, value in (("num_examples", len(source)), ("num_classes", source.num_classes)):
-        if saved[key] != value:
+def _first_state(
+    recipe: Recipe, source: str, runner: Runner, checkpoints: Checkpoints, guard: FiniteGuard
+) -> tuple[int, Any]:
+    """Return (step, placed state) of the newest checkpoint, or of the start where there is none.
+
+    Raises UserError for a checkpoint of another data set.
+    """
+    found = checkpoints.restore_newest(runner.template(recipe.shapes), recipe.shapes)
+    if found is None:
+        return 0, runner.from_global(initial_state(recipe, runner))
+    state, saved = found
+    for key, value in (("num_examples", recipe.num_images), ("num_classes", recipe.num_classes)):
+        if saved["data"][key] != value:
             raise UserError(
-                f"{source.name}: {key} is {value}, but the run in {workdir} was trained "
-                f"on {saved[key]}; restore the data set or use another --workdir"
+                f"{source}: {key} is {value}, but the run of {checkpoints.folder} was trained on "
+                f"{saved['data'][key]}; restore the data set or use another --workdir"
             )
+    guard.skipped = saved.get("skipped_steps", 0)
+    return int(state.step), runner.from_global(state)
+
+
+@dataclass
+class Position:
+    """Where a run is: what changes with every step.
+
+    placed: the state on the devices. pending: step, metrics and batch of the newest step, which
+    the devices may not have finished. values: the metrics that were read last.
+    """
+
+    step: int
+    placed: Any
+    train_step: Callable[[Any, Batch], tuple[Any, Mapping[str, Any]]]
+    pending: tuple[int, Mapping[str, Any], Batch] | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start of this process's part of the run."""
+        return time.perf_counter() - self.started
 
 
 class Run(NamedTuple):
     """What stays the same during a run."""
 
-    config: ConfigDict
-    source: Source
-    lengths: Plan
+    recipe: Recipe
     runner: Runner
     checkpoints: Checkpoints
     evaluate: Evaluator
     guard: FiniteGuard
     watchdog: Watchdog
     profile: Profile
+    log: RunLog
 
-    def announce(self, log: RunLog, first: int, workdir: Path) -> None:
-        """The first lines: what is trained on what."""
-        devices = self.runner.devices
-        group = self.config.batch_size // (len(devices) * self.config.micro_batches)
-        log.line(
-            f"{self.source.name}: {len(self.source)} images of {self.source.num_classes} classes;"
-            f" {len(devices)} x {devices[0].device_kind}, batch {self.config.batch_size}"
-            f" (batch norm sees {group}), {self.lengths.total_steps} steps"
+    def announce(self, source: str, first: int, workdir: Path) -> None:
+        """Say in the first lines what is trained on what."""
+        devices, recipe = self.runner.devices, self.recipe
+        self.log.line(
+            f"{source}: {recipe.num_images} images of {recipe.num_classes} classes;"
+            f" {len(devices)} x {devices[0].device_kind}, batch {recipe.config.batch_size}"
+            f" (batch norm sees {recipe.batch_norm_group(len(devices))}),"
+            f" {recipe.schedule.total_steps} steps"
         )
         if first:
-            log.line(f"resumed {workdir} at step {first}")
+            self.log.line(f"resumed {workdir} at step {first}")
 
-    def loop(
-        self,
-        train_step: Callable,
-        placed: Any,
-        step: int,
-        batches: Iterator[Batch],
-        log: RunLog,
-        stop: StopSignal,
-    ) -> dict[str, float]:
-        """Steps until the end. Metrics are read one step late, so that devices never wait."""
-        config, total = self.config, self.lengths.total_steps
-        clock, values = Clock(), {}
-        started = time.perf_counter()
-        pending: tuple[int, Mapping[str, Any], Batch] | None = None
+    def loop(self, at: Position, batches: Iterator[Batch], stop: StopSignal) -> dict[str, float]:
+        """Take steps until the end. Metrics are read one step late, so that devices never wait."""
+        total = self.recipe.schedule.total_steps
         stream = prefetch(batches, self.runner.put)
-        retry_steps = max(1, config.checkpoint.every_steps // 10)
-        # Looking for NaNs takes copies from the devices, which are otherwise a mistake.
-        copies = "allow" if config.debug.nans else "disallow"
-        while step < total and not stop.reached(step):
-            self.watchdog.at(f"waiting for the input of step {step + 1}")
-            before = time.perf_counter()
-            host_batch, batch = next(stream)
-            clock.waited(time.perf_counter() - before, config.batch_size)
-            if step == 0:
-                log.images("input", 0, host_batch["image"][:16])
-            self.watchdog.at(f"starting step {step + 1} (the first one compiles)")
-            if traced := self.profile.at(step, placed):
-                log.line(traced)
-            # With debug.nans JAX runs the step's operations one by one, and needs the step for it.
-            if pending is None and not config.debug.nans:
-                train_step = compiled_for(train_step, placed, batch)
-            with (
-                jax.transfer_guard(copies),
-                jax.profiler.StepTraceAnnotation("train", step_num=step),
-            ):
-                placed, metrics = train_step(placed, batch)
-            step += 1
-            if pending:
-                values = self._read(*pending)
-            pending = (step, metrics, host_batch)
-            log.advance()
-            self.checkpoints.poll()
-            evaluate_now = bool(self.evaluate.sets) and (
-                step % config.eval.every_steps == 0 or step == total
-            )
-            save_now = (
-                step % config.checkpoint.every_steps == 0
-                or step == total
-                or (
-                    step % retry_steps == 0
-                    and not processes.all_agree(not self.checkpoints.failing)
-                )
-            )
-            if step % config.log.every_steps == 0 or step == total or evaluate_now or save_now:
-                values = self._read(*pending)
-            if step % config.log.every_steps == 0 or step == total:
-                values |= clock.report() | {"batch_size": config.batch_size}
-                epoch = step / self.lengths.steps_per_epoch
-                elapsed = time.perf_counter() - started
-                log.scalars(step, values | {"epoch": epoch, "elapsed_seconds": elapsed})
-                log.line(console_line(step, total, epoch, values))
-            if evaluate_now or save_now:
-                results = self._evaluate(step, placed) if evaluate_now else {}
-                if results:
-                    log.scalars(step, {f"eval/{key}": value for key, value in results.items()})
-                    log.line(f"step {step}  {_describe(results)}")
-                    values |= results
-                self._save(step, placed, results)
-                clock.restart()  # evaluating and saving is neither computing nor waiting for input
-        if pending:
-            self._read(*pending)
-        self._save_for_good(step, placed)
-        if step < total:
-            log.line(f"{stop.received}: saved step {step}; the same command resumes")
+        while at.step < total and not stop.reached(at.step):
+            self._step(at, stream)
+            log, evaluate, save = self._due(at.step)
+            if log or evaluate or save:
+                at.values = self._read(at)
+            if log:
+                self._log(at)
+            if evaluate or save:
+                self._evaluate_and_save(at, evaluate)
+        if at.pending:
+            self._read(at)
+        self._save_for_good(at)
+        if at.step < total:
+            self.log.line(f"{stop.received}: saved step {at.step}; the same command resumes")
             raise KeyboardInterrupt if stop.interrupted else Preempted
-        log.line(f"done in {duration(time.perf_counter() - started)}")
-        return values
+        self.log.line(f"done in {duration(at.elapsed)}")
+        return at.values
 
-    def _read(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> dict[str, float]:
+    def _step(self, at: Position, stream: Iterator[tuple[Batch, Batch]]) -> None:
+        """Start the next step on the devices, and read the metrics of the one before."""
+        config = self.recipe.config
+        self.watchdog.at(f"waiting for the input of step {at.step + 1}")
+        before = time.perf_counter()
+        host_batch, batch = next(stream)
+        at.clock.waited(time.perf_counter() - before, config.batch_size)
+        if at.step == 0:
+            self.log.images("input", 0, host_batch["image"][:16])
+        self.watchdog.at(f"starting step {at.step + 1} (the first one compiles)")
+        if traced := self.profile.at(at.step, at.placed):
+            self.log.line(traced)
+        # With debug.nans JAX runs the step's operations one by one, and needs the step for it.
+        if at.pending is None and not config.debug.nans:
+            at.train_step = compiled_for(at.train_step, at.placed, batch)
+        # Looking for NaNs takes copies from the devices, which are otherwise a mistake.
+        with (
+            jax.transfer_guard("allow" if config.debug.nans else "disallow"),
+            jax.profiler.StepTraceAnnotation("train", step_num=at.step),
+        ):
+            at.placed, metrics = at.train_step(at.placed, batch)
+        at.step += 1
+        if at.pending:
+            at.values = self._read(at)
+        at.pending = (at.step, metrics, host_batch)
+        self.log.advance()
+        self.checkpoints.poll()
+
+    def _due(self, step: int) -> tuple[bool, bool, bool]:
+        """Return whether to log, to evaluate and to save after this step."""
+        config, last = self.recipe.config, step == self.recipe.schedule.total_steps
+        retry_steps = max(1, config.checkpoint.every_steps // 10)
+        evaluate = bool(self.evaluate.sets) and (step % config.eval.every_steps == 0 or last)
+        save = (
+            step % config.checkpoint.every_steps == 0
+            or last
+            or (step % retry_steps == 0 and not processes.all_agree(not self.checkpoints.failing))
+        )
+        return step % config.log.every_steps == 0 or last, evaluate, save
+
+    def _log(self, at: Position) -> None:
+        """Write the metrics of the step, and how fast it went."""
+        schedule = self.recipe.schedule
+        at.values |= at.clock.report() | {"batch_size": self.recipe.config.batch_size}
+        epoch = at.step / schedule.steps_per_epoch
+        self.log.scalars(at.step, at.values | {"epoch": epoch, "elapsed_seconds": at.elapsed})
+        self.log.line(console_line(at.step, schedule.total_steps, epoch, at.values))
+
+    def _evaluate_and_save(self, at: Position, evaluate: bool) -> None:
+        """Save the state, with the results of evaluating it where that is asked for."""
+        results = self._evaluate(at) if evaluate else {}
+        if results:
+            scalars = {f"eval/{key}": value for key, value in results.items()}
+            self.log.scalars(at.step, scalars)
+            self.log.line(f"step {at.step}  {_describe(results)}")
+            at.values |= results
+        self._save(at, results)
+        at.clock.restart()  # evaluating and saving is neither computing nor waiting for input
+
+    def _read(self, at: Position) -> dict[str, float]:
+        """Wait for the pending step's metrics; what is not finite warns, or is NotFiniteError."""
+        assert at.pending is not None
+        step, metrics, batch = at.pending
         self.watchdog.at(f"waiting for the devices to finish step {step}")
         read = jax.device_get(dict(metrics))
         if debug.ERROR in read:
@@ -283,36 +294,36 @@ class Run(NamedTuple):
             warn(warning)
         return values | ({"skipped_steps": self.guard.skipped} if self.guard.skipped else {})
 
-    def _evaluate(self, step: int, placed: Any) -> dict[str, float]:
-        self.watchdog.at(f"evaluating step {step}")
-        variables = {"params": placed.weights.network, "batch_stats": placed.batch_stats}
+    def _evaluate(self, at: Position) -> dict[str, float]:
+        self.watchdog.at(f"evaluating step {at.step}")
+        variables = {"params": at.placed.weights.network, "batch_stats": at.placed.batch_stats}
         return self.evaluate(self.runner.host(variables))
 
-    def _save(self, step: int, placed: Any, results: Mapping[str, float]) -> None:
-        self.watchdog.at(f"saving step {step}")
-        position = {
-            "samples": step * self.config.batch_size,
-            "num_examples": len(self.source),
-            "num_classes": self.source.num_classes,
-        }
+    def _save(self, at: Position, results: Mapping[str, float]) -> None:
+        self.watchdog.at(f"saving step {at.step}")
+        recipe = self.recipe
         about = {
-            "config": configs.to_json(self.config),
-            "data": position,
+            "config": configs.to_json(recipe.config),
+            "data": {
+                "samples": at.step * recipe.config.batch_size,
+                "num_examples": recipe.num_images,
+                "num_classes": recipe.num_classes,
+            },
             "skipped_steps": self.guard.skipped,
         }
-        self.checkpoints.save(self.runner.to_global(placed), about, results)
+        self.checkpoints.save(self.runner.to_global(at.placed), about, results)
 
-    def _save_for_good(self, step: int, placed: Any) -> None:
-        """Returns once the state of `step` is on disk, after several tries if need be."""
+    def _save_for_good(self, at: Position) -> None:
+        """Return once the state is on disk, after several tries if need be."""
         for pause in LAST_PAUSES:
-            self._save(step, placed, {})
+            self._save(at, {})
             if processes.all_agree(self.checkpoints.wait()):
                 return
             time.sleep(pause)
         raise NotSavedError(
-            f"{self.checkpoints.folder}: step {step} could not be saved, {len(LAST_PAUSES)} times; "
-            f"the last checkpoint is {self.checkpoints.latest()}; make room, then the same command "
-            "resumes there"
+            f"{self.checkpoints.folder}: step {at.step} could not be saved, {len(LAST_PAUSES)} "
+            f"times; the last checkpoint is {self.checkpoints.latest()}; make room, then the same "
+            "command resumes there"
         )
 
 

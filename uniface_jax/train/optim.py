@@ -10,7 +10,7 @@ import optax
 from uniface_jax.models.channels import channel_sums
 
 Tree = Any
-Schedule = Callable[[jax.Array], jax.Array]
+LearningRate = Callable[[jax.Array], jax.Array]  # by step
 
 SLOPE_FLOOR = 0.01  # of PReLU slopes after every update, as the release has it
 
@@ -23,29 +23,34 @@ class Sgd(NamedTuple):
     clip: float = 10.0  # of the global gradient norm, before the decay is added
 
 
-def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> Schedule:
+def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> LearningRate:
     """lr, multiplied by `factor` at each of the milestones (steps)."""
-    return optax.piecewise_constant_schedule(lr, dict.fromkeys(milestones, factor))
+    constant: LearningRate = optax.piecewise_constant_schedule(
+        lr, dict.fromkeys(milestones, factor)
+    )
+    return constant
 
 
-def polynomial_schedule(lr: float, power: float, warmup_steps: int, total_steps: int) -> Schedule:
+def polynomial_schedule(
+    lr: float, power: float, warmup_steps: int, total_steps: int
+) -> LearningRate:
     """0 to lr over the warm-up (linear), then lr * (1 - progress)**power down to 0 at the end."""
     decay = optax.polynomial_schedule(lr, 0.0, power, max(total_steps - warmup_steps, 1))
     return _warmed_up(decay, lr, warmup_steps)
 
 
-def cosine_schedule(lr: float, warmup_steps: int, total_steps: int) -> Schedule:
+def cosine_schedule(lr: float, warmup_steps: int, total_steps: int) -> LearningRate:
     """0 to lr over the warm-up (linear), then half a cosine down to 0 at the end."""
     decay = optax.cosine_decay_schedule(lr, max(total_steps - warmup_steps, 1))
     return _warmed_up(decay, lr, warmup_steps)
 
 
-def _warmed_up(schedule: Schedule, lr: float, warmup_steps: int) -> Schedule:
+def _warmed_up(decay: LearningRate, lr: float, warmup_steps: int) -> LearningRate:
     if not warmup_steps:
-        return schedule
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, lr, warmup_steps), schedule], [warmup_steps]
-    )
+        return decay
+    warmup = optax.linear_schedule(0.0, lr, warmup_steps)
+    joined: LearningRate = optax.join_schedules([warmup, decay], [warmup_steps])
+    return joined
 
 
 def square_norm(tree: Tree) -> jax.Array:

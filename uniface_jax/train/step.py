@@ -31,7 +31,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Settings(NamedTuple):
-    """What a step is built from beside network, loss and schedule."""
+    """What a step is built from beside network, loss and learning rate."""
 
     num_classes: int
     micro_batches: int = 1
@@ -50,7 +50,7 @@ class _Parts(NamedTuple):
 
     network: models.Network
     loss: Loss
-    schedule: optim.Schedule
+    learning_rate: optim.LearningRate
     settings: Settings
     marks: models.Marks
 
@@ -78,7 +78,7 @@ class _Measured(NamedTuple):
 
 
 def make_step(
-    network: models.Network, loss: Loss, schedule: optim.Schedule, settings: Settings
+    network: models.Network, loss: Loss, learning_rate: optim.LearningRate, settings: Settings
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return the per-device step of (state, batch) -> (new state, metrics).
 
@@ -86,7 +86,7 @@ def make_step(
     loss, learning_rate, grad_norm (before clipping), the four of Similarities, and for losses with
     a bias the unified threshold in both readings, b/s and (b - log(C-1))/s.
     """
-    return partial(_step, _Parts(network, loss, schedule, settings, models.marks(network)))
+    return partial(_step, _Parts(network, loss, learning_rate, settings, models.marks(network)))
 
 
 def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -104,7 +104,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     gradients = gradients._replace(network=_over_devices(gradients.network))
     debug.check_gradients(gradients, measured.loss)
     norm = _global_norm(gradients)
-    lr = parts.schedule(state.step)
+    lr = parts.learning_rate(state.step)
     weights, momentum = _update(parts, lr, state, _clipped(gradients, norm, settings), shard.subset)
     batch_stats = _running(parts, state.batch_stats, _over_devices(sums.batch_stats))
     metrics = _metrics(parts, state.weights.bias, measured) | {

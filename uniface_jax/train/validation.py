@@ -5,27 +5,27 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from uniface_jax import models
 from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.evaluate.metrics.verification import verification_metrics
 from uniface_jax.evaluate.sets.bin_files import read_pair_sets
 from uniface_jax.inference.extract import extract
 from uniface_jax.inference.network import Variables, make_embed
 from uniface_jax.runtime import processes
+from uniface_jax.train.from_config import Recipe
 
 
 class Evaluator:
     """Verification on the sets of config.eval.data, with one compiled forward pass for all."""
 
-    def __init__(self, config: ConfigDict, network: models.Network) -> None:
+    def __init__(self, recipe: Recipe) -> None:
+        config = recipe.config
         self.sets: dict[str, PairSet] = (
             read_pair_sets([Path(x) for x in config.eval.data.split(",")])
             if config.eval.data
             else {}
         )
-        self._embed = make_embed(network)
+        self._embed = make_embed(recipe.network)
         self._batch_size = config.eval.batch_size
 
     def __call__(self, variables: Variables) -> dict[str, float]:
