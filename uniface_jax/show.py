@@ -6,8 +6,10 @@ Below every identity's images stand the same ones as training would see them. DA
 uniface_jax.convert reads or writes; statistics are those that convert has written.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> None:
     print(f"{output}: each identity's images, and below them as training sees them")
 
 
-def _print_statistics(statistics: dict) -> None:
+def _print_statistics(statistics: Mapping[str, Any]) -> None:
     for key, words in (("images_per_class", "images of a class"), ("image_bytes", "bytes")):
         quantiles = statistics[key]["quantiles"]
         print(

@@ -27,7 +27,7 @@ with extra("tensorflow"):
     from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 
-class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
+class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
     """A training set of aligned faces that its owner lets people fetch by hand only.
 
     known: its size, and where it is fetched. Building raises UserError when the source has other

@@ -66,7 +66,7 @@ def _flops(name: str, equation: Any) -> float:
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval.shape
         terms = math.prod(left[axis] for axis in contracted)
-        return 2.0 * terms * math.prod(equation.outvars[0].aval.shape)
+        return float(2 * terms * math.prod(equation.outvars[0].aval.shape))
     if name == "conv_general_dilated":
         return 2.0 * _taps(equation)
     return 0.0
@@ -83,8 +83,8 @@ def _taps(equation: Any) -> float:
     numbers = parameters["dimension_numbers"]
     left, right = (x.aval.shape for x in equation.invars[:2])
     result = equation.outvars[0].aval.shape
-    total = float(result[numbers.out_spec[0]] * result[numbers.out_spec[1]])
-    total *= right[numbers.rhs_spec[1]]
+    total: float = float(result[numbers.out_spec[0]] * result[numbers.out_spec[1]])
+    total *= float(right[numbers.rhs_spec[1]])
     for axis in range(len(parameters["window_strides"])):
         size = left[numbers.lhs_spec[2 + axis]]
         kernel = right[numbers.rhs_spec[2 + axis]]

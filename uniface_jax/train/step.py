@@ -209,14 +209,18 @@ def _metrics(parts: _Parts, bias: jax.Array, measured: _Measured) -> Metrics:
 
 def _clipped(gradients: Weights, norm: jax.Array, settings: Settings) -> Weights:
     factor = optim.clip_factor(norm, settings.sgd.clip)
-    return jax.tree.map(lambda x: x * factor, gradients)
+    clipped: Weights = jax.tree.map(lambda x: x * factor, gradients)
+    return clipped
 
 
 def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:
     """Return `updated` where `value` is finite, else what was before with `step` moved on."""
     finite = jnp.isfinite(value)
     kept_back = before._replace(step=updated.step)
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept_back)
+    chosen: TrainState = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), updated, kept_back
+    )
+    return chosen
 
 
 def _over_devices(tree: Tree) -> Tree:
