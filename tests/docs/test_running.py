@@ -98,10 +98,8 @@ def _make_tools(folder: Path) -> None:
     tools.mkdir()
     python = tools / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    uniface = tools / "uniface"
-    uniface.write_text(
-        f'#!/bin/sh\ncommand=$1; shift\nexec "{sys.executable}" -m "uniface_jax.$command" "$@"\n'
-    )
+    uniface = tools / "uniface"  # what pip makes of the entry point
+    uniface.write_text(f"#!{sys.executable}\nfrom uniface_jax.cli.console import main\n\nmain()\n")
     for tool in (python, uniface):
         tool.chmod(0o755)
 
