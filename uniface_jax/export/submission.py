@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from uniface_jax.errors import UserError
 from uniface_jax.export.demo_faces import Faces, recognition_auc
 from uniface_jax.export.tracks import TRACKS, Track
+from uniface_jax.files.atomic import replacing
 from uniface_jax.inference.input_scale import feeds_raw_pixels
 from uniface_jax.models import IMAGE_SIZE
 
@@ -77,13 +78,11 @@ def check(path: Path, track: str = "cfat", faces: Faces | None = None) -> list[F
 
 def pack(model: Path, archive: Path) -> None:
     """Writes the submission: a .zip that holds `model` as model.onnx."""
-    temporary = archive.with_name(f".{archive.name}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:  # weights do not shrink
-            file.write(model, "model.onnx")
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(archive) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,  # weights do not shrink
+    ):
+        file.write(model, "model.onnx")
 
 
 def _read(path: Path) -> tuple[bytes | None, list[Finding]]:

@@ -12,9 +12,10 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.base import Results
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import read_json
 
 METRICS, DRAWINGS, REPORT = "metrics.json", "drawings.json", "report.html"
-MAX_FILE_BYTES = 1 << 28
+_HINT = "python -m uniface_jax.evaluate --output writes it"
 _PACKAGES = ("jax", "numpy", "onnxruntime")
 
 
@@ -77,7 +78,7 @@ def is_results(folder: Path) -> bool:
 
 def read(folder: Path) -> Run:
     """What `write` wrote. Raises UserError naming the file that is something else."""
-    metrics, drawings = (_json(folder / name) for name in (METRICS, DRAWINGS))
+    metrics, drawings = (read_json(folder / name, _HINT) for name in (METRICS, DRAWINGS))
     try:
         name = str(metrics["model"]["name"])
         for protocol, found in metrics["protocols"].items():
@@ -99,14 +100,3 @@ def named_apart(runs: Sequence[Run]) -> list[Run]:
         name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
         named.append(Run(name, run.metrics, run.drawings))
     return named
-
-
-def _json(file: Path) -> Any:
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{file}: over {MAX_FILE_BYTES} bytes; not a file of an evaluation")
-        return json.loads(file.read_text())
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
-    except ValueError as e:
-        raise UserError(f"{file}: not JSON ({e})") from e
