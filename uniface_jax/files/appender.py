@@ -1,4 +1,4 @@
-"""Log files that outlive a full disk: what cannot be written now is written later."""
+"""Log files that outlive a full disk: bytes that cannot be written now are written later."""
 
 import os
 from collections.abc import Callable
@@ -8,10 +8,19 @@ KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropped
 
 
 class Appender:
-    """Appends bytes to a file; never raises OSError after it was opened.
+    r"""A file that bytes are appended to, and that raises no OSError after it was opened.
 
     Bytes that the disk does not take are kept, in order, and tried again with the next ones. `warn`
     is told once when that begins and once when it ends.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Appender(Path(folder) / "log.txt", warn=print)
+        ...     written = log.write(b"step 1\n")
+        ...     log.close()
+        ...     (Path(folder) / "log.txt").read_bytes()
+        b'step 1\n'
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -21,13 +30,13 @@ class Appender:
         self._failing = False
 
     def write(self, content: bytes) -> int:
-        """Keeps `content` for the next flush."""
+        """Keep `content` for the next flush; return its length."""
         if len(self._kept) < KEPT_BYTES:
             self._kept += content
         return len(content)
 
     def flush(self) -> None:
-        """Hands what is kept to the operating system, or keeps it for later."""
+        """Hand the kept bytes to the operating system, or keep them for later."""
         try:
             while self._kept:
                 written = os.write(self._file, self._kept)
@@ -42,6 +51,6 @@ class Appender:
         self._failing = False
 
     def close(self) -> None:
-        """A last flush."""
+        """Flush once more and close the file."""
         self.flush()
         os.close(self._file)

@@ -15,13 +15,22 @@ from uniface_jax.files.atomic import replacing
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Writes a contiguous `array` to `path`, atomically."""
+    """Write a contiguous `array` to `path`, atomically.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "sizes.npy"
+        ...     save_array(file, np.array([3, 5], np.int64))
+        ...     map_array(file, np.dtype(np.int64), length=2).tolist()
+        [3, 5]
+    """
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
 def map_array(path: Path, dtype: np.dtype, length: int) -> np.ndarray | None:
-    """The array [length] that save_array has written to `path`, read-only and not yet read.
+    """Return the array [length] that save_array has written to `path`, read-only and not yet read.
 
     None where there is no such file, or something else in it.
     """
@@ -38,6 +47,7 @@ def map_array(path: Path, dtype: np.dtype, length: int) -> np.ndarray | None:
 
 
 def _header(dtype: np.dtype, length: int) -> bytes:
+    """Return the bytes before the values of an npy file with such an array."""
     written = io.BytesIO()
     description = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(

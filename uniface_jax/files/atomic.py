@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one is never seen under its final name."""
+"""Files that are written whole: a half-written one is never seen under its final name."""
 
 import os
 import uuid
@@ -9,10 +9,20 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it becomes `path` when the block ends without an exception.
+    """Yield a temporary path beside `path`, which becomes `path` when the block ends well.
 
-    The data is on disk before the rename, so that a power cut leaves the old file or the new one.
-    On an exception the temporary file is removed and `path` stays as it was.
+    The folder of `path` is made. The data is on disk before the rename, so that a power cut leaves
+    the old file or the new one. On an exception the temporary file is removed, and `path` stays as
+    it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "notes.txt"
+        ...     with replacing(file) as temporary:
+        ...         _ = temporary.write_text("done")
+        ...     file.read_text()
+        'done'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -27,6 +37,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` atomically."""
+    """Write `content` to `path`, atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Reads JSON that may come from anywhere: bounded, and wrong in one line."""
+"""JSON that may come from anywhere: read within bounds, and refused in one line."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,26 @@ from typing import Any
 from uniface_jax.errors import UserError
 
 MAX_BYTES = 1 << 28
-_DIGITS = 20  # of 64 bits and a sign; a count of more cannot even be shown in a message
+_MAX_DIGITS = 20  # of 64 bits and a sign; a count of more cannot even be shown in a message
 
 
 def read_json(file: Path, hint: str) -> Any:
-    """The value in `file`.
+    """Return the value in `file`.
 
-    Raises UserError naming it when it is missing (`hint` says how to get it), cannot be read, is
-    over 256 MiB, is not UTF-8 or no JSON, or holds a whole number of more than 64 bits' digits.
+    Args:
+        file: a JSON file in UTF-8.
+        hint: how to get the file, for the message where it is missing.
+
+    Raises:
+        UserError: the file, which the message names, is missing, cannot be read, is over 256 MiB,
+            is not UTF-8 or no JSON, or holds a whole number of more digits than 64 bits have.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "run.json").write_text('{"step": 3}')
+        ...     read_json(Path(folder) / "run.json", "training writes it")
+        {'step': 3}
     """
     try:
         size = file.stat().st_size
@@ -30,6 +42,7 @@ def read_json(file: Path, hint: str) -> Any:
 
 
 def _integer(text: str) -> int:
-    if len(text) > _DIGITS:
+    """Return the number in `text`; ValueError where it has more digits than 64 bits need."""
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)

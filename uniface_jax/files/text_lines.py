@@ -12,14 +12,23 @@ from tqdm import tqdm
 from uniface_jax.errors import UserError
 
 BLOCK_BYTES = 1 << 24
-MAX_LINE = 4096
+MAX_LINE_BYTES = 4096
 
 
 def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
-    """(number of its first line, whole lines) of pieces of the file, each ended by a newline.
+    r"""Yield pieces of the file as (number of the first line, whole lines), each ended by a newline.
 
-    Memory is bounded by BLOCK_BYTES; a progress bar on a terminal. Raises UserError naming the file
-    that cannot be read, or the place of a line of MAX_LINE bytes.
+    Memory is bounded by BLOCK_BYTES; a progress bar is shown on a terminal.
+
+    Raises:
+        UserError: the file cannot be read, or has a line of MAX_LINE_BYTES; the message says where.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "pairs.txt").write_text("1 2\n3 4")
+        ...     list(blocks(Path(folder) / "pairs.txt"))
+        [(1, b'1 2\n3 4\n')]
     """
     number = 1
     try:
@@ -30,10 +39,11 @@ def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
             with bar:
                 while block := opened.read(BLOCK_BYTES):
                     if not block.endswith(b"\n"):
-                        rest = opened.readline(MAX_LINE)
-                        if len(rest) == MAX_LINE:
+                        rest = opened.readline(MAX_LINE_BYTES)
+                        if len(rest) == MAX_LINE_BYTES:
                             raise UserError(
-                                f"{file}: a line of {MAX_LINE} bytes or more after line {number}"
+                                f"{file}: a line of {MAX_LINE_BYTES} bytes or more after line "
+                                f"{number}"
                             )
                         block += rest
                     bar.update(len(block))
@@ -46,9 +56,17 @@ def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
 def parsed(
     file: Path, start: int, block: bytes, parse: Callable[[bytes], np.ndarray], wanted: str
 ) -> np.ndarray:
-    """parse(block); where it refuses, the error names the first line that it refuses.
+    """Return parse(block); where it refuses, name the first line that it refuses.
 
-    parse raises ValueError or OverflowError for lines of another form than `wanted`, each alone.
+    Args:
+        file: named in the error.
+        start: the number of the block's first line.
+        block: whole lines, each ended by a newline.
+        parse: raises ValueError or OverflowError for lines of another form, each on its own.
+        wanted: the form, for the error.
+
+    Raises:
+        UserError: `parse` refuses the block.
     """
     try:
         return parse(block)
@@ -69,12 +87,20 @@ def parsed(
 
 
 def text_lines(block: bytes) -> list[str]:
-    """The lines of a block; bytes that are no UTF-8 are replaced."""
+    """Return the lines of a block; bytes that are no UTF-8 are replaced."""
     return block.decode("utf-8", "replace").removesuffix("\n").split("\n")
 
 
 def integers(block: bytes, columns: int) -> np.ndarray:
-    """Non-negative int32 [lines, columns]; ValueError for any other line, an empty one too."""
+    r"""Return the numbers of a block: non-negative int32 [lines, columns].
+
+    Raises:
+        ValueError: a line is another one, or empty.
+
+    Example:
+        >>> integers(b"1 2\n3 4\n", columns=2).tolist()
+        [[1, 2], [3, 4]]
+    """
     # The C reader of loadtxt, fed bytes, reads ten million lines a second; it skips empty lines.
     if not block.strip():
         raise ValueError("empty lines")
