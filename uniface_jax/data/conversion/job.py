@@ -31,7 +31,7 @@ _UNCOMPARED_KEYS = ("source", "description")
 
 @dataclass(frozen=True)
 class ConversionSettings:
-    """What decides the bytes of a converted data set, beside its source.
+    """Settings that decide the bytes of a converted data set, beside its source.
 
     Attributes:
         name: of the data set: letters, digits and underscores, beginning with a letter.
@@ -92,7 +92,7 @@ class Job:
 
     @property
     def num_shards(self) -> int:
-        """How many files the data set will have."""
+        """Return the number of files that the data set will have."""
         return -(-self.images // self.shard_size)
 
     def order(self) -> np.ndarray:

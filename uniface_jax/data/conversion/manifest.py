@@ -18,11 +18,21 @@ _SKIPPED_KEYS = {"index": int, "name": str, "reason": str}
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a conversion has read and written.
+    """A record of what a conversion has read and written.
 
-    source: the name of what was converted; fingerprint: see items.Source. source_images: its
-    images, of which `images` were written and `skipped` (index there, name, reason) were not.
-    multiset_sha256: of all (label, bytes), see multiset.py. shards: file, images, bytes, sha256.
+    Attributes:
+        name: of the data set.
+        source: the name of what was converted.
+        description: a text for people.
+        fingerprint: of the source, see sources.base.Source.
+        seed, shard_size, check, on_error: see job.ConversionSettings.
+        source_images: the source's images, of which `images` were written.
+        images: how many were written.
+        classes: C.
+        class_names_sha256: of the names, a line each.
+        multiset_sha256: of all (label, bytes), see multiset.py.
+        shards: file, images, bytes and sha256 of each.
+        skipped: index in the source, name and reason of each image that was left out.
     """
 
     name: str
@@ -42,23 +52,24 @@ class Manifest:
     skipped: list[dict[str, Any]]
 
     def settings(self) -> dict[str, Any]:
-        """What decided the bytes of the result, by the keys of conversion.job.Job."""
+        """Return what decided the bytes of the result, by the keys of job.Job."""
         keys = ("name", "seed", "shard_size", "check", "on_error", "fingerprint")
         settings = {key: getattr(self, key) for key in keys}
         return {**settings, "images": self.source_images, "num_classes": self.classes}
 
 
 def write_manifest(destination: Path, manifest: Manifest) -> None:
-    """Writes `manifest` into the folder of its data set, atomically."""
+    """Write `manifest` into the folder of its data set, atomically."""
     content = json.dumps({"format": _FORMAT, **dataclasses.asdict(manifest)}, indent=1)
     write_bytes(destination / MANIFEST_FILE, content.encode() + b"\n")
 
 
 def read_manifest(destination: Path) -> Manifest:
-    """The manifest of the data set in folder `destination`.
+    """Return the manifest of the data set in folder `destination`.
 
-    Raises UserError naming file and key when it is missing, is no JSON, is of another format, has
-    other keys or values of another type, or counts that do not add up.
+    Raises:
+        UserError: it is missing, is no JSON, is of another format, has other keys or values of
+            another type, or counts that do not add up; the message names file and key.
     """
     file = destination / MANIFEST_FILE
     values = read_json(file, "python -m uniface_jax.convert writes it")

@@ -1,4 +1,4 @@
-"""Writes RecordIO as MXNet and insightface do, byte for byte."""
+"""RecordIO as MXNet and insightface write it, byte for byte."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,10 @@ from uniface_jax.files.atomic import replacing, write_bytes
 
 
 def framed(payload: bytes) -> bytes:
-    """One record: split where the magic stands at a 4-byte boundary, which the reader undoes.
+    """Return one record, split where the magic stands at a 4-byte boundary: the reader undoes that.
 
-    Raises ValueError for a part of 2^29 bytes and more, which the format cannot hold.
+    Raises:
+        ValueError: a part has 2^29 bytes or more, which the format cannot hold.
     """
     parts, start = [], 0
     place = payload.find(MAGIC_BYTES)
@@ -37,7 +38,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def image_payload(key: int, labels: Sequence[float], image: bytes) -> bytes:
-    """A payload with its header: one label stands in the header, several follow it."""
+    """Return a payload with its header: one label stands in the header, several follow it."""
     if len(labels) == 1:
         return struct.pack("<IfQQ", 0, labels[0], key, 0) + image
     return struct.pack(f"<IfQQ{len(labels)}f", len(labels), 0, key, 0, *labels) + image
@@ -49,12 +50,28 @@ def write_insightface(
     num_images: int,
     size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE),
 ) -> None:
-    """Writes train.rec, train.idx and property into the folder `path`, in insightface's layout.
+    """Write train.rec, train.idx and property into the folder `path`, in insightface's layout.
 
-    items: `num_images` of them, all images of a class together and classes ascending from 0, as the
-    layout asks: an identity record holds the range of its images. size: height and width of the
-    images, for `property`. Each file appears when it is complete. Raises ValueError when the items
-    are not in that order or are of another number.
+    Each file appears when it is complete.
+
+    Args:
+        path: the folder.
+        items: `num_images` of them, all images of a class together and classes ascending from 0, as
+            the layout asks: an identity record holds the range of its images.
+        num_images: N.
+        size: height and width of the images, for `property`.
+
+    Raises:
+        ValueError: the items are not in that order, or of another number.
+
+    Example:
+        >>> import tempfile
+        >>> from uniface_jax.data.sources.recordio import RecordIOSource
+        >>> items = [Item(b"ann", 0, ""), Item(b"bob", 1, "")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_insightface(folder, items, num_images=2)
+        ...     RecordIOSource(Path(folder) / "train.rec")[1]
+        Item(image=b'bob', label=1, name='2')
     """
     path = Path(path)
     firsts: list[int] = []

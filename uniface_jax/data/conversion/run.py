@@ -1,4 +1,4 @@
-"""Converts a source into a TFRecord data set: in parallel, in a seeded order, resumable.
+"""Any source, converted into a TFRecord data set: in parallel, in a seeded order, resumable.
 
 The work is fixed by a job (job.py) and split into shards (shard.py) that any process on any
 machine may write; the last step (finish.py) makes them a data set. The bytes of the result depend
@@ -27,8 +27,8 @@ from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 
-_SMALL = 2000  # images that are converted faster than processes start
-_SAMPLED = 100_000  # images whose sizes are looked up for the space on disk
+_SMALL_IMAGES = 2000  # images that are converted faster than processes start
+_SAMPLED_IMAGES = 100_000  # images whose sizes are looked up for the space on disk
 _RECORD_BYTES = 160  # of a record beyond image and name, with its places in index and report
 _SPARE_BYTES = 1 << 24  # metadata, statistics and plot
 
@@ -91,6 +91,7 @@ def convert(
 
 
 def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
+    """Return index and count of a part; UserError where there is no such part."""
     index, count = part
     if not 0 <= index < count:
         raise UserError(f"shard {index}/{count}: expected i/n with i from 0 to n-1")
@@ -98,7 +99,7 @@ def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_is_complete(destination: Path, wanted: Job) -> None:
-    """Raises UserError unless the data set in `destination` is what `wanted` would write."""
+    """Raise UserError unless the data set in `destination` is what `wanted` would write."""
     what = "already holds a data set"
     if not (destination / MANIFEST_FILE).exists():
         raise UserError(f"{destination}: {what}; remove it first")
@@ -113,7 +114,7 @@ def _check_is_complete(destination: Path, wanted: Job) -> None:
 
 
 def _begin(destination: Path, wanted: Job) -> None:
-    """Writes the job, or compares it with the one of an earlier run."""
+    """Write the job, or compare it with the one of an earlier run."""
     begun = jobs.read_job(destination)
     different = begun and jobs.difference(begun, wanted)
     if begun and different:
@@ -128,7 +129,7 @@ def _begin(destination: Path, wanted: Job) -> None:
 
 
 def _write(source: Source, destination: Path, job: Job, shards: range, workers: int | None) -> None:
-    """Writes those of the shards that are not there yet."""
+    """Write those of the shards that are not there yet."""
     files = {shard: job.shard_file(destination, shard) for shard in shards}
     missing = [
         shard
@@ -142,7 +143,7 @@ def _write(source: Source, destination: Path, job: Job, shards: range, workers: 
     total = sum(len(job.positions(order, shard)) for shard in shards)
     _check_space(source, destination, todo)
     if workers is None:
-        workers = 1 if todo <= _SMALL else pool.cores()
+        workers = 1 if todo <= _SMALL_IMAGES else pool.cores()
 
     def tasks() -> Iterator[ShardTask]:
         for shard in missing:
@@ -170,8 +171,8 @@ def _write(source: Source, destination: Path, job: Job, shards: range, workers: 
 
 
 def _check_space(source: Source, destination: Path, images: int) -> None:
-    """Raises UserError when the images still to be written will not fit on the disk."""
-    sample = np.linspace(0, len(source) - 1, min(len(source), _SAMPLED)).astype(np.int64)
+    """Raise UserError when the images still to be written will not fit on the disk."""
+    sample = np.linspace(0, len(source) - 1, min(len(source), _SAMPLED_IMAGES)).astype(np.int64)
     needed = int((source.sizes(sample).mean() + _RECORD_BYTES) * images) + _SPARE_BYTES
     free = shutil.disk_usage(destination).free
     if free < needed:
@@ -182,7 +183,7 @@ def _check_space(source: Source, destination: Path, images: int) -> None:
 
 
 def _remove_temporary(destination: Path, job: Job, shards: range) -> None:
-    """Removes what a killed run has left half-written, of these shards alone."""
+    """Remove what a killed run has left half-written, of these shards alone."""
     for file in destination.glob(f".{job.name}-*.tmp"):
         number = re.match(rf"\.{job.name}-{SPLIT}\.tfrecord-(\d+)-of-", file.name)
         if number and int(number[1]) in shards:
@@ -195,7 +196,7 @@ def _remove_temporary(destination: Path, job: Job, shards: range) -> None:
 
 @contextlib.contextmanager
 def _locked(destination: Path, part: tuple[int, int]) -> Iterator[None]:
-    """Keeps a second process from the same part of the same work while this one is at it."""
+    """Keep a second process from the same part of the same work while this one is at it."""
     folder = destination / jobs.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"lock-{part[0]}-of-{part[1]}").open("w") as file:
@@ -211,6 +212,7 @@ def _locked(destination: Path, part: tuple[int, int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _disk_errors(destination: Path) -> Iterator[None]:
+    """Raise UserError for the errors of a full or read-only disk."""
     try:
         yield
     except OSError as e:

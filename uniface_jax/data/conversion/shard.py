@@ -25,17 +25,23 @@ from uniface_jax.files.atomic import replacing
 TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
 DIGEST_BYTES = 16
 _BLOCK_BYTES = 1 << 24  # of images in memory at once, in each worker
-_BLOCK_ITEMS = 1 << 14
+_BLOCK_IMAGES = 1 << 14
 
 Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to write: its items in their order, where they stand in the source, their sizes.
+    """A shard to write.
 
-    positions, sizes: int64 [K], of K items. file, report: where the results go. source: what
-    messages call it.
+    Attributes:
+        items: K images in the shard's order.
+        positions: int64 [K], where they stand in the source.
+        sizes: int64 [K], their bytes at most.
+        file: where the shard goes.
+        report: where the shard's report goes.
+        job: what the shard is a part of.
+        source: what messages call the source.
     """
 
     items: Items
@@ -49,13 +55,17 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a finished shard holds, K images of the positions that were not skipped.
+    """The content of a finished shard: K images of the positions that were not skipped.
 
-    bounds: uint64 [K + 1], where records begin, and the end. begins: uint64 [K], where the encoded
-    images do. labels: int32 [K]. digests: uint64 [K, 2], of the encoded images. sizes: int32
-    [K, 3], encoded bytes, height, width. sha256: of the file. multiset: the sum of the images'
-    elements (see multiset.py). skipped: index in the source, name and reason of each image left
-    out.
+    Attributes:
+        bounds: uint64 [K + 1], where records begin, and the end.
+        begins: uint64 [K], where the encoded images begin.
+        labels: int32 [K].
+        digests: uint64 [K, 2], of the encoded images.
+        sizes: int32 [K, 3], encoded bytes, height, width.
+        sha256: of the file.
+        multiset: the sum of the images' elements (see multiset.py).
+        skipped: index in the source, name and reason of each image left out.
     """
 
     bounds: np.ndarray
@@ -69,10 +79,12 @@ class ShardReport:
 
 
 def write_shard(task: ShardTask, tick: Tick) -> None:
-    """Writes the shard and its report; `tick` is told how many images are done.
+    """Write the shard and its report; `tick` is told how many images are done.
 
-    Raises UserError naming the image when one cannot be read or does not pass the check, unless
-    those are skipped; OSError when the disk is full.
+    Raises:
+        UserError: an image cannot be read or does not pass the check, unless those are skipped; the
+            message names it.
+        OSError: the disk is full.
     """
     bounds, begins, labels, digests, sizes = [0], [], [], [], []
     skipped: list[dict[str, Any]] = []
@@ -122,7 +134,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
 
 
 def read_report(path: Path) -> ShardReport:
-    """The report at `path`; UserError when it is missing or malformed."""
+    """Return the report at `path`; UserError when it is missing or malformed."""
     try:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(file["text"].tobytes())
@@ -141,7 +153,7 @@ def read_report(path: Path) -> ShardReport:
 
 
 def is_finished(file: Path, report: Path) -> bool:
-    """Whether the shard is there with its report, and as long as that says."""
+    """Return True where the shard is there with its report, and as long as that says."""
     try:
         return file.stat().st_size == int(read_report(report).bounds[-1])
     except (OSError, UserError):
@@ -149,19 +161,19 @@ def is_finished(file: Path, report: Path) -> bool:
 
 
 def _blocks(sizes: np.ndarray) -> Iterator[range]:
-    """Consecutive places of 16 MiB of images together, or one image where it is larger."""
+    """Yield consecutive places of 16 MiB of images together, or one image where it is larger."""
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
         before = int(ends[start - 1]) if start else 0
         stop = int(np.searchsorted(ends, before + _BLOCK_BYTES, side="right"))
-        stop = min(max(stop, start + 1), start + _BLOCK_ITEMS)
+        stop = min(max(stop, start + 1), start + _BLOCK_IMAGES)
         yield range(start, stop)
         start = stop
 
 
 def _read(task: ShardTask, block: range) -> list[Item | UserError]:
-    """The block's items in their order, read in the source's order: disks prefer that."""
+    """Return the block's items in their order, read in the source's order: disks prefer that."""
     items: list[Item | UserError] = [UserError("")] * len(block)
     for place in np.argsort(task.positions[block.start : block.stop]).tolist():
         try:
@@ -172,7 +184,7 @@ def _read(task: ShardTask, block: range) -> list[Item | UserError]:
 
 
 def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
-    """Height and width of an image that training will be able to read."""
+    """Return height and width of an image that training will be able to read."""
     where = f"{task.source}: {item.name}"
     if not 0 <= item.label < task.job.num_classes:
         raise UserError(f"{where}: label {item.label}, expected 0..{task.job.num_classes - 1}")
@@ -188,12 +200,14 @@ def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
 
 
 def _write(file: Any, content: bytes) -> None:
+    """Write all of `content`, whatever part of it one call takes."""
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
 
 
 def _write_report(path: Path, report: ShardReport) -> None:
+    """Write a report, atomically."""
     text = json.dumps(
         {
             "sha256": report.sha256,

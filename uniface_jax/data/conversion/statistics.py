@@ -1,4 +1,4 @@
-"""What is in a converted data set: images per class, sizes, and the same image more than once."""
+"""Statistics of a converted data set: images per class, sizes, and duplicates."""
 
 import json
 from collections import Counter
@@ -15,25 +15,28 @@ from uniface_jax.files.bounded_json import read_json
 
 STATISTICS_FILE, PLOT_FILE = "statistics.json", "statistics.png"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-_BINS = 50
-_WIDE = 20  # the largest over the smallest, from where bins and axes are logarithmic
-_LISTED_GROUPS = 1000
-_LISTED_SIZES = 20
-_AT_ONCE = 1 << 22  # images whose digests are compared in memory at once
+_HISTOGRAM_BINS = 50
+_WIDE_RATIO = 20  # the largest over the smallest, from where bins and axes are logarithmic
+_MAX_LISTED_GROUPS = 1000
+_MAX_LISTED_SIZES = 20
+_PART_DIGESTS = 1 << 22  # images whose digests are compared in memory at once
 
 
 class Collector:
-    """Gathers statistics of `images` images of `num_classes` classes from shards' reports."""
+    """A collector of statistics from shards' reports."""
 
     def __init__(self, num_classes: int, images: int):
+        """Expect `images` images of `num_classes` classes."""
         self._num_classes, self._images = num_classes, images
 
     def collect(self, reports: Callable[[], Iterable[ShardReport]]) -> dict[str, Any]:
-        """The statistics, ready for JSON; `reports` is called again for every part of the digests.
+        """Return the statistics, ready for JSON.
 
         images_per_class, image_bytes: quantiles and a histogram. sizes: the commonest heights and
         widths. duplicates: groups of records with the same bytes, of one class or of several; the
         first 1,000 groups are listed by record number and label.
+
+        reports: gives all reports; it is called again for every part of the digests.
         """
         per_class = np.zeros(self._num_classes, np.int64)
         encoded, shapes = [], Counter[tuple[int, int]]()
@@ -51,15 +54,15 @@ class Collector:
             "image_bytes": _summary(np.concatenate(encoded)),
             "sizes": [
                 {"height": height, "width": width, "images": count}
-                for (height, width), count in shapes.most_common(_LISTED_SIZES)
+                for (height, width), count in shapes.most_common(_MAX_LISTED_SIZES)
             ],
             "different_sizes": len(shapes),
             "duplicates": self._duplicates(reports),
         }
 
     def _duplicates(self, reports: Callable[[], Iterable[ShardReport]]) -> dict[str, Any]:
-        """Records with equal 128-bit digests, looked for in one part of the digests at a time."""
-        parts = -(-self._images // _AT_ONCE)
+        """Return groups of equal 128-bit digests, found in one part of the digests at a time."""
+        parts = -(-self._images // _PART_DIGESTS)
         same_class = several_classes = surplus = 0
         groups: list[dict[str, Any]] = []
         for part in range(parts):
@@ -72,7 +75,7 @@ class Collector:
                 same_class += not several
                 surplus += len(group) - 1
                 groups.append({"records": numbers.tolist(), "labels": classes.tolist()})
-                if len(groups) > 2 * _LISTED_GROUPS:
+                if len(groups) > 2 * _MAX_LISTED_GROUPS:
                     groups = _first(groups)
         return {
             "groups_of_one_class": same_class,
@@ -83,13 +86,13 @@ class Collector:
 
 
 def write_statistics(destination: Path, statistics: dict[str, Any]) -> None:
-    """Writes statistics.json, atomically."""
+    """Write statistics.json, atomically."""
     content = json.dumps(statistics, indent=1).encode() + b"\n"
     write_bytes(destination / STATISTICS_FILE, content)
 
 
 def read_statistics(destination: Path) -> dict[str, Any]:
-    """statistics.json of the data set in folder `destination`; UserError when it is not usable."""
+    """Return statistics.json of the data set in `destination`; UserError when it is not usable."""
     file = destination / STATISTICS_FILE
     values = read_json(file, "python -m uniface_jax.convert writes it")
     keys = ("images_per_class", "image_bytes", "sizes", "duplicates")
@@ -99,7 +102,7 @@ def read_statistics(destination: Path) -> dict[str, Any]:
 
 
 def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
-    """Images per class, encoded sizes and duplicates as PNG."""
+    """Draw images per class, encoded sizes and duplicates as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
@@ -115,7 +118,7 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
         axis.axvline(median, color="black", linewidth=1, label=f"median {median:,.10g}")
         axis.set_xlabel(label)
         axis.legend(frameon=False)
-        if edges[-1] > _WIDE * max(edges[0], 1):
+        if edges[-1] > _WIDE_RATIO * max(edges[0], 1):
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(edges[0], edges[-1])
     axes[0].set_ylabel("classes")
@@ -137,13 +140,13 @@ def plot_statistics(statistics: dict[str, Any], file: Path) -> None:
 
 
 def _summary(values: np.ndarray) -> dict[str, Any]:
-    """Mean, quantiles and a histogram of integers; bins grow by a factor over a wide range."""
+    """Return mean, quantiles and a histogram of integers; wide ranges have growing bins."""
     low, high = int(values.min()), int(values.max())
-    if high > _WIDE * max(low, 1):
-        edges = np.unique(np.geomspace(max(low, 1), high + 1, _BINS + 1).round())
+    if high > _WIDE_RATIO * max(low, 1):
+        edges = np.unique(np.geomspace(max(low, 1), high + 1, _HISTOGRAM_BINS + 1).round())
         edges = edges if low else np.append(0, edges)
     else:
-        step = max(1, -(-(high + 1 - low) // _BINS))
+        step = max(1, -(-(high + 1 - low) // _HISTOGRAM_BINS))
         edges = np.arange(low, high + 1 + step, step, dtype=float)
     edges -= 0.5  # so that an integer stands in the middle of its bin
     counts, _ = np.histogram(values, edges)
@@ -160,7 +163,7 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
 def _records_of_part(
     reports: Iterable[ShardReport], part: int, parts: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Number and digest of the records whose digest falls into `part`, and their labels."""
+    """Return number and digest of the records whose digest falls into `part`, and their labels."""
     chosen, labels, start = [], [], 0
     for report in reports:
         mine = np.flatnonzero(report.digests[:, 0] % np.uint64(parts) == part)
@@ -173,7 +176,7 @@ def _records_of_part(
 
 
 def _equal(digests: np.ndarray) -> Iterable[np.ndarray]:
-    """The groups of two and more equal rows of uint64 [K, 2]: their places, ascending."""
+    """Yield the groups of two and more equal rows of uint64 [K, 2]: their places, ascending."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))
     ordered = digests[order]
     starts = np.flatnonzero(np.append(True, (ordered[1:] != ordered[:-1]).any(1)))
@@ -183,4 +186,5 @@ def _equal(digests: np.ndarray) -> Iterable[np.ndarray]:
 
 
 def _first(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(groups, key=lambda group: group["records"])[:_LISTED_GROUPS]
+    """Return the groups that are listed, by their first record."""
+    return sorted(groups, key=lambda group: group["records"])[:_MAX_LISTED_GROUPS]

@@ -21,16 +21,28 @@ _SUFFIXES = {
     "BMP": (".bmp",),
     "WEBP": (".webp",),
 }
-_LONGEST_NAME = 200  # bytes; file systems take 255
+_MAX_NAME_BYTES = 200  # bytes; file systems take 255
 
 
 def write_folders(source: Source, destination: Path) -> int:
-    """Writes destination/<class>/<image> for every item of `source`; returns how many are new.
+    """Write destination/<class>/<image> for every item of `source`; return how many are new.
 
     The bytes are the source's. Folders bear the class names, or the labels where there are none;
     files the items' names without their folders. What file systems do not take is replaced, and a
     name that came up before gets a number, so that no image replaces another. Files that an earlier
-    run has written are not written again. Raises UserError when a file of other bytes is there.
+    run has written are not written again.
+
+    Raises:
+        UserError: a file of other bytes is there.
+
+    Example:
+        >>> import tempfile
+        >>> from uniface_jax.data.sources.synthetic import SyntheticSource
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_folders(SyntheticSource(2, 4), Path(folder))
+        ...     sorted(str(file.relative_to(folder)) for file in Path(folder).rglob("*.jpg"))
+        4
+        ['0/0.jpg', '0/2.jpg', '1/1.jpg', '1/3.jpg']
     """
     folders = _folder_names(source)
     seen: set[int] = set()  # hashes: 42 million names would not fit
@@ -43,10 +55,13 @@ def write_folders(source: Source, destination: Path) -> int:
 
 
 def write_recordio(source: Source, destination: Path) -> None:
-    """Writes train.rec, train.idx and property into `destination`, images in the order of classes.
+    """Write train.rec, train.idx and property into `destination`, images in the order of classes.
 
-    Label maps are not kept: RecordIO has no place for them. The labels are 0..C-1. Raises UserError
-    when there is a train.rec already, or when a class has no image, which the layout cannot say.
+    Label maps are not kept: RecordIO has no place for them. The labels are 0..C-1.
+
+    Raises:
+        UserError: there is a train.rec already, or a class has no image, which the layout cannot
+            say.
     """
     if (destination / "train.rec").exists():
         raise UserError(f"{destination / 'train.rec'}: exists already; remove it first")
@@ -68,10 +83,12 @@ def write_recordio(source: Source, destination: Path) -> None:
 
 
 def _progress(source: Source, what: str) -> "tqdm[int]":
+    """Return a bar over the positions of `source`."""
     return tqdm(range(len(source)), desc=what, unit=" images", disable=not sys.stderr.isatty())
 
 
 def _folder_names(source: Source) -> list[str]:
+    """Return the folder's name of each class, no two the same even where case does not count."""
     if source.class_names is None:
         width = len(str(source.num_classes - 1))
         return [f"{label:0{width}d}" for label in range(source.num_classes)]
@@ -85,7 +102,7 @@ def _folder_names(source: Source) -> list[str]:
 
 
 def _file_name(item: Item) -> str:
-    """The item's own file name with a suffix that fits its bytes."""
+    """Return the item's own file name with a suffix that fits its bytes."""
     name = _safe(re.split(r"[/\\]", item.name)[-1]) or "image"
     kind, _, _ = image_headers.inspect(item.image, item.name)
     suffixes = _SUFFIXES[kind]
@@ -93,14 +110,15 @@ def _file_name(item: Item) -> str:
 
 
 def _safe(name: str) -> str:
-    """A name for one file or folder: no separators, nothing hidden, nothing that goes upwards."""
+    """Return a name for one file or folder: no separators, not hidden, nothing that goes upward."""
     name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" ").lstrip(".")
-    while len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+    while len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
         name = name[:-1]
     return name
 
 
 def _unused(folder: str, name: str, seen: set[int]) -> Path:
+    """Return a path that no image has had before, and note it in `seen`."""
     stem, dot, suffix = name.rpartition(".")
     number, candidate = 1, name
     while True:
@@ -114,7 +132,7 @@ def _unused(folder: str, name: str, seen: set[int]) -> Path:
 
 
 def _write(file: Path, content: bytes) -> bool:
-    """Writes a file unless it is there; without waiting for the disk, there may be millions."""
+    """Write a file unless it is there; without waiting for the disk, there may be millions."""
     try:
         if file.exists():
             if file.read_bytes() == content:

@@ -1,4 +1,4 @@
-"""Proves that a data set holds what its source holds: the same multiset of (label, bytes).
+"""Proof that a data set holds what its source holds: the same multiset of (label, bytes).
 
 Both are read again from the first byte to the last; no result of the conversion is believed.
 """
@@ -30,15 +30,15 @@ from uniface_jax.data.formats.tfrecord_shards import (
 from uniface_jax.data.sources.base import Items, Source
 from uniface_jax.errors import UserError
 
-_CHUNK = 20_000  # images of the source in a task
-_TICK = 1000
-_SHOWN = 10
-_BUCKETS_EXPLAINED = 8
+_TASK_IMAGES = 20_000  # images of the source in a task
+_TICK_IMAGES = 1000
+_MAX_NAMED = 10
+_MAX_EXPLAINED_BUCKETS = 8
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was proved: `images` are the same on both sides, `skipped` are in the source alone."""
+    """A proof: `images` are the same on both sides, `skipped` are in the source alone."""
 
     images: int
     skipped: int
@@ -63,12 +63,20 @@ class _Task:
 
 
 def verify(source: Source, destination: Path, workers: int | None = None) -> Verification:
-    """Reads `source` and the data set in `destination` whole, and compares them.
+    """Read `source` and the data set in `destination` whole, and compare them.
 
     Images that the manifest lists as skipped are left out on the source's side. Of the data set the
     record checksums, the shards' SHA-256, the labels' range and the index of its images are checked
-    as well. workers: processes, None is one a core. Raises UserError naming what is wrong: the
-    shard, the record, or images that are only in the source or only in the data set.
+    as well.
+
+    Args:
+        source: what was converted.
+        destination: the folder of the data set.
+        workers: processes, None is one a core.
+
+    Raises:
+        UserError: a shard or record is damaged, or images are only in the source or only in the
+            data set; the message names them.
     """
     manifest = read_manifest(destination)
     info = read_dataset_info(destination)
@@ -81,7 +89,7 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
         raise UserError(f"{destination}: its class names are not those of {source.name}")
     skipped = np.array([entry["index"] for entry in manifest.skipped], np.int64)
     processes = pool.cores() if workers is None else workers
-    if workers is None and len(source) <= _CHUNK:
+    if workers is None and len(source) <= _TASK_IMAGES:
         processes = 1
     shown = tqdm(
         total=2 * len(source) - len(skipped),
@@ -107,12 +115,14 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
 
 
 def _source_tasks(source: Source, skipped: np.ndarray) -> Iterator[_Task]:
-    for start in range(0, len(source), _CHUNK):
-        chunk = np.arange(start, min(start + _CHUNK, len(source)))
+    """Yield the source in pieces, without the skipped images."""
+    for start in range(0, len(source), _TASK_IMAGES):
+        chunk = np.arange(start, min(start + _TASK_IMAGES, len(source)))
         yield _Task(source.part(chunk[~np.isin(chunk, skipped)]))
 
 
 def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
+    """Yield the shards of the data set."""
     found = [(file.name, count) for file, count in info.shards]
     stated = [(shard["file"], shard["images"]) for shard in manifest.shards]
     if found != stated:
@@ -126,7 +136,7 @@ def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
 
 
 def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
-    """The multiset of a task's images; or digest and name of those of the wanted bucket."""
+    """Return the multiset of a task's images; or digest and name of those of the wanted bucket."""
     multiset, listed, done = Multiset(), [], 0
     for image, label, name in _of_shard(task) if task.items is None else _of_source(task.items):
         if task.names_of is None:
@@ -136,17 +146,19 @@ def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
             if digest[0] in task.names_of:
                 listed.append((element.to_bytes(32, "little"), name))
         done += 1
-        if done % _TICK == 0:
-            tick(_TICK)
-    tick(done % _TICK)
+        if done % _TICK_IMAGES == 0:
+            tick(_TICK_IMAGES)
+    tick(done % _TICK_IMAGES)
     return multiset if task.names_of is None else listed
 
 
 def _of_source(items: Items) -> Iterator[tuple[bytes, int, str]]:
+    """Yield (image, label, name) of the source's items."""
     return (items[i] for i in range(len(items)))
 
 
 def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
+    """Yield (image, label, name) of a shard's records; UserError where one is wrong."""
     assert task.file is not None
     assert task.bounds is not None
     sha256 = hashlib.sha256()
@@ -192,8 +204,8 @@ def _explained(
     differing: list[int],
     workers: int,
 ) -> UserError:
-    """Reads both again to name images of the differing buckets that are on one side only."""
-    looked_into = frozenset(differing[:_BUCKETS_EXPLAINED])  # the images of these fit in memory
+    """Read both again to name images of the differing buckets that are on one side only."""
+    looked_into = frozenset(differing[:_MAX_EXPLAINED_BUCKETS])  # the images of these fit in memory
     sides: list[Counter[bytes]] = []
     names: dict[bytes, str] = {}
     for tasks in (_source_tasks(source, skipped), _shard_tasks(info, manifest)):
@@ -206,7 +218,7 @@ def _explained(
 
     def shown(elements: Counter[bytes]) -> str:
         some = sorted({names[element] for element in elements})
-        return ", ".join(some[:_SHOWN]) + (", …" if len(some) > _SHOWN else "") or "none"
+        return ", ".join(some[:_MAX_NAMED]) + (", …" if len(some) > _MAX_NAMED else "") or "none"
 
     more = ""
     if len(differing) > len(looked_into):

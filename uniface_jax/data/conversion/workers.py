@@ -1,4 +1,4 @@
-"""Runs tasks in processes that end with this one, whatever ends it.
+"""Processes that work on tasks and end with this one, whatever ends it.
 
 Each process has a pipe of its own to the main one. When that is gone, even by SIGKILL, the pipe
 breaks and the process stops at its next report, so that no orphan goes on writing.
@@ -21,12 +21,20 @@ Work = Callable[[Any, Callable[[int], None]], Any]  # of a task and a tick; its 
 def run(
     work: Work, tasks: Iterable[Any], workers: int, tick: Callable[[int], None]
 ) -> Iterator[Any]:
-    """The results of work(task, tick) for all tasks, as they come, from `workers` processes.
+    """Yield the results of work(task, tick) for all tasks, as they come, from `workers` processes.
 
-    With one worker everything runs in this process. `work` is a function at the top of a module,
-    and `tick` is called here with what the processes report. Tasks are taken from the iterable as
-    processes come free. An exception in one, UserError and OSError as they are, ends all; so does
-    closing the iterator. Raises UserError when a process dies.
+    With one worker everything runs in this process. Tasks are taken from the iterable as processes
+    come free. An exception in one, UserError and OSError as they are, ends all; so does closing the
+    iterator.
+
+    Args:
+        work: a function at the top of a module.
+        tasks: what can be pickled.
+        workers: processes.
+        tick: called here with what the processes report.
+
+    Raises:
+        UserError: a process died.
     """
     if workers == 1:
         for task in tasks:
@@ -79,7 +87,7 @@ def run(
 
 
 def ticking(progress: Any) -> Callable[[int], None]:
-    """The tick that moves a progress bar."""
+    """Return the tick that moves a progress bar."""
 
     def tick(count: int) -> None:
         progress.update(count)
@@ -88,12 +96,12 @@ def ticking(progress: Any) -> Callable[[int], None]:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _serve(connection: Connection, work: Work) -> None:
-    """A worker process: tasks from the pipe until it breaks."""
+    """Work on tasks from the pipe until it breaks, in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the main process ends us
     gc.disable()  # the work makes many objects and no cycles: looking for them took a third
 

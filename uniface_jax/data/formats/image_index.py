@@ -17,29 +17,36 @@ from uniface_jax.files.arrays import map_array, save_array
 
 IMAGE_INDEX_FILE = "image_index.npy"
 # begin: of the encoded image, in its shard, bytes. size: bytes. label: 0..C-1.
-ROW = np.dtype([("begin", "<u8"), ("size", "<u4"), ("label", "<i4")])
+ROW_DTYPE = np.dtype([("begin", "<u8"), ("size", "<u4"), ("label", "<i4")])
 
 
 def image_rows(begins: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The rows of a shard's K images, ROW [K]; begins, sizes, labels: integers [K]."""
-    rows = np.empty(len(begins), ROW)
+    """Return the rows of a shard's K images, ROW_DTYPE [K].
+
+    begins, sizes, labels: integers [K], see ROW_DTYPE.
+    """
+    rows = np.empty(len(begins), ROW_DTYPE)
     rows["begin"], rows["size"], rows["label"] = begins, sizes, labels
     return rows
 
 
 def write_image_index(path: Path, shards: Sequence[np.ndarray]) -> None:
-    """Writes the index of the data set in folder `path` from its shards' rows, atomically."""
+    """Write the index of the data set in folder `path` from its shards' rows, atomically."""
     save_array(path / IMAGE_INDEX_FILE, np.concatenate(shards))
 
 
 def read_image_index(info: DatasetInfo, bounds: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The rows of all images, memory-mapped; None where there is no index that fits.
+    """Return the rows of all images, memory-mapped; None where there is no index that fits.
 
-    bounds: where each shard's records begin, and its end. Compared are the number of rows, and
-    whether each shard's last image lies in its last record; what an index may say wrongly beyond
-    that is found when an image is decoded, and its labels by convert's --verify.
+    Compared are the number of rows, and whether each shard's last image lies in its last record.
+    Any other fault of an index is found when an image is decoded, and in its labels by convert's
+    --verify.
+
+    Args:
+        info: the data set.
+        bounds: for each shard where its records begin, and its end.
     """
-    index = map_array(info.path / IMAGE_INDEX_FILE, ROW, info.num_examples)
+    index = map_array(info.path / IMAGE_INDEX_FILE, ROW_DTYPE, info.num_examples)
     if index is None:
         return None
     starts = np.cumsum([0] + [count for _, count in info.shards])

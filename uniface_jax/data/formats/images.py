@@ -11,25 +11,34 @@ from uniface_jax.errors import UserError
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")  # Pillow's names; its PPM reads PGM and PBM too
 SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 64 megapixels: 200 MB of RGB
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
+_PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
 
 
 def decode(encoded: bytes, name: str, *, upright: bool = False) -> np.ndarray:
-    """The pixels of one encoded image: uint8 RGB [H, W, 3].
+    """Return the pixels of one encoded image: uint8 RGB [H, W, 3].
 
-    JPEG, PNG, PGM/PPM, BMP and WebP with 8 bits a channel; grey becomes three equal channels and
-    transparency is dropped. The header's size is checked before any pixel is decoded.
-    `upright` applies the EXIF orientation that cameras write; readers of data sets do not ask for
-    it, since TensorFlow's decoder ignores it as well.
+    JPEG, PNG, PGM/PPM, BMP and WebP with 8 bits a channel are read; gray becomes three equal
+    channels and transparency is dropped. The header's size is checked before any pixel is decoded.
 
-    Raises UserError naming `name` for anything else: another format, more than 64 megapixels, a
-    truncated or corrupt image.
+    Args:
+        encoded: the bytes of the image.
+        name: what messages call it.
+        upright: apply the EXIF orientation that cameras write. Readers of data sets do not ask for
+            it, since TensorFlow's decoder ignores it as well.
+
+    Raises:
+        UserError: another format, more than 64 megapixels, or a truncated or corrupt image.
+
+    Example:
+        >>> red = np.full((2, 3, 3), (200, 0, 0), np.uint8)
+        >>> decode(encode_png(red), "red.png")[0, 0].tolist()
+        [200, 0, 0]
     """
     return np.asarray(_load(encoded, name, upright))
 
 
 def check(encoded: bytes, name: str) -> tuple[str, int, int]:
-    """Proves by a full decode that `encoded` is an image; returns (format, height, width).
+    """Prove by a full decode that `encoded` is an image; return (format, height, width).
 
     format is one of FORMATS. Raises UserError as decode does.
     """
@@ -39,7 +48,7 @@ def check(encoded: bytes, name: str) -> tuple[str, int, int]:
 
 
 def header(encoded: bytes, name: str) -> tuple[str, int, int]:
-    """(format, height, width) by the image's header alone, no pixel is decoded.
+    """Return (format, height, width) by the image's header alone; no pixel is decoded.
 
     format is one of FORMATS. Raises UserError naming `name` where decode would refuse the header.
     """
@@ -48,7 +57,12 @@ def header(encoded: bytes, name: str) -> tuple[str, int, int]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8 RGB [H, W, 3] or grey [H, W] as PNG; the same bytes for the same pixels."""
+    r"""Return uint8 RGB [H, W, 3] or gray [H, W] as PNG; the same bytes for the same pixels.
+
+    Example:
+        >>> encode_png(np.zeros((8, 8), np.uint8))[:4]
+        b'\x89PNG'
+    """
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(".png", pixels)
     if not done:
@@ -57,7 +71,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """uint8 RGB [H, W, 3] or grey [H, W] as JPEG of the given quality, 1..100."""
+    """Return uint8 RGB [H, W, 3] or gray [H, W] as JPEG of the given quality, 1..100."""
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
@@ -77,7 +91,7 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         raise UserError(
             f"{name}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
         )
-    if image.mode not in _MODES:
+    if image.mode not in _PILLOW_MODES:
         raise UserError(f"{name}: pixels of mode {image.mode}; allowed are 8 bits a channel")
     return image
 

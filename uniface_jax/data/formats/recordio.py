@@ -22,16 +22,18 @@ MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 LENGTH_BITS = 29
 HEADER_BYTES = 8
-_MAX_INDEX_LINE = 40  # two int64, a tab and a line's end
-_MAPPED_BYTES = 1 << 26  # of a walk, before its pages are let go
+_MAX_INDEX_LINE_BYTES = 40  # two int64, a tab and a line's end
+_MAX_MAPPED_BYTES = 1 << 26  # of a walk, before its pages are let go
 
 
 class RecordFile:
     """A .rec file: payloads by byte offset, and the offsets of all records.
 
-    Safe for use by several threads, and can be pickled to another process. Raises UserError naming
-    the file when it cannot be opened or is empty, and naming file and offset when a record is
-    malformed or the file ends inside it.
+    Safe for use by several threads, and can be pickled to another process.
+
+    Raises:
+        UserError: the file cannot be opened or is empty, a record is malformed, or the file ends
+            inside it; the message names the file, and the record's offset.
     """
 
     def __init__(self, path: Path | str):
@@ -52,7 +54,7 @@ class RecordFile:
         return len(self.data)
 
     def payload(self, offset: int, size: int = 0) -> bytes:
-        """The payload of the record at byte `offset`, its parts joined.
+        """Return the payload of the record at byte `offset`, its parts joined.
 
         size: of the whole record where it is known, which saves a second read. The file is read and
         not the map of it, which would count as memory in use.
@@ -79,7 +81,7 @@ class RecordFile:
         return content
 
     def parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
-        """(begin, end) of each part of the payload at `offset`; where the next record begins."""
+        """Return (begin, end) of each part of a payload, and where the next record begins."""
         parts: list[tuple[int, int]] = []
         place, allowed = offset, (0, 1)
         while True:
@@ -102,12 +104,12 @@ class RecordFile:
                 return parts, place
 
     def unmap(self, begin: int, end: int) -> None:
-        """Lets go of the memory pages that were read through `data` in bytes begin..end."""
+        """Let go of the memory pages that were read through `data` in bytes begin..end."""
         begin -= begin % mmap.PAGESIZE
         self.data.madvise(mmap.MADV_DONTNEED, begin, min(end, len(self.data)) - begin)
 
     def offsets(self) -> np.ndarray:
-        """The offset of every record, by walking the whole file: int64 [records]."""
+        """Return the offset of every record, by walking the whole file: int64 [records]."""
         found = array("q")
         place = mapped = 0
         progress = tqdm(
@@ -123,7 +125,7 @@ class RecordFile:
                 _, following = self.parts(place)
                 progress.update(following - place)
                 place = following
-                if place - mapped > _MAPPED_BYTES:
+                if place - mapped > _MAX_MAPPED_BYTES:
                     self.unmap(mapped, place)
                     mapped = place
         return np.frombuffer(found, np.int64)
@@ -133,14 +135,18 @@ class RecordFile:
 
 
 def read_index(path: Path, size: int) -> tuple[np.ndarray, np.ndarray] | str:
-    """Keys and offsets, int64 [N] each and sorted by offset, of the .idx file at `path`.
+    """Return keys and offsets, int64 [N] each and sorted by offset, of the .idx file at `path`.
 
-    size: of the .rec in bytes. Instead of raising, returns in words why the index cannot be used
-    (missing, malformed, offsets outside of the file, keys twice), since it can be rebuilt.
+    An index can be rebuilt, so that its faults are no error: instead of keys and offsets, a text
+    says why it cannot be used (missing, malformed, offsets outside of the file, keys twice).
+
+    Args:
+        path: the .idx file.
+        size: of the .rec, bytes.
     """
     try:
         # A line stands for a record of 8 bytes at least: a larger file is no index of this .rec.
-        if path.stat().st_size > (size // HEADER_BYTES + 1) * _MAX_INDEX_LINE:
+        if path.stat().st_size > (size // HEADER_BYTES + 1) * _MAX_INDEX_LINE_BYTES:
             return "is longer than the .rec allows"
         text = path.read_bytes()
     except OSError as e:

@@ -1,4 +1,4 @@
-"""Reads verification pickles as data: no constructor, no import, no callable is ever reached.
+"""Verification pickles read as data: no constructor, no import, no callable is ever reached.
 
 Python's own unpickler calls whatever a file names, and even a restricted one takes the memory that
 a file declares. Here pickletools (the standard library's disassembler, which runs nothing) splits
@@ -35,7 +35,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Global(str):
-    """The name of a global, as the pickle gives it; never looked up."""
+    """A global's name, as the pickle gives it; never looked up."""
 
 
 class _Array:
@@ -50,17 +50,27 @@ _MARK = object()
 
 
 class _RefusedError(Exception):
-    """What the pickle holds that is not allowed."""
+    """A thing in the pickle that is not allowed; the message says which."""
 
 
 def load(path: Path) -> Any:
-    """The object in the pickle at `path`: nested lists and tuples of bytes, str, int, bool, None.
+    """Return the object in the pickle at `path`: lists and tuples of bytes, str, int, bool, None.
 
     uint8 numpy arrays come back as an object of which `content` gives the bytes. A hostile file may
-    nest values so that printing or comparing them takes for ever: check types first.
+    nest values so that printing or comparing them takes for ever: check types first. Takes memory
+    in proportion to the file, whatever the file declares.
 
-    Raises UserError naming the file for anything that is not allowed (a global is named), and for a
-    truncated or corrupt pickle. Takes memory in proportion to the file, whatever the file declares.
+    Raises:
+        UserError: the pickle holds anything else, of which a global is named, or is truncated or
+            corrupt.
+
+    Example:
+        >>> import pickle, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "pairs.bin"
+        ...     _ = file.write_bytes(pickle.dumps(([b"an image"], [True])))
+        ...     load(file)
+        ([b'an image'], [True])
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -78,12 +88,13 @@ def load(path: Path) -> Any:
 
 
 class _Machine:
-    """The stack machine; `room` bounds what calls may add up to, by the size of the file."""
+    """A stack machine; `room` bounds what calls may add up to, by the size of the file."""
 
     def __init__(self, room: int):
         self.room = room
 
     def run(self, data: mmap.mmap) -> Any:
+        """Return the object that the opcodes in `data` build."""
         stack: list[Any] = []
         memo: dict[int, Any] = {}
         for opcode, argument, position in _opcodes(data):
@@ -136,6 +147,7 @@ class _Machine:
         raise _RefusedError("no end")
 
     def call(self, function: Any, arguments: Any) -> Any:
+        """Return the result of one of the three calls that are understood."""
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise _RefusedError(f"a call of a {type(function).__name__}")
         if function == _ENCODE and len(arguments) == 2:
@@ -153,11 +165,12 @@ class _Machine:
 
 
 def _opcodes(data: Any) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """pickletools.genops over a memory map, which has the two methods of a file that it needs."""
+    """Yield the opcodes in a memory map, which has the two methods of a file that genops needs."""
     yield from pickletools.genops(data)
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
+    """Remove the values above the topmost mark, and the mark; return the values."""
     start = len(stack) - 1
     while stack[start] is not _MARK:
         start -= 1
@@ -169,6 +182,7 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
 
 
 def _global(module: Any, attribute: Any) -> _Global:
+    """Return a global of the known ones."""
     if not isinstance(module, str) or not isinstance(attribute, str):
         raise _RefusedError("a global whose name is not text")
     name = f"{module}.{attribute}"
@@ -178,7 +192,7 @@ def _global(module: Any, attribute: Any) -> _Global:
 
 
 def _set_state(target: Any, state: Any) -> None:
-    """What numpy's __setstate__ does for uint8: (version, shape, dtype, fortran order, bytes)."""
+    """Set a state as numpy does for uint8: (version, shape, dtype, fortran order, bytes)."""
     if not isinstance(target, _Array):
         raise _RefusedError(f"a state for a {type(target).__name__}")
     if target.kind == "dtype":
@@ -195,5 +209,5 @@ def _set_state(target: Any, state: Any) -> None:
 
 
 def content(value: Any) -> Any:
-    """The bytes of a uint8 array; any other value as it is."""
+    """Return the bytes of a uint8 array; any other value as it is."""
     return value.content if isinstance(value, _Array) else value

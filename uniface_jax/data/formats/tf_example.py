@@ -2,7 +2,7 @@
 
 An Example is protobuf: a message `features` (1) of map entries `feature` (1), each a `key` (1) and
 a `value` (2) that holds a bytes_list (1) or an int64_list (3), each with `value` (1). The writer
-gives the bytes of TensorFlow's deterministic serialisation; the parser takes whatever order and
+gives the bytes of TensorFlow's deterministic serialization; the parser takes whatever order and
 packing a writer chose, and skips the features that it does not know.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
-_FIXED = {_FIXED64: 8, _FIXED32: 4}
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _BYTES_LIST, _INT64_LIST = 1, 3
 
 Span = tuple[int, int]  # begin and end of a field's content
@@ -27,12 +27,14 @@ def _encode_varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-_SHORT = [_encode_varint(value) for value in range(1 << 14)]  # looked up: a conversion needs many
+_SHORT_VARINTS = [
+    _encode_varint(value) for value in range(1 << 14)
+]  # looked up: a conversion needs many
 
 
 @lru_cache(1 << 16)
 def _head(size: int) -> bytes:
-    """What stands before an image of `size` bytes, but for the Example's own tag and length."""
+    """Return the bytes before an image of `size` bytes, without the Example's tag and length."""
     # Lengths from the inside out: of the value, in a list, in a feature, in a map entry.
     value = _varint(size)
     in_list = 1 + len(value) + size
@@ -56,8 +58,12 @@ def _head(size: int) -> bytes:
 
 # What stands before a label of so many bytes (10 at most) and before a name of so many, where all
 # lengths around them are of one byte.
-_LABEL = [b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c" % (13 + n, 4 + n, 2 + n, n) for n in range(11)]
-_NAME = [b"\x0a%c\x0a\x04name\x12%c\x0a%c\x0a%c" % (12 + n, 4 + n, 2 + n, n) for n in range(100)]
+_LABEL_HEADS = [
+    b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c" % (13 + n, 4 + n, 2 + n, n) for n in range(11)
+]
+_NAME_HEADS = [
+    b"\x0a%c\x0a\x04name\x12%c\x0a%c\x0a%c" % (12 + n, 4 + n, 2 + n, n) for n in range(100)
+]
 _ANY_VARINT = rb"[\x80-\xff]*[\x00-\x7f]"
 _ANY_HEAD = re.compile(
     rb"\x0a(?:V)\x0a(?:V)\x0a\x05image\x12(?:V)\x0a(?:V)\x0a([\x80-\xff]{0,4}[\x00-\x7f])".replace(
@@ -67,7 +73,7 @@ _ANY_HEAD = re.compile(
 
 
 class Example(NamedTuple):
-    """What a record holds: encoded bytes, class number, name or None where it has none."""
+    """A record's content: encoded bytes, class number, name or None where it has none."""
 
     image: bytes
     label: int
@@ -75,50 +81,58 @@ class Example(NamedTuple):
 
 
 def around(size: int, label: int, name: bytes) -> tuple[bytes, bytes]:
-    """The bytes of an Example before and after its image, of `size` bytes.
+    """Return the bytes of an Example before and after its image, of `size` bytes.
 
     Its features are `image`, `label` (0..2^63-1) and `name`.
+
+    Example:
+        >>> before, after = around(len(b"pixels"), label=7, name=b"ann/1.jpg")
+        >>> parse(before + b"pixels" + after)
+        Example(image=b'pixels', label=7, name=b'ann/1.jpg')
     """
     head, number = _head(size), _varint(label)
-    tail = _LABEL[len(number)] + number
-    if len(name) < len(_NAME):
-        tail += _NAME[len(name)] + name
+    tail = _LABEL_HEADS[len(number)] + number
+    if len(name) < len(_NAME_HEADS):
+        tail += _NAME_HEADS[len(name)] + name
     else:
         text = _field(b"\x0a", _field(b"\x0a", name))
         tail += _field(b"\x0a", b"\x0a\x04name" + _field(b"\x12", text))
     return b"".join((b"\x0a", _varint(len(head) + size + len(tail)), head)), tail
 
 
-def parse(serialised: bytes) -> Example:
-    """The image, the label and the name of a serialised Example.
+def parse(serialized: bytes) -> Example:
+    """Return the image, the label and the name of a serialized Example.
 
-    Of a key that comes twice the last counts, as in protobuf. Raises ValueError when `serialised`
-    is no Example, or has no image (a value of bytes) or no label (an integer).
+    Of a key that comes twice the last counts, as in protobuf.
+
+    Raises:
+        ValueError: `serialized` is no Example, or has no image (a value of bytes) or no label (an
+            integer).
     """
-    if (own := _parse_own(serialised)) is not None:
+    if (own := _parse_own(serialized)) is not None:
         return own
     image = label = name = None
-    for begin, end in _messages(serialised, (0, len(serialised)), 1):
-        for entry in _messages(serialised, (begin, end), 1):
+    for begin, end in _messages(serialized, (0, len(serialized)), 1):
+        for entry in _messages(serialized, (begin, end), 1):
             key = value = (0, 0)
-            for number, content in _fields(serialised, entry):
+            for number, content in _fields(serialized, entry):
                 if isinstance(content, tuple):
                     key = content if number == 1 else key
                     value = content if number == 2 else value
-            named = serialised[key[0] : min(key[1], key[0] + 6)]
+            named = serialized[key[0] : min(key[1], key[0] + 6)]
             if named == b"image":
-                image = _bytes_value(serialised, value)
+                image = _bytes_value(serialized, value)
             elif named == b"label":
-                label = _integer_value(serialised, value)
+                label = _integer_value(serialized, value)
             elif named == b"name":
-                name = _bytes_value(serialised, value)
+                name = _bytes_value(serialized, value)
     if image is None or label is None:
         raise ValueError("not an example of an image and a label")
     return Example(image, label, name)
 
 
 def _parse_own(data: bytes) -> Example | None:
-    """What `serialise` wrote, in a tenth of the time that a parser of any order needs; else None.
+    """Parse what `around` gives, in a tenth of the time for any order; None for anything else.
 
     Every byte around image, label and name is compared with what the writer puts there.
     """
@@ -133,24 +147,24 @@ def _parse_own(data: bytes) -> Example | None:
     ):
         return None
     width = data[end + 1] - 13
-    if not 1 <= width < len(_LABEL) or not data.startswith(_LABEL[width], end):
+    if not 1 <= width < len(_LABEL_HEADS) or not data.startswith(_LABEL_HEADS[width], end):
         return None
-    number = end + len(_LABEL[width])
+    number = end + len(_LABEL_HEADS[width])
     name = number + width
     if len(data) < name + 2 or data[name - 1] >= 0x80:
         return None
     label, label_end = _read_varint(data, number, name)
     length = data[name + 1] - 12
-    if label_end != name or label >> 63 or not 0 <= length < len(_NAME):
+    if label_end != name or label >> 63 or not 0 <= length < len(_NAME_HEADS):
         return None
-    text = name + len(_NAME[length])
-    if not data.startswith(_NAME[length], name) or len(data) != text + length:
+    text = name + len(_NAME_HEADS[length])
+    if not data.startswith(_NAME_HEADS[length], name) or len(data) != text + length:
         return None
     return Example(data[begin:end], label, data[text:])
 
 
 def _varint(value: int) -> bytes:
-    return _SHORT[value] if value < len(_SHORT) else _encode_varint(value)
+    return _SHORT_VARINTS[value] if value < len(_SHORT_VARINTS) else _encode_varint(value)
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
@@ -158,7 +172,7 @@ def _field(tag: bytes, content: bytes) -> bytes:
 
 
 def _read_varint(data: bytes, place: int, end: int) -> tuple[int, int]:
-    """A varint at `place` as uint64, and where it ends."""
+    """Return the varint at `place` as uint64, and where it ends."""
     value = shift = 0
     while place < end and shift < 70:
         byte = data[place]
@@ -171,7 +185,7 @@ def _read_varint(data: bytes, place: int, end: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, span: Span) -> Iterator[tuple[int, int | Span]]:
-    """(field number, value) of a message: an int for a varint, else begin and end of its bytes."""
+    """Yield (field number, value) of a message: a varint's int, else begin and end of its bytes."""
     place, end = span
     while place < end:
         tag, place = _read_varint(data, place, end)
@@ -182,8 +196,8 @@ def _fields(data: bytes, span: Span) -> Iterator[tuple[int, int | Span]]:
             continue
         if wire == _LENGTH:
             length, place = _read_varint(data, place, end)
-        elif wire in _FIXED:
-            length = _FIXED[wire]
+        elif wire in _FIXED_BYTES:
+            length = _FIXED_BYTES[wire]
         else:
             raise ValueError(f"a field of wire type {wire}")
         if length > end - place:
@@ -193,13 +207,14 @@ def _fields(data: bytes, span: Span) -> Iterator[tuple[int, int | Span]]:
 
 
 def _messages(data: bytes, span: Span, number: int) -> Iterator[Span]:
+    """Yield begin and end of the fields `number` of a message."""
     for found, content in _fields(data, span):
         if found == number and isinstance(content, tuple):
             yield content
 
 
 def _bytes_value(data: bytes, feature: Span) -> bytes | None:
-    """The first value of a feature's bytes_list; None where it has none."""
+    """Return the first value of a feature's bytes_list; None where it has none."""
     for values in _messages(data, feature, _BYTES_LIST):
         for begin, end in _messages(data, values, 1):
             return data[begin:end]
@@ -207,7 +222,7 @@ def _bytes_value(data: bytes, feature: Span) -> bytes | None:
 
 
 def _integer_value(data: bytes, feature: Span) -> int | None:
-    """The first value of a feature's int64_list, packed or not; None where it has none."""
+    """Return the first value of a feature's int64_list, packed or not; None where it has none."""
     for values in _messages(data, feature, _INT64_LIST):
         for number, content in _fields(data, values):
             if number == 1:

@@ -1,4 +1,4 @@
-"""Writes the metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set.
+"""The metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set, written.
 
 The files are those that TensorFlow Datasets 4.9 itself writes, to the byte; TensorFlow, over a
 gigabyte, is needed neither here nor where training reads them.
@@ -25,10 +25,13 @@ FEATURE_CLASSES = "tensorflow_datasets.core.features"
 
 @dataclass(frozen=True)
 class Metadata:
-    """Describes a data set of one split.
+    """A data set of one split, described.
 
-    image_shape: height, width, channels, None for what varies. class_names: C names in label
-    order, or None. shard_counts: images a shard. num_bytes: of all shards.
+    Attributes:
+        image_shape: height, width, channels, None for what varies.
+        class_names: C names in label order, or None.
+        shard_counts: images a shard.
+        num_bytes: of all shards.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
 
 dataset_info.json and features.json are plain JSON. The features must be those of training images,
-and every shard that they list must be there; records.py looks into the shards.
+and every shard that they list must be there; tfrecord_shards.py looks into the shards.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 NAMES_FILE = "label.labels.txt"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-_MOST = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
-_LONGEST_NAME = 255  # of a file, nearly everywhere
-_NO_STRUCTURE = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
+_MAX_COUNT = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
+_MAX_NAME_LENGTH = 255  # of a file, nearly everywhere
+_STRUCTURE_ERRORS = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 _HINT = (
     f"a TFRecord data set has {INFO_FILE} and {FEATURES_FILE} "
     "(make one with python -m uniface_jax.convert)"
@@ -27,10 +27,17 @@ _HINT = (
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a TFRecord data set says of itself.
+    """A TFRecord data set by its metadata.
 
-    shards: (path, number of records) in order. class_names: C names in label order, or None.
-    image_shape: (height, width, channels), None where images differ or the set does not say.
+    Attributes:
+        name: of the data set.
+        path: its folder.
+        split: which part of the data set this is.
+        num_examples: N, records of the split.
+        num_classes: C.
+        shards: (path, number of records) in order.
+        class_names: C names in label order, or None.
+        image_shape: (height, width, channels), None where images differ or the set does not say.
     """
 
     name: str
@@ -44,11 +51,12 @@ class DatasetInfo:
 
 
 def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
-    """Reads the metadata of the data set in folder `path`; TensorFlow is not imported.
+    """Read the metadata of the data set in folder `path`; TensorFlow is not imported.
 
-    The features must be those of training images: `image` (an encoded image) and `label`
-    (a class). Raises UserError, naming file and key, when the metadata is missing or malformed, has
-    no such split, is not of TFRecord files, or when a shard is missing.
+    Raises:
+        UserError: the metadata is missing or malformed, has no such split, is not of TFRecord files
+            with the features `image` (an encoded image) and `label` (a class), or a shard is
+            missing; the message names file and key.
     """
     path = Path(path)
     info_file, features_file = path / INFO_FILE, path / FEATURES_FILE
@@ -60,7 +68,7 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
         counts = [int(count) for count in found["shardLengths"]]
         template = str(found.get("filepathTemplate", DEFAULT_TEMPLATE))
         name = str(info["name"])
-    except _NO_STRUCTURE as e:
+    except _STRUCTURE_ERRORS as e:
         raise UserError(f"{info_file}: not the metadata of a data set ({e!r:.80})") from e
     if split not in splits:
         raise UserError(f"{info_file}: splits {sorted(splits)!s:.80}, expected one named {split!r}")
@@ -68,13 +76,13 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
         raise UserError(
             f"{info_file}: fileFormat is {file_format!r:.80}, only tfrecord can be read"
         )
-    if not counts or min(counts) < 0 or not 0 < sum(counts) <= _MOST:
+    if not counts or min(counts) < 0 or not 0 < sum(counts) <= _MAX_COUNT:
         raise UserError(f"{info_file}: shardLengths {counts!s:.80}, expected images in them")
     num_classes, class_names, shape = _read_features(path, features, features_file)
     shards: list[tuple[Path, int]] = []
     for number, count in enumerate(counts):
         file_name = _shard_name(template, name, split, number, len(counts))
-        if not file_name.isprintable() or "/" in file_name or len(file_name) > _LONGEST_NAME:
+        if not file_name.isprintable() or "/" in file_name or len(file_name) > _MAX_NAME_LENGTH:
             raise UserError(
                 f"{info_file}: a shard called {file_name!r:.80}, expected a file's name"
             )
@@ -92,6 +100,7 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
 
 
 def _is_file(file: Path) -> bool:
+    """Return True for a file that is there; a name too long for the file system is none."""
     try:
         return file.is_file()
     except OSError:  # a name that is too long for this file system
@@ -99,6 +108,7 @@ def _is_file(file: Path) -> bool:
 
 
 def _shard_name(template: str, name: str, split: str, number: int, total: int) -> str:
+    """Return the file name of a shard by TFDS' template."""
     values = {
         "DATASET": name,
         "SPLIT": split,
@@ -115,17 +125,18 @@ def _shard_name(template: str, name: str, split: str, number: int, total: int) -
 def _read_features(
     path: Path, features: Any, features_file: Path
 ) -> tuple[int, list[str] | None, tuple[int, int, int] | None]:
+    """Return the number of classes, their names, and the images' shape by features.json."""
     try:
         by_name = features["featuresDict"]["features"]
         num_classes = int(by_name["label"]["classLabel"]["numClasses"])
         dimensions = by_name["image"]["image"]["shape"].get("dimensions", [])
         sizes = [int(size) for size in dimensions]
-    except _NO_STRUCTURE as e:
+    except _STRUCTURE_ERRORS as e:
         raise UserError(
             f"{features_file}: expected the features image (an image) and label (a class label), "
             f"found another structure ({e!r:.80})"
         ) from e
-    if not 1 <= num_classes <= _MOST:
+    if not 1 <= num_classes <= _MAX_COUNT:
         raise UserError(
             f"{features_file}: numClasses is {num_classes!s:.80}, expected 1 or more, in reason"
         )
@@ -135,7 +146,7 @@ def _read_features(
 
 
 def _read_names(file: Path, num_classes: int) -> list[str] | None:
-    """The classes' names, a line each; None where the data set has none."""
+    """Return the classes' names, a line each; None where the data set has none."""
     if not file.is_file():
         return None
     try:

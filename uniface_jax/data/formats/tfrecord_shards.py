@@ -1,8 +1,8 @@
-"""Records of TFRecord shards at random: where each one lies, and its bytes.
+"""The records of TFRecord shards, read at random: where each one lies, and its bytes.
 
-`record_index.npy` beside the shards holds the place of every record; it is ours, and is rebuilt
-from the shards where it is missing or stale. Opening compares it with the files' sizes, so that a
-data set cut short is refused before training starts.
+`record_index.npy` beside the shards holds the place of every record; it is this project's own, and
+is rebuilt from the shards where it is missing or stale. Opening compares it with the files' sizes,
+so that a data set cut short is refused before training starts.
 """
 
 import bisect
@@ -25,18 +25,27 @@ from uniface_jax.files.arrays import map_array, save_array
 INDEX_FILE = "record_index.npy"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
 _FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
-_BOUND = np.dtype(np.uint64)
+_BOUND_DTYPE = np.dtype(np.uint64)
 _SPARE_FILES = 256  # open files beyond the shards' maps, each of which holds one
 
 
 def framed(record: bytes) -> bytes:
-    """A serialised record as it stands in a TFRecord file: length and record with their CRC-32C."""
+    """Return a serialized record as a TFRecord file holds it: length and record, with CRC-32C.
+
+    Example:
+        >>> check_frame(framed(b"a record"), "an example")
+        b'a record'
+    """
     length = struct.pack("<Q", len(record))
     return b"".join((length, _masked(length), record, _masked(record)))
 
 
 def check_frame(frame: bytes, where: str) -> bytes:
-    """The record in a frame; UserError naming `where` when length or checksums do not agree."""
+    """Return the record in a frame.
+
+    Raises:
+        UserError: length or checksums do not agree; the message names `where`.
+    """
     length, record = frame[:8], frame[HEADER_BYTES:-FOOTER_BYTES]
     if (
         struct.pack("<Q", len(record)) != length
@@ -48,16 +57,17 @@ def check_frame(frame: bytes, where: str) -> bytes:
 
 
 def _masked(content: bytes) -> bytes:
-    """TFRecord's checksum: CRC-32C, rotated and shifted so that a CRC of CRCs keeps its use."""
+    """Return TFRecord's checksum: CRC-32C, rotated and shifted: a CRC of CRCs keeps its use."""
     crc = google_crc32c.value(content)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class RecordReader:
-    """The serialised records of a data set by index, through memory maps of its shards.
+    """The serialized records of a data set by index, through memory maps of its shards.
 
-    Raises UserError when the files do not agree with the metadata (see record_bounds), and, naming
-    file and record, when a record is not where the index says or not of its checksums.
+    Raises:
+        UserError: the files do not agree with the metadata (see record_bounds), a record is not
+            where the index says, or not of its checksums; the message names file and record.
     """
 
     def __init__(self, info: DatasetInfo):
@@ -76,7 +86,7 @@ class RecordReader:
         self._views = [memoryview(mapped) for mapped in self._maps]
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The bytes that the records at `indices`, int64 [K], take in their shards: int64 [K]."""
+        """Return the bytes that the records at `indices`, int64 [K], take: int64 [K]."""
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         sizes = np.empty(len(indices), np.int64)
         for shard in np.unique(shards).tolist():
@@ -85,10 +95,10 @@ class RecordReader:
         return sizes
 
     def cuts(self, indices: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> list[memoryview]:
-        """The bytes begins .. begins + sizes of the shards that hold the records at `indices`.
+        """Return the bytes begins .. begins + sizes of the shards with the records at `indices`.
 
-        indices, begins, sizes: integers [K]. Nothing is copied; what lies beyond a shard is left
-        out.
+        indices, begins, sizes: integers [K]. Nothing is copied; bytes beyond the end of a shard are
+        left out.
         """
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         cuts = zip(shards.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
@@ -110,7 +120,7 @@ class RecordReader:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's soft limit of open files where `count` maps would not fit into it."""
+    """Raise this process's soft limit of open files where `count` maps would not fit into it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -130,11 +140,13 @@ def _opened(shard: Path) -> BinaryIO:
 
 
 def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
-    """For each shard the offsets where its records begin, and its end: uint64 [records + 1].
+    """Return for each shard where its records begin, and its end: uint64 [records + 1].
 
     Comes from the index file, memory-mapped, when that fits the shards' sizes; otherwise the shards
-    are walked and the index is written again where the folder allows it. Raises UserError naming a
-    shard that is cut short or holds another number of records than the metadata says.
+    are walked and the index is written again where the folder allows it.
+
+    Raises:
+        UserError: a shard is cut short, or holds another number of records than the metadata says.
     """
     total = info.num_examples + len(info.shards)
     file = info.path / INDEX_FILE
@@ -147,7 +159,8 @@ def record_bounds(info: DatasetInfo) -> list[np.ndarray]:
 
 
 def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] | None:
-    index = map_array(file, _BOUND, total)
+    """Return the bounds by the index file; None where it does not fit the shards."""
+    index = map_array(file, _BOUND_DTYPE, total)
     if index is None:
         return None
     ends = np.cumsum([count + 1 for _, count in info.shards])
@@ -159,14 +172,15 @@ def _read_index(file: Path, info: DatasetInfo, total: int) -> list[np.ndarray] |
 
 
 def write_index(path: Path, bounds: list[np.ndarray]) -> None:
-    """Writes the index of the data set in folder `path` from its shards' bounds, atomically."""
-    save_array(path / INDEX_FILE, np.concatenate(bounds).astype(_BOUND))
+    """Write the index of the data set in folder `path` from its shards' bounds, atomically."""
+    save_array(path / INDEX_FILE, np.concatenate(bounds).astype(_BOUND_DTYPE))
 
 
 def walk_shard(shard: Path, expected: int) -> np.ndarray:
-    """The bounds of the records of a TFRecord file, from their headers: uint64 [expected + 1].
+    """Return the bounds of a TFRecord file's records, from their headers: uint64 [expected + 1].
 
-    Raises UserError naming the file when it is cut short, or holds another number of records.
+    Raises:
+        UserError: the file is cut short, or holds another number of records.
     """
     size = shard.stat().st_size
     offsets = array("Q", [0])

@@ -3,7 +3,7 @@
 register_augmentation adds one from outside. Each of those here takes a uint8 image [H, W, 3] and
 numbers in 0 ≤ u < 1, and gives an image of the same shape and type; the one given is left as it
 is. They hold no state, so the numbers alone decide; these are drawn for whole batches (shuffle.py).
-`augmentations` lists what a config switches on; what is off costs nothing.
+`augmentations` lists those that a config switches on; the others cost nothing.
 """
 
 import math
@@ -32,14 +32,14 @@ class Augmentation(NamedTuple):
 SEED_NUMBERS = 3  # that seed the generator of an augmentation from outside; 24 random bits each
 
 # The largest value of each strength and probability; the smallest is 0.
-HIGHEST: Mapping[str, float] = {
+MAX_VALUES: Mapping[str, float] = {
     "downscale": 1.0, "blur": 1.0, "colour": 1.0, "grey": 1.0, "erase": 1.0, "crop": 0.9,
     "rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0,
 }  # fmt: skip
 
 
 class AugmentationFunction(Protocol):
-    """Takes pixels, generator and hyperparameters by keyword, and returns the changed pixels."""
+    """A function of pixels, generator and hyperparameters by keyword that returns changed pixels."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """Return uint8 [H, W, 3] of pixels, uint8 [H, W, 3], and a numpy Generator."""
@@ -56,20 +56,30 @@ class Outside(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training images; 0 is off.
+    """Settings of what is done to training images; 0 is off.
 
-    flip: mirror left and right with probability 1/2. Probabilities, 0..1, of insightface's set, in
+    The probabilities, 0..1, of downscale, blur, colour and grey are those of insightface's set, in
     its order and with its values in brackets (dali_data_iter with dali_aug in
     recognition/arcface_torch/dataset.py; there the mirror comes last, which gives the same but for
-    rounding): downscale, to 0.5..0.8 of the size and back (0.1); blur, Gaussian over 3 or 5 pixels
-    (0.2); colour, hue turned by 0..20° and saturation times 1..1.2 (0.2); grey (0.1).
-    erase: probability of a rectangle of one colour, 2..20 % of the area.
-    crop: at most this share of the side, 0..0.9, is cut off and the rest enlarged. Uniform in
-    ±value: rotate, degrees, 0..180; translate, pixels, 0..56; scale, fraction of the size, 0..0.9;
-    brightness, fraction of full white added, 0..1; contrast, fraction of the distance from the
-    image's mean, 0..1.
-    outside: augmentations from outside, applied last and in this order.
-    Raises UserError naming the key where a value is of another type or range.
+    rounding).
+
+    Attributes:
+        flip: mirror left and right with probability 1/2.
+        downscale: probability of 0.5..0.8 of the size and back (0.1).
+        blur: probability of a Gaussian over 3 or 5 pixels (0.2).
+        colour: probability of a hue turned by 0..20° and saturation times 1..1.2 (0.2).
+        grey: probability of no color (0.1).
+        crop: at most this share of the side, 0..0.9, is cut off and the rest enlarged.
+        rotate: degrees, 0..180; uniform in ± this value.
+        translate: pixels, 0..56; uniform in ± this value.
+        scale: fraction of the size, 0..0.9; uniform in ± this value.
+        brightness: fraction of full white added, 0..1; uniform in ± this value.
+        contrast: fraction of the distance from the image's mean, 0..1; uniform in ± this value.
+        erase: probability, 0..1, of a rectangle of one color, 2..20 % of the area.
+        outside: augmentations from outside, applied last and in this order.
+
+    Raises:
+        UserError: a value is of another type or range; the message names the key.
     """
 
     flip: bool = True
@@ -89,7 +99,7 @@ class Augment:
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise UserError(f"augment.flip is {self.flip!r}; allowed are True and False")
-        for key, highest in HIGHEST.items():
+        for key, highest in MAX_VALUES.items():
             value = getattr(self, key)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= highest:
@@ -100,7 +110,13 @@ class Augment:
         """Return what a mapping asks for, such as a section of a config.
 
         What is registered from outside stands under its name, as {"fog": {"probability": 0.1}}.
-        Raises UserError on unknown keys and on values that are not allowed.
+
+        Raises:
+            UserError: a key is unknown, or a value is not allowed.
+
+        Example:
+            >>> Augment.from_mapping({"rotate": 10}).rotate
+            10
         """
         known = [field.name for field in fields(cls) if field.name != "outside"]
         there = [*known, *AUGMENTATIONS]
@@ -164,7 +180,7 @@ def _chosen(values: Mapping[str, Any]) -> tuple[Outside, ...]:
 
 
 def augmentations(config: Augment) -> list[Augmentation]:
-    """The functions that `config` switches on, in the order in which they are applied."""
+    """Return the functions that `config` switches on, in the order in which they are applied."""
     chosen: list[Augmentation] = []
     if config.flip:
         chosen.append(Augmentation(1, random_flip))
@@ -197,7 +213,14 @@ def augmentations(config: Augment) -> list[Augmentation]:
 
 
 def augment(image: np.ndarray, functions: Sequence[Augmentation], numbers: Numbers) -> np.ndarray:
-    """`image` through all functions, each with its share of `numbers`, in order."""
+    """Return `image` after all functions, each with its share of `numbers`, in order.
+
+    Example:
+        >>> functions = augmentations(Augment(flip=True))
+        >>> image = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+        >>> augment(image, functions, [0.2])[0, :, 0].tolist()  # below 1/2: mirrored
+        [9, 6, 3, 0]
+    """
     used = 0
     for function in functions:
         image = function.apply(image, numbers[used : used + function.numbers])
@@ -227,20 +250,20 @@ def sometimes(
     image: np.ndarray,
     uniform: Numbers,
 ) -> np.ndarray:
-    """`function` with the given probability; the first number decides, the rest are its own."""
+    """Apply `function` with a probability; the first number decides, the rest are its own."""
     return function(image, uniform[1:]) if uniform[0] < probability else image
 
 
 def random_flip(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Mirrors left and right with probability 1/2; uniform: [1]."""
+    """Mirror left and right with probability 1/2; uniform: [1]."""
     return cv2.flip(image, 1) if uniform[0] < 0.5 else image
 
 
 def downscale(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Shrinks to 0.5..0.8 of the size and back: a face that was far away. uniform: [1].
+    """Shrink to 0.5..0.8 of the size and enlarge again: a face that was far away. uniform: [1].
 
-    112 pixels to 56..89, as insightface has it, by DALI's default filters: a triangle as wide as
-    the step between pixels downwards, bilinear upwards, which is what Pillow calls BILINEAR.
+    112 pixels to 56..89, as in insightface's set, by DALI's default filters: a triangle as wide as
+    the step between pixels downward, bilinear upward, which is what Pillow calls BILINEAR.
     """
     height, width = image.shape[:2]
     low, high = (np.floor(np.multiply((width, height), share)) for share in (0.5, 0.8))
@@ -250,7 +273,7 @@ def downscale(image: np.ndarray, uniform: Numbers) -> np.ndarray:
 
 
 def blur(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """A Gaussian over 3x3 or 5x5 pixels, with DALI's deviations of 0.8 and 1.1. uniform: [1]."""
+    """Blur by a Gaussian over 3x3 or 5x5 pixels, of DALI's deviations 0.8 and 1.1. uniform: [1]."""
     window, deviation = (3, 0.8) if uniform[0] < 0.5 else (5, 1.1)
     return cv2.GaussianBlur(image, (window, window), deviation, borderType=cv2.BORDER_REFLECT_101)
 
@@ -261,9 +284,9 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Turns the hue by 0..20 degrees and multiplies saturation by 1..1.2, in YIQ. uniform: [2].
+    """Turn the hue by 0..20 degrees and multiply saturation by 1..1.2, in YIQ. uniform: [2].
 
-    In the direction of DALI's fn.hsv: red towards yellow.
+    In the direction of DALI's fn.hsv: red toward yellow.
     """
     angle, saturation = math.radians(20.0 * uniform[0]), 1.0 + 0.2 * uniform[1]
     cosine, sine = saturation * math.cos(angle), saturation * math.sin(angle)
@@ -272,12 +295,12 @@ def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
 
 
 def remove_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """Three equal channels of the luma. uniform: []."""
+    """Return three equal channels of the luma. uniform: []."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def random_crop(image: np.ndarray, uniform: Numbers, crop: float) -> np.ndarray:
-    """Cuts a window of 1 - crop .. 1 of the side anywhere and enlarges it. uniform: [3]."""
+    """Cut a window of 1 - crop .. 1 of the side anywhere and enlarge it. uniform: [3]."""
     height, width = image.shape[:2]
     share = 1.0 - crop * uniform[0]
     rows, columns = max(1, round(height * share)), max(1, round(width * share))
@@ -290,18 +313,18 @@ def random_crop(image: np.ndarray, uniform: Numbers, crop: float) -> np.ndarray:
 def random_affine(
     image: np.ndarray, uniform: Numbers, rotate: float, translate: float, scale: float
 ) -> np.ndarray:
-    """Turns, scales and shifts about the centre, bilinear; the border repeats. uniform: [4]."""
+    """Turn, scale and shift about the center, bilinear; the border repeats. uniform: [4]."""
     turn, size, right, down = (2.0 * u - 1.0 for u in uniform)
     angle, zoom = math.radians(rotate) * turn, 1.0 + size * scale
     height, width = image.shape[:2]
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
     # Where an output pixel comes from: the inverse of turn, zoom, then shift.
     cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
-    x, y = -centre_x - right * translate, -centre_y - down * translate
+    x, y = -center_x - right * translate, -center_y - down * translate
     matrix = np.array(
         [
-            [cosine, sine, centre_x + cosine * x + sine * y],
-            [-sine, cosine, centre_y - sine * x + cosine * y],
+            [cosine, sine, center_x + cosine * x + sine * y],
+            [-sine, cosine, center_y - sine * x + cosine * y],
         ]
     )
     return cv2.warpAffine(
@@ -319,7 +342,7 @@ _LEVELS = np.arange(256, dtype=np.float64)
 def random_tone(
     image: np.ndarray, uniform: Numbers, brightness: float, contrast: float
 ) -> np.ndarray:
-    """Stretches pixels from the image's mean, and adds the same to all. uniform: [2]."""
+    """Stretch pixels from the image's mean, and add the same to all. uniform: [2]."""
     stretch = 1.0 + (2.0 * uniform[0] - 1.0) * contrast
     added = (2.0 * uniform[1] - 1.0) * 255.0 * brightness
     mean = sum(cv2.mean(image)[:3]) / 3
@@ -328,9 +351,9 @@ def random_tone(
 
 
 def erase(image: np.ndarray, uniform: Numbers) -> np.ndarray:
-    """A rectangle of one colour over 2..20 % of the area, sides 1:3.3 to 3.3:1. uniform: [7].
+    """Paint a rectangle of one color over 2..20 % of the area, sides 1:3.3 to 3.3:1. uniform: [7].
 
-    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with one colour a rectangle.
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with one color a rectangle.
     """
     height, width = image.shape[:2]
     area = (0.02 + 0.18 * uniform[0]) * height * width

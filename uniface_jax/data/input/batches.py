@@ -31,7 +31,7 @@ _LARGE_RECORDS = 50_000  # from which on it does not matter that processes take 
 
 @dataclass(frozen=True)
 class DecoderPool:
-    """Who decodes images.
+    """The workers that decode images.
 
     Attributes:
         kind: one of DECODERS. "processes" give each worker a process of its own; "auto" does so for
@@ -117,6 +117,7 @@ def _batches(
     pool: DecoderPool,
 ) -> Generator[Batch, None, None]:
     # The mirror is part of decoding; its number is the first of a sample's.
+    """Yield the batches of train_batches."""
     others = replace(config, flip=False)
     numbers = config.flip + sum(function.numbers for function in augmentations(others))
     samples = sampler.stream(step, len(source), numbers)

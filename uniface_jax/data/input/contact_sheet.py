@@ -9,20 +9,22 @@ from uniface_jax.data.input.augment import Augment, augment, augmentations
 from uniface_jax.data.input.shuffle import uniforms
 from uniface_jax.data.sources.base import Source
 
-GAP, MARGIN = 4, 22  # pixels between images, and above a row for its name
-_LOOKED_THROUGH = 20_000  # records among which the images of a class are looked for
+GAP_PIXELS, TITLE_PIXELS = 4, 22  # pixels between images, and above a row for its name
+_SEARCHED_RECORDS = 20_000  # records among which the images of a class are looked for
 
 
-def chosen_records(source: Source, identities: int, columns: int, seed: int) -> dict[int, list]:
-    """{label: its records} for up to so many classes, drawn by `seed`, `columns` each at most.
+def chosen_records(
+    source: Source, identities: int, columns: int, seed: int
+) -> dict[int, list[int]]:
+    """Return {label: its records} for `identities` classes at most, `columns` records each at most.
 
-    Items are read in a seeded order until enough classes are full, 20,000 of them at most; so in
-    sets of millions of images a class may show fewer than it has. Classes with more come first.
+    Items are read in an order by `seed` until enough classes are full, 20,000 of them at most; so
+    in sets of millions of images a class may show fewer than it has. Classes with more come first.
     """
-    found: dict[int, list] = {}
-    order = np.random.RandomState(seed).permutation(min(len(source), _LOOKED_THROUGH))
-    # A converted set is shuffled, other sources are sorted by class: neighbours see both.
-    stride = max(1, len(source) // _LOOKED_THROUGH) if len(source) > _LOOKED_THROUGH else 1
+    found: dict[int, list[int]] = {}
+    order = np.random.RandomState(seed).permutation(min(len(source), _SEARCHED_RECORDS))
+    # A converted set is shuffled, other sources are sorted by class: neighbors see both.
+    stride = max(1, len(source) // _SEARCHED_RECORDS) if len(source) > _SEARCHED_RECORDS else 1
     full = 0
     for index in order.tolist():
         record = index * stride
@@ -39,7 +41,7 @@ def chosen_records(source: Source, identities: int, columns: int, seed: int) -> 
 def contact_sheet(
     source: Source, config: Augment, identities: int, columns: int, seed: int
 ) -> np.ndarray:
-    """uint8 RGB [H, W, 3]: for each identity a row of its images and a row of them augmented.
+    """Return uint8 RGB [H, W, 3]: for each identity a row of images and a row of them augmented.
 
     Images of other sizes are scaled to 112x112. Raises UserError where an item is no image.
     """
@@ -56,6 +58,7 @@ def contact_sheet(
 
 
 def _face(source: Source, record: int) -> np.ndarray:
+    """Return the pixels of a record, uint8 RGB [112, 112, 3]."""
     item = source[record]
     face = images.decode(item.image, f"{source.name}: record {record} ({item.name})")
     size = (IMAGE_SIZE, IMAGE_SIZE)
@@ -63,7 +66,8 @@ def _face(source: Source, record: int) -> np.ndarray:
 
 
 def _row(faces: list[np.ndarray], columns: int) -> np.ndarray:
-    cell = IMAGE_SIZE + GAP
+    """Return a row of faces, white where there are fewer than `columns`."""
+    cell = IMAGE_SIZE + GAP_PIXELS
     row = np.full((cell, columns * cell, 3), 255, np.uint8)
     for place, face in enumerate(faces):
         row[:IMAGE_SIZE, place * cell : place * cell + IMAGE_SIZE] = face
@@ -71,7 +75,8 @@ def _row(faces: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def _title(text: str, columns: int) -> np.ndarray:
-    row = np.full((MARGIN, columns * (IMAGE_SIZE + GAP), 3), 255, np.uint8)
+    """Return the line of text above an identity's rows."""
+    row = np.full((TITLE_PIXELS, columns * (IMAGE_SIZE + GAP_PIXELS), 3), 255, np.uint8)
     readable = text.encode("ascii", "replace").decode()  # all that OpenCV's font has
     cv2.putText(row, readable, (2, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return row

@@ -1,4 +1,4 @@
-"""Decodes and augments a batch's images straight into the batch's memory.
+"""Decoding and augmenting a batch's images straight into the batch's memory.
 
 The decoders let go of Python's lock.
 """
@@ -19,8 +19,10 @@ from uniface_jax.errors import UserError
 class Part(NamedTuple):
     """Some images of a batch.
 
-    records, int64 [K]: which; mirrored, bool [K]; uniform, float32 [K, N] in [0, 1): the random
-    numbers of the augmentations.
+    Attributes:
+        records: int64 [K], which ones.
+        mirrored: bool [K].
+        uniform: float32 [K, N] in [0, 1), the random numbers of the augmentations.
     """
 
     records: np.ndarray
@@ -35,9 +37,17 @@ def fill(
     pixels: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Decodes and augments `part` into uint8 [K, S, S, 3] and int32 [K].
+    """Decode and augment `part` into uint8 [K, S, S, 3] and int32 [K].
 
-    Raises UserError where an image cannot be decoded or has another size, or a label is none.
+    Args:
+        source: where the records are read.
+        functions: the augmentations but the mirror.
+        part: the records, and the random numbers of each.
+        pixels: the batch's memory for them.
+        labels: the batch's memory for their classes.
+
+    Raises:
+        UserError: an image cannot be decoded or has another size, or a label is none.
     """
     records, uniform = part.records, part.uniform.tolist()
     found = source.images(records)
@@ -77,6 +87,7 @@ def fill(
 
 
 def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the labels; UserError naming the record where one is out of range."""
     wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
     if len(wrong):
         raise UserError(
@@ -87,7 +98,7 @@ def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> 
 
 
 def _decode_any(item: Item, out: np.ndarray, mirror: bool, where: str) -> None:
-    """The pixels of `item` to out, by the decoder of every format, which names what is wrong."""
+    """Decode `item` into `out` by the decoder of every format, which names what is wrong."""
     _, height, width = images.header(item.image, where)
     if (height, width) != out.shape[:2]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which records a step of a run holds, computed from the step's number alone.
+"""The records that a step of a run holds, computed from the step's number alone.
 
 Sample k of a run (k = step · batch_size + i) is position k mod N of epoch k div N, and its record
 is found by a permutation computed on the spot (shuffle.py). So the position in the data is the step
@@ -52,7 +52,7 @@ class Sampler:
 
     @property
     def local_batch_size(self) -> int:
-        """The images of a step that this process holds: B."""
+        """Return B, the images of a step that this process holds."""
         return self.batch_size // self.process_count
 
     def indices(self, step: int | np.ndarray, num_examples: int) -> tuple[np.ndarray, np.ndarray]:

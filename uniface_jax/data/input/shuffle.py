@@ -7,23 +7,39 @@ and no dependence on a library's version.
 """
 
 import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
 
 _ROUNDS = 8
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """The elements at `positions` of the permutations of 0..size-1 given by (seed, epochs).
+    """Return the elements at `positions` of the permutations of 0..size-1 given by (seed, epochs).
 
-    positions, epochs: integer arrays of one shape, positions in 0..size-1; size >= 1. Returns
-    int64 of that shape. For one (seed, epoch) it is a bijection of 0..size-1.
+    For one (seed, epoch) it is a bijection of 0..size-1.
+
+    Args:
+        positions: integers of any shape, in 0..size-1.
+        size: N >= 1.
+        seed: of the run.
+        epochs: integers of the same shape.
+
+    Returns:
+        int64 of that shape.
+
+    Example:
+        >>> epoch = shuffled(np.arange(5), 5, seed=0, epochs=np.zeros(5, np.int64))
+        >>> sorted(epoch.tolist())
+        [0, 1, 2, 3, 4]
     """
     if positions.size and (positions.min() < 0 or positions.max() >= size):
         raise ValueError(f"positions must lie in 0..{size - 1}")
     half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half) - np.uint64(1)
     seed_word = np.full(positions.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
-    keys = _mix(_mix(seed_word + _GOLDEN) ^ epochs.astype(np.uint64))
+    keys = _mix(_mix(seed_word + _GOLDEN_RATIO) ^ epochs.astype(np.uint64))
     values = positions.astype(np.uint64)
     outside = np.ones(positions.shape, bool)
     while outside.any():
@@ -33,28 +49,31 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
 
 
 def uniforms(samples: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Random numbers of their own for each sample: float32 [..., count], uniform in 0 ≤ u < 1.
+    """Return random numbers of their own for each sample: float32 [..., count], in 0 ≤ u < 1.
 
-    samples: int64 of any shape. A sample's numbers depend on (seed, sample) alone, and more of them
-    begin with the same ones. They are unrelated to the permutations of the same seed.
+    A sample's numbers depend on (seed, sample) alone, and more of them begin with the same ones.
+    They are unrelated to the permutations of the same seed.
+
+    samples: int64 of any shape.
     """
     words = np.full(samples.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
-    keys = _mix(_mix(words ^ _GOLDEN) ^ samples.astype(np.uint64))
-    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    keys = _mix(_mix(words ^ _GOLDEN_RATIO) ^ samples.astype(np.uint64))
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN_RATIO
     bits = _mix(keys[..., None] + steps) >> np.uint64(40)
     return bits.astype(np.float32) * np.float32(2.0**-24)
 
 
-def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64, mask: np.uint64) -> np.ndarray:
+def _feistel(values: Words, keys: Words, half: np.uint64, mask: np.uint64) -> Words:
+    """Return the values after the network's rounds, halves of `half` bits."""
     left, right = values >> half, values & mask
     for _ in range(_ROUNDS):
-        keys = keys + _GOLDEN
+        keys = keys + _GOLDEN_RATIO
         left, right = right, left ^ (_mix(right ^ keys) & mask)
     return (left << half) | right
 
 
-def _mix(words: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: uint64 to uint64, every input bit reaches every output bit."""
+def _mix(words: Words) -> Words:
+    """Return SplitMix64's finalizer: uint64 to uint64, every input bit reaches every output bit."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Who fills batches: threads of this process, or processes that write into its memory.
+"""The threads or processes that fill batches.
 
 Threads take turns in everything that Python does, so that their number brings less and less;
 processes do not, but each takes half a second to start, opens the source itself and holds some
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.input.augment import Augment, augmentations
 from uniface_jax.data.input.buffers import Buffers, SharedBuffers
@@ -44,33 +45,31 @@ Parts = Sequence[tuple[slice, Part]]  # of a batch: where, and what
 
 
 class Decoders(Protocol):
-    """Memory for batches, and what fills it. All of it is called by one thread."""
+    """Memory for batches, and workers that fill it. All of it is called by one thread."""
 
-    @property
-    def buffers(self) -> Buffers:
-        """Gives arrays for batches."""
+    buffers: Buffers
 
     def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-        """Begins to decode, as decoding.fill, into an array of `buffers` and its labels.
+        """Begin to decode, as decoding.fill, into an array of `buffers` and its labels.
 
-        The function that comes back waits until all is done and raises what went wrong. Those of
-        several batches are called in the order in which they came, and none after one has raised.
+        The returned function waits until all is done and raises what went wrong. Those of several
+        batches are called in the order in which they came, and none after one has raised.
         """
 
     def close(self) -> None:
-        """Ends threads or processes, at once."""
+        """End threads or processes, at once."""
 
 
-class Threads:
-    """Decodes in `count` threads."""
+class Threads(Decoders):
+    """Decoders in `count` threads."""
 
     def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
         self.buffers = Buffers(shape)
         self._pool = ThreadPoolExecutor(count, "decode")
         self._fill = _fill(source, config)
 
+    @override
     def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-        """See Decoders."""
         submit = self._pool.submit
         tasks = [submit(self._fill, part, batch[at], labels[at]) for at, part in parts]
 
@@ -81,21 +80,24 @@ class Threads:
 
         return finish
 
+    @override
     def close(self) -> None:
-        """See Decoders."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Processes:
-    """Decodes in `count` processes. Each has its next work at hand when it is done with one."""
+class Processes(Decoders):
+    """Decoders in `count` processes. Each has its next work at hand when it is done with one.
+
+    A process that has died is a UserError of `start`, or of the function that it returns.
+    """
 
     def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
         self.buffers = SharedBuffers(shape)
         setup = pickle.dumps((source, config, shape))
         self._processes = [_Process(setup, self.buffers.file) for _ in range(count)]
 
+    @override
     def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-        """See Decoders. A process that has died is a UserError, here or later."""
         offset = self.buffers.offset(batch)
         pending = [process.pending() for process in self._processes]
         waits = []
@@ -112,8 +114,8 @@ class Processes:
 
         return finish
 
+    @override
     def close(self) -> None:
-        """See Decoders."""
         for process in self._processes:
             process.program.kill()
         for process in self._processes:
@@ -139,7 +141,7 @@ class _Process:
         self._done = 0  # pieces of work, of all
 
     def pending(self) -> int:
-        """How many pieces of work it has not done yet, after a look at what it has sent."""
+        """Return how many pieces of work it has not done yet, after a look at what it has sent."""
         while self._owed and self._connection.poll():
             self._receive()
         return len(self._owed)
@@ -147,7 +149,7 @@ class _Process:
     def start(
         self, task: tuple[Any, ...], batch: np.ndarray, labels: np.ndarray
     ) -> Callable[[], None]:
-        """Sends a task; the function waits until it is done and its labels are there."""
+        """Send a task; the returned function waits until it is done and its labels are there."""
         try:
             self._connection.send(task)
         except OSError:
@@ -162,6 +164,7 @@ class _Process:
         return finish
 
     def _receive(self) -> None:
+        """Take in the labels of the oldest piece of work; raise what went wrong with it."""
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
@@ -173,6 +176,7 @@ class _Process:
         self._done += 1
 
     def _died(self) -> UserError:
+        """Return the error that says with which code the process ended."""
         return UserError(
             f"a decoding process died with code {self.program.wait()} (-9 is often a lack of "
             "memory: try fewer --config.data.threads, or --config.data.decoders=threads)"
@@ -180,13 +184,13 @@ class _Process:
 
 
 def _fill(source: Source, config: Augment) -> Callable[[Part, np.ndarray, np.ndarray], None]:
-    """decoding.fill of a Part, given pixels and labels."""
+    """Return decoding.fill of a Part, given pixels and labels."""
     cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
     return partial(fill, source, augmentations(config))
 
 
 def serve(connection: Connection, file: int) -> None:
-    """A decoding process: fills parts of the arrays in `file` until the connection ends."""
+    """Fill parts of the arrays in `file` until the connection ends, in a decoding process."""
     # A scheduler may ask all processes to stop; the main one still has a step to finish then.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -200,7 +204,7 @@ def serve(connection: Connection, file: int) -> None:
 
 
 class _Filler:
-    """Fills parts of the arrays in `file`, in a decoding process."""
+    """A decoding process' maps of the arrays in `file`, of which it fills parts."""
 
     def __init__(self, file: int, source: Source, config: Augment, shape: tuple[int, ...]):
         self._file, self._shape = file, shape
@@ -208,7 +212,7 @@ class _Filler:
         self._maps: dict[int, np.ndarray] = {}
 
     def __call__(self, offset: int, at: slice, part: Sequence[np.ndarray]) -> np.ndarray:
-        """The labels, int32 [K], of a Part; see Decoders.start."""
+        """Fill a Part; return its labels, int32 [K]. See Decoders.start."""
         if offset not in self._maps:
             # All page faults now, not one by one between images.
             flags, size = MAP_SHARED | MAP_POPULATE, int(np.prod(self._shape))
@@ -221,7 +225,7 @@ class _Filler:
 
 
 def _guarded(work: Callable[..., Any], *given: Any) -> Any:
-    """The result of work(*given), or the exception to raise in the main process."""
+    """Return the result of work(*given), or the exception to raise in the main process."""
     try:
         return work(*given)
     except UserError as e:

@@ -1,4 +1,4 @@
-"""What every source of training images looks like: a length, and items by position."""
+"""The base of every source of training images: a length, and items by position."""
 
 import hashlib
 from abc import abstractmethod
@@ -37,7 +37,7 @@ class Items(Protocol):
 
 @runtime_checkable
 class Source(Items, Protocol):
-    """Images of people, by position: what training, conversion and inspection read.
+    """Images of people, by position, for training, conversion and inspection.
 
     A source of your own is a subclass that sets `name` and `num_classes` and defines `__len__` and
     `__getitem__`. The other attributes and methods have defaults that are right for any source;
@@ -57,17 +57,17 @@ class Source(Items, Protocol):
 
     Example:
         >>> from uniface_jax.data.formats.images import encode_png
-        >>> class Greys(Source):
-        ...     name, num_classes = "greys", 2
+        >>> class Grays(Source):
+        ...     name, num_classes = "grays", 2
         ...     def __len__(self):
         ...         return 6
         ...     def __getitem__(self, index):
         ...         pixels = np.full((112, 112, 3), 40 * index, np.uint8)
-        ...         return Item(encode_png(pixels), index % 2, f"grey {index}")
-        >>> greys = Greys()
-        >>> greys.part(np.array([5, 2]))[0].name
-        'grey 5'
-        >>> bool((greys.sizes(np.arange(6)) > 0).all())
+        ...         return Item(encode_png(pixels), index % 2, f"gray {index}")
+        >>> grays = Grays()
+        >>> grays.part(np.array([5, 2]))[0].name
+        'gray 5'
+        >>> bool((grays.sizes(np.arange(6)) > 0).all())
         True
     """
 
@@ -114,7 +114,7 @@ class Source(Items, Protocol):
 
 
 class Subset:
-    """The items of `source` at `indices`, int64 [K]."""
+    """Some items of a source."""
 
     def __init__(self, source: Items, indices: np.ndarray):
         self._source, self._indices = source, indices

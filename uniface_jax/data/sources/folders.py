@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.data.sources.base import Item, Source, digest
@@ -17,14 +18,29 @@ MAX_FILE_BYTES = 1 << 28
 
 
 class FolderSource(Source):
-    """`path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
+    """Images in `path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
 
-    identities: only these sub-folders; None is all. suffixes: of image files, in lower case. Other
-    files are left out and listed in `skipped`; names that begin with a dot are ignored. Item names,
-    and those in `skipped`, are relative to `path`.
+    Item names, and those in `skipped`, are relative to `path`. Names that begin with a dot are
+    ignored.
 
-    Raises UserError, naming the folder, when there are no identity folders, when one holds no
-    image, or when one holds further folders.
+    Attributes:
+        skipped: the files that are no images by their suffix, and were left out.
+
+    Raises:
+        UserError: there are no identity folders, or one, which the message names, holds no image,
+            or further folders.
+
+    Example:
+        >>> import tempfile
+        >>> from uniface_jax.data.formats.images import encode_png
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for person in ("ann", "bob"):
+        ...         (Path(folder) / person).mkdir()
+        ...         black = encode_png(np.zeros((112, 112, 3), np.uint8))
+        ...         _ = (Path(folder) / person / "1.png").write_bytes(black)
+        ...     source = FolderSource(Path(folder))
+        ...     source.class_names, source[1].name, source[1].label
+        (['ann', 'bob'], 'bob/1.png', 1)
     """
 
     def __init__(
@@ -34,6 +50,13 @@ class FolderSource(Source):
         identities: Collection[str] | None = None,
         suffixes: tuple[str, ...] = SUFFIXES,
     ):
+        """Read the names in `path`.
+
+        Args:
+            path: the folder of the identity folders.
+            identities: only these sub-folders; None is all.
+            suffixes: of image files, in lower case.
+        """
         self.path = Path(path)
         self._suffixes = suffixes
         self.name = str(path)
@@ -61,6 +84,7 @@ class FolderSource(Source):
         self._labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
     def _images_of(self, identity: str) -> list[str]:
+        """Return the names of an identity's images, and note in `skipped` its other files."""
         folder = self.path / identity
         nested = _visible(folder, folders=True)
         if nested:
@@ -74,28 +98,30 @@ class FolderSource(Source):
             )
         return images
 
+    @override
     def __len__(self) -> int:
         return len(self._files)
 
     def item_name(self, index: int) -> str:
-        """The item's path relative to the source, without reading the file."""
+        """Return the item's path relative to the source, without reading the file."""
         return f"{self.class_names[self._labels[index]]}/{self._files[index]}"
 
+    @override
     def __getitem__(self, index: int) -> Item:
         name = self.item_name(index)
         return Item(read_image_file(self.path / name), int(self._labels[index]), name)
 
+    @override
     def part(self, indices: np.ndarray) -> "FilePart":
-        """The files at `indices`, int64 [K]."""
         names = [self.item_name(i) for i in indices.tolist()]
         return FilePart(self.path, names, self._labels[indices])
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The files' sizes, 0 for one that cannot be read."""
         return file_sizes(self.path, map(self.item_name, indices.tolist()))
 
+    @override
     def fingerprint(self) -> str:
-        """Of identities and file names."""
         return digest(*Names(self.class_names).arrays(), *self._files.arrays(), self._labels)
 
 
@@ -114,7 +140,7 @@ class FilePart:
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
-    """Bytes of the files `folder`/name: int64; 0 for one that cannot be read."""
+    """Return the bytes of the files `folder`/name: int64; 0 for one that cannot be read."""
 
     def size(name: str) -> int:
         try:
@@ -126,7 +152,11 @@ def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of a file; UserError when it is none, cannot be read or is over 256 MiB."""
+    """Return the bytes of a file.
+
+    Raises:
+        UserError: it is no file, cannot be read, or is over 256 MiB.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device never end
@@ -141,7 +171,7 @@ def read_image_file(path: Path) -> bytes:
 
 
 def _visible(folder: Path, *, folders: bool) -> list[str]:
-    """The names in `folder` that do not begin with a dot: its folders, or its files; sorted."""
+    """Return the names in `folder` that begin with no dot: its folders, or its files; sorted."""
     try:
         with os.scandir(folder) as entries:
             found = [

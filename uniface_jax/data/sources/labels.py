@@ -7,7 +7,12 @@ import numpy as np
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts s2 before s10; names that differ only in leading zeros keep a fixed order."""
+    """Return a key that sorts s2 before s10; names that differ in leading zeros keep a fixed order.
+
+    Example:
+        >>> sorted(["s10", "s2", "s02"], key=natural_key)
+        ['s02', 's2', 's10']
+    """
     key = []
     for i, part in enumerate(re.split(r"([0-9]+)", name)):
         digits = part.lstrip("0")  # compared by length and text: int() refuses thousands of digits
@@ -18,11 +23,20 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 def contiguous(
     labels: np.ndarray, declared: int | None = None
 ) -> tuple[np.ndarray, int, list[str] | None]:
-    """Maps integer labels to 0..C-1 by ascending value, where they are not that already.
+    """Map integer labels to 0..C-1 by ascending value, where they are not that already.
 
-    labels: int64 [N], N >= 1. declared: the number of classes that the source itself states; labels
-    that all lie below it stay as they are, even where a class has no image. Returns the labels as
-    int32 [N], C, and where they were mapped the C values as text, in the order of the new labels.
+    Args:
+        labels: int64 [N], N >= 1.
+        declared: the number of classes that the source itself states; labels that all lie below it
+            stay as they are, even where a class has no image.
+
+    Returns:
+        The labels as int32 [N], C, and where they were mapped the C values as text, in the order of
+        the new labels.
+
+    Example:
+        >>> contiguous(np.array([7, 3, 7]))
+        (array([1, 0, 1], dtype=int32), 2, ['3', '7'])
     """
     if declared is not None and labels.min() >= 0 and labels.max() < declared:
         return labels.astype(np.int32), declared, None
@@ -36,10 +50,14 @@ def contiguous(
 def classes_of(
     texts: Sequence[str], places: np.ndarray
 ) -> tuple[np.ndarray, list[str] | None, int]:
-    """Classes from labels as text: whole numbers by ascending value, others by natural order.
+    """Return classes by labels as text: whole numbers by ascending value, others by natural order.
 
-    texts: the different labels. places: int [N], which of them each image has. Returns the classes,
-    int32 [N]; the classes' names, or None where the labels are 0..C-1 already; and C.
+    Args:
+        texts: the different labels.
+        places: int [N], which of them each image has.
+
+    Returns:
+        The classes, int32 [N]; their names, or None where the labels are 0..C-1 already; and C.
     """
     numbers = _whole_numbers(texts)
     if numbers is not None:
@@ -51,7 +69,7 @@ def classes_of(
 
 
 def _whole_numbers(labels: Sequence[str]) -> np.ndarray | None:
-    """The labels as int64, 7 and 7.000000 alike; None where one of them is something else."""
+    """Return the labels as int64, 7 and 7.000000 alike; None where one is something else."""
     try:
         numbers = np.array(labels, np.float64)
     except ValueError:

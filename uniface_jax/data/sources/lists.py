@@ -8,6 +8,7 @@ from array import array
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.folders import FilePart, file_sizes, read_image_file
@@ -16,12 +17,12 @@ from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 
 _SNIFFED_BYTES = 4096
-_MAX_LINE = 8192
-_MAX_PATH = 1024  # far more than data sets have; it is shown in messages
+_MAX_LINE_BYTES = 8192
+_MAX_PATH_LENGTH = 1024  # far more than data sets have; it is shown in messages
 
 
 def looks_like_list(path: Path) -> bool:
-    """Whether the file begins with a line of a list: text of two or three columns."""
+    """Return True where the file begins with a line of a list: text of two or three columns."""
     with path.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
     if b"\0" in head:
@@ -33,13 +34,23 @@ def looks_like_list(path: Path) -> bool:
 
 
 class ListSource(Source):
-    """The images that a list names, in its order; item names are the paths as listed.
+    r"""The images that a list names, in its order; item names are the paths as listed.
 
     Whole-number labels that are not 0..C-1 are mapped by ascending value, names by natural order;
     class_names then holds the labels as listed. Images are read only when asked for.
 
-    Raises UserError naming file and line for a line without two columns, a label that is missing,
-    a text that is not UTF-8, and a list without an image.
+    Raises:
+        UserError: a line has no two columns or no label, the text is not UTF-8, or no image is
+            listed; the message names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "list.txt"
+        ...     _ = file.write_text("a/1.jpg ann\nb/1.jpg bob\n")
+        ...     source = ListSource(file)
+        >>> len(source), source.class_names
+        (2, ['ann', 'bob'])
     """
 
     def __init__(self, path: Path | str):
@@ -52,10 +63,12 @@ class ListSource(Source):
         number = 0
         try:
             with self.path.open("rb") as file:
-                while encoded := file.readline(_MAX_LINE):
+                while encoded := file.readline(_MAX_LINE_BYTES):
                     number += 1
-                    if len(encoded) == _MAX_LINE:
-                        raise UserError(f"{path}: line {number}: longer than {_MAX_LINE} bytes")
+                    if len(encoded) == _MAX_LINE_BYTES:
+                        raise UserError(
+                            f"{path}: line {number}: longer than {_MAX_LINE_BYTES} bytes"
+                        )
                     line = encoded.decode("utf-8")
                     if line.strip() and not line.startswith("#"):
                         image, label = self._columns(line.rstrip("\r\n"), number)
@@ -72,33 +85,36 @@ class ListSource(Source):
         )
 
     def _columns(self, line: str, number: int) -> tuple[str, str]:
+        """Return the path and the label of a line."""
         columns = line.split("\t") if "\t" in line else line.rsplit(None, 1)
         if len(columns) == 3:  # im2rec: key, label, path
             columns = [columns[2], columns[1]]
         image, label = (columns[0].strip(), columns[1].strip()) if len(columns) == 2 else ("", "")
-        if not image or not label or "\0" in image or len(image) > _MAX_PATH:
+        if not image or not label or "\0" in image or len(image) > _MAX_PATH_LENGTH:
             raise UserError(
                 f"{self.path}: line {number}: {line[:80]!r}, expected a path and a label, or "
                 "key, label and path separated by tabs"
             )
         return image, label
 
+    @override
     def __len__(self) -> int:
         return len(self._paths)
 
+    @override
     def __getitem__(self, index: int) -> Item:
         name = self._paths[index]
         return Item(read_image_file(self.path.parent / name), int(self._labels[index]), name)
 
+    @override
     def part(self, indices: np.ndarray) -> FilePart:
-        """The files at `indices`, int64 [K]."""
         names = [self._paths[i] for i in indices.tolist()]
         return FilePart(self.path.parent, names, self._labels[indices])
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The files' sizes, 0 for one that cannot be read."""
         return file_sizes(self.path.parent, (self._paths[i] for i in indices.tolist()))
 
+    @override
     def fingerprint(self) -> str:
-        """Of paths and labels."""
         return digest(*self._paths.arrays(), self._labels)

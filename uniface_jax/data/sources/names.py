@@ -10,6 +10,12 @@ class Names:
     """A growing sequence of texts; 8 bytes each beyond their UTF-8, where a list takes 70.
 
     Texts may hold what os.fsdecode makes of file names that are not UTF-8.
+
+    Example:
+        >>> names = Names(["ann", "bob"])
+        >>> names.append("cem")
+        >>> len(names), names[2]
+        (3, 'cem')
     """
 
     def __init__(self, names: Iterable[str] = ()):
@@ -19,7 +25,7 @@ class Names:
             self.append(name)
 
     def append(self, name: str) -> None:
-        """Adds a text at the end."""
+        """Add a text at the end."""
         self._text += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._text))
 
@@ -34,5 +40,5 @@ class Names:
         return map(self.__getitem__, range(len(self)))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """The texts' bytes, uint8, and their ends, int64 [N + 1]: for a digest of them."""
+        """Return the texts' bytes, uint8, and their ends, int64 [N + 1]: for a digest of them."""
         return np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64)

@@ -1,4 +1,4 @@
-"""Opens whatever a user has as a source of training images; the format is told by content.
+"""One door for whatever a user has as a source of training images; its content tells the format.
 
 register_source adds a kind of one's own, which is told by its name in front of the path.
 """
@@ -27,12 +27,12 @@ FORMATS = (
     "identity folders, a .rec or .tar or a folder of them, a list, a .bin, or a TFRecord data set"
 )
 _SNIFFED_BYTES = 512
-_TAR_AT, _TAR_MAGIC = 257, b"ustar"
-_PICKLE = b"\x80"  # protocol 2 and later; no text begins with it
+_TAR_MAGIC_OFFSET, _TAR_MAGIC = 257, b"ustar"
+_PICKLE_MAGIC = b"\x80"  # protocol 2 and later; no text begins with it
 
 
 class SourceOpener(typing.Protocol):
-    """Takes what stands behind NAME:, and returns the source; a subclass of Source does."""
+    """A function of what stands behind NAME: that returns the source, as a subclass of Source does."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Source:
         """Return the source at a path, str; UserError where there is none."""
@@ -75,12 +75,22 @@ def register_source(name: str) -> Callable[[Opener], Opener]:
 
 
 def open_source(path: Path | str) -> Source:
-    """Return the source at `path`: one of FORMATS, or NAME:PATH of a registered kind.
+    r"""Return the source at `path`: one of FORMATS, or NAME:PATH of a registered kind.
 
     A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
     folder with .tar files is all of them. `synthetic:CLASSES:IMAGES` is no path (synthetic.py).
-    Raises UserError when there is nothing at `path`, when no format is recognised, and whatever
-    the format's own reader finds wrong.
+
+    Raises:
+        UserError: there is nothing at `path`, no format is recognized, or the format's own reader
+            finds a fault.
+
+    Example:
+        >>> source = open_source("synthetic:10:1000")
+        >>> len(source), source.num_classes
+        (1000, 10)
+        >>> item = source[12]
+        >>> item.label, item.image[:2]  # the bytes of a JPEG
+        (2, b'\xff\xd8')
     """
     name, colon, rest = str(path).partition(":")
     if colon and name in SOURCES:
@@ -96,6 +106,7 @@ def open_source(path: Path | str) -> Source:
 
 
 def _open_registered(name: str, path: str) -> Source:
+    """Open a source of a registered kind; UserError where it is no usable Source."""
     try:
         source = SOURCES[name](path)
     except OSError as e:
@@ -111,6 +122,7 @@ def _open_registered(name: str, path: str) -> Source:
 
 
 def _open_folder(path: Path) -> Source:
+    """Open a folder by the files in it."""
     if (path / INFO_FILE).is_file():
         return TFRecordSource(path)
     record_files = sorted(path.glob("*.rec"))
@@ -124,13 +136,17 @@ def _open_folder(path: Path) -> Source:
 
 
 def _open_file(path: Path) -> Source:
+    """Open a file by its first bytes."""
     with path.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
     if head.startswith(MAGIC_BYTES):
         return RecordIOSource(path)
-    if head[_TAR_AT : _TAR_AT + len(_TAR_MAGIC)] == _TAR_MAGIC or path.suffix == ".tar":
+    if (
+        head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)] == _TAR_MAGIC
+        or path.suffix == ".tar"
+    ):
         return TarSource(path)
-    if head.startswith(_PICKLE) or path.suffix == ".bin":
+    if head.startswith(_PICKLE_MAGIC) or path.suffix == ".bin":
         return PairSource(path)
     if looks_like_list(path):
         return ListSource(path)

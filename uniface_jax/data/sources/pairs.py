@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.formats.bin_pairs import read_pairs
 from uniface_jax.data.sources.base import Item, Source, digest
@@ -30,27 +31,29 @@ class PairSource(Source):
             "images that pairs of the same person connect"
         ]
 
+    @override
     def __len__(self) -> int:
         return len(self._images)
 
+    @override
     def __getitem__(self, index: int) -> Item:
         return Item(self._images[index], int(self._labels[index]), f"image {index}")
 
+    @override
     def part(self, indices: np.ndarray) -> list[Item]:
-        """The images at `indices`, int64 [K], with their bytes."""
         return [self[i] for i in indices.tolist()]
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The images' bytes."""
         return np.array([len(self._images[i]) for i in indices.tolist()], np.int64)
 
+    @override
     def fingerprint(self) -> str:
-        """Of sizes and classes."""
         return digest(self.sizes(np.arange(len(self))), self._labels)
 
 
 def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The connected component of each of `count` nodes, int32, by edges first[i] to second[i]."""
+    """Return each node's connected component, int32 [count], by edges first[i] to second[i]."""
     parents = list(range(count))
 
     def root(node: int) -> int:

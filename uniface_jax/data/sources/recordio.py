@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import override
 
 from uniface_jax.data.formats.recordio import (
     HEADER_BYTES,
@@ -25,7 +26,7 @@ from uniface_jax.data.sources.labels import contiguous
 from uniface_jax.errors import UserError
 
 IMAGE_HEADER_BYTES = 24
-_CHUNK = 1 << 14  # records at a time, so that little of the file is mapped at once
+_CHUNK_RECORDS = 1 << 14  # records at a time, so that little of the file is mapped at once
 
 
 @dataclass
@@ -58,7 +59,7 @@ class RecordIOPart:
         return Item(image, int(self.labels[index]), str(self.keys[index]))
 
     def take(self, indices: np.ndarray) -> "RecordIOPart":
-        """The images at `indices`, int64 [K]."""
+        """Return the images at `indices`, int64 [K]."""
         columns = (self.keys, self.offsets, self.lengths, self.labels)
         return RecordIOPart(self.file, *(column[indices] for column in columns))
 
@@ -71,9 +72,10 @@ class RecordIOSource(Source):
     read when opening, its image never. Labels that are not 0..C-1 are mapped by ascending value,
     and class_names then holds the values.
 
-    Raises UserError, naming the file and the record, for a malformed or cut-short file, labels that
-    are no class, records without an image in im2rec's layout, and a number of images other than
-    insightface's key 0 declares.
+    Raises:
+        UserError: the file is malformed or cut short, a label is no class, a record of im2rec's
+            layout has no image, or the number of images is not the one that insightface's key 0
+            declares; the message names file and record.
     """
 
     def __init__(self, path: Path | str):
@@ -99,26 +101,28 @@ class RecordIOSource(Source):
         labels, self.num_classes, self.class_names = contiguous(labels.astype(np.int64), declared)
         self._images = RecordIOPart(self._file, keys, offsets, lengths, labels)
 
+    @override
     def __len__(self) -> int:
         return len(self._images)
 
+    @override
     def __getitem__(self, index: int) -> Item:
         return self._images[index]
 
+    @override
     def part(self, indices: np.ndarray) -> "RecordIOPart":
-        """The images at `indices`, int64 [K]."""
         return self._images.take(indices)
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The length of the records at `indices`, headers included."""
-        return self._images.lengths[indices]
+        return np.take(self._images.lengths, indices)  # of records, headers included
 
+    @override
     def fingerprint(self) -> str:
-        """Of keys, record lengths and classes."""
         return digest(self._images.keys, self._images.lengths, self._images.labels)
 
     def _indexed(self) -> _Records:
-        """The records by the .idx, or by walking the file where the two do not agree."""
+        """Return the records by the .idx, or by walking the file where the two do not agree."""
         index_file = self._file.path.with_suffix(".idx")
         index = read_index(index_file, len(self._file))
         if not isinstance(index, str):
@@ -137,7 +141,7 @@ class RecordIOSource(Source):
         return records
 
     def _scan(self, offsets: np.ndarray, *, follows: bool) -> _Records | None:
-        """Reads the image header of every record, in the order of the file.
+        """Read the image header of every record, in the order of the file.
 
         follows: check first that each record ends where the next one begins, and the last one with
         the file; None where that is not so.
@@ -151,11 +155,11 @@ class RecordIOSource(Source):
             total=count,
             unit=" records",
             desc=f"read {self._file.path.name}",
-            disable=count < _CHUNK or not sys.stderr.isatty(),
+            disable=count < _CHUNK_RECORDS or not sys.stderr.isatty(),
         )
         with progress:
-            for start in range(0, count, _CHUNK):
-                part = slice(start, start + _CHUNK)
+            for start in range(0, count, _CHUNK_RECORDS):
+                part = slice(start, start + _CHUNK_RECORDS)
                 if follows and not self._each_follows(words, offsets[part], ends[part]):
                     return None
                 keys[part], labels[part], has_image[part] = self._headers(words, offsets[part])
@@ -164,6 +168,7 @@ class RecordIOSource(Source):
         return _Records(keys, offsets, labels, has_image)
 
     def _each_follows(self, words: np.ndarray, offsets: np.ndarray, ends: np.ndarray) -> bool:
+        """Return True where each record at `offsets` is whole and ends at its entry of `ends`."""
         places = offsets // 4
         lengths = (words[places + 1] & np.uint32((1 << LENGTH_BITS) - 1)).astype(np.int64)
         parts = words[places + 1] >> np.uint32(LENGTH_BITS)
@@ -178,7 +183,7 @@ class RecordIOSource(Source):
     def _headers(
         self, words: np.ndarray, offsets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids, labels and has-image of the records at `offsets`, whose framing is right."""
+        """Return ids, labels and has-image of the records at `offsets`, whose framing is right."""
         places = offsets // 4
         lengths = (words[places + 1] & np.uint32((1 << LENGTH_BITS) - 1)).astype(np.int64)
         # Past the end of the file nothing is read; such records are too short and refused below.
@@ -206,7 +211,7 @@ class RecordIOSource(Source):
         return ids, labels, images_at < lengths
 
     def _layout(self, records: _Records) -> tuple[np.ndarray, int | None]:
-        """Which records are training images, bool [N], and the number of classes where declared."""
+        """Return which records are images, bool [N], and the number of classes where declared."""
         bare = ~records.has_image
         if not bare.any():
             return records.has_image, None

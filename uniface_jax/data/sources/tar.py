@@ -16,17 +16,18 @@ from typing import IO
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import override
 
 from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.data.sources.base import Item, Source, digest
-from uniface_jax.data.sources.folders import MAX_FILE_BYTES, natural_key
-from uniface_jax.data.sources.labels import classes_of
+from uniface_jax.data.sources.folders import MAX_FILE_BYTES
+from uniface_jax.data.sources.labels import classes_of, natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 
 JSON_KEYS = ("label", "cls", "class", "identity", "id")
 _MAX_LABEL_BYTES = 1 << 16
-_SHOWN = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,21 @@ class TarSource(Source):
     In the archives' order; item names are archive/member. Labels that are not 0..C-1 are mapped as
     in lists, and class_names then holds them. Opening reads the archives' headers, not the images.
 
-    Raises UserError naming archive and member for a malformed, cut-short or compressed archive, an
-    image without a label where others have one, a label of another form, and no image at all.
+    Raises:
+        UserError: an archive is malformed, cut short or compressed, an image has no label where
+            others have one, a label is of another form, or there is no image at all; the message
+            names archive and member.
+
+    Example:
+        >>> import io, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with tarfile.open(Path(folder) / "0.tar", "w") as tar:
+        ...         for name, content in (("7.jpg", b"an image"), ("7.cls", b"0")):
+        ...             member = tarfile.TarInfo(name)
+        ...             member.size = len(content)
+        ...             tar.addfile(member, io.BytesIO(content))
+        ...     TarSource(Path(folder))[0]
+        Item(image=b'an image', label=0, name='0.tar/7.jpg')
     """
 
     def __init__(self, path: Path | str):
@@ -81,7 +95,7 @@ class TarSource(Source):
             index.add(number, archive)
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
-            shown = ", ".join(index.others[:_SHOWN])
+            shown = ", ".join(index.others[:_MAX_NAMED])
             self.notes.append(f"{path}: left out, neither image nor label: {shown}, …")
         self._images = TarPart(
             archives,
@@ -92,14 +106,16 @@ class TarSource(Source):
             index.names,
         )
 
+    @override
     def __len__(self) -> int:
         return len(self._images)
 
+    @override
     def __getitem__(self, index: int) -> Item:
         return self._images[index]
 
+    @override
     def part(self, indices: np.ndarray) -> TarPart:
-        """The images at `indices`, int64 [K]."""
         images = self._images
         return TarPart(
             images.archives,
@@ -110,18 +126,18 @@ class TarSource(Source):
             Names(images.names[i] for i in indices.tolist()),
         )
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The images' bytes."""
-        return self._images.lengths[indices]
+        return np.take(self._images.lengths, indices)
 
+    @override
     def fingerprint(self) -> str:
-        """Of names, sizes and classes."""
         images = self._images
         return digest(*images.names.arrays(), images.archive, images.lengths, images.labels)
 
 
 class _Index:
-    """What the archives' headers say, collected sample by sample."""
+    """The content of the archives' headers, collected sample by sample."""
 
     def __init__(self, source: str):
         self.source = source
@@ -131,10 +147,10 @@ class _Index:
         self._codes: dict[str, int] = {}  # a label or a folder, by the order in which they came up
         self._labels = array("i")  # the code of each image's label, -1 while it has none
         self._folders = array("i")
-        self._labelled = False
+        self._labeled = False
 
     def add(self, number: int, archive: Path) -> None:
-        """Adds the images of one archive."""
+        """Add the images of one archive."""
         try:
             with archive.open("rb") as file:
                 self._read(number, archive, file)
@@ -147,6 +163,7 @@ class _Index:
             raise UserError(f"{archive}: not a tar archive, or a damaged one ({reason})") from e
 
     def _read(self, number: int, archive: Path, file: IO[bytes]) -> None:
+        """Add the images of the samples in an open archive."""
         key, label, images = None, None, 0
         size = os.fstat(file.fileno()).st_size
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -168,11 +185,12 @@ class _Index:
                     images += 1
                 elif suffix.lower() in ("cls", "json"):
                     label = _label(archive, member, tar) or label
-                elif len(self.others) <= _SHOWN:
+                elif len(self.others) <= _MAX_NAMED:
                     self.others.append(member.name[:200])
             self._close(images, label)
 
     def _add_image(self, number: int, archive: Path, member: tarfile.TarInfo, folder: str) -> None:
+        """Add one image of an archive."""
         if member.size > MAX_FILE_BYTES:
             raise UserError(
                 f"{archive}: {member.name[:200]}: {member.size} bytes; an image has at most "
@@ -186,30 +204,30 @@ class _Index:
         self._folders.append(self._codes.setdefault(f"{folder}/", len(self._codes)))
 
     def _close(self, images: int, label: str | None) -> None:
-        """Ends a sample: its label goes to its images."""
+        """End a sample: its label goes to its images."""
         if label is not None and images:
-            self._labelled = True
+            self._labeled = True
             code = self._codes.setdefault(label, len(self._codes))
             self._labels[len(self._labels) - images :] = array("i", [code] * images)
 
     def labels(self) -> tuple[np.ndarray, list[str] | None, int]:
-        """Classes int32 [N], their names or None where they are 0..C-1, and how many they are."""
+        """Return classes int32 [N], their names or None where they are 0..C-1, and C."""
         if not len(self.names):
             raise UserError(f"{self.source}: no image in it; expected KEY.jpg with KEY.cls")
-        codes = np.frombuffer(self._labels if self._labelled else self._folders, np.int32)
+        codes = np.frombuffer(self._labels if self._labeled else self._folders, np.int32)
         if codes.min() < 0:
             worst = self.names[int(np.argmin(codes))]
             raise UserError(f"{self.source}: {worst}: no .cls or .json beside it gives its class")
         used, places = np.unique(codes, return_inverse=True)
         known = list(self._codes)
-        texts = [known[code] if self._labelled else known[code][:-1] for code in used.tolist()]
+        texts = [known[code] if self._labeled else known[code][:-1] for code in used.tolist()]
         if texts == [""]:
             raise UserError(f"{self.source}: no .cls, .json or folder gives an image's class")
         return classes_of(texts, places)
 
 
 def _label(archive: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> str | None:
-    """The class that a .cls or .json member gives, as text; None for a .json without one."""
+    """Return the class that a .cls or .json member gives, as text; None for a .json without one."""
     where = f"{archive}: {member.name[:200]}"
     if member.size > _MAX_LABEL_BYTES:
         raise UserError(f"{where}: {member.size} bytes; a label has at most {_MAX_LABEL_BYTES}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.formats.image_index import read_image_index
 from uniface_jax.data.formats.tf_example import parse
@@ -38,9 +39,11 @@ class TFRecordSource(Source):
     def __reduce__(self) -> tuple[Any, ...]:
         return TFRecordSource, (self.info.path, self.info.split)  # memory maps do not travel
 
+    @override
     def __len__(self) -> int:
         return self.info.num_examples
 
+    @override
     def __getitem__(self, index: int) -> Item:
         try:
             image, label, name = parse(self._records[index])
@@ -57,23 +60,20 @@ class TFRecordSource(Source):
             )
         return Item(image, label, str(index) if name is None else name.decode("utf-8", "replace"))
 
+    @override
     def images(self, indices: np.ndarray) -> tuple[list[memoryview], np.ndarray] | None:
-        """The encoded images at `indices`, int64 [K], and their labels, int32 [K], by the index.
-
-        Several times as fast as items; None where the data set has no index of its images. The
-        bytes are those of the files and not copied; neither they nor the labels are checked.
-        """
         if self._images is None:
             return None
         rows = self._images[indices]
         return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
 
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """The length of the records at `indices`."""
         return self._records.sizes(indices)
 
+    @override
     def fingerprint(self) -> str:
-        """Of the shards' lengths; records of the same lengths are not told apart."""
+        # Records of the same lengths are not told apart: no image is read for it.
         counts = np.array([count for _, count in self.info.shards])
         lengths = (
             self._records.sizes(np.arange(*part)) for part in pairwise([0, *np.cumsum(counts)])
