@@ -11,6 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from uniface_jax.errors import UserError
@@ -40,10 +41,9 @@ def run(
         for task in tasks:
             yield work(task, tick)
         return
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would copy this process's threads' locks
-    processes: dict[Connection, Any] = {}
+    # A fork would copy this process's threads' locks.
+    context = multiprocessing.get_context("spawn")
+    processes: dict[Connection, SpawnProcess] = {}
     try:
         for task in (remaining := iter(tasks)):
             here, there = context.Pipe()
@@ -58,15 +58,7 @@ def run(
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                try:
-                    kind, value = connection.recv()
-                except (EOFError, ConnectionResetError):
-                    processes[connection].join()
-                    code = processes[connection].exitcode
-                    raise UserError(
-                        f"a worker process died with code {code} (-9 is often a lack of memory: "
-                        "try fewer --workers); run the same command again to go on"
-                    ) from None
+                kind, value = _answer(connection, processes[connection])
                 if kind == "tick":
                     tick(value)
                 elif kind == "error":
@@ -84,6 +76,19 @@ def run(
             process.terminate()
         for process in processes.values():
             process.join()
+
+
+def _answer(connection: Connection, process: SpawnProcess) -> tuple[str, Any]:
+    """Return the kind and the value of a process's next message; UserError when it has died."""
+    try:
+        kind, value = connection.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        raise UserError(
+            f"a worker process died with code {process.exitcode} (-9 is often a lack of memory: "
+            "try fewer --workers); run the same command again to go on"
+        ) from None
+    return kind, value
 
 
 def ticking(progress: Any) -> Callable[[int], None]:

@@ -39,7 +39,7 @@ MAX_VALUES: Mapping[str, float] = {
 
 
 class AugmentationFunction(Protocol):
-    """A function of pixels, generator and hyperparameters by keyword that returns changed pixels."""
+    """A function of pixels, generator and hyperparameters, by keyword, to changed pixels."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """Return uint8 [H, W, 3] of pixels, uint8 [H, W, 3], and a numpy Generator."""

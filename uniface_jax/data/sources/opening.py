@@ -32,7 +32,7 @@ _PICKLE_MAGIC = b"\x80"  # protocol 2 and later; no text begins with it
 
 
 class SourceOpener(typing.Protocol):
-    """A function of what stands behind NAME: that returns the source, as a subclass of Source does."""
+    """A function of the text behind NAME: to the source, as a subclass of Source is one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Source:
         """Return the source at a path, str; UserError where there is none."""
