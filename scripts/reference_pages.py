@@ -25,6 +25,7 @@ from markdown_text import escape, table  # the sibling script
 import uniface_jax
 from uniface_jax import config as configs
 from uniface_jax import losses
+from uniface_jax.config import keys as keys_and_defaults
 
 PACKAGE = Path(uniface_jax.__file__).resolve().parent
 
@@ -263,7 +264,7 @@ def _assigned_key(line: str) -> list[str]:
 
 def config_keys() -> list[Key]:
     """Return every key of the config, in the order in which its source describes them."""
-    comments = comments_of(inspect.getsource(configs))
+    comments = comments_of(inspect.getsource(keys_and_defaults))
     order = {path: place for place, path in enumerate(comments)}
     defaults = configs.flatten(configs.base())
     return [

@@ -40,7 +40,10 @@ def test_command(dataset, tmp_path, run_cli):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere"], "nowhere: no such file"), (["synthetic:2:4", "--output=a.jpg"], "ends in .png")],
+    [
+        (["nowhere", "--output=a.png"], "nowhere: no such file"),
+        (["synthetic:2:4", "--output=a.jpg"], "ends in .png"),
+    ],
 )
 def test_bad_input(arguments, words, run_cli):
     done = run_cli("show", *arguments)

@@ -43,11 +43,11 @@ def main(argv: list[str]) -> None:
     """Writes the picture and prints the counts."""
     (given,) = cli.positional(argv, "DATASET")
     import_parts(_IMPORTS.value, "--imports")
-    source = open_source(given)
     output = Path(_OUTPUT.value or "")
     if output.suffix.lower() != ".png":
         given_output = f"--output={_OUTPUT.value}" if _OUTPUT.value else "--output is missing"
         raise UserError(f"{given_output}: expected a name that ends in .png")
+    source = open_source(given)
     config = _CONFIG.value
     chosen = Augment.from_mapping(config.data.augment.to_dict()) if config else INSIGHTFACE
     sheet = contact_sheet(source, chosen, _IDENTITIES.value, _COLUMNS.value, _SEED.value)

@@ -1,0 +1,185 @@
+"""Every key of the configuration with its default.
+
+A recipe in configs/ takes `base()` and changes what it needs. Keys and types are fixed by base().
+What is registered from outside adds keys of its own (registry.py).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from uniface_jax import losses, models
+from uniface_jax.data.input.augment import AUGMENTATIONS
+from uniface_jax.registry import Entry, Registry, import_parts
+
+
+def base(imports: Sequence[str] = ()) -> ConfigDict:
+    """Return the release's CASIA recipe without its data set.
+
+    None means "as the named thing has it". imports: modules whose parts are registered first, so
+    that their hyperparameters are keys; they become config.imports.
+
+    >>> base().optim.lr
+    0.1
+    """
+    import_parts(imports)
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, shuffling, augmentation, dropout and class sampling
+    config.imports = tuple(imports)  # modules that register losses, networks, … from outside
+    for add in (_data, _model, _loss, _head, _optim, _run):
+        add(config)
+    for path, entry in parts_from_outside():
+        section = config
+        for key in path.split("."):
+            section = section[key]
+        section[entry.name] = ConfigDict(entry.defaults)
+    return config
+
+
+def _data(config: ConfigDict) -> None:
+    """Add the data and what is done to its images."""
+    config.data = ConfigDict()
+    config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
+    # What makes data.train where it is missing: NAME:FOLDER, of data.faces.preparation.
+    config.data.prepare = ""
+    config.data.threads = 2  # that decode and augment
+    config.data.decoders = "auto"  # or "threads", or "processes", one a thread
+    config.data.augment = ConfigDict()  # see data.augment.Augment
+    config.data.augment.flip = True  # mirror half of the images
+    config.data.augment.downscale = 0.0  # probability; insightface's 0.1
+    config.data.augment.blur = 0.0  # probability; insightface's 0.2
+    config.data.augment.colour = 0.0  # probability of hue and saturation; insightface's 0.2
+    config.data.augment.grey = 0.0  # probability; insightface's 0.1
+    config.data.augment.crop = 0.0  # at most this share of the side cut off
+    config.data.augment.rotate = 0.0  # at most so many degrees
+    config.data.augment.translate = 0.0  # at most so many pixels
+    config.data.augment.scale = 0.0  # at most this fraction larger or smaller
+    config.data.augment.brightness = 0.0  # at most this fraction of the range, added
+    config.data.augment.contrast = 0.0  # at most this fraction more or less
+    config.data.augment.erase = 0.0  # probability of a rectangle
+
+
+def _model(config: ConfigDict) -> None:
+    """Add the network. Those from outside have embedding_size, dtype and keys of their own."""
+    config.model = ConfigDict()
+    config.model.name = "lresnet50"  # of models.NETWORKS
+    config.model.stage_sizes = placeholder(tuple)  # blocks a stage
+    config.model.width = 64  # channels of the stem; stage k has width * 2**k
+    config.model.embedding_size = 512  # D, the length of a feature
+    config.model.stem_stride = 1  # 2 halves all maps: a quarter of the work
+    config.model.dropout = placeholder(float)  # before the last linear layer
+    config.model.dtype = "float32"  # of the computation; parameters stay float32
+    config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
+    config.model.bn_momentum = 0.1  # weight of new statistics in the running ones
+
+
+def _loss(config: ConfigDict) -> None:
+    """Add the loss. None is the loss's own default; those from outside have their own keys."""
+    config.loss = ConfigDict()
+    config.loss.name = "uce"  # of losses.LOSSES
+    config.loss.scale = placeholder(float)  # s, by which cosines are multiplied
+    config.loss.margin = placeholder(float)  # m, of the cosine or, for arcface, in radians
+    config.loss.negative_weight = placeholder(float)  # λ of uce and bce
+    config.loss.m1 = placeholder(float)  # factor of the angle: combined, sphereface…
+    config.loss.m2 = placeholder(float)  # radians added to the angle: combined
+    config.loss.m3 = placeholder(float)  # taken from the cosine: combined
+    config.loss.interclass_filtering = placeholder(float)  # arcface, cosface, combined; 0 is off
+    config.loss.gradient = placeholder(str)  # of arcface, combined, sphereface
+    config.loss.balance = placeholder(float)  # λ of sphereface2
+    config.loss.exponent = placeholder(float)  # t of sphereface2
+    config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
+    config.loss.concentration = placeholder(float)  # h of adaface
+
+
+def _head(config: ConfigDict) -> None:
+    """Add the head."""
+    config.head = ConfigDict()
+    config.head.sampling_rate = 1.0  # r, the share of classes in each step
+    # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
+    config.head.block_memory = placeholder(float)
+    config.head.product_dtype = "float32"  # of matrix products; sums are float32
+
+
+def _optim(config: ConfigDict) -> None:
+    """Add SGD and its schedule."""
+    config.optim = ConfigDict()
+    config.optim.lr = 0.1  # learning rate, the highest one of the schedule
+    config.optim.momentum = 0.9  # of SGD
+    config.optim.weight_decay = 5e-4  # of all weights, biases and slopes
+    config.optim.clip = 10.0  # of the global gradient norm
+    config.optim.schedule = "steps"  # how the learning rate falls
+    config.optim.milestones = (16, 24)  # epochs, of schedule "steps"
+    config.optim.factor = 0.1  # at each milestone
+    config.optim.power = 2.0  # of schedule "polynomial"
+    config.optim.warmup_epochs = 0.0  # of schedules "polynomial" and "cosine"
+
+
+def _run(config: ConfigDict) -> None:
+    """Add the run: its length, and what happens beside the steps."""
+    config.batch_size = 512  # over all devices
+    config.micro_batches = 4  # on each device; batch norm sees batch_size/devices/micro_batches
+    config.epochs = 28.0  # passes over the training set, fractions too
+    config.steps = placeholder(int)  # instead of epochs
+    config.parallel = "auto"  # pmap in one process, shard_map in several
+    config.finetune = ""  # workdir or checkpoint whose network (and matching head) is the start
+
+    config.eval = ConfigDict()
+    config.eval.data = ""  # .bin files or folders of them, separated by commas
+    config.eval.every_steps = 2000  # and after the last step
+    config.eval.batch_size = 64  # images embedded at a time
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 2000  # and after the last step
+    config.checkpoint.keep = 3  # the last ones, and the best by ROC-AUC beside them
+
+    config.log = ConfigDict()
+    config.log.every_steps = 100  # and after the last step
+
+    config.nonfinite = ConfigDict()  # a loss or gradient that is not finite
+    config.nonfinite.action = "stop"  # or "skip": leave the state as it was, count, go on
+    config.nonfinite.limit = 20  # skipped steps in a row that stop the run after all
+
+    config.watchdog_seconds = 1800.0  # without any progress end the run; 0 is never
+
+    config.profile = ""  # "10:15" traces steps 10 to 14 into workdir/profile
+    config.compilation_cache = "auto"  # the user's cache folder; another folder; "" for none
+
+    config.debug = ConfigDict()
+    config.debug.nans = False  # stop where the first NaN is computed, naming the operation; slow
+    config.debug.checks = False  # check values inside the step (labels, features, prototypes…)
+
+
+def parts_from_outside() -> Iterator[tuple[str, Entry[Any]]]:
+    """Give every part from outside that has config keys, behind the section they stand in."""
+    registries: Sequence[Registry[Any]] = (AUGMENTATIONS, models.REGISTRY, losses.LOSSES)
+    for registry in registries:
+        for entry in registry.from_outside():
+            yield registry.section, entry
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Return every key by its dotted path, {"optim.lr": 0.1, …}, tuples as lists, as JSON has."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, tree: Mapping[str, Any]) -> None:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                walk(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+
+    walk("", config.to_dict())
+    return flat
+
+
+def completed(values: Mapping[str, Any]) -> ConfigDict:
+    """Return base() with `values`, nested as a config is, laid over it: what they lack is default.
+
+    Keys that base() does not have stay, for those who know them.
+    """
+    config = base(tuple(values.get("imports", ())))
+    with config.unlocked():
+        config.update(values)
+    return config

@@ -1,0 +1,46 @@
+"""The loss and the network that a config names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from uniface_jax import losses, models
+from uniface_jax.errors import UserError
+
+
+def create_loss(config: ConfigDict) -> losses.Loss:
+    """Return the loss that config.loss names, with its hyperparameters."""
+    name, shared, own = _chosen(config.loss)
+    if losses.LOSSES.entry(name, f"loss.name={name!r}").builtin:
+        return losses.create(name, **shared)
+    for key, value in shared.items():
+        if value is not None:
+            raise UserError(
+                f"config.loss.{key}={value}: {name} has keys of its own, "
+                f"{', '.join(f'loss.{name}.{key}' for key in own) or 'none'}"
+            )
+    return losses.create(name, **own)
+
+
+def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:
+    """Return the network that config.model names; `dtype` replaces the configured one.
+
+    One from outside has embedding_size, dtype and its own keys; the others do not concern it.
+    """
+    name, shared, own = _chosen(config.model)
+    shared.pop("bn_momentum")  # of the training step, not of the network
+    shared["dtype"] = dtype or shared["dtype"]
+    if models.REGISTRY.entry(name, f"model.name={name!r}").builtin:
+        return models.create(name, **shared)
+    return models.create(
+        name, embedding_size=shared["embedding_size"], dtype=shared["dtype"], **own
+    )
+
+
+def _chosen(section: ConfigDict) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the name of a section's part, the keys of all parts, and those of this one alone."""
+    values = section.to_dict()
+    name = values.pop("name")
+    shared = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    return name, shared, dict(values.get(name) or {})

@@ -1,0 +1,147 @@
+"""What each key of the configuration may be, and the checks before any work."""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from uniface_jax import losses, models
+from uniface_jax.config.keys import base, flatten, parts_from_outside
+from uniface_jax.config.parts import create_loss
+from uniface_jax.data.input.augment import MAX_VALUES, Augment
+from uniface_jax.errors import UserError
+from uniface_jax.registry import Range, above, at_least, import_parts, one_of
+from uniface_jax.runtime.profiling import parse_range
+
+DTYPES = ("float32", "bfloat16")
+
+_FRACTION = Range("from 0 to below 1", lambda value: 0 <= value < 1)
+_SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
+
+_RANGES: Mapping[str, Range] = {
+    "seed": Range("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
+    "data.threads": above(0),
+    "data.decoders": one_of("auto", "threads", "processes"),
+    "model.stage_sizes": Range(
+        "four positive counts",
+        lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),
+    ),
+    "model.width": above(0),
+    "model.embedding_size": above(0),
+    "model.stem_stride": Range("1 or 2", lambda value: value in (1, 2)),
+    "model.dropout": Range("from 0 to below 1", lambda value: value is None or 0 <= value < 1),
+    "model.dtype": one_of(*DTYPES),
+    "model.bn_momentum": _SHARE,
+    "head.sampling_rate": _SHARE,
+    "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
+    "head.product_dtype": one_of(*DTYPES),
+    "optim.lr": above(0),
+    "optim.momentum": _FRACTION,
+    "optim.weight_decay": _FRACTION,
+    "optim.clip": above(0),
+    "optim.schedule": one_of("steps", "polynomial", "cosine"),
+    "optim.milestones": Range(
+        "increasing epochs > 0",
+        lambda value: all(a < b for a, b in zip((0, *value), value, strict=False)),
+    ),
+    "optim.factor": above(0),
+    "optim.power": above(0),
+    "optim.warmup_epochs": at_least(0),
+    "batch_size": above(0),
+    "micro_batches": above(0),
+    "epochs": above(0),
+    "steps": Range("> 0", lambda value: value is None or value > 0),
+    "parallel": one_of("auto", "pmap", "shard_map"),
+    "eval.every_steps": above(0),
+    "eval.batch_size": above(0),
+    "checkpoint.every_steps": above(0),
+    "checkpoint.keep": above(0),
+    "log.every_steps": above(0),
+    "nonfinite.action": one_of("stop", "skip"),
+    "nonfinite.limit": above(0),
+    "watchdog_seconds": at_least(0),
+}
+
+
+def _ranges() -> dict[str, Range]:
+    """Return the ranges of all keys that have one, of what is registered now as well."""
+    declared = {
+        f"{section}.{entry.name}.{key}": hyperparameter.range
+        for section, entry in parts_from_outside()
+        for key, hyperparameter in entry.hyperparameters.items()
+    }
+    return {"model.name": one_of(*models.REGISTRY), **_RANGES, **declared}
+
+
+def allowed(key: str) -> str:
+    """Return in words which values a key may have, as in "> 0"; "" for any of its type."""
+    section, _, name = key.rpartition(".")
+    if section == "loss":
+        return losses.allowed(name)
+    if section == "data.augment" and name in MAX_VALUES:
+        return f"from 0 to {MAX_VALUES[name]:g}"
+    if key == "profile":
+        return "empty, or START:STOP"
+    ranges = _ranges()
+    return ranges[key].words if key in ranges else ""
+
+
+def check(config: ConfigDict, num_devices: int) -> None:
+    """Raise UserError with the first key whose value is not allowed on so many devices."""
+    check_values(config)
+    check_batch(config, num_devices)
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raise UserError with the first key whose value is not allowed on any devices.
+
+    Imports the modules of config.imports first: their parts have keys too, which may be missing
+    and then have their defaults.
+    """
+    import_parts(config.get("imports", ()))
+    expected = flatten(base())
+    optional = {
+        f"{section}.{entry.name}.{key}"
+        for section, entry in parts_from_outside()
+        for key in entry.hyperparameters
+    }
+    given = flatten(config)
+    for key in given:
+        if key not in expected:
+            raise UserError(f"config.{key}: no such key; --print_config prints all of them")
+    for key in expected:
+        if key not in given and key not in optional:
+            raise UserError(
+                f"config.{key}: missing; start the recipe from uniface_jax.config.base()"
+            )
+    for key, allowed_values in _ranges().items():
+        if key in given and not allowed_values.test(given[key]):
+            raise UserError(f"config.{key}={given[key]}: must be {allowed_values.words}")
+    Augment.from_mapping(config.data.augment.to_dict())
+    create_loss(config)
+    parse_range(config.profile)
+
+
+def check_batch(config: ConfigDict, num_devices: int) -> None:
+    """Raise UserError, with the ways out, where so many devices cannot share batch_size."""
+    groups = num_devices * config.micro_batches
+    if config.batch_size % groups:
+        raise UserError(
+            f"config.batch_size={config.batch_size}: must be divisible by {num_devices} devices x "
+            f"{config.micro_batches} micro_batches = {groups}; {_ways_out(config, num_devices)}"
+        )
+    if config.batch_size // groups < 2:
+        raise UserError(
+            f"config.batch_size={config.batch_size}: leaves batch norm one sample in each of "
+            f"{num_devices} devices x {config.micro_batches} micro_batches; at least 2 are needed"
+        )
+
+
+def _ways_out(config: ConfigDict, num_devices: int) -> str:
+    share, rest = divmod(config.batch_size, num_devices)
+    if not rest:
+        fitting = [str(n) for n in range(1, share // 2 + 1) if share % n == 0]
+        if fitting:
+            return f"this batch_size goes with micro_batches={', '.join(fitting)}"
+    below = config.batch_size - config.batch_size % (num_devices * config.micro_batches)
+    sizes = [str(n) for n in (below, below + num_devices * config.micro_batches) if n]
+    return f"take batch_size={' or '.join(sizes)}, or other devices"

@@ -1,0 +1,61 @@
+"""The config as JSON, in checkpoints and in the workdir that belongs to it."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from uniface_jax.config.keys import completed, flatten
+from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import write_bytes
+from uniface_jax.registry import import_parts
+
+# Keys that may differ when a run is resumed: they do not change what is computed.
+CHANGEABLE_KEYS = (
+    "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
+    "data.decoders", "finetune",
+    "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
+    "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
+)  # fmt: skip
+
+
+def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
+    """Return a config as `to_json` wrote it; keys that were not there yet have their defaults.
+
+    The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
+    is from. Raises ValueError for what is no JSON, or no JSON of a config.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("no object of config keys")
+    import_parts(values.get("imports", ()), "config.imports", workdir)
+    try:
+        return completed(values)
+    except (AttributeError, TypeError) as e:  # a value where a section is, or of another type
+        raise ValueError(str(e)) from e
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return the config as indented JSON."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Write config.json into the workdir, or check that the one there is of the same run.
+
+    Raises UserError naming the first key that differs, with both values.
+    """
+    path = workdir / "config.json"
+    config = completed(config.to_dict())
+    if path.exists():
+        try:
+            owner = flatten(from_json(path.read_text(), workdir))
+        except (TypeError, AttributeError, ValueError) as e:
+            raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
+        for key, value in flatten(config).items():
+            if not key.startswith(CHANGEABLE_KEYS) and owner.get(key) != value:
+                raise UserError(
+                    f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
+                    f"{value}; use another --workdir, or that value to resume it"
+                )
+    write_bytes(path, (to_json(config) + "\n").encode())
