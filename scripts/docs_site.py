@@ -23,10 +23,13 @@ REFERENCE = "Reference"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Append the pages of the Python interface to the navigation's reference."""
+    """Append the pages of the Python interface to the navigation's reference, and the how-tos."""
     pages = [{_short(path): f"reference/{path}"} for path in reference_pages.api_pages()]
     (reference,) = [entry for entry in config.nav or [] if REFERENCE in entry]
     reference[REFERENCE].append({"Python": pages})
+    how_to = sorted(Path(config.docs_dir).glob("how-to/*.md"))
+    if how_to and config.nav is not None:
+        config.nav.insert(2, {"How-to": [f"how-to/{page.name}" for page in how_to]})
     return config
 
 

@@ -49,10 +49,12 @@ def test_reads_blocks(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(
         "```sh\none \\\n  more  # why\ntwo 'open\nclosed'\n```\n\n<!-- not run: it is slow -->\n"
-        "```sh\nthree\n```\n\n```sh\nfour\n```\n\n```text\nno command\n```\n"
+        "```sh\nthree\n```\n\n```sh\nfour\n```\n\n```text\nno command\n```\n\n"
+        "```python\nfive()\nsix()\n```\n"
     )
     assert blocks(page) == [
         Block("page.md", 2, ("one \\\n  more  # why", "two 'open\nclosed'"), None),
         Block("page.md", 10, ("three",), "it is slow"),
         Block("page.md", 14, ("four",), None),
+        Block("page.md", 22, ("python - <<'END'\nfive()\nsix()\nEND",), None),
     ]

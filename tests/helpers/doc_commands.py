@@ -34,12 +34,16 @@ TRAIN_FROM = {"scripts/slurm.sh": 0, "scripts/tpu_pod.sh": 2}
 _MARKER = re.compile(r"<!-- not run: (.+) -->")
 _FENCE = re.compile(r"^\s*```(\w*)")
 _SPAN = re.compile(r"`([^`]+)`")
+_FEED = "python - <<'END'"
 _PLACEHOLDER = re.compile(r"[A-Z]{3,}|…")
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced sh block of a page: its commands, and why they are not run, if they are not."""
+    """One fenced block of sh or Python: its commands, and why they are not run, if they are not.
+
+    A program in Python is one command, which feeds it to python.
+    """
 
     page: str
     line: int
@@ -51,15 +55,16 @@ class Block:
 
 
 def blocks(path: Path) -> list[Block]:
-    """Return the sh blocks of a page in their order."""
+    """Return the blocks of sh and Python of a page in their order."""
     found: list[Block] = []
     language, inside, reason, start = "", [], None, 0
     fenced = False
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if fence := _FENCE.match(line):
-            if fenced and language == "sh":
-                page = str(path.relative_to(ROOT))
-                found.append(Block(page, start, tuple(split(inside)), reason))
+            if fenced and language in ("sh", "python"):
+                page, program = str(path.relative_to(ROOT)), "\n".join(inside)
+                commands = split(inside) if language == "sh" else [f"{_FEED}\n{program}\nEND"]
+                found.append(Block(page, start, tuple(commands), reason))
             if fenced:
                 reason = None
             fenced, language, inside, start = not fenced, fence[1], [], number + 1
@@ -111,6 +116,8 @@ def problems(command: str) -> list[str]:
     """Return what is wrong with a command: programs, targets, scripts, flags that do not exist."""
     found: list[str] = []
     words: list[str] = []
+    if command.startswith(_FEED):
+        return []
     for word in [*shlex.split(command, comments=True), ";"]:
         if word in (";", "&&", "||", "|"):
             found += _problems_of_one(words) if words else []
