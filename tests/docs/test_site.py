@@ -56,8 +56,9 @@ def test_config_page_has_every_key():
     page = reference_pages.config_page(keys)
     for key in keys:
         assert f"| `{key.path}` |" in page
-    undescribed = [key.path for key in keys if not key.comment]
-    assert not undescribed
+    # Other tests of this process may have registered parts, whose keys describe themselves.
+    outside = tuple(f"{section}.{entry.name}." for section, entry in configs._parts())
+    assert not [key.path for key in keys if not (key.comment or key.path.startswith(outside))]
     assert "| `optim.lr` | `0.1` | \\> 0 |" in page
     assert "| `optim.milestones` | `(16, 24)` |" in page
     for name in losses.LOSSES:
