@@ -6,19 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from uniface_jax import losses, models
+from tests.helpers.tiny_training import first_state, tiny_network
 from uniface_jax.checkpoints import reading, saving
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
-from uniface_jax.state import TrainState, class_sharded, create_state
+from uniface_jax.state import TrainState, class_sharded
 
 CLASSES = 7  # divides by no number of devices
 
 
 def make_state(number: int, loss="uce") -> TrainState:
-    network = models.create("lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
-    state = create_state(network, losses.create(loss), CLASSES, 1.0, seed=number)
-    return jax.device_get(state._replace(step=np.int32(number)))
+    state = first_state(tiny_network(), loss, CLASSES, seed=number)
+    return state._replace(step=np.int32(number))
 
 
 def abstract_of(state):

@@ -6,44 +6,42 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
 from uniface_jax import losses, models
 from uniface_jax.runtime import debug, parallel
-from uniface_jax.state import class_sharded, create_state
+from uniface_jax.state import class_sharded
 from uniface_jax.train import step
 
-CLASSES, BATCH, SIZE = 13, 16, 32
+CLASSES, BATCH = 13, 16
+NETWORK = tiny_network()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_images():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", SIZE)
+        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
         yield
 
 
-@functools.cache
-def network_and_state():
-    network = models.create("lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
-    state = create_state(network, losses.create("uce"), CLASSES, 1.0, seed=1)
-    return network, jax.device_get(state)
+def start():
+    return first_state(NETWORK, "uce", CLASSES, seed=1)
 
 
 @functools.cache
 def program(mode, checked, **settings):
     """(runner, compiled step) for 4 devices."""
-    network, state = network_and_state()
-    runner = parallel.create_runner(mode, class_sharded(state), jax.devices()[:4])
+    runner = parallel.create_runner(mode, class_sharded(start()), jax.devices()[:4])
     settings = step.Settings(CLASSES, block_size=5, **settings)
-    one = step.make_step(network, losses.create("uce"), lambda _: 0.1, settings)
+    one = step.make_step(NETWORK, losses.create("uce"), lambda _: 0.1, settings)
     return runner, runner.compile(debug.checked(one) if checked else one)
 
 
 def train_once(mode, change=lambda weights, labels: None, checked=True, **settings):
     """(state before, state after, metrics) of one step on 4 devices after `change`."""
     runner, compiled = program(mode, checked, **settings)
-    _, state = network_and_state()
+    state = start()
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
     prototypes = np.array(state.weights.prototypes)
     change(prototypes, labels)

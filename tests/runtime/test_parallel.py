@@ -7,27 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded, create_state
+from uniface_jax.state import class_sharded
 from uniface_jax.train import optim, step
 
 CLASSES, BATCH, GROUP, STEPS = 13, 64, 8, 5  # 13 classes divide by no number of devices
 LR = 0.005
-SIZE = 32  # of the images: what is tested does not depend on it
-
-
-def network():
-    return models.create(
-        "lresnet50", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8, dropout=0.3
-    )
+NETWORK = tiny_network(dropout=0.3)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_images():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", SIZE)
+        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
         yield
 
 
@@ -36,16 +31,15 @@ def batches():
     rng = np.random.default_rng(0)
     return [
         {
-            "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
+            "image": rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
             "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
         }
         for _ in range(STEPS)
     ]
 
 
-@functools.cache
 def start(loss_name="uce"):
-    return jax.device_get(create_state(network(), losses.create(loss_name), CLASSES, 1.0, seed=3))
+    return first_state(NETWORK, loss_name, CLASSES, seed=3)
 
 
 @functools.cache
@@ -56,7 +50,7 @@ def program(mode: str, devices: int, loss_name: str, **settings):
     )
     sharded = class_sharded(start(loss_name))
     runner = parallel.create_runner(mode, sharded, jax.devices()[:devices])
-    one = step.make_step(network(), losses.create(loss_name), lambda _: LR, settings)
+    one = step.make_step(NETWORK, losses.create(loss_name), lambda _: LR, settings)
     return runner, runner.compile(one)
 
 
@@ -181,14 +175,20 @@ def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
     prototypes = before.weights.prototypes
     prototypes = prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
     cosines = np.zeros(BATCH)
-    for group, samples in enumerate(np.split(np.arange(BATCH), BATCH // GROUP)):
-        features, _ = network().apply(
+
+    @jax.jit
+    def features_of(images, group):
+        features, _ = NETWORK.apply(
             {"params": before.weights.network, "batch_stats": before.batch_stats},
-            models.normalize(jnp.asarray(batches[0]["image"][samples])),
+            models.normalize(images),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(dropout_key, group)},
         )
+        return features
+
+    for group, samples in enumerate(np.split(np.arange(BATCH), BATCH // GROUP)):
+        features = features_of(batches[0]["image"][samples], group)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosines[samples] = np.sum(features * prototypes[batches[0]["label"][samples]], 1)
     expected = 0.0

@@ -10,11 +10,12 @@ import pytest
 
 from tests.helpers import demo_run
 from tests.helpers.compilation import FAST_COMPILATION
-from uniface_jax import losses, models
+from tests.helpers.tiny_training import first_state, tiny_network
+from uniface_jax import losses
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import compilation_cache, parallel
 from uniface_jax.runtime.profiling import parse_range
-from uniface_jax.state import class_sharded, create_state
+from uniface_jax.state import class_sharded
 from uniface_jax.train import step
 
 
@@ -25,9 +26,8 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_nothing_compiles_after_the_first_step(mode):
-    network = models.create("lresnet18", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=8)
-    loss = losses.create("uce")
-    state = jax.device_get(create_state(network, loss, 5, 1.0, 0))
+    network, loss = tiny_network(), losses.create("uce")
+    state = first_state(network, "uce", 5, seed=0)
     runner = parallel.create_runner(mode, class_sharded(state), jax.devices()[:2])
     train_step = runner.compile(step.make_step(network, loss, lambda _: 0.1, step.Settings(5)))
     placed, compiled = runner.place(state), []

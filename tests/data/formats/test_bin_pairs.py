@@ -142,7 +142,7 @@ def bombs():
     yield "call", head + b"c_codecs\nencode\n)q\x00" + nested * 40 + b"R."
 
 
-@pytest.mark.parametrize(("name", "content"), bombs(), ids=lambda value: str(value)[:6])
+@pytest.mark.parametrize(("name", "content"), [*bombs()], ids=lambda value: str(value)[:6])
 def test_bombs_take_no_memory(tmp_path, name, content):
     file = tmp_path / f"{name}.bin"
     file.write_bytes(content)

@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 import sys
+import weakref
 from array import array
 from pathlib import Path
 
@@ -39,13 +40,14 @@ class RecordFile:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         try:
-            self._file = self.path.open("rb")
-            self._descriptor = self._file.fileno()
-            self.data = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+            with self.path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._descriptor = os.dup(file.fileno())
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
         except ValueError as e:
             raise UserError(f"{path}: empty, expected RecordIO records") from e
+        weakref.finalize(self, os.close, self._descriptor)
 
     def __reduce__(self) -> tuple[type["RecordFile"], tuple[Path]]:
         return RecordFile, (self.path,)
