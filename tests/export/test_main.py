@@ -94,10 +94,10 @@ def test_check(exported, run_cli):
     assert done.returncode == 1
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert failed[0] == (
-        "FAILED  input scale: raw 0..255 (by node names) to a graph that does not normalise its "
-        "input (allowed: one normalisation in all)"
+        "FAILED  input scale: raw 0..255 (by node names) to a graph that does not normalize its "
+        "input (allowed: one normalization in all)"
     )
-    assert failed[1].startswith("FAILED  recognises people: AUC 0.")  # nobody trained it
+    assert failed[1].startswith("FAILED  recognizes people: AUC 0.")  # nobody trained it
     assert len(failed) == 2
     rules = json.loads(report.read_text())
     assert rules["passed"] is False

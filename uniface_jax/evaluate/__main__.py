@@ -67,7 +67,7 @@ _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those o
 
 
 def main(argv: list[str]) -> None:
-    """Embeds, computes, writes; prints tables and where the files are."""
+    """Embed, compute, write; print tables and where the files are."""
     import_parts(_IMPORTS.value, "--imports")
     if _COMPARE.value:
         _compare(argv[1:])
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
 
 
 def _compare(arguments: Sequence[str]) -> None:
-    """Models are evaluated into OUTPUT/NAME, folders with results are read."""
+    """Evaluate models into OUTPUT/NAME, and read folders with results."""
     if len(arguments) < 2:
         raise UserError("--compare: expected two or more models or folders with results")
     if _MODEL.value or _EMBEDDINGS.value:
@@ -123,7 +123,7 @@ def _compare(arguments: Sequence[str]) -> None:
 
 
 def _work() -> tuple[Mapping[str, Parts], Options]:
-    """What is asked for, checked before a model is loaded."""
+    """Return the parts by protocol, and the options, checked before a model is loaded."""
     for name in _PROTOCOL.value:
         PROTOCOLS.entry(name, f"--protocol={name}")
     if not _DATA.value:

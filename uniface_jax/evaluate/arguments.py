@@ -1,4 +1,4 @@
-"""What `--data` and `--embeddings` say: which files are which part of which protocol.
+"""The values of --data and --embeddings: which file is which part of which protocol.
 
 A value of --data is [PROTOCOL:]PART,PART,… and a PART is PATH or KEY=PATH. The protocol may be left
 out where only one is asked for; the flag may be repeated.
@@ -13,9 +13,10 @@ from uniface_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PartNames:
-    """What a protocol takes. paths: what unnamed paths are, "" where there are none.
+    """The files that a protocol takes, in words for help and errors.
 
-    keys: of named parts, with what each is. required: those that must be given.
+    paths: what unnamed paths are, "" where there are none. keys: of named parts, with what each is.
+    required: those that must be given.
     """
 
     paths: str = ""
@@ -23,7 +24,7 @@ class PartNames:
     required: Sequence[str] = ()
 
     def describe(self) -> str:
-        """One line for help and errors."""
+        """Return all of it in one line."""
         named = [
             f"{key}={what}" if key in self.required else f"[{key}={what}]"
             for key, what in self.keys.items()
@@ -33,17 +34,20 @@ class PartNames:
 
 @dataclass(frozen=True)
 class Parts:
-    """What was given: unnamed paths in their order, and one path a key."""
+    """The files that the user gave: unnamed paths in their order, and one path a key."""
 
     paths: Sequence[Path] = ()
     named: Mapping[str, Path] = field(default_factory=dict)
 
 
 def parse_data(values: Sequence[str], protocols: Mapping[str, PartNames]) -> dict[str, Parts]:
-    """The parts of each of `protocols`, from all values of --data.
+    """Parse all values of --data into the parts of each of `protocols`.
 
     Raises UserError naming the value for a protocol that is not asked for, an unknown or repeated
     key or a path where none is taken, and naming the protocol that lacks something.
+
+    >>> parse_data(["lfw.bin,root=faces"], {"pairs": PartNames("FILE", {"root": "FOLDER"})})
+    {'pairs': Parts(paths=[PosixPath('lfw.bin')], named={'root': PosixPath('faces')})}
     """
     paths: dict[str, list[Path]] = {name: [] for name in protocols}
     named: dict[str, dict[str, Path]] = {name: {} for name in protocols}
@@ -75,7 +79,7 @@ def parse_data(values: Sequence[str], protocols: Mapping[str, PartNames]) -> dic
 
 
 def parse_embeddings(values: Sequence[str]) -> dict[str, Path]:
-    """Paths of --embeddings by the name of their set, "" for any: [SET=]PATH, comma-separated.
+    """Parse the values of --embeddings, [SET=]PATH: paths by their set's name, "" for any set.
 
     Raises UserError naming the set that is given twice.
     """

@@ -1,4 +1,4 @@
-"""What a report draws, as JSON: curves thinned to what a figure has room for, and pictures.
+"""The drawings of a report as JSON: curves thinned to what a figure has room for, pictures.
 
 Every function gives plain dictionaries, so that a report can be made of finished runs as well.
 """
@@ -17,15 +17,17 @@ from uniface_jax.evaluate.sets.image_sets import ImageSet
 
 MAX_POINTS = 800  # of one drawn line
 BINS = 60
-HARDEST = 8  # pairs of each kind
+PAIRS_SHOWN = 8  # of each kind
 
 Drawing = dict[str, Any]
+Side = tuple[int, str]  # number of the image, label
 
 
 def roc_line(curve: Roc) -> Drawing:
-    """`far`, `tar`: the best TAR of each FAR, rising; `same`, `different`: the numbers of pairs.
+    """Return `far` and `tar`, the best TAR of each FAR, rising, and the numbers of pairs.
 
-    Begins at the first FAR above 0 that the pairs can have, with the TAR of FAR 0.
+    Those are `same` and `different`. The line begins at the first FAR above 0 that the pairs can
+    have, with the TAR of FAR 0.
     """
     best = np.append(np.flatnonzero(np.diff(curve.false_accepts)), len(curve.thresholds) - 1)
     best = best[thinned(len(best))]
@@ -40,7 +42,7 @@ def roc_line(curve: Roc) -> Drawing:
 def histogram(
     same: np.ndarray, different: np.ndarray, thresholds: Mapping[str, float | None]
 ) -> Drawing:
-    """Counts of the scores of same and different pairs in common bins.
+    """Return counts of the scores of same and different pairs in common bins.
 
     thresholds: named scores, to be marked; None are left out.
     """
@@ -56,7 +58,7 @@ def histogram(
 
 
 def far_thresholds(tar_at_far: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The strict thresholds of resolvable rates, of what verification.tar_summary gives."""
+    """Return the strict thresholds of resolvable rates of a verification.tar_summary."""
     return {
         f"FAR ≤ {entry['far']:g}": entry["strict"]["threshold"]
         for entry in tar_at_far
@@ -65,13 +67,13 @@ def far_thresholds(tar_at_far: Sequence[Mapping[str, Any]]) -> dict[str, float |
 
 
 def hardest(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the same pairs of lowest and of the different pairs of highest score [P]."""
+    """Return the numbers of the same pairs of lowest and different pairs of highest score [P]."""
 
     def lowest(chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
         where = np.flatnonzero(chosen)
         few = values[where]
-        if len(few) > HARDEST:
-            part = np.argpartition(few, HARDEST)[:HARDEST]
+        if len(few) > PAIRS_SHOWN:
+            part = np.argpartition(few, PAIRS_SHOWN)[:PAIRS_SHOWN]
             where, few = where[part], few[part]
         return where[np.argsort(few, kind="stable")]
 
@@ -81,13 +83,13 @@ def hardest(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def hard_pairs(
     scores: np.ndarray,
     same: np.ndarray,
-    sides: Callable[[int], tuple[tuple[int, str], tuple[int, str]]],
+    sides: Callable[[int], tuple[Side, Side]],
     images: ImageSet | None,
 ) -> Drawing:
-    """The hardest pairs, `same` and `different`: of each `score`, and `sides` with label, picture.
+    """Return the hardest pairs, `same` and `different`: `score`, and `sides` of label, picture.
 
-    A picture is null where there is none. sides: the number of a pair -> for both of its sides
-    (number of the image in `images`, label).
+    A picture is null where there is none. sides: maps the number of a pair to both of its sides,
+    with numbers of images in `images`.
     """
 
     def entry(pair: int) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def hard_pairs(
 
 
 def picture(images: ImageSet | None, index: int) -> str | None:
-    """An image as a data URL of a JPEG; None where it cannot be had (any more)."""
+    """Return an image as a data URL of a JPEG; None where it cannot be had (any more)."""
     try:
         pixels = None if images is None else images.pixels(index)
     except UserError:
@@ -117,7 +119,7 @@ def picture(images: ImageSet | None, index: int) -> str | None:
 
 
 def thinned(count: int) -> np.ndarray:
-    """At most MAX_POINTS of 0 … count - 1, all of the first ones, the later the sparser."""
+    """Return at most MAX_POINTS of 0 … count - 1: all of the first, the later the sparser."""
     if count <= MAX_POINTS:
         return np.arange(count)
     spread = np.geomspace(1, count, MAX_POINTS).astype(int) - 1
@@ -125,12 +127,12 @@ def thinned(count: int) -> np.ndarray:
 
 
 def rounded(values: np.ndarray) -> list[float]:
-    """Six significant digits, which is more than a figure shows."""
+    """Return the values with six significant digits, which is more than a figure shows."""
     return [float(f"{value:.6g}") for value in values]
 
 
 def cmc_line(found: Searches) -> Drawing:
-    """`ranks`, `rates`: of the probes with a mate, how many have it among the first k."""
+    """Return `ranks` k and `rates`, the share of mated probes with the mate among the first k."""
     counts = np.bincount(found.ranks, minlength=found.gallery + 1)[1:]
     rates = np.cumsum(counts) / max(1, len(found.ranks))
     shown = thinned(len(rates))
@@ -138,7 +140,7 @@ def cmc_line(found: Searches) -> Drawing:
 
 
 def open_set_line(found: Searches) -> Drawing:
-    """`fpir`, `tpir`: the largest TPIR at each FPIR that the unknown probes can have, from 1/Q."""
+    """Return `fpir` and `tpir`: the largest TPIR at each FPIR, from 1 / unknown probes on."""
     shown = thinned(len(found.best_scores)) + 1
     targets = shown / len(found.best_scores)
     points = open_set(found, targets.tolist())

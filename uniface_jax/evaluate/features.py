@@ -1,7 +1,7 @@
 """Features of image sets: embedded once and kept in array files, or given by the user.
 
 A kept array is NAME-KEY.npy, float32 [N, D], with NAME-KEY.json beside it, which says what it is of
-and how many rows are done; KEY is a digest of model and data. An interrupted extraction goes on at
+and how many rows are done; KEY is a digest of model and data. An interrupted extraction resumes at
 the last row that was written down. Files are memory-mapped: a million features need no memory.
 """
 
@@ -29,8 +29,9 @@ _WRITE_DOWN_SECONDS = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """values: float [N, D], perhaps memory-mapped. plain: without the mirror, where it is known.
+    """Features of an image set.
 
+    values: float [N, D], perhaps memory-mapped. plain: without the mirror, where it is known.
     record: for metrics.json, the data's digest and where the features come from.
     """
 
@@ -44,7 +45,7 @@ class FeatureSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables call the model."""
+        """The name of the model in tables."""
         ...
 
     @property
@@ -54,16 +55,17 @@ class FeatureSource(Protocol):
 
     @property
     def description(self) -> str:
-        """One line."""
+        """One line on the model, or on where the features come from."""
         ...
 
     def features(
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
     ) -> Features:
-        """The features of all images, in their order.
+        """Return the features of all images, in their order.
 
         apart: also without the mirrored images, where the model can. listed: int [L], for sets
-        whose files list an image several times, the image that each entry of the list is.
+        whose files list an image several times, the image that each entry of the list is. Raises
+        UserError naming an image, or an array, that cannot be used.
         """
         ...
 
@@ -78,7 +80,7 @@ class ComputedFeatures:
     def features(
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
     ) -> Features:
-        """As FeatureSource has it. Raises UserError naming an image that cannot be used."""
+        """Return the features of all images; compute those that are not kept yet."""
         if not len(images):
             raise UserError(f"{images.name}: no images to embed")
         apart = apart and self._model.plain is not None
@@ -106,52 +108,66 @@ class ComputedFeatures:
         return _features(array, apart, {"sha256": digest, "features": str(file)})
 
     def _extract(
-        self, file: Path, record: dict[str, Any], images: ImageSet, apart: bool
+        self, file: Path, record: Mapping[str, Any], images: ImageSet, apart: bool
     ) -> np.ndarray:
-        """The finished array, memory-mapped for reading; only missing rows are computed."""
-        beside, count = file.with_suffix(".json"), len(images)
-        array, done = _resumed(file, beside, record)
-        if done < count:
+        """Compute the rows that are missing; return the finished array, memory-mapped."""
+        kept = _KeptRows(file, record, len(images))
+        if kept.done < len(images):
             embed = self._model.embed_apart if apart else self._model.embed
+            batches = extract_batches(
+                embed, images.pixels, len(images), self._batch_size, start=kept.done
+            )
             bar = tqdm(
-                total=count,
-                initial=done,
+                total=len(images),
+                initial=kept.done,
                 desc=f"{self.name}: {images.name}",
                 unit=" images",
                 disable=not sys.stderr.isatty(),
             )
-            written_down = time.monotonic()
-
-            def write_down(rows: int) -> None:
-                if array is not None:
-                    array.flush()
-                    content = {**record, "done": rows}
-                    write_bytes(beside, (json.dumps(content, indent=1) + "\n").encode())
-
             with bar:
                 try:
-                    for first, found in extract_batches(
-                        embed, images.pixels, count, self._batch_size, start=done
-                    ):
-                        if array is None:
-                            array = np.lib.format.open_memmap(
-                                file, "w+", np.float32, (count, found.shape[1])
-                            )
-                        array[first : first + len(found)] = found
-                        done = first + len(found)
+                    for _, found in batches:
+                        kept.append(found)
                         bar.update(len(found))
-                        if time.monotonic() - written_down > _WRITE_DOWN_SECONDS:
-                            write_down(done)
-                            written_down = time.monotonic()
                 finally:
-                    write_down(done)
+                    kept.write_down()
         return _opened(file)
 
 
-def _resumed(file: Path, beside: Path, record: Mapping[str, Any]) -> tuple[np.memmap | None, int]:
-    """(array for writing, rows done) of an earlier run of the same, or (None, 0)."""
+class _KeptRows:
+    """The array of an extraction in its file, which grows row by row.
+
+    done: rows that are in it. The file beside it says how many of them are sure to be on disk.
+    """
+
+    def __init__(self, file: Path, record: Mapping[str, Any], count: int) -> None:
+        self._file, self._record, self._count = file, record, count
+        self._array, self.done = _resumed(file, record)
+        self._written_down = time.monotonic()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Put rows [K, D] behind those that are there, and now and then write them down."""
+        if self._array is None:
+            shape = (self._count, rows.shape[1])
+            self._array = np.lib.format.open_memmap(self._file, "w+", np.float32, shape)
+        self._array[self.done : self.done + len(rows)] = rows
+        self.done += len(rows)
+        if time.monotonic() - self._written_down > _WRITE_DOWN_SECONDS:
+            self.write_down()
+
+    def write_down(self) -> None:
+        """Bring the rows to disk, and then their number."""
+        if self._array is not None:
+            self._array.flush()
+            content = json.dumps({**self._record, "done": self.done}, indent=1) + "\n"
+            write_bytes(self._file.with_suffix(".json"), content.encode())
+            self._written_down = time.monotonic()
+
+
+def _resumed(file: Path, record: Mapping[str, Any]) -> tuple[np.memmap | None, int]:
+    """Return an earlier run's array for writing and its number of rows done, or (None, 0)."""
     try:
-        found = json.loads(beside.read_text())
+        found = json.loads(file.with_suffix(".json").read_text())
         done = int(found.pop("done"))
         found["data"]["name"] = record["data"]["name"]  # which does not matter
         array = np.lib.format.open_memmap(file, "r+")
@@ -181,7 +197,7 @@ class GivenFeatures:
 
     @staticmethod
     def open(given: Mapping[str, Path], files: Digest) -> "GivenFeatures":
-        """given: paths by set name. Raises UserError naming the one that is not there."""
+        """Open paths by set name; UserError naming the one that is not there."""
         total = hashlib.sha256()
         for path in given.values():
             if not path.exists():
@@ -196,9 +212,9 @@ class GivenFeatures:
     def features(
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
     ) -> Features:
-        """As FeatureSource has it; an array may have a row for each entry of `listed` instead.
+        """Return the features of all images, in their order, by the array of their set.
 
-        Raises UserError naming the array that is missing, is none, or has other rows.
+        The array may have a row for each entry of `listed` instead.
         """
         path = self.paths.get(images.name, self.paths.get(""))
         if path is None:
@@ -222,7 +238,7 @@ class GivenFeatures:
     def _rows(
         self, path: Path, array: np.ndarray, images: ImageSet, listed: np.ndarray | None
     ) -> np.ndarray | None:
-        """Which row is of which image; None where they are in order."""
+        """Return the row of each image, int [N]; None where rows are in order."""
         names = path.with_suffix(".txt")
         if names.is_file():
             return _rows_by_name(names, len(array), images)
@@ -237,7 +253,7 @@ class GivenFeatures:
 
 
 def _name_of(path: Path) -> str:
-    """What tables call given features: the model that an earlier evaluation noted, or the file."""
+    """Return the name of given features: the model that was noted beside them, or the file."""
     beside = [path.with_suffix(".json")] if path.is_file() else sorted(path.glob("*.json"))
     for file in beside:
         try:
@@ -272,7 +288,7 @@ def _rows_by_name(names: Path, rows: int, images: ImageSet) -> np.ndarray:
 
 
 def _kept(folder: Path, name: str, digest: str) -> tuple[Path, str]:
-    """The finished array of that data that an earlier evaluation left in `folder`, and its kind."""
+    """Find the finished array of that data in an earlier evaluation's folder, and its kind."""
     found = {}
     for beside in sorted(folder.glob("*.json")):
         try:

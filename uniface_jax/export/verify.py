@@ -1,4 +1,4 @@
-"""Proves that an exported file computes what JAX does, before it is left on disk."""
+"""Proof that an exported file computes what JAX does, before it is left on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Exported:
-    """What export() wrote; `differences` are relative, by batch size."""
+    """An ONNX file that was written; `differences` are relative, by batch size."""
 
     path: str
     opset: int
@@ -37,8 +37,12 @@ class Exported:
     differences: dict[int, float]
 
 
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
 def onnx_runner(model: "onnx.ModelProto | Path") -> Run:
-    """An ONNX model that takes NCHW, in onnxruntime on the CPU."""
+    """Return an ONNX model that takes NCHW as a function, in onnxruntime on the CPU."""
     import onnxruntime
 
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
@@ -46,19 +50,19 @@ def onnx_runner(model: "onnx.ModelProto | Path") -> Run:
     name = session.get_inputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
-        (features,) = session.run(None, {name: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
-        return features
+        found: list[np.ndarray] = session.run(None, {name: _channels_first(images)})
+        return found[0]
 
     return run
 
 
 def differences(run: Run, function: Function, batches: Sequence[int] = BATCHES) -> dict[int, float]:
-    """The difference of `run` from `function` in JAX, by batch size: max |run - jax| / max |jax|.
+    """Return max |run - jax| / max |jax|, of `run` and `function` in JAX, by batch size.
 
-    Over the features of random images that were 8-bit once. A result that is not finite makes the
-    difference nan. `function` maps [B, 112, 112, 3] to [B, D], the mirror sum included where `run`
-    has it; it runs once, on the largest batch, of which the smaller ones are the beginning. Raises
-    UserError where the shapes differ.
+    The maxima are over the features of random images that were 8-bit once. A result that is not
+    finite makes the difference nan. `function` maps [B, 112, 112, 3] to [B, D], the mirror sum
+    included where `run` has it; it runs once, on the largest batch, of which the smaller ones are
+    the beginning. Raises UserError where the shapes differ.
     """
     shape = (max(batches), IMAGE_SIZE, IMAGE_SIZE, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -70,9 +74,12 @@ def differences(run: Run, function: Function, batches: Sequence[int] = BATCHES) 
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest |found - expected| over the largest |expected|, both [B, D].
+    """Return the largest |found - expected| over the largest |expected|, both [B, D].
 
     Raises UserError where the shapes differ.
+
+    >>> relative(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    0.5
     """
     if found.shape != expected.shape:
         raise UserError(
@@ -86,12 +93,12 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def compare(
     model: "onnx.ModelProto | Path", function: Function, batches: Sequence[int] = BATCHES
 ) -> dict[int, float]:
-    """`differences` of an ONNX model in onnxruntime."""
+    """Return `differences` of an ONNX model in onnxruntime."""
     return differences(onnx_runner(model), function, batches)
 
 
 def check(path: Path, found: Mapping[int, float]) -> None:
-    """Raises UserError where one of the differences of what would become `path` is too large."""
+    """Raise UserError where one of the differences of what would become `path` is too large."""
     if not all(difference <= TOLERANCE for difference in found.values()):
         raise UserError(
             f"export: {path} not written: it differs from JAX by {dict(found)} relative, by batch; "
@@ -102,7 +109,7 @@ def check(path: Path, found: Mapping[int, float]) -> None:
 def write_verified(
     model: "onnx.ModelProto", path: Path, function: Function, mirror: bool
 ) -> Exported:
-    """Writes `model`, if it computes `function` (with `mirror`, its mirror sum) in onnxruntime.
+    """Write `model`, if it computes `function` (with `mirror`, its mirror sum) in onnxruntime.
 
     Raises UserError, and leaves what was at `path`, where any difference on batches of 1, 3 and 5
     exceeds 1e-5 relative.

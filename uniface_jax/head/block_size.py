@@ -1,21 +1,22 @@
-"""How many classes a block has, and the memory that it takes."""
+"""The size of a block of classes, and the memory that a pass over blocks takes."""
 
 import jax
 
 
 def bytes_a_class(batch: int, dimension: int) -> int:
-    """What a pass holds for each class of a block, float32: three tiles' columns, two slices' rows.
+    """Return the bytes that a pass holds for each class of a block, float32.
 
-    By the compiler's account (scripts/table_head_memory.py compares).
+    They are three tiles' columns and two slices' rows, by the compiler's account
+    (scripts/table_head_memory.py compares).
     """
     return 4 * (3 * batch + 2 * dimension)
 
 
 def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
-    """How many classes a block may have so that its float32 arrays stay within a memory budget.
+    """Return the number of classes whose block of float32 arrays stays within a memory budget.
 
-    None is a sane budget: of a second-level cache on CPUs, of a small share of the memory on
-    accelerators. Multiples of 128 where there are so many, at least 8.
+    mebibytes: the budget; None is the size of a second-level cache on CPUs, of a small share of the
+    memory on accelerators. The result is a multiple of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
         mebibytes = 6.0 if jax.default_backend() == "cpu" else 512.0
@@ -24,16 +25,16 @@ def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
 
 
 def working_bytes(batch: int, dimension: int, total: int, block: int) -> int:
-    """What a pass over `total` classes works in, float32, beside its arguments and results.
+    """Return the bytes, float32, that a pass over `total` classes needs beside inputs and results.
 
-    A block's arrays, the batch's directions and their gradient; where one block has all classes
-    there is nothing to slice.
+    They are a block's arrays, the batch's directions and their gradient; where one block has all
+    classes there is nothing to slice.
     """
     of_block = bytes_a_class(batch, dimension if block < total else 0) * block
     return of_block + 8 * batch * dimension + total
 
 
 def even_block(total: int, block_size: int) -> int:
-    """The size of so many blocks that none is above block_size: even, in multiples of 128."""
+    """Return the size of as few blocks as none above block_size takes: even, multiples of 128."""
     even = -(-total // -(-total // block_size))
     return min(-(-even // 128) * 128, block_size, total)

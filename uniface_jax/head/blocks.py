@@ -32,7 +32,7 @@ class Prototypes(NamedTuple):
     """The classes of one shard, or the sampled ones among them.
 
     weight [K, D]; bias [] for a shared one (or none), [K] for one a class; valid [K] bool, False
-    for rows that only fill up the shard.
+    for padding rows.
     """
 
     weight: jax.Array
@@ -53,7 +53,7 @@ class Samples(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What the classes of a shard add up to, own classes at FILL included.
+    """The sums over the classes of a shard, own classes at FILL included.
 
     loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
     max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)
@@ -69,7 +69,7 @@ class Sums(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """A function of the cosine and its derivatives by cosine and by bias, all of one shape."""
+    """A function's values and its derivatives with respect to cosine and bias, of one shape."""
 
     value: jax.Array
     by_cos: jax.Array
@@ -87,13 +87,13 @@ class _Block(NamedTuple):
 
 
 def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """1 / max(|x|, NORM_FLOOR) by rows, and 1.0 where the norm is above the floor, else 0.0."""
+    """Return 1 / max(|x|, NORM_FLOOR) of each row, and 1.0 where the norm is above the floor."""
     norm = jnp.sqrt(jnp.sum(jnp.square(x), -1))
     return 1 / jnp.maximum(norm, NORM_FLOOR), (norm > NORM_FLOOR).astype(x.dtype)
 
 
 def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array, *context: jax.Array) -> Terms:
-    """function(cos, bias, *context) and its derivatives."""
+    """Return function(cos, bias, *context) and its derivatives, of the cosine's shape."""
     bias = jnp.broadcast_to(bias, cos.shape)
     one, zero = jnp.ones_like(cos), jnp.zeros_like(cos)
 
@@ -106,24 +106,24 @@ def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array, *context: jax
 
 
 def fill_terms(loss: Loss, bias: jax.Array, context: tuple[jax.Array, ...]) -> Terms:
-    """What each sample's own class is among the negatives: of the shape of bias, [B]."""
+    """Return the terms of each sample's own class as a negative at FILL, [B]."""
     return slopes(loss.negative, jnp.full_like(bias, FILL), bias, *context)
 
 
 def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
-    """Probabilities, at most 1: FILL may exceed the positive's logit, and then all of the sum."""
+    """Return exp(logits - logsumexp), at most 1: FILL may exceed the rest of the sum."""
     return jnp.exp(jnp.minimum(logits - logsumexp, 0))
 
 
 def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-    """Sums over the given axis of a and of b, in `dtype`."""
+    """Return the product of a and b, summed over an axis of each, in `dtype`."""
     return jax.lax.dot_general(
         a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=dtype
     )
 
 
 def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
-    """The block of the `size` classes from `start` on."""
+    """Cut out the block of the `size` classes from `start` on."""
 
     def rows(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, start, size)
@@ -137,7 +137,7 @@ def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size:
     column = jnp.where((column >= 0) & (column < size), column, size)
     fill = 2 * FILL / scale[jnp.minimum(column, size - 1)]
     products = products.at[jnp.arange(column.shape[0]), column].set(fill, mode="drop")
-    # The norms come in as a factor of the columns, so that no normalised copy is made.
+    # The norms come in as a factor of the columns, so that no normalized copy is made.
     cos = jnp.clip(products * scale[None], -1, 1)
     return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
 
@@ -149,7 +149,7 @@ def _fold(
     samples: Samples,
     block_size: int,
 ) -> Carry:
-    """A loop over full blocks; the smaller rest follows it, so that no block needs a mask."""
+    """Fold `body` over full blocks, then over the smaller rest, so that no block needs a mask."""
     total = prototypes.weight.shape[0]
     size = even_block(total, block_size)
     if size == total:
@@ -189,7 +189,7 @@ def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
 def _accumulate(
     sums: Sums, loss: Loss, samples: Samples, block: _Block, factor: float, terms: Terms
 ) -> Sums:
-    """Adds one block; the terms are the loss and its slopes, [B, K] each."""
+    """Add one block to the sums; the terms are the loss and its slopes, [B, K] each."""
     low, wide = samples.directions.dtype, block.weight.dtype
 
     def stored(array: jax.Array, rows: jax.Array) -> jax.Array:
@@ -234,9 +234,9 @@ def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
 def additive_pass(
     loss: Loss, prototypes: Prototypes, samples: Samples, block_size: int, factor: float
 ) -> Sums:
-    """The negatives of an additive loss: loss and all gradients in one pass.
+    """Return the sums over the negatives of an additive loss: loss and gradients in one pass.
 
-    Of UCE and BCE in float32 on CPUs by a kernel with blocks of its own, where there is one.
+    UCE and BCE in float32 on CPUs run in a kernel with blocks of its own, where there is one.
     """
     if loss.clipped_cross_entropy is not None and _has_kernel(loss, prototypes, samples):
         constants = cross_entropy_head.Constants(loss.scale, loss.clipped_cross_entropy, factor)
@@ -253,7 +253,7 @@ def additive_pass(
 def logsumexp_pass(
     loss: Loss, prototypes: Prototypes, samples: Samples, block_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Running maximum and sum of exp(logit - maximum) over the negatives' logits: two [B]."""
+    """Return maximum and sum of exp(logit - maximum) over the negatives' logits, [B] each."""
 
     def body(carry: tuple[jax.Array, jax.Array], block: _Block) -> tuple[jax.Array, jax.Array]:
         maximum, total = carry
@@ -278,7 +278,7 @@ def softmax_pass(
     block_size: int,
     factor: float,
 ) -> Sums:
-    """The gradients of a softmax loss by its negatives' logits, given the log-sum-exp [B].
+    """Return the gradients of a softmax loss through its negatives, given the log-sum-exp [B].
 
     The `loss` of the sums is the negatives' share of the probability.
     """

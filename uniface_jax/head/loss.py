@@ -6,6 +6,7 @@ never enter a loss, a count or a checkpoint. Features are gathered, every device
 over its own classes (blocks.py), feature gradients are reduce-scattered.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -44,7 +45,8 @@ class Shard(NamedTuple):
     subset: Subset | None = None
 
 
-class Products(NamedTuple):
+@dataclass(frozen=True)
+class Products:
     """The products of directions and prototypes: classes in a block, and the factors' dtype.
 
     dtype: bfloat16 for speed, None for that of the arrays. Sums are in the prototypes' dtype.
@@ -176,6 +178,7 @@ def loss_and_gradients(
 
 
 def _unit(features: jax.Array) -> _Features:
+    """Return the features with their directions."""
     scale, unfloored = inverse_norm(features)
     return _Features(features, features * scale[:, None], scale, unfloored)
 

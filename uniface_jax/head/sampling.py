@@ -12,7 +12,7 @@ from uniface_jax.runtime.parallel import AXIS
 class Subset(NamedTuple):
     """The classes of this device that take part in a step.
 
-    row [K] int32, increasing: of the shard. valid [K] bool: False for what fills up.
+    row [K] int32, increasing, of the shard. valid [K] bool, False for padding rows.
     """
 
     row: jax.Array
@@ -22,11 +22,17 @@ class Subset(NamedTuple):
 def sample_classes(
     key: jax.Array, labels: jax.Array, num_classes: int, rows: int, sampling_rate: float
 ) -> Subset:
-    """The step's classes on this device: all positives, filled up with random negatives.
+    """Sample the step's classes on this device: all positives, and random negatives.
 
-    labels [b] are this device's, of the whole optimiser step; key is the same on all devices. Each
-    device takes int(r * its number of classes), or all of its positives where these are more; that
-    is Partial FC's scheme (An et al., 2021), by which no class index has to be gathered.
+    Each device takes int(r * its number of classes), or all of its positives where these are more:
+    Partial FC's scheme (An et al., 2021), by which no class index has to be gathered.
+
+    Args:
+        key: the same on all devices.
+        labels: [b], of this device's samples of the whole optimizer step.
+        num_classes: C, over all devices.
+        rows: of prototypes on each device, padding rows included.
+        sampling_rate: r in (0, 1].
     """
     start, valid = owned_classes(num_classes, rows)
     local = jax.lax.all_gather(labels, AXIS, tiled=True) - start
@@ -54,6 +60,6 @@ def positions(
     if subset is None:
         return jnp.where(here, local, rows).astype(jnp.int32)
     size = subset.row.shape[0]
-    # Rows that fill up repeat the last index and stand at the end: the first match is the class.
+    # Padding rows repeat the last index and stand at the end: the first match is the class.
     found = jnp.searchsorted(subset.row, local)
     return jnp.where(here, found, size).astype(jnp.int32)

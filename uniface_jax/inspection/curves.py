@@ -104,4 +104,5 @@ def loss_curves(
 
 def _along(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return value and derivative of `function` at each of x [K]."""
-    return jax.jit(jax.vmap(jax.value_and_grad(function)))(x)
+    value, derivative = jax.jit(jax.vmap(jax.value_and_grad(function)))(x)
+    return value, derivative

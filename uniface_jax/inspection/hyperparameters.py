@@ -92,4 +92,5 @@ def curves_at(found: Similarities, hyperparameters: Mapping[str, float]) -> Curv
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1 + small)
+    sigmoid: np.ndarray = np.where(x >= 0, 1.0, small) / (1 + small)
+    return sigmoid

@@ -36,13 +36,13 @@ _MARK: dict[str, Any] = {"color": INK, "linewidth": 1.0}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure to `path` as a PNG, atomically."""
+    """Write the figure to `path` as a PNG, atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
 def curves_figure(curves: Mapping[str, Curves], title: str) -> Figure:
-    """Losses over the cosine of one positive and of one negative, and their slopes below."""
+    """Draw losses over the cosine of one positive and one negative, and their slopes below."""
     figure, panels = _panels(title, 2, 2)
     for line, (name, curve) in enumerate(curves.items()):
         style = line_style(line)
@@ -65,7 +65,7 @@ def curves_figure(curves: Mapping[str, Curves], title: str) -> Figure:
 def similarities_figure(
     runs: Mapping[str, Similarities], title: str, readings: Mapping[str, float] | None = None
 ) -> Figure:
-    """Histograms of positive and negative similarities, one row a run; on a logarithmic axis too.
+    """Draw histograms of positive and negative similarities, one row a run, linear and log.
 
     readings: named thresholds to be marked, of all rows; None marks each run's own threshold.
     """
@@ -77,7 +77,7 @@ def similarities_figure(
         positives = np.histogram(found.positive, edges)[0] / len(found.positive)
         marks = readings or ({"b/s": found.threshold} if found.threshold is not None else {})
         for axes, words in zip(row, ("", ", logarithmic"), strict=True):
-            for heights, colour, kind in (
+            for heights, color, kind in (
                 (counts, ORANGE, "negative"),
                 (positives, BLUE, "positive"),
             ):
@@ -85,8 +85,8 @@ def similarities_figure(
                     heights,
                     edges,
                     fill=True,
-                    facecolor=(colour, 0.45),
-                    edgecolor=colour,
+                    facecolor=(color, 0.45),
+                    edgecolor=color,
                     label=kind,
                 )
             for line, (reading, value) in enumerate(marks.items()):
@@ -105,7 +105,7 @@ def similarities_figure(
 
 
 def dominance_figure(runs: Mapping[str, Similarities], title: str) -> Figure:
-    """Each sample's and each class's positives against its largest negative, one row a run.
+    """Draw each sample's and class's positives against its largest negative, one row a run.
 
     Above the diagonal the positive dominates its own row or column. One threshold for all exists
     where the horizontal line, the smallest positive, is above the vertical one's crossing with the
@@ -123,12 +123,12 @@ def dominance_figure(runs: Mapping[str, Similarities], title: str) -> Figure:
         for axes, (kind, negative, positive, word) in zip(row, kinds, strict=True):
             shown = np.isfinite(positive) & np.isfinite(negative)
             dominated = positive[shown] > negative[shown]
-            for chosen, colour, size, label in (
+            for chosen, color, size, label in (
                 (dominated, BLUE, 9, "positive above the largest negative"),
                 (~dominated, ORANGE, 24, "negative at or above the positive"),
             ):
                 axes.scatter(
-                    negative[shown][chosen], positive[shown][chosen], s=size, color=colour,
+                    negative[shown][chosen], positive[shown][chosen], s=size, color=color,
                     alpha=0.7, linewidths=0, label=label, zorder=3,
                 )  # fmt: skip
             axes.plot([low, 1], [low, 1], linestyle="-", label="equal", color=INK, linewidth=0.8)
@@ -146,7 +146,7 @@ def dominance_figure(runs: Mapping[str, Similarities], title: str) -> Figure:
 
 
 def history_figure(runs: Mapping[str, History], title: str) -> Figure:
-    """Thresholds with the extremes of the similarities over training, one row a run.
+    """Draw thresholds and the extremes of the similarities over training, one row a run.
 
     On the right the shares on the wrong side of the threshold, which are of single batches.
     """
@@ -183,7 +183,7 @@ def hyperparameters_figure(
     title: str,
     defaults: Mapping[str, float] = DEFAULTS,
 ) -> Figure:
-    """UCE's slopes at a few values of m, λ, r and s, and below the threshold over each of them."""
+    """Draw UCE's slopes at a few values of m, λ, r and s, and the threshold over each of them."""
     figure, panels = _panels(title, 2, 4)
     for column, (key, sweep) in enumerate(sweeps.items()):
         top, bottom = panels[0][column], panels[1][column]
@@ -218,7 +218,7 @@ def _panels(title: str, rows: int, columns: int) -> tuple[Figure, list[list[Axes
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    """One legend for all panels, each name once."""
+    """Draw one legend for all panels, each name once."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

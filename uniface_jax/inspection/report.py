@@ -15,7 +15,7 @@ from uniface_jax.inspection.workdir import Inspection
 
 
 def write(run: Inspection, output: Path, workdir: str) -> dict[str, Any]:
-    """Writes five figures and inspection.json into the folder `output`; returns the JSON.
+    """Write five figures and inspection.json into the folder `output`; return the JSON.
 
     workdir: where the run is, for the record.
     """
@@ -56,7 +56,7 @@ def write(run: Inspection, output: Path, workdir: str) -> dict[str, Any]:
 
 
 def _uce_of(run: Inspection) -> dict[str, float]:
-    """The run's own hyperparameters where it is of UCE, else UCE's defaults."""
+    """Return the run's own hyperparameters where it is of UCE, else UCE's defaults."""
     config = run.recipe.config
     if config.loss.name != "uce":
         return dict(DEFAULTS)
@@ -69,7 +69,7 @@ def _finite(values: np.ndarray) -> list[float | None]:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The findings in a few lines."""
+    """Return the findings in a few lines."""
     found = report["similarities"]
     verdict = "separates" if found["one_threshold"] else "does not separate"
     lines = [

@@ -1,4 +1,4 @@
-"""Whether one threshold separates same from different pairs, for everyone at once or one by one."""
+"""Separation of same from different pairs by one threshold, for everyone at once or one by one."""
 
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ class Pairs(NamedTuple):
     same: np.ndarray
 
 
-def all_pairs(features: np.ndarray, labels: np.ndarray) -> Pairs:
-    """Every pair of the images with features [N, D] and labels int [N].
+def every_pair(features: np.ndarray, labels: np.ndarray) -> Pairs:
+    """Return every pair of few images with features [N, D] and labels int [N], all held.
 
     Raises UserError when a feature is zero or not finite.
     """
@@ -29,10 +29,13 @@ def all_pairs(features: np.ndarray, labels: np.ndarray) -> Pairs:
 
 
 def best_threshold(curve: Roc) -> tuple[float, float]:
-    """(threshold, error): where the mean of the shares of misses and of false accepts is smallest.
+    """Return the threshold of smallest error, the mean of the rates of misses and false accepts.
 
-    A pair is accepted when its score is above the threshold. Of thresholds that do equally well it
-    is the middle.
+    The error is returned with it. A pair is accepted when its score is above the threshold. Of
+    thresholds that do equally well it is the middle.
+
+    >>> best_threshold(roc(np.array([0.9, 0.6, 0.2]), np.array([True, True, False])))
+    (0.4, 0.0)
     """
     errors = _errors(curve)
     best = np.flatnonzero(errors == errors.min())
@@ -42,9 +45,9 @@ def best_threshold(curve: Roc) -> tuple[float, float]:
 
 
 def separation(scores: np.ndarray, same: np.ndarray) -> dict[str, Any]:
-    """How well one threshold does on pairs with scores [P], same bool [P]; ready for JSON.
+    """Measure how well one threshold does on pairs with scores [P], same bool [P]; for JSON.
 
-    min_same, max_different; separable: whether min_same > max_different; threshold and error of
+    min_same, max_different; separable: True where min_same > max_different; threshold and error of
     best_threshold; equal_error_rate; auc. Raises UserError for what has not both kinds of pairs.
     """
     curve = roc(scores, same)
@@ -65,7 +68,7 @@ def separation(scores: np.ndarray, same: np.ndarray) -> dict[str, Any]:
 def person_thresholds(
     pairs: Pairs, labels: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(thresholds, own errors, common errors), float64 [people], in the order of their labels.
+    """Return thresholds, own errors and common errors, float64 [people], in order of labels.
 
     For each person, with all pairs that have an image of them: their best threshold, the error at
     it, and the error at the common `threshold`. Raises UserError for a person with one image.
@@ -86,4 +89,5 @@ def person_thresholds(
 
 
 def _errors(curve: Roc) -> np.ndarray:
-    return (curve.far + 1 - curve.tar) / 2
+    errors: np.ndarray = (curve.far + 1 - curve.tar) / 2
+    return errors

@@ -15,12 +15,12 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import normalize
 
 EDGES = np.linspace(-1, 1, 2001)  # of the histogram of negatives
-_BLOCK = 4096  # classes at a time
+_BLOCK_CLASSES = 4096  # at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """What is kept of the cosines of N samples with C prototypes; float64 unless said otherwise.
+    """The extremes of the cosines of N samples with C prototypes; float64 unless said otherwise.
 
     positive [N]: with the own class. row_negative [N]: the largest with another class.
     column_positive [C]: the smallest of the class's own samples, +inf where it has none.
@@ -42,17 +42,29 @@ class Similarities:
 
     @property
     def negatives(self) -> int:
-        """How many negatives the matrix has: N (C - 1)."""
+        """The number of negatives in the matrix: N (C - 1)."""
         return int(self.counts.sum())
 
 
 def similarities(
     features: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, threshold: float | None = None
 ) -> Similarities:
-    """Goes through the cosines of features [N, D] with prototypes [C, D]; labels int [N], 0..C-1.
+    """Compute the extremes of all cosines of samples and classes; [N, C] is never held.
 
-    The matrix [N, C] is never held. Raises UserError when a row is zero or not finite, when a label
-    is out of range, and with fewer than two classes.
+    Args:
+        features: [N, D].
+        labels: int [N], in 0..C-1.
+        prototypes: [C, D].
+        threshold: a cosine, to count the negatives above it; None counts none.
+
+    Raises:
+        UserError: a row is zero or not finite, a label is out of range, or there are fewer than
+            two classes.
+
+    Example:
+        >>> found = similarities(np.eye(2), np.array([0, 1]), np.array([[1, 0], [0.6, 0.8]]))
+        >>> found.positive, found.row_negative
+        (array([1. , 0.8]), array([0.6, 0. ]))
     """
     samples, labels = normalize(features, "feature"), np.asarray(labels)
     classes = normalize(prototypes, "prototype")
@@ -68,12 +80,12 @@ def similarities(
     row_negative, column_negative = np.full(count, -np.inf), np.full(size, -np.inf)
     counts = np.zeros(len(EDGES) - 1, np.int64)
     reaching = above = 0
-    for start in range(0, size, _BLOCK):
-        cos = np.clip(samples @ classes[start : start + _BLOCK].T, -1, 1)
-        here = np.flatnonzero((labels >= start) & (labels < start + _BLOCK))
+    for start in range(0, size, _BLOCK_CLASSES):
+        cos = np.clip(samples @ classes[start : start + _BLOCK_CLASSES].T, -1, 1)
+        here = np.flatnonzero((labels >= start) & (labels < start + _BLOCK_CLASSES))
         cos[here, labels[here] - start] = -np.inf  # positives take no part in what follows
         np.maximum(row_negative, cos.max(1), out=row_negative)
-        column_negative[start : start + _BLOCK] = cos.max(0)
+        column_negative[start : start + _BLOCK_CLASSES] = cos.max(0)
         counts += np.histogram(cos[np.isfinite(cos)], EDGES)[0]
         reaching += int(np.count_nonzero(cos >= positive.min()))
         if threshold is not None:
@@ -84,11 +96,11 @@ def similarities(
 
 
 def dominance(found: Similarities) -> dict[str, Any]:
-    """How far the matrix is from being split by one threshold; numbers ready for JSON.
+    """Measure how far the matrix is from being split by one threshold; numbers for JSON.
 
     rows: share of samples whose positive exceeds all negatives of their row. columns: share of the
     classes with samples whose smallest positive exceeds all negatives of their column.
-    min_positive, max_negative; one_threshold: whether min_positive > max_negative;
+    min_positive, max_negative; one_threshold: True where min_positive > max_negative;
     positives_violating, negatives_violating: shares of positives not above the largest negative,
     and of negatives not below the smallest positive. equal_error: `rate` and `threshold` where as
     large a share of positives is below as of negatives above (to 0.001 in the threshold).
@@ -127,7 +139,8 @@ def dominance(found: Similarities) -> dict[str, Any]:
 
 def _middles(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     known = np.isfinite(negative)  # a class may hold all samples
-    return (positive[known] + negative[known]) / 2
+    middles: np.ndarray = (positive[known] + negative[known]) / 2
+    return middles
 
 
 def _spread(values: np.ndarray) -> dict[str, float | None]:

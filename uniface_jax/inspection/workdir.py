@@ -1,4 +1,4 @@
-"""A training run read for inspection: its images' similarities with its prototypes, and its b."""
+"""A training run, read for inspection: its images' similarities with its prototypes, and its b."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def inspect(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Inspection:
-    """Inspects a workdir's newest checkpoint, or one workdir/checkpoints/STEP.
+    """Read a workdir's newest checkpoint, or one workdir/checkpoints/STEP, for inspection.
 
     data: the data set of its training, whatever training reads; None is the one that the run was
     trained on.
@@ -90,9 +90,10 @@ def inspect(
 def training_images(
     data: Source | str | Path, images: int, seed: int
 ) -> tuple[list[bytes], np.ndarray]:
-    """(encoded images, labels int [N]) of `images` items drawn by `seed`, or all of fewer.
+    """Read encoded images and labels int [N] of `images` items drawn by `seed`, or of all.
 
-    data: a source, or what open_source opens. In its order. Raises UserError naming what is wrong.
+    data: a source, or what open_source opens. The items are in its order. Raises UserError naming
+    what is wrong.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
     chosen = np.sort(np.random.RandomState(seed).permutation(len(source))[:images])
@@ -111,10 +112,10 @@ def _thresholds(loss: Loss, state: TrainState, num_classes: int) -> dict[str, fl
 
 
 def read_history(path: Path) -> History:
-    """{"step": int [K], metric: float64 [K], …} of a metrics.jsonl; NaN where a line has none.
+    """Read a metrics.jsonl: {"step": int [K], metric: float64 [K], …}, NaN where a line has none.
 
-    Lines of training only, not those of evaluations. Raises UserError naming the file, and the line
-    that is not the JSON of a step.
+    Lines of training count only, not those of evaluations. Raises UserError naming the file, and
+    the line that is not the JSON of a step.
     """
     try:
         lines = path.read_text().splitlines()

@@ -37,7 +37,7 @@ TARGETS = {  # the name that programs call: the function of the library
 }
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "UNIFACE_NATIVE"
-TIMEOUT = 300.0  # seconds
+TIMEOUT_SECONDS = 300.0
 
 _off: ContextVar[bool] = ContextVar("native_off", default=False)
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Programs traced in this block use XLA alone: plans for other devices, and comparisons."""
+    """Leave the kernels out of programs traced in this block, for other devices and comparisons."""
     token = _off.set(True)
     try:
         yield
@@ -54,19 +54,19 @@ def off() -> Iterator[None]:
 
 
 def available() -> bool:
-    """Whether programs for this process's backend may call the kernels. The first call compiles."""
+    """Return True where programs of this process's backend may call the kernels; may compile."""
     return not _off.get() and jax.default_backend() == "cpu" and _library() is not None
 
 
 @cache
 def vector_width() -> int:
-    """Floats of a vector: what kernels want channels and dimensions to divide by. 0: no kernels."""
+    """Return the floats of a vector, by which channels must divide; 0 without kernels."""
     library = _library()
     return int(library.UnifaceVectorWidth()) if library else 0
 
 
 def scratch(function: str, *sizes: int) -> int:
-    """Floats of scratch memory that a kernel needs, by the library's own function for it."""
+    """Return the floats of scratch memory that a kernel needs, by the library's own function."""
     library = _library()
     assert library, "asked for without available()"
     of_library = getattr(library, function)
@@ -76,7 +76,7 @@ def scratch(function: str, *sizes: int) -> int:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The kernels, registered with XLA, or None, for which the log has the reason."""
+    """Load the kernels and register them with XLA; None, with the reason in the log, without."""
     if os.environ.get(SWITCH) == "0":
         return None
     asked_for = shlex.split(os.environ.get("CXX", ""))  # maybe with options, or behind ccache
@@ -105,11 +105,18 @@ def _command(compiler: list[str]) -> list[str]:
 
 
 def _compiled(compiler: list[str]) -> Path:
-    """The library's path, compiled unless it is there. Raises OSError or SubprocessError."""
+    """Return the library's path; compile it unless it is there.
+
+    Raises OSError or SubprocessError.
+    """
     here = Path(__file__).parent
     command = _command(compiler)
     version = subprocess.run(
-        [*compiler, "--version"], check=True, capture_output=True, text=True, timeout=TIMEOUT
+        [*compiler, "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
     ).stdout
     parts = [(here / name).read_text() for name in (*SOURCES, *HEADERS)]
     name = hashlib.sha256("\0".join([*parts, *command, version]).encode()).hexdigest()[:16]
@@ -125,7 +132,7 @@ def _compiled(compiler: list[str]) -> Path:
                 sources = [str(here / source) for source in SOURCES]
                 subprocess.run(
                     [*command, *sources, "-o", str(made)],
-                    check=True, capture_output=True, text=True, timeout=TIMEOUT,
+                    check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
                 )  # fmt: skip
                 made.replace(path)
     return path

@@ -12,30 +12,34 @@ import numpy as np
 
 from uniface_jax.native import build
 
-# Sums of the kernel's gradient that threads have for themselves, and the kernels that are small
-# enough for it: a core's cache holds one beside the maps.
-PARTS, LARGEST_PART = 8, 2**17
+# Sums of the kernel's gradient that threads have for themselves, and the largest kernel, in floats,
+# that has them: a core's cache holds one beside the maps.
+PARTS, LARGEST_PART_FLOATS = 8, 2**17
 
 
 def divides(channels: int) -> bool:
-    """Whether results may have so many channels."""
+    """Return True where results may have so many channels."""
     return channels % build.vector_width() == 0
 
 
 def is_winograd(kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
-    """Whether there are fewer products for it: by Winograd's F(2x2, 3x3)."""
+    """Return True where Winograd's F(2x2, 3x3) computes it, with fewer products."""
     sizes = (*kernel_shape[:2], stride) == (3, 3, 1) and padding <= 2
     return sizes and divides(kernel_shape[2]) and divides(kernel_shape[3])
 
 
-def _call(name: str, shape: tuple[int, ...], scratch: int, *arrays: jax.Array, **attributes: int):
+def _call(
+    name: str, shape: tuple[int, ...], scratch: int, *arrays: jax.Array, **attributes: int
+) -> jax.Array:
+    """Call a kernel whose result has `shape`, with `scratch` floats to work in."""
     results = [jax.ShapeDtypeStruct(of, jnp.float32) for of in (tuple(shape), (max(scratch, 1),))]
     call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-    return call(*arrays, **{key: np.int32(value) for key, value in attributes.items()})[0]
+    result: jax.Array = call(*arrays, **{key: np.int32(n) for key, n in attributes.items()})[0]
+    return result
 
 
 def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """y."""
+    """Return y, the convolution of x with the kernel."""
     side, _, channels, outputs = kernel.shape
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, outputs)
@@ -51,7 +55,7 @@ def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.A
 def input_gradient(
     y_bar: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """The gradient by x, of `shape`."""
+    """Return the gradient with respect to x, of `shape`."""
     side, _, _, outputs = kernel.shape
     transposed = kernel.transpose(0, 1, 3, 2)
     if stride == 1 and padding < side:
@@ -65,14 +69,14 @@ def input_gradient(
 def kernel_gradient(
     x: jax.Array, y_bar: jax.Array, shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """The gradient by the kernel, of `shape`."""
+    """Return the gradient with respect to the kernel, of `shape`."""
     if is_winograd(shape, stride, padding):
         batch, height, width, _ = y_bar.shape
         tiles = batch * -(-height // 2) * -(-width // 2)
         size = build.scratch("UnifaceWinogradKernelScratch", *shape[2:], tiles)
         return _call("uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding)
     size = math.prod(shape)
-    parts = PARTS if size <= LARGEST_PART else 0
+    parts = PARTS if size <= LARGEST_PART_FLOATS else 0
     return _call(
         "uniface_kernel_gradient", shape, parts * size, x, y_bar,
         stride=stride, padding=padding, parts=parts,

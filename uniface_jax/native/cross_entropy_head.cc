@@ -122,7 +122,7 @@ void Element(const Problem& p, ptrdiff_t index, float inverse, float* row, Total
     IntVec inside = (z >= -limit) & (z <= limit);
     const Vec low = Select(z < -limit, -limit, z);
     ValueAndSlope terms = Softplus(Select(low > limit, limit, low));
-    if (i + kWidth > p.layout.batch) {  // columns that fill up
+    if (i + kWidth > p.layout.batch) {  // padding columns
       IntVec live;
       for (int lane = 0; lane < kWidth; ++lane) live[lane] = i + lane < p.layout.batch ? -1 : 0;
       inside &= live;

@@ -9,8 +9,8 @@ import numpy as np
 
 from uniface_jax.native import build
 
-# Parts of the classes with sums of their own, the same on any number of threads up to so many.
-FEWEST_TASKS = 4
+# Parts of the classes with sums of their own, the same on any number of threads up to this many.
+MIN_TASKS = 4
 
 
 class Constants(NamedTuple):
@@ -36,7 +36,7 @@ def sums(
     build.vector_width(), and build.available() be true.
     """
     (batch, dimension), classes = directions.shape, weight.shape[0]
-    tasks = min(max(FEWEST_TASKS, os.cpu_count() or 1), max(classes, 1))
+    tasks = min(max(MIN_TASKS, os.cpu_count() or 1), max(classes, 1))
 
     def array(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -22,7 +22,7 @@ from uniface_jax.models.iresnet import IResNet
 
 @dataclass(frozen=True)
 class Family:
-    """What a PyTorch implementation calls its modules, where that differs from the names here."""
+    """A PyTorch implementation's names of modules, where they differ from the names here."""
 
     name: str
     networks: str  # prefix in models.NETWORKS
@@ -44,7 +44,7 @@ _FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a PyTorch tensor of `shape` belongs: variables[collection][path[0]][path[1]]…."""
+    """The place of a PyTorch tensor of `shape`: variables[collection][path[0]][path[1]]…."""
 
     shape: tuple[int, ...]
     collection: str
@@ -57,7 +57,7 @@ class Slot:
         return "/".join((self.collection, *self.path))
 
     def to_jax(self, array: np.ndarray) -> np.ndarray:
-        """The tensor in this project's layout."""
+        """Return the tensor in this project's layout."""
         if self.positions:
             width = array.size // (array.shape[0] * self.positions**2)
             array = array.reshape(-1, width, self.positions, self.positions)
@@ -66,7 +66,7 @@ class Slot:
         return array.reshape(-1, array.shape[-1]) if self.positions else array
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of to_jax."""
+        """Return the array in PyTorch's layout: the inverse of to_jax."""
         if self.positions:
             array = array.reshape(self.positions, self.positions, -1, array.shape[-1])
         if array.ndim == 4:
@@ -75,7 +75,7 @@ class Slot:
 
 
 def layout(network: IResNet) -> dict[str, Slot]:
-    """Every variable of `network` by its PyTorch name; no array is made."""
+    """List every variable of `network` by its PyTorch name; no array is made."""
     family = family_of(network)
     params, batch_stats = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
     slots = {}
@@ -108,12 +108,12 @@ def iresnet(network: models.Network) -> IResNet:
 
 
 def family_of(network: IResNet) -> Family:
-    """Whose PyTorch implementation computes what `network` does."""
+    """Return the family whose PyTorch implementation computes what `network` does."""
     return INSIGHTFACE if network.tail_bias else RELEASE
 
 
 def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`variables` as the state dict of the network's PyTorch implementation, without a head.
+    """Return `variables` as the state dict of the network's PyTorch implementation, headless.
 
     The fixed scale of the last batch norm is written as ones, which PyTorch holds as a parameter.
     """
@@ -129,7 +129,7 @@ def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.nda
 
 
 def torch_name(family: Family, path: tuple[str, ...]) -> str:
-    """The PyTorch name of the variable at `path`: modules and leaf, as in Slot.path."""
+    """Return the PyTorch name of the variable at `path`: modules and leaf, as in Slot.path."""
     *modules, field = path
     field = _FIELDS.get(field, "weight")
     if len(modules) == 1:

@@ -36,7 +36,7 @@ class _Module:
 
 
 def load(path: Path, torch: Any) -> Any:
-    """What `path` holds, by torch.load with weights_only; a module of the release as a state dict.
+    """Load `path` by torch.load with weights_only; a module of the release as a state dict.
 
     Raises UserError for a file that names anything else, and for a module that is not built as
     torch.nn's are; what torch.load raises for one that is damaged.
@@ -56,7 +56,7 @@ def load(path: Path, torch: Any) -> Any:
 
 
 def _tensors(module: _Module, prefix: str, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(name, tensor) of the parameters and buffers, as torch.nn.Module.state_dict names them."""
+    """Yield (name, tensor) of parameters and buffers, as torch.nn.Module.state_dict names them."""
     content: dict[str, Any] = vars(module)
     groups = [content.get(key) for key in ("_parameters", "_buffers", "_modules")]
     whole = [group for group in groups if isinstance(group, Mapping)]

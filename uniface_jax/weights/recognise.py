@@ -1,4 +1,4 @@
-"""Recognises a network from the names and shapes of a PyTorch state dict, and takes its weights."""
+"""Recognition of a network from the names and shapes of a PyTorch state dict, with its weights."""
 
 import re
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Imported:
 
 
 def from_state(state: State, source: str) -> Imported:
-    """The network whose weights `state` holds, recognised from names and shapes.
+    """Recognize the network whose weights `state` holds, from names and shapes.
 
     Names may share a prefix ("module."). Arrays keep their dtype; where nothing has to be permuted
     they are views. Raises UserError, naming `source` and the tensor, for a network of another
@@ -54,7 +54,7 @@ def from_state(state: State, source: str) -> Imported:
     and a last batch norm whose scale is not 1.
     """
     state = _without_prefix(state)
-    family, model = _recognise(state, source)
+    family, model = _recognized(state, source)
     network, slots = _fitting_stem(model, state)
     described = f"{family.name}'s {model['name']} of width {network.width}"
     missing = [name for name in slots if name not in state]
@@ -102,14 +102,14 @@ def from_state(state: State, source: str) -> Imported:
 
 
 def _without_prefix(state: State) -> State:
-    """Names without what wrappers such as DataParallel put in front of all of them."""
+    """Return names without what wrappers such as DataParallel put in front of all of them."""
     stems = [name for name in state if re.fullmatch(r"(\w+\.)*conv1\.weight", name)]
     prefix = min(stems, key=len, default="").removesuffix("conv1.weight")
     return {name.removeprefix(prefix): array for name, array in state.items()}
 
 
-def _recognise(state: State, source: str) -> tuple[Family, dict[str, Any]]:
-    """The family, and config.model but for the stride of the stem."""
+def _recognized(state: State, source: str) -> tuple[Family, dict[str, Any]]:
+    """Return the family, and config.model but for the stride of the stem."""
     stem = state["conv1.weight"].shape if "conv1.weight" in state else ()
     for family in (RELEASE, INSIGHTFACE):
         tail = torch_name(family, ("fc5", "kernel"))
@@ -139,7 +139,7 @@ def _recognise(state: State, source: str) -> tuple[Family, dict[str, Any]]:
 
 
 def _fitting_stem(model: dict[str, Any], state: State) -> tuple[IResNet, dict[str, Slot]]:
-    """The network with the stem that gives the linear layer its size, entered into `model`.
+    """Return the network whose stem gives the linear layer its size, entered into `model`.
 
     Where neither does it is the published one, and the linear layer's shape is the error.
     """
@@ -180,7 +180,7 @@ def _check_fixed_scale(array: np.ndarray, name: str, source: str) -> None:
 def _checked_head(
     head: Mapping[str, np.ndarray], features: int, source: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(prototypes, bias), with the release's bias [1] as a scalar."""
+    """Return prototypes and bias, with the release's bias [1] as a scalar."""
     prototypes, bias = head.get("prototypes"), head.get("bias")
     if prototypes is None:
         if bias is not None:

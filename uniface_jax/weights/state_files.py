@@ -34,12 +34,23 @@ _NO_TORCH = (
 
 
 def read_state(path: Path) -> State:
-    """The tensors of `path` by name; bfloat16 comes as float32, other types as they are.
+    """Read the tensors of a file by name; bfloat16 comes as float32, other types as they are.
 
-    A checkpoint that wraps its state dict is unwrapped by WRAPPERS, and a whole module that
-    UniFace's release saved becomes its state dict. Raises UserError naming the file for another
-    suffix, a missing or damaged file, a .pth that holds anything else than tensors and plain
-    values, and a .pth where PyTorch is not installed.
+    Args:
+        path: its suffix is one of SUFFIXES. A checkpoint that wraps its state dict is unwrapped by
+            WRAPPERS, and a whole module that UniFace's release saved becomes its state dict.
+
+    Raises:
+        UserError: names the file for another suffix, a missing or damaged file, a .pth that holds
+            anything else than tensors and plain values, and a .pth where PyTorch is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "weights.safetensors"
+        ...     write_safetensors(path, {"fc.weight": np.ones((2, 3), np.float32)}, {})
+        ...     {name: array.shape for name, array in read_state(path).items()}
+        {'fc.weight': (2, 3)}
     """
     if path.suffix not in SUFFIXES:
         raise UserError(
@@ -59,8 +70,10 @@ def read_state(path: Path) -> State:
     return state
 
 
-def write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]):
-    """Writes the tensors, atomically; `metadata` goes into the file's header."""
+def write_safetensors(
+    path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write the tensors, atomically; `metadata` goes into the file's header."""
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
@@ -80,7 +93,7 @@ def _read_npz(path: Path) -> State:
 
 
 def _check_npz(path: Path) -> None:
-    """Raises UserError where the archive's members declare more than the file can hold."""
+    """Check that the archive's members declare no more than the file can hold."""
     limit = MAX_EXPANSION * path.stat().st_size
     total = 0
     with zipfile.ZipFile(path) as archive:
@@ -123,8 +136,8 @@ def _read_torch(path: Path) -> State:
 
 def _unwrapped(path: Path, loaded: Any) -> Mapping[str, Any]:
     for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            return loaded[key]
+        if isinstance(loaded, Mapping) and isinstance(inner := loaded.get(key), Mapping):
+            return inner
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return loaded
@@ -137,7 +150,8 @@ def _from_torch(path: Path, name: Any, tensor: Any, torch: Any) -> np.ndarray:
             f"or one under {', '.join(WRAPPERS)}"
         )
     wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return wide.detach().numpy()
+    array: np.ndarray = wide.detach().numpy()
+    return array
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
@@ -145,5 +159,5 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _line(error: Exception, most: int = 160) -> str:
-    """An exception's message as one short line; PyTorch's are pages of advice."""
+    """Return an exception's message as one short line; PyTorch's are pages of advice."""
     return " ".join(str(error).split())[:most] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Makes a workdir of a foreign network, from which evaluation, export and fine-tuning start."""
+"""A workdir of a foreign network, from which evaluation, export and fine-tuning start."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ REPORT_FILE = "import.json"
 
 
 def import_weights(source: Path, workdir: Path) -> Imported:
-    """Reads `source` (see state_files.read_state) and writes `workdir`: a checkpoint at step 0.
+    """Read `source` (see state_files.read_state) and write `workdir`: a checkpoint at step 0.
 
     Weights become float32. The config is base() with config.model of the network that was
-    recognised. The workdir also holds import.json, with every tensor and what became of it. Raises
+    recognized. The workdir also holds import.json, with every tensor and what became of it. Raises
     UserError, before anything is written, for a file that is no such network, and for a workdir
     that is in use.
     """
@@ -60,7 +60,7 @@ def _classes(imported: Imported) -> int:
 
 
 def _state(imported: Imported) -> TrainState:
-    """The logical state before the first step, in float32.
+    """Return the logical state before the first step, in float32.
 
     A bias that the file does not have gets the shape [1], and prototypes become one class: shapes
     that no training has, so that fine-tuning leaves them.

@@ -9,7 +9,7 @@ from uniface_jax.evaluate.all_pairs.largest import LOWEST
 from uniface_jax.evaluate.all_pairs.search import Search, rank_of_far
 from uniface_jax.evaluate.metrics.roc import OperatingPoint, Roc
 
-COMPLETE = 1 << 20  # up to so many scores, a curve has a point for each of them
+COMPLETE_SCORES = 1 << 20  # up to this many, a curve has a point for each of them
 _POINTS = 1000  # of each range of scores that were kept, where it is not complete
 _SAMPLED_FROM = 100  # ranks in the sample from which it estimates a FAR: to a tenth of it
 _BINS = np.linspace(-1.0, 1.0, 401)
@@ -32,8 +32,7 @@ class ScoreHistogram:
 class Line:
     """A ROC to draw: far, tar, float64 [K] rising.
 
-    exact: bool [K], False where far is estimated
-    from a sample of the different pairs.
+    exact: bool [K], False where far is estimated from a sample of the different pairs.
     """
 
     far: np.ndarray
@@ -42,7 +41,7 @@ class Line:
 
 
 def point_at(search: Search, same: np.ndarray, far: float) -> OperatingPoint:
-    """The point of largest TAR with FAR <= far. same: the scores of same pairs, rising."""
+    """Return the point of largest TAR with FAR <= far. same: the scores of same pairs, rising."""
     total = search.total
     allowed = rank_of_far(far, total)
     if allowed == total:
@@ -68,9 +67,9 @@ def point_at(search: Search, same: np.ndarray, far: float) -> OperatingPoint:
 
 
 def curve_of(search: Search, same: np.ndarray, points: Sequence[OperatingPoint]) -> Roc:
-    """The ROC at every score (few of them), or at all that is known exactly and tells it."""
+    """Return the ROC at every score where these are few, else at those that are known exactly."""
     everything = _all_scores(search)
-    if everything is not None and len(everything) + len(same) <= COMPLETE:
+    if everything is not None and len(everything) + len(same) <= COMPLETE_SCORES:
         thresholds = np.unique(np.concatenate([same, everything]))[::-1]
         false_accepts = _at_least(everything[::-1], thresholds)
     else:
@@ -100,7 +99,7 @@ def curve_of(search: Search, same: np.ndarray, points: Sequence[OperatingPoint])
 
 
 def area(search: Search, same: np.ndarray, curve: Roc) -> tuple[float, float]:
-    """Bounds of the area under the ROC, 0..1: equal where every score is known.
+    """Return bounds of the area under the ROC, 0..1: equal where every score is known.
 
     Between two points that are known, the ROC may take any way that rises.
     """
@@ -121,7 +120,7 @@ def area(search: Search, same: np.ndarray, curve: Roc) -> tuple[float, float]:
 
 
 def line_of(curve: Roc, same: np.ndarray, sample: np.ndarray) -> Line:
-    """The curve with what a sample, float32 [M] falling, says between its points."""
+    """Return the curve with estimates between its points, by a sample, float32 [M] falling."""
     ranks = _spread(len(sample))
     ranks = ranks[ranks >= _SAMPLED_FROM]
     thresholds = sample[ranks].astype(np.float64)
@@ -137,14 +136,14 @@ def line_of(curve: Roc, same: np.ndarray, sample: np.ndarray) -> Line:
 
 
 def histogram_of(search: Search, same: np.ndarray, sample: np.ndarray) -> ScoreHistogram:
-    """Histogram of all scores of same pairs, and of all or a sample of those of different ones."""
+    """Return the histogram of all scores of same pairs, and of all or a sample of the others."""
     everything = _all_scores(search)
     different = sample if everything is None else everything
     return ScoreHistogram(_BINS, _binned(same), _binned(different), len(different))
 
 
 def _all_scores(search: Search) -> np.ndarray | None:
-    """All scores of different pairs, falling, where all were kept."""
+    """Return all scores of different pairs, falling, where all were kept."""
     for before, falling in search.stored():
         if before == 0 and len(falling) == search.total:
             return falling
@@ -152,12 +151,12 @@ def _all_scores(search: Search) -> np.ndarray | None:
 
 
 def _at_least(rising: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many of the rising scores are at least each threshold, int64."""
+    """Return how many of the rising scores are at least each threshold, int64."""
     return len(rising) - np.searchsorted(rising, thresholds, side="left")
 
 
 def _spread(count: int) -> np.ndarray:
-    """Up to _POINTS of the numbers below count, dense where they are small; the last is one."""
+    """Return up to _POINTS numbers below count, dense where they are small, with the last."""
     return np.unique(np.geomspace(1, count, _POINTS).astype(int)) - 1 if count else np.arange(0)
 
 

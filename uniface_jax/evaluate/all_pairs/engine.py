@@ -15,7 +15,7 @@ import numpy as np
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.all_pairs.curve import (
-    COMPLETE,
+    COMPLETE_SCORES,
     Line,
     ScoreHistogram,
     area,
@@ -26,14 +26,14 @@ from uniface_jax.evaluate.all_pairs.curve import (
 )
 from uniface_jax.evaluate.all_pairs.largest import Hardest, HardPairs
 from uniface_jax.evaluate.all_pairs.one_pass import run_pass
-from uniface_jax.evaluate.all_pairs.search import BUDGET, Search, rank_of_far
+from uniface_jax.evaluate.all_pairs.search import BUDGET_SCORES, Search, rank_of_far
 from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, PairTiles, Tiling
 from uniface_jax.evaluate.metrics.roc import OperatingPoint, Roc
 
 FARS = (1e-6,)
-HARDEST = 24
+HARDEST_PAIRS = 24  # of each kind
 _COUNTED_FARS = (1e-1, 1e-2, 1e-3)  # points of the curve that the first pass counts on its way
-_SAMPLE = 1 << 24
+_SAMPLED_PAIRS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Targets:
     """
 
     fars: Sequence[float] = FARS
-    hardest: int = HARDEST
-    budget: int = BUDGET
+    hardest: int = HARDEST_PAIRS
+    budget: int = BUDGET_SCORES
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def search_pairs(
     total = tiles.negatives
     sample = np.empty(0, np.float32)
     if total > budget:
-        sample = tiles.sample_different(_SAMPLE)
+        sample = tiles.sample_different(_SAMPLED_PAIRS)
     search = Search(total, sample, budget)
     hard_same, hard_different = Hardest(hardest, -1), Hardest(hardest, 1)
     scores = None if same is None else same[0]
@@ -168,7 +168,7 @@ def search_pairs(
             for far, point in zip(fars, strict, strict=True)
         ),
         curve=curve,
-        complete=total + len(scores) <= min(budget, COMPLETE),
+        complete=total + len(scores) <= min(budget, COMPLETE_SCORES),
         line=line_of(curve, scores, sample),
         auc=area(search, scores, curve),
         histogram=histogram_of(search, scores, sample),

@@ -6,12 +6,12 @@ import numpy as np
 
 LOWEST = np.float32(np.finfo(np.float32).min)  # below every score
 TINY = np.float32(np.finfo(np.float32).tiny)
-_SLACK = 1 << 16
+_SLACK_SCORES = 1 << 16
 
 
 def float_above(value: np.float32) -> np.float32:
-    """The next larger float32 that is not subnormal: devices take those for 0."""
-    above = np.nextafter(value, np.float32(np.inf))
+    """Return the next larger float32 that is not subnormal: devices take those for 0."""
+    above: np.float32 = np.nextafter(value, np.float32(np.inf))
     if abs(above) >= TINY:
         return above
     return np.float32(0) if value < 0 else TINY
@@ -30,25 +30,25 @@ class Largest:
         self._size = 0
 
     def push(self, scores: np.ndarray) -> None:
-        """Takes scores, float32 [K], in."""
+        """Take in scores, float32 [K]."""
         scores = scores[scores >= self.bound]
         self._held.append(scores)
         self._size += len(scores)
-        if self._size > self.keep + max(self.keep // 2, _SLACK):
+        if self._size > self.keep + max(self.keep // 2, _SLACK_SCORES):
             scores = np.concatenate(self._held)
             scores = np.partition(scores, len(scores) - self.keep)[len(scores) - self.keep :]
             self.bound, self.exact = float_above(scores.min()), False
             self._held, self._size = [scores], len(scores)
 
     def falling(self) -> np.ndarray:
-        """The scores, float32, largest first: no more than `keep` once some were dropped."""
+        """Return the scores, float32, falling: no more than `keep` once some were dropped."""
         scores = np.sort(np.concatenate([np.empty(0, np.float32), *self._held]))[::-1]
         return scores if self.exact else scores[: self.keep]
 
 
 @dataclass(frozen=True, eq=False)
 class HardPairs:
-    """scores: float32 [H]; first, second: int [H], the rows of the pair's images; hardest first."""
+    """H pairs, hardest first: scores float32 [H], and first, second int [H], their images' rows."""
 
     scores: np.ndarray
     first: np.ndarray
@@ -65,13 +65,13 @@ class Hardest:
         self._held = np.empty(0, np.float32), empty, empty
 
     def candidates(self, scores: np.ndarray) -> np.ndarray:
-        """Where in scores [K] there are pairs worth pushing, int."""
+        """Return the places in scores [K] of pairs worth pushing, int."""
         if self.keep == 0:
             return np.empty(0, np.int64)
         return np.flatnonzero(self.sign * scores > self.bound)
 
     def push(self, scores: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-        """Takes pairs in: scores float32 [K] and their rows, int [K] each."""
+        """Take in pairs: scores float32 [K] and their rows, int [K] each."""
         held = (
             np.concatenate([self._held[0], scores]),
             np.concatenate([self._held[1], first]),
@@ -86,5 +86,5 @@ class Hardest:
             self.bound = self.sign * self._held[0][-1]
 
     def pairs(self) -> HardPairs:
-        """What was kept."""
+        """Return the pairs that were kept."""
         return HardPairs(*self._held)

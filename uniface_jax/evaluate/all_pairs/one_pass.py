@@ -2,7 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -10,6 +12,7 @@ from uniface_jax.evaluate.all_pairs.largest import Hardest, Largest
 from uniface_jax.evaluate.all_pairs.tiles import (
     EDGES,
     SEGMENT,
+    Bounds,
     PairTiles,
     Tile,
     count_all,
@@ -18,12 +21,12 @@ from uniface_jax.evaluate.all_pairs.tiles import (
     take,
 )
 
-_IN_FLIGHT = 2  # tiles a device works ahead of the host
+_TILES_IN_FLIGHT = 2  # by which a device is ahead of the host
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a pass is to find out of the scores of different pairs.
+    """The questions of a pass about the scores of different pairs.
 
     edges: how many are at least each of these. intervals: the scores s with low <= s < high, given
     up where there are more than `limit`. top: the `keep` largest of those >= a bound, or None.
@@ -39,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a pass found out.
+    """The answers of a pass.
 
     counts: of each of Wanted's edges and of the intervals' ends. intervals: scores, float32 [K]
     falling, None where given up. top: scores as Largest.falling, and whether nothing was dropped.
@@ -51,6 +54,20 @@ class Found:
     top: np.ndarray | None
     top_exact: bool
     same: np.ndarray | None
+
+
+class _Submitted(NamedTuple):
+    """A tile whose work a device has begun: its scores, and those of its different pairs alone.
+
+    counts, hits: of tiles.count_all.
+    """
+
+    tile: Tile
+    bounds: Bounds | None
+    scores: jax.Array
+    different: jax.Array
+    counts: jax.Array
+    hits: jax.Array
 
 
 class _Collector:
@@ -71,7 +88,7 @@ class _Collector:
         self._prepare()
 
     def _prepare(self) -> None:
-        """The edges and weights that the devices count with: the top's bound moves."""
+        """Set the edges and weights that the devices count with: the top's bound moves."""
         slots = -(-(len(self.edges) + 1) // EDGES) * EDGES
         edges, weights = np.full(slots, np.inf, np.float32), np.zeros(slots, np.int32)
         edges[: len(self.edges)] = self.edges
@@ -83,18 +100,18 @@ class _Collector:
             edges[-1], weights[-1] = self.top.bound, 1
         self.device_edges, self.weights = edges, weights
 
-    def submit(self, tile: Tile, device: int) -> tuple:
-        """Starts a tile's work on a device."""
+    def submit(self, tile: Tile, device: int) -> _Submitted:
+        """Start a tile's work on a device."""
         bounds = self.tiles.bounds(tile)
         scores = self.tiles.product(tile, device)
         if bounds is None:
             counts, hits = count_all(scores, self.device_edges, self.weights)
-            return tile, bounds, scores, scores, counts, hits
+            return _Submitted(tile, None, scores, scores, counts, hits)
         counts, hits, masked = count_different(scores, bounds, self.device_edges, self.weights)
-        return tile, bounds, scores, masked, counts, hits
+        return _Submitted(tile, bounds, scores, masked, counts, hits)
 
-    def receive(self, submitted: tuple) -> None:
-        """Takes a tile's results in."""
+    def receive(self, submitted: _Submitted) -> None:
+        """Take in a tile's results."""
         tile, bounds, scores, different, counts, hits = submitted
         self.counts += np.asarray(counts)[: len(self.counts)]
         segments = np.flatnonzero(np.asarray(hits))
@@ -111,7 +128,7 @@ class _Collector:
                     self.hard_same.push(same[best], *rows)
 
     def _collect(self, tile: Tile, segments: np.ndarray, values: np.ndarray) -> None:
-        """values: float32 [K, SEGMENT], the scores of the segments [K] that hold wanted ones."""
+        """Take in `values`, float32 [K, SEGMENT]: the segments [K] that hold wanted scores."""
         for n, (low, high) in enumerate(self.wanted.intervals):
             held = self.held[n]
             if held is None:
@@ -134,7 +151,7 @@ class _Collector:
                 self._prepare()
 
     def found(self) -> Found:
-        """What the pass found out."""
+        """Return the answers of the pass."""
         return Found(
             counts={edge: int(n) for edge, n in zip(self.edges, self.counts, strict=True)},
             intervals=tuple(
@@ -153,13 +170,13 @@ def run_pass(
     hard_different: Hardest,
     progress: str | None = None,
 ) -> Found:
-    """Goes once over all tiles, on all their devices.
+    """Run once over all tiles, on all their devices.
 
     hard_same and hard_different take in the pairs that the pass comes by: all same pairs, where
     they are wanted, and the different ones that are in the top. progress: title of a bar.
     """
     collector = _Collector(tiles, wanted, hard_same, hard_different)
-    queue: deque[tuple] = deque()
+    queue: deque[_Submitted] = deque()
     size = tiles.shape[0] * tiles.shape[1]
     with tqdm(
         total=len(tiles.tiles) * size,
@@ -171,7 +188,7 @@ def run_pass(
     ) as bar:
         for n, tile in enumerate(tiles.tiles):
             queue.append(collector.submit(tile, n % len(tiles.devices)))
-            if len(queue) > _IN_FLIGHT * len(tiles.devices):
+            if len(queue) > _TILES_IN_FLIGHT * len(tiles.devices):
                 collector.receive(queue.popleft())
                 bar.update(size)
         while queue:

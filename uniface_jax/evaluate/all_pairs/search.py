@@ -1,4 +1,4 @@
-"""Which scores have given ranks among more of them than can be held: what to look for, and where.
+"""The search for scores of given ranks among more of them than can be held.
 
 A search keeps what passes over the scores have found: exact counts above edges, and all the scores
 of some intervals. Ranks count from 0, the largest score, and equal scores have a rank each. A
@@ -14,8 +14,8 @@ import numpy as np
 from uniface_jax.evaluate.all_pairs.largest import LOWEST, TINY, float_above
 from uniface_jax.evaluate.all_pairs.one_pass import Found, Wanted
 
-BUDGET = 1 << 24  # scores of different pairs that are held at a time, 64 MiB
-_MOST_EDGES = 15  # of one pass: more cost more than another pass
+BUDGET_SCORES = 1 << 24  # of different pairs, held at a time: 64 MiB
+_MAX_EDGES = 15  # of one pass: more cost more than another pass
 _TRUSTED_PASSES = 2  # from then on the sample has misled, and bits are halved
 _SUBNORMAL = int(TINY.view(np.int32)) - 1  # bits of the largest subnormal
 _INFINITY = np.float32(np.inf)
@@ -40,7 +40,7 @@ class _Stored:
 class Search:
     """The search among `total` scores, with a `sample` of them, float32 [M] falling."""
 
-    def __init__(self, total: int, sample: np.ndarray, budget: int = BUDGET) -> None:
+    def __init__(self, total: int, sample: np.ndarray, budget: int = BUDGET_SCORES) -> None:
         self.total, self.budget, self._sample = total, budget, sample
         self._passes = 0
         self._edges: list[np.float32] = [LOWEST, _INFINITY]
@@ -48,7 +48,7 @@ class Search:
         self._stored: list[_Stored] = []
 
     def statistic(self, rank: int) -> Statistic | None:
-        """The score of a rank (0 … total - 1), None while it is not known."""
+        """Return the score of a rank (0 … total - 1), None while it is not known."""
         for stored in self._stored:
             if stored.before <= rank < stored.before + len(stored.scores):
                 value = stored.scores[rank - stored.before]
@@ -61,15 +61,15 @@ class Search:
         return None
 
     def counted(self) -> list[tuple[np.float32, int]]:
-        """Every edge with how many scores are at least it; edges rise from LOWEST to inf."""
+        """Return every edge and how many scores are at least it; edges rise to inf."""
         return [(edge, self._counts[edge]) for edge in self._edges]
 
     def stored(self) -> list[tuple[int, np.ndarray]]:
-        """What was kept: the rank of the first score, and the scores, falling."""
+        """Return the kept scores, falling, each time with the rank of the first of them."""
         return [(stored.before, stored.scores) for stored in self._stored]
 
     def plan(self, ranks: Iterable[int], spare: Iterable[float] = (), same: bool = False) -> Wanted:
-        """What the next pass has to find for the ranks that are not known yet; same: see Wanted.
+        """Plan the next pass for the ranks that are not known yet; same: see Wanted.
 
         spare: shares of all scores, 0..1, near which a count would be welcome if it costs nothing.
         """
@@ -79,7 +79,7 @@ class Search:
         intervals: set[tuple[np.float32, np.float32]] = set()
         if top is not None:
             unknown = [rank for rank in unknown if rank >= top[1]]
-        room = max(1, (_MOST_EDGES - 2 * len(unknown)) // max(1, len(unknown)))
+        room = max(1, (_MAX_EDGES - 2 * len(unknown)) // max(1, len(unknown)))
         for rank in unknown:
             inside, interval = self._plan_rank(rank, room)
             edges.update(inside)
@@ -99,7 +99,7 @@ class Search:
         )
 
     def learn(self, wanted: Wanted, found: Found) -> None:
-        """Takes in what a pass has found."""
+        """Take in the answers of a pass."""
         self._passes += 1
         for edge, count in found.counts.items():
             self._know(edge, count)
@@ -117,13 +117,13 @@ class Search:
             self._counts[edge] = count
 
     def _bracket(self, rank: int) -> tuple[np.float32, np.float32]:
-        """The nearest edges: the score of this rank is at least the first, below the second."""
+        """Return the nearest edges: the rank's score is at least the first, below the second."""
         counts = [-self._counts[edge] for edge in self._edges]  # rising
         at = bisect_right(counts, -rank - 1)
         return self._edges[at - 1], self._edges[at]
 
     def _plan_top(self, ranks: list[int]) -> tuple[np.float32, int] | None:
-        """All scores if they fit, otherwise the top down to the last rank that fits."""
+        """Return bound and count of the top: all scores if they fit, else to the last rank."""
         if self.total <= self.budget:
             return LOWEST, self.total
         fitting = [rank for rank in ranks if rank < self.budget // 2]
@@ -136,7 +136,7 @@ class Search:
     def _plan_rank(
         self, rank: int, room: int
     ) -> tuple[list[np.float32], tuple[np.float32, np.float32] | None]:
-        """Edges to count at, no more than `room`, and an interval to keep, for one rank."""
+        """Return edges to count at, at most `room`, and an interval to keep, for one rank."""
         low, high = self._bracket(rank)
         above, count = self._counts[high], self._counts[low] - self._counts[high]
         if count <= self.budget:
@@ -160,7 +160,7 @@ class Search:
 
 
 def rank_in_sample(rank: int, total: int, sample: int) -> tuple[int, int]:
-    """The ranks in a sample between which the score of `rank` among `total` is expected.
+    """Return the ranks in a sample between which the score of `rank` is expected.
 
     The first is negative and the second `sample` or more where that may lie beyond the sample.
     Wider than chance alone would have it: the images of a sample's pairs come again and again.
@@ -171,7 +171,7 @@ def rank_in_sample(rank: int, total: int, sample: int) -> tuple[int, int]:
 
 
 def _between(low: np.float32, high: np.float32, count: int) -> list[np.float32]:
-    """Up to `count` floats strictly between two, evenly over the floats that there are."""
+    """Return up to `count` floats strictly between two, evenly over the floats there are."""
     first, last = _ordinal(low), _ordinal(min(high, np.float32(np.finfo(np.float32).max)))
     count = min(count, last - first - 1)
     steps = [first + (last - first) * (k + 1) // (count + 1) for k in range(count)]
@@ -179,7 +179,7 @@ def _between(low: np.float32, high: np.float32, count: int) -> list[np.float32]:
 
 
 def _ordinal(value: np.float32) -> int:
-    """A float32's place among all that are not subnormal; 0 and -0 have place 0."""
+    """Return a float32's place among all that are not subnormal; 0 and -0 have place 0."""
     place = max(0, int(np.abs(value).view(np.int32)) - _SUBNORMAL)
     return place if value >= 0 else -place
 
@@ -192,7 +192,11 @@ def _from_ordinal(place: int) -> np.float32:
 
 
 def rank_of_far(far: float, total: int) -> int:
-    """How many of `total` different pairs may be accepted at most: count / total <= far."""
+    """Return how many of `total` different pairs may be accepted: the largest count within far.
+
+    >>> rank_of_far(1e-3, 5500)
+    5
+    """
     allowed = min(int(far * total), total)
     while allowed < total and (allowed + 1) / total <= far:
         allowed += 1

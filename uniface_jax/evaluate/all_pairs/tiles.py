@@ -20,9 +20,22 @@ from uniface_jax.evaluate.metrics.verification import normalize
 SEGMENT = 128  # neighbouring columns that are counted together; at most 255, see _counts
 EDGES = 4  # counters in one 32-bit word: edges come in multiples of it
 _SAMPLE_BLOCK = 1024
-_CPU_BLOCK, _GPU_BLOCK = 1024, 8192  # 4 MB stay in a core's cache; a GPU wants large products
+_CPU_BLOCK, _GPU_BLOCK = 1024, 8192  # rows: 4 MB stay in a core's cache; GPUs want more
 
-Tile = tuple[int, int]
+Tile = tuple[int, int]  # numbers of the row's and the column's block
+
+
+class Bounds(NamedTuple):
+    """The columns of a tile that are pairs: first, same_from, same_to int32 [rows].
+
+    In a row, pairs are the columns from `first` on and below `end`, same pairs those from same_from
+    and below same_to.
+    """
+
+    first: np.ndarray
+    same_from: np.ndarray
+    same_to: np.ndarray
+    end: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +52,7 @@ class LabeledFeatures:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the scores of pairs are computed.
+    """The form in which the scores of pairs are computed.
 
     normalized: the features have length 1 already; otherwise they are brought to it, block by
     block. block: at most so many rows and columns of a tile; None fits the device. devices: None
@@ -52,7 +65,7 @@ class Tiling:
 
 
 class _Spans(NamedTuple):
-    """Which sorted columns pair with each sorted row, int [n] each.
+    """The sorted columns that pair with each sorted row, int [n] each.
 
     Pairs are the columns from `first` on, same pairs those from same_from and below same_to.
     """
@@ -112,15 +125,12 @@ class PairTiles:
         self._sources = (images.features, other_features, tiling.normalized)
 
     def product(self, tile: Tile, device: int) -> jax.Array:
-        """The scores of a tile, float32 `shape`, on devices[device]; padding scores 0."""
-        return _product(self._rows[device][tile[0]], self._columns[device][tile[1]])
+        """Return the scores of a tile, float32 `shape`, on devices[device]; padding scores 0."""
+        scores: jax.Array = _product(self._rows[device][tile[0]], self._columns[device][tile[1]])
+        return scores
 
-    def bounds(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
-        """Which columns of a tile are whose, or None where it is full of different pairs.
-
-        first, same_from, same_to: int32 [rows]: in a row, pairs are the columns from `first` on
-        and below the last bound, same pairs those from same_from and below same_to.
-        """
+    def bounds(self, tile: Tile) -> Bounds | None:
+        """Return the columns of a tile that are pairs; None where all of it are different ones."""
         (i, j), (height, width) = tile, self.shape
         rows = slice(i * height, (i + 1) * height)
         start, end = j * width, len(self.column_order) - j * width
@@ -131,7 +141,7 @@ class PairTiles:
         if full and not first.any() and not np.any(same_to > same_from):
             return None
         padding = (0, height - len(first))
-        return (
+        return Bounds(
             np.pad(first, padding, constant_values=width),
             np.pad(same_from, padding, constant_values=width),
             np.pad(same_to, padding, constant_values=width),
@@ -139,9 +149,10 @@ class PairTiles:
         )
 
     def sample_different(self, pairs: int, seed: int = 0) -> np.ndarray:
-        """The scores of different pairs among about `pairs` random ones, float32 falling.
+        """Return the scores of different pairs among about `pairs` random ones, falling.
 
-        Random images against random images, block by block: no random access to single pairs.
+        They are float32. Random images are taken against random images, block by block: no random
+        access to single pairs.
         """
         rng = np.random.default_rng(seed)
         size = [min(_SAMPLE_BLOCK, len(self.row_order)), min(_SAMPLE_BLOCK, len(self.column_order))]
@@ -172,10 +183,12 @@ class PairTiles:
         scores = np.asarray(_product(*(side[0] for side in sides)))[: size[0], : size[1]]
         if self._other_codes is None:
             return scores.reshape(-1)
-        return scores[self._codes[rows][:, None] != self._other_codes[columns][None]]
+        different = self._codes[rows][:, None] != self._other_codes[columns][None]
+        found: np.ndarray = scores[different]
+        return found
 
     def pair_rows(self, tile: Tile, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows in the given arrays, int [K] each, of flat positions [K] in a tile."""
+        """Return the rows in the given arrays, int [K] each, of flat positions [K] in a tile."""
         row, column = np.divmod(position, self.shape[1])
         return (
             self.row_order[tile[0] * self.shape[0] + row],
@@ -184,7 +197,7 @@ class PairTiles:
 
 
 def same_positions(same_from: np.ndarray, same_to: np.ndarray, width: int) -> np.ndarray:
-    """Flat positions, int [K], of a tile's same pairs: same_from, same_to [rows] of `bounds`."""
+    """Return the flat positions, int [K], of a tile's same pairs; see Bounds."""
     lengths = np.maximum(same_to - same_from, 0).astype(np.int64)
     starts = np.arange(len(lengths)) * width + same_from
     before = np.cumsum(lengths) - lengths
@@ -198,8 +211,10 @@ def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def count_all(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
-    """Counts of a tile full of different pairs.
+def count_all(
+    scores: jax.Array, edges: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Count the scores of a tile full of different pairs.
 
     scores: float32 [rows, columns]; edges: float32 [E], E a multiple of EDGES; weights: int32 [E].
     Returns the scores >= each edge, int32 [E], and for each segment of SEGMENT columns the
@@ -211,11 +226,11 @@ def count_all(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
 @jax.jit
 def count_different(
     scores: jax.Array,
-    bounds: tuple[jax.Array, jax.Array, jax.Array, int],
+    bounds: Bounds,
     edges: jax.Array,
     weights: jax.Array,
-) -> tuple:
-    """As count_all of the different pairs alone, with the scores of all else made -inf, third."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Count as count_all, of different pairs alone; third, the scores with all others at -inf."""
     first, same_from, same_to, end = bounds
     column = jnp.arange(scores.shape[1], dtype=jnp.int32)[None]
     counted = (column >= first[:, None]) & (column < end)
@@ -224,7 +239,7 @@ def count_different(
     return *_counts(masked, edges, weights), masked
 
 
-def _counts(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
+def _counts(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Four counters of 8 bits ride in one integer sum, the only reduction over single scores; an
     # integer sum is also one that compilers reorder and so vectorise.
     segments = scores.reshape(scores.shape[0], -1, SEGMENT)
@@ -240,9 +255,10 @@ def _counts(scores: jax.Array, edges: jax.Array, weights: jax.Array) -> tuple:
 
 
 def take(scores: jax.Array, position: np.ndarray, width: int) -> np.ndarray:
-    """scores.reshape(-1, width)[position], on the host: float32 [len(position), width]."""
+    """Return scores.reshape(-1, width)[position], on the host: float32 [K, width]."""
     if next(iter(scores.devices())).platform == "cpu":
-        return np.asarray(scores).reshape(-1, width)[position]  # a view: nothing but these is read
+        chosen: np.ndarray = np.asarray(scores).reshape(-1, width)[position]  # reads no others
+        return chosen
     padded = np.zeros(1 << max(len(position) - 1, 0).bit_length(), np.int32)  # few shapes compile
     padded[: len(position)] = position
     return np.asarray(_take(scores, padded, width))[: len(position)]
@@ -311,14 +327,14 @@ def _spans_between(codes: np.ndarray, others: np.ndarray | None) -> _Spans:
 
 
 def _block_size(rows: int, largest: int) -> int:
-    """Rows of a block: a multiple of SEGMENT, no more than `largest` or than there are."""
+    """Return the rows of a block: a multiple of SEGMENT, at most `largest` or what there is."""
     return SEGMENT * max(1, min(largest // SEGMENT, -(-rows // SEGMENT)))
 
 
 def _blocks(
     features: np.ndarray, order: np.ndarray, size: int, kind: str, normalized: bool
 ) -> list[np.ndarray]:
-    """The sorted features in float32 blocks [size, D] of unit rows, the last one padded with 0."""
+    """Return the sorted features in float32 blocks [size, D] of unit rows; padding rows are 0."""
     blocks = []
     for start in range(0, len(order), size):
         rows = order[start : start + size]

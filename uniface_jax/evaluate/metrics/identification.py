@@ -15,12 +15,12 @@ import numpy as np
 
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
-_BLOCK = 1024  # probes compared at a time
+_BLOCK_PROBES = 1024  # compared at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """What Q probes find in a gallery of G.
+    """The findings of Q probes in a gallery of G.
 
     ranks: int [mated], 1 is best; entries that score as high as the mate rank before it, so that
     equal scores are no success. mate_scores: float64 [mated]. best_scores: float64 [unknown], the
@@ -34,12 +34,25 @@ class Searches:
 
 
 def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Searches:
-    """gallery: float64 [G, D], probes: [Q, D], rows of length 1. mates: int [Q], -1 is unknown."""
+    """Search every probe in a gallery.
+
+    Args:
+        gallery: float64 [G, D], rows of length 1.
+        probes: float64 [Q, D], rows of length 1.
+        mates: int [Q], the gallery's row of the probe's own subject, -1 where it has none.
+
+    Example:
+        >>> gallery = np.eye(3)
+        >>> probes = np.array([[0.8, 0.6, 0], [0.8, 0.6, 0], [0, 0, 1.0]])
+        >>> found = search(gallery, probes, np.array([0, 1, -1]))
+        >>> found.ranks, found.best_scores
+        (array([1, 2]), array([1.]))
+    """
     ranks = np.empty(len(probes), np.int64)
     scores = np.empty(len(probes))
 
     def block(start: int) -> None:
-        rows = slice(start, start + _BLOCK)
+        rows = slice(start, start + _BLOCK_PROBES)
         found = probes[rows] @ gallery.T
         mate = mates[rows]
         known = np.where(mate >= 0, found[np.arange(len(found)), mate], found.max(axis=1))
@@ -48,13 +61,18 @@ def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Search
         ranks[rows] = np.count_nonzero(found >= known[:, None], axis=1)
 
     with ThreadPoolExecutor(2) as pool:  # one counts while the other multiplies
-        list(pool.map(block, range(0, len(probes), _BLOCK)))
+        list(pool.map(block, range(0, len(probes), _BLOCK_PROBES)))
     mated = mates >= 0
     return Searches(len(gallery), ranks[mated], scores[mated], scores[~mated])
 
 
 def closed_set(found: Searches, ranks: Sequence[int] = RANKS) -> dict[str, Any]:
-    """For JSON: `gallery`, `mated`, and `ranks`: of each rank `rank`, `hits`, `rate`."""
+    """Return `gallery`, `mated` (counts) and `ranks`, of each `rank`, `hits`, `rate`, for JSON.
+
+    >>> found = Searches(3, np.array([1, 2]), np.array([0.8, 0.6]), np.array([]))
+    >>> [entry["rate"] for entry in closed_set(found, (1, 2))["ranks"]]
+    [0.5, 1.0]
+    """
     hits = [int(np.count_nonzero(found.ranks <= rank)) for rank in ranks]
     mated = len(found.ranks)
     return {
@@ -68,11 +86,15 @@ def closed_set(found: Searches, ranks: Sequence[int] = RANKS) -> dict[str, Any]:
 
 
 def open_set(found: Searches, targets: Sequence[float] = FPIRS) -> list[dict[str, Any]]:
-    """TPIR at each FPIR, strictly: the largest TPIR whose FPIR does not exceed the target.
+    """Return TPIR at each FPIR: the largest TPIR whose FPIR does not exceed the target.
 
-    For JSON, of each target: `target`, `resolvable` (whether one unknown probe is at most that
-    share), `fpir`, `tpir`, `threshold` (the lowest score that is accepted; null where none is),
-    `false_identifications`, `true_identifications`, `unknown`, `mated`.
+    The result is for JSON, of each target: `target`, `resolvable` (True where one unknown probe is
+    at most that share), `fpir`, `tpir`, `threshold` (the lowest score that is accepted; null where
+    none is), `false_identifications`, `true_identifications`, `unknown`, `mated`.
+
+    >>> found = Searches(3, np.array([1, 2]), np.array([0.8, 0.6]), np.array([0.3, 0.7]))
+    >>> open_set(found, [0.5])[0]["tpir"]
+    0.5
     """
     unknown = np.sort(found.best_scores)[::-1]
     first = np.sort(found.mate_scores[found.ranks == 1])

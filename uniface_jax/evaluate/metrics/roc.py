@@ -27,12 +27,12 @@ class Roc:
 
     @property
     def positives(self) -> int:
-        """How many same pairs there are."""
+        """The number of same pairs."""
         return int(self.true_accepts[-1])
 
     @property
     def negatives(self) -> int:
-        """How many different pairs there are."""
+        """The number of different pairs."""
         return int(self.false_accepts[-1])
 
     @property
@@ -61,7 +61,7 @@ class OperatingPoint:
 class TarAtFar:
     """TAR at one target FAR, in the two readings that are in use (see tar_at_far).
 
-    resolvable: whether the target is at least 1/negatives; below that, the set is too small to
+    resolvable: True where the target is at least 1/negatives; below that, the set is too small to
     tell it from FAR 0.
     """
 
@@ -72,16 +72,31 @@ class TarAtFar:
 
 
 def check_kinds(same: np.ndarray) -> None:
-    """Raises UserError unless same, bool [P], marks both same and different pairs."""
+    """Check that same, bool [P], marks both same and different pairs; UserError if not."""
     if same.all() or not same.any():
         kind = "same" if same.all() else "different"
         raise UserError(f"all {len(same)} pairs are {kind} ones; expected same and different ones")
 
 
 def roc(scores: np.ndarray, same: np.ndarray) -> Roc:
-    """The ROC of `scores` [P] (higher is more alike) of pairs marked by `same`, bool [P].
+    """Return the ROC of the scores of pairs.
 
-    Raises UserError when a score is not finite, and when there is no same or no different pair.
+    Args:
+        scores: [P], higher is more alike.
+        same: bool [P], True for pairs of one person.
+
+    Returns:
+        The curve, with a point for each distinct score.
+
+    Raises:
+        UserError: a score is not finite, or there is no same or no different pair.
+
+    Example:
+        >>> curve = roc(np.array([0.9, 0.6, 0.4, 0.1]), np.array([True, True, False, False]))
+        >>> curve.tar
+        array([0. , 0.5, 1. , 1. , 1. ])
+        >>> curve.far
+        array([0. , 0. , 0. , 0.5, 1. ])
     """
     scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
     if scores.ndim != 1 or scores.shape != same.shape:
@@ -102,9 +117,13 @@ def roc(scores: np.ndarray, same: np.ndarray) -> Roc:
 
 
 def auc(curve: Roc) -> float:
-    """Area under the curve: the chance that a same pair scores above a different one, 0..1.
+    """Return the area under the curve: the chance that a same pair scores above a different one.
 
-    Exact: integer counts until the one division; pairs of equal score count half.
+    It is in 0..1 and exact: integer counts until the one division; pairs of equal score count
+    half.
+
+    >>> auc(roc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False])))
+    0.875
     """
     step = np.diff(curve.false_accepts)
     twice = np.sum(step * (curve.true_accepts[1:] + curve.true_accepts[:-1]))
@@ -112,17 +131,27 @@ def auc(curve: Roc) -> float:
 
 
 def roc_auc(scores: np.ndarray, same: np.ndarray) -> float:
-    """`auc` of the ROC of scores [P] and same, bool [P]; raises what `roc` raises."""
+    """Return the area under the ROC of scores [P] and same, bool [P]; raises what roc raises."""
     return auc(roc(scores, same))
 
 
 def tar_at_far(curve: Roc, targets: Sequence[float]) -> list[TarAtFar]:
-    """TAR at each target FAR (0..1), in both readings.
+    """Return TAR at each target FAR, in both readings.
 
     strict: the largest TAR whose FAR does not exceed the target, at the lowest such threshold.
     nearest: the TAR of the ROC point whose FAR is nearest to the target, the later point where two
     are as near; insightface's evaluation of IJB. Its ROC is scikit-learn's, which leaves out
     points in the middle of equal steps, and so does this.
+
+    Args:
+        curve: of roc.
+        targets: FARs in 0..1.
+
+    Example:
+        >>> scores = np.array([0.9, 0.6, 0.4, 0.1])
+        >>> (point,) = tar_at_far(roc(scores, np.array([True, True, False, False])), [0.5])
+        >>> point.strict.tar, point.strict.far, point.strict.threshold
+        (1.0, 0.5, 0.4)
     """
     corners = _corners(curve)
     return [
@@ -137,7 +166,7 @@ def tar_at_far(curve: Roc, targets: Sequence[float]) -> list[TarAtFar]:
 
 
 def _corners(curve: Roc) -> np.ndarray:
-    """Indices of the points that sklearn.metrics.roc_curve keeps (drop_intermediate=True)."""
+    """Return the indices of points that sklearn.metrics.roc_curve keeps (drop_intermediate)."""
     turns = (np.diff(curve.false_accepts[1:], 2) != 0) | (np.diff(curve.true_accepts[1:], 2) != 0)
     last = len(curve.thresholds) - 1
     return np.unique(np.concatenate([[0, 1], 2 + np.flatnonzero(turns), [last]]))

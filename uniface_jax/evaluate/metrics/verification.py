@@ -25,13 +25,13 @@ from uniface_jax.evaluate.metrics.roc import (
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
 DISTANCE_THRESHOLDS = np.arange(0, 4, 0.01)  # of squared distances between unit features
-_CHUNK = 1 << 16  # pairs that a thread scores at a time
-_BLOCK = 256  # pairs gathered at a time: two tiles of 512 float64 stay in the second-level cache
+_CHUNK_PAIRS = 1 << 16  # that a thread scores at a time
+_BLOCK_PAIRS = 256  # gathered at a time: two tiles of 512 float64 stay in the second-level cache
 
 
 @dataclass(frozen=True, eq=False)
 class FoldAccuracy:
-    """accuracy, thresholds: float64 [folds], of each fold. mean, std (of the population)."""
+    """Accuracy and threshold of each fold, float64 [folds]; mean, and std of the population."""
 
     accuracy: np.ndarray
     thresholds: np.ndarray
@@ -42,10 +42,14 @@ class FoldAccuracy:
 def normalize(
     features: np.ndarray, kind: str = "image", ids: np.ndarray | None = None
 ) -> np.ndarray:
-    """The rows of features [N, D] at length 1, float64.
+    """Return the rows of features [N, D] at length 1, float64.
 
     Raises UserError naming the first row that is not finite or is zero: as a `kind` of thing, by
     its entry in `ids` [N] or by its number.
+
+    >>> normalize(np.array([[3, 4], [0, 2]]))
+    array([[0.6, 0.8],
+           [0. , 1. ]])
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2:
@@ -59,36 +63,40 @@ def normalize(
             f"the feature of {kind} {row if ids is None else ids[row]} is {what} "
             f"({int(bad.sum())} of {len(features)} are unusable); expected finite, not zero"
         )
-    return features / norms[:, None]
+    unit: np.ndarray = features / norms[:, None]
+    return unit
 
 
 def pair_scores(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine, float64 [P], of features [N, D] at the rows first[i] and second[i], int [P].
+    """Return the cosine, float64 [P], of features [N, D] at rows first[i] and second[i], int [P].
 
     Raises what `normalize` raises.
+
+    >>> pair_scores(np.array([[1, 0], [0, 2], [3, 4]]), np.array([0, 0]), np.array([1, 2]))
+    array([0. , 0.6])
     """
     return unit_pair_scores(normalize(features), first, second)
 
 
 def unit_pair_scores(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Dot product, float64 [P], of rows first[i] and second[i] of `unit` [N, D], of length 1."""
+    """Return the product, float64 [P], of rows first[i] and second[i] of `unit` [N, D]."""
 
     def scores(start: int) -> np.ndarray:
-        part = slice(start, start + _CHUNK)
+        part = slice(start, start + _CHUNK_PAIRS)
         blocks = _gathered(unit, first[part], second[part])
         return np.concatenate([np.sum(a * b, axis=1) for a, b in blocks])
 
     first, second = np.asarray(first), np.asarray(second)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = pool.map(scores, range(0, len(first), _CHUNK))
+        chunks = pool.map(scores, range(0, len(first), _CHUNK_PAIRS))
         return np.concatenate([np.empty(0), *chunks])
 
 
 def pair_distances(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distance, float64 [P], 0..4, of the L2-normalized features of each pair.
+    """Return the squared distance, float64 [P] in 0..4, of the normalized features of each pair.
 
-    Not 2 - 2 cos, which rounds otherwise: thresholds lie on multiples of 0.01, and insightface
-    takes this form. Raises what `normalize` raises.
+    It is not 2 - 2 cos, which rounds otherwise: thresholds lie on multiples of 0.01, and
+    insightface takes this form. Raises what `normalize` raises.
     """
     unit = normalize(features)
     blocks = [np.sum(np.square(a - b), axis=1) for a, b in _gathered(unit, first, second)]
@@ -96,15 +104,25 @@ def pair_distances(features: np.ndarray, first: np.ndarray, second: np.ndarray) 
 
 
 def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLDS) -> FoldAccuracy:
-    """Accuracy by cross-validation over contiguous folds, as insightface's verification.py.
+    """Return the accuracy by cross-validation over contiguous folds, as insightface does.
 
-    distances: squared, float64 [P]; same: bool [P]. A pair counts as the same person when its
-    distance is below the threshold. For each fold the threshold is the first of 0, 0.01, … 3.99
-    with the best accuracy on the other folds; where P is not a multiple of `folds`, the first
-    folds hold one pair more (scikit-learn's KFold).
+    A pair counts as the same person when its distance is below the threshold. For each fold the
+    threshold is the first of 0, 0.01, … 3.99 with the best accuracy on the other folds; where P is
+    not a multiple of `folds`, the first folds hold one pair more (scikit-learn's KFold).
 
-    Raises UserError when a distance is not finite, when there are fewer pairs than folds, and when
-    there is no same or no different pair.
+    Args:
+        distances: squared, float64 [P], as pair_distances returns them.
+        same: bool [P].
+        folds: at least 2.
+
+    Raises:
+        UserError: a distance is not finite, there are fewer pairs than folds, or there is no same
+            or no different pair.
+
+    Example:
+        >>> same = np.arange(20) % 2 == 0
+        >>> ten_fold_accuracy(np.where(same, 0.5, 1.5), same).mean
+        1.0
     """
     distances, same = np.asarray(distances, np.float64), np.asarray(same, bool)
     if distances.ndim != 1 or distances.shape != same.shape:
@@ -125,9 +143,9 @@ def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLD
 
 
 def check_pairs(same: np.ndarray, folds: int = FOLDS) -> None:
-    """Raises UserError unless pairs marked by same, bool [P], can be evaluated in `folds` folds.
+    """Check that pairs marked by same, bool [P], can be evaluated in `folds` folds.
 
-    That takes a pair in each fold, and both same and different pairs.
+    Raises UserError where there is no pair in each fold, or only one kind of pair.
     """
     if len(same) < folds:
         raise UserError(f"{len(same)} pairs; {folds} folds need at least {folds}")
@@ -137,12 +155,27 @@ def check_pairs(same: np.ndarray, folds: int = FOLDS) -> None:
 def verification_metrics(
     features: np.ndarray, pairs: PairSet, fars: Sequence[float] = FARS
 ) -> dict[str, Any]:
-    """Everything that is reported of one verification set, ready for JSON.
+    """Return all that is reported of one verification set, ready for JSON.
 
-    features: [N, D], a row for each of the set's images. The keys: `pairs`, `same`, `different`
-    (counts), `auc`, `accuracy` (`mean`, `std`, `threshold`: the mean of the folds' squared
-    distances, `folds`: a list of accuracy and threshold) and `tar_at_far` (see tar_summary).
-    Raises what pair_scores and ten_fold_accuracy raise.
+    Args:
+        features: [N, D], a row for each of the set's images.
+        pairs: the set.
+        fars: targets of TAR at FAR, 0..1.
+
+    Returns:
+        `pairs`, `same`, `different` (counts), `auc`, `accuracy` (`mean`, `std`, `threshold`: the
+        mean of the folds' squared distances, `folds`: a list of accuracy and threshold) and
+        `tar_at_far` (see tar_summary).
+
+    Raises:
+        UserError: what pair_scores and ten_fold_accuracy raise.
+
+    Example:
+        >>> first = np.arange(20)
+        >>> pairs = PairSet("toy", [], first, first ^ 1, first % 4 < 2)
+        >>> features = np.array([[1, 0], [1, 0.1], [1, 0], [0, 1]] * 5)
+        >>> verification_metrics(features, pairs)["auc"]
+        1.0
     """
     curve = roc(pair_scores(features, pairs.first, pairs.second), pairs.same)
     folds = ten_fold_accuracy(pair_distances(features, pairs.first, pairs.second), pairs.same)
@@ -165,7 +198,7 @@ def verification_metrics(
 
 
 def tar_summary(points: Sequence[TarAtFar]) -> list[dict[str, Any]]:
-    """TAR at FAR for JSON: `far`, `resolvable`, and the two readings `strict` and `nearest`.
+    """Return TAR at FAR for JSON: `far`, `resolvable`, and the readings `strict` and `nearest`.
 
     A reading has `tar`, `far`, `threshold` (a cosine; null where no pair is accepted),
     `true_accepts` and `false_accepts`.
@@ -189,17 +222,17 @@ def tar_summary(points: Sequence[TarAtFar]) -> list[dict[str, Any]]:
 def _gathered(
     unit: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The features of both images of the pairs, block by block, [<=_BLOCK, D] each."""
+    """Yield the features of both images of the pairs, block by block, [<=_BLOCK_PAIRS, D]."""
     first, second = np.asarray(first), np.asarray(second)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(f"first {first.shape} and second {second.shape}; expected both [P]")
-    for start in range(0, len(first), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, len(first), _BLOCK_PAIRS):
+        block = slice(start, start + _BLOCK_PAIRS)
         yield unit[first[block]], unit[second[block]]
 
 
 def _correct(distances: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """How many pairs are judged rightly at each of DISTANCE_THRESHOLDS, int [thresholds]."""
+    """Count the pairs that are judged rightly at each of DISTANCE_THRESHOLDS."""
     # The left side: as many distances lie strictly below the threshold.
     accepted_same = np.searchsorted(np.sort(distances[same]), DISTANCE_THRESHOLDS)
     accepted_different = np.searchsorted(np.sort(distances[~same]), DISTANCE_THRESHOLDS)

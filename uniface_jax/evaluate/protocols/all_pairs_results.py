@@ -1,4 +1,4 @@
-"""What the protocols that score all pairs have in common: metrics, drawings, cells of a table."""
+"""The results of protocols that score all pairs: metrics, drawings, cells of a table."""
 
 import sys
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.drawings import (
     BINS,
+    PAIRS_SHOWN,
     Drawing,
     far_thresholds,
     picture,
@@ -25,13 +26,11 @@ if TYPE_CHECKING:  # JAX comes with it, which takes a second and is not needed f
     from uniface_jax.evaluate.all_pairs.engine import AllPairs
     from uniface_jax.evaluate.all_pairs.largest import HardPairs
 
-PAIRS_SHOWN = 8  # of each kind
-
 
 def features_and_record(
     source: FeatureSource, found: Identities
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The features of all images, and what metrics.json says of the data."""
+    """Return the features of all images, and what metrics.json says of the data."""
     features = source.features(found.images)
     record = {
         "folder": str(found.images.root),
@@ -65,7 +64,7 @@ def set_result(
     images: ImageSet,
     others: ImageSet | None = None,
 ) -> SetResult:
-    """Metrics and drawings of an engine's result. others: the second set, where there is one."""
+    """Return metrics and drawings of a result. others: the second set, where there is one."""
     from uniface_jax.evaluate.all_pairs.engine import all_pairs_metrics
 
     metrics = all_pairs_metrics(result)
@@ -114,7 +113,7 @@ def _entries(hard: "HardPairs", images: tuple[ImageSet, ImageSet]) -> list[dict[
 
 
 def _joined(histogram: "ScoreHistogram") -> np.ndarray:
-    """Which of its edges are drawn: about BINS bins between the lowest and the highest score."""
+    """Return which edges are drawn: about BINS bins between lowest and highest score."""
     filled = np.flatnonzero(histogram.same + histogram.different)
     step = max(1, -(-(filled[-1] + 1 - filled[0]) // BINS))
     last = len(histogram.edges) - 1
@@ -123,7 +122,7 @@ def _joined(histogram: "ScoreHistogram") -> np.ndarray:
 
 
 def cells(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table of a set of set_result."""
+    """Return the cells of the table of a set of set_result."""
     lower, upper = metrics["auc"]["lower"], metrics["auc"]["upper"]
     return {
         "images": f"{metrics['images']:,}",
@@ -136,10 +135,10 @@ def cells(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bar(title: str) -> str | None:
-    """The title of an engine's progress bar on a terminal, None elsewhere."""
+    """Return the title of a progress bar on a terminal, None elsewhere."""
     return title if sys.stderr.isatty() else None
 
 
 def named(error: UserError, folder: object, source: FeatureSource) -> UserError:
-    """The engine's error with the data and the model in front."""
+    """Return the engine's error with the data and the model in front."""
     return UserError(f"{folder} with {source.name}: {error}")

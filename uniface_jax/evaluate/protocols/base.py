@@ -1,4 +1,4 @@
-"""What every protocol is given and gives.
+"""Protocols: the parts and features that they are given, and the results that they return.
 
 A protocol is a function (parts, source, options) -> {set name: SetResult}: `parts` are the files
 that the user named, `source` gives features of image sets. It raises UserError naming the file that
@@ -17,18 +17,18 @@ from uniface_jax.evaluate.features import FeatureSource
 
 @dataclass(frozen=True)
 class Options:
-    """fars: targets of TAR at FAR, each in (0, 1]; None takes those of the protocol."""
+    """A user's choices. fars: targets of TAR at FAR in (0, 1]; None takes the protocol's."""
 
     fars: Sequence[float] | None = None
 
     def fars_or(self, default: Sequence[float]) -> Sequence[float]:
-        """The targets that were asked for, or the protocol's."""
+        """Return the targets that were asked for, or the protocol's."""
         return default if self.fars is None else self.fars
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """metrics: for metrics.json. drawings: for the report, by kind: see report.FIGURES."""
+    """A set's metrics, for metrics.json, and its drawings by kind, for the report (drawings.py)."""
 
     metrics: Mapping[str, Any]
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
@@ -38,7 +38,7 @@ Results = dict[str, SetResult]
 
 
 class ProtocolFunction(typing.Protocol):
-    """What a protocol does: it turns the files of its parts into metrics.
+    """A function of the files that a user named, which returns metrics.
 
     Features come from source.features of image sets, which are kept in a cache. A UserError names
     the file that is at fault.
@@ -50,7 +50,10 @@ class ProtocolFunction(typing.Protocol):
 
 @dataclass(frozen=True)
 class Protocol:
-    """title: for headings. row: metrics of a set -> cells of its row in the printed table."""
+    """A protocol: its title, what it takes, its function, and its row in the printed table.
+
+    row: maps the metrics of a set to cells by their heads.
+    """
 
     title: str
     takes: PartNames
@@ -59,7 +62,7 @@ class Protocol:
 
 
 def tar_cells(metrics: Mapping[str, Any], reading: str = "strict") -> dict[str, str]:
-    """TAR at each FAR for a table, in brackets where the set is too small to tell it from FAR 0."""
+    """Return TAR at each FAR for a table, in brackets where the set cannot tell it from FAR 0."""
     mark = "≤" if reading == "strict" else "≈"
     return {
         f"TAR@FAR{mark}{entry['far']:g}": ("{:.2%}" if entry["resolvable"] else "({:.2%})").format(

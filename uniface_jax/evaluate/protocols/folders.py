@@ -17,7 +17,7 @@ FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """A set for each folder, by its name."""
+    """Evaluate each folder as a set, by its name."""
     from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs
     from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 

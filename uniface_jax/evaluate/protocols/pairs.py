@@ -1,7 +1,12 @@
 """Protocol `pairs`: a CSV of pairs of one's own, by the same metrics as the .bin files."""
 
+from collections.abc import Sequence
+from functools import partial
+
+from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.drawings import Side
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.base import Options, Protocol, Results
 from uniface_jax.evaluate.protocols.verification import pair_result, row
@@ -10,7 +15,7 @@ from uniface_jax.evaluate.sets.image_sets import ImageFiles
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Every CSV; images are relative to `root`, or to the CSV's own folder."""
+    """Evaluate every CSV as a set; images are relative to `root`, or to the CSV's own folder."""
     if not parts.paths:
         raise UserError("--data: pairs: no CSV, only root=")
     lists = {}
@@ -22,13 +27,14 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     results: Results = {}
     for name, (file, root, pairs, names) in lists.items():
         images = ImageFiles(name, root, names)
-
-        def sides(pair: int, pairs=pairs, names=names) -> tuple[tuple[int, str], tuple[int, str]]:
-            first, second = int(pairs.first[pair]), int(pairs.second[pair])
-            return (first, names[first]), (second, names[second])
-
+        sides = partial(_sides, pairs, names)
         results[name] = pair_result(source, images, pairs, sides, file, options)
     return results
+
+
+def _sides(pairs: PairSet, names: Sequence[str], pair: int) -> tuple[Side, Side]:
+    first, second = int(pairs.first[pair]), int(pairs.second[pair])
+    return (first, names[first]), (second, names[second])
 
 
 PAIRS = Protocol(

@@ -1,6 +1,7 @@
 """Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
-from uniface_jax.evaluate.drawings import far_thresholds, hard_pairs, histogram, roc_line
+from uniface_jax.evaluate.drawings import Side, far_thresholds, hard_pairs, histogram, roc_line
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.evaluate.metrics.verification import FARS, pair_scores, verification_metrics
@@ -25,29 +26,30 @@ from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageSet
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Every .bin file: `file` and what pair_result reports of it."""
+    """Evaluate every .bin file as a set, see pair_result."""
     pair_sets, files = read_pair_sets(parts.paths), find_pair_files(parts.paths)
     results: Results = {}
     for name, pairs in pair_sets.items():
         images = EncodedImages(name, pairs.images, files[name])
-
-        def sides(pair: int, pairs: PairSet = pairs) -> tuple[tuple[int, str], tuple[int, str]]:
-            first, second = int(pairs.first[pair]), int(pairs.second[pair])
-            return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
-
+        sides = partial(_sides, pairs)
         results[name] = pair_result(source, images, pairs, sides, files[name], options)
     return results
+
+
+def _sides(pairs: PairSet, pair: int) -> tuple[Side, Side]:
+    first, second = int(pairs.first[pair]), int(pairs.second[pair])
+    return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
 
 
 def pair_result(
     source: FeatureSource,
     images: ImageSet,
     pairs: PairSet,
-    sides: Callable[[int], tuple[tuple[int, str], tuple[int, str]]],
+    sides: Callable[[int], tuple[Side, Side]],
     file: Path,
     options: Options,
 ) -> SetResult:
-    """Metrics of verification_metrics, `file`, `sha256`, `images`, `features`, and the drawings.
+    """Return verification_metrics, `file`, `sha256`, `images`, `features`, and the drawings.
 
     Where the model's features can be had without the mirrored images, `without_mirror` holds the
     metrics of those. sides: as in drawings.hard_pairs. file: the one that errors name.
@@ -78,7 +80,7 @@ def pair_result(
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table."""
+    """Return the cells of the table."""
 
     def accuracy(found: Mapping[str, Any]) -> str:
         return f"{found['accuracy']['mean']:.2%} ± {found['accuracy']['std']:.2%}"

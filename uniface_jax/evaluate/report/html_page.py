@@ -41,7 +41,7 @@ footer { margin-top: 48px; color: var(--soft); font-size: 12px; }
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """The whole document. `body` is HTML already, `title` is text."""
+    """Return the whole document. `body` is HTML already, `title` is text."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -52,18 +52,18 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def heading(level: int, text: str, anchor: str = "") -> str:
-    """<h1> … <h3>."""
+    """Return <h1> … <h3>."""
     identified = f' id="{escape(anchor)}"' if anchor else ""
     return f"<h{level}{identified}>{escape(text)}</h{level}>"
 
 
 def paragraph(text: str, note: bool = False) -> str:
-    """<p>, in small print as a note."""
+    """Return <p>, in small print as a note."""
     return f'<p class="note">{escape(text)}</p>' if note else f"<p>{escape(text)}</p>"
 
 
 def links(targets: Mapping[str, str]) -> str:
-    """Texts that lead to anchors of the page: {anchor: text}."""
+    """Return texts that lead to anchors of the page: {anchor: text}."""
     inner = "".join(
         f'<a href="#{escape(anchor)}">{escape(text)}</a>' for anchor, text in targets.items()
     )
@@ -78,7 +78,7 @@ def table(
     text: Sequence[int] = (),
     wrap: Sequence[int] = (),
 ) -> str:
-    """own: the rows that are set off; text: columns to the left; wrap: those of long text."""
+    """Return a table. own: rows that are set off; text: left columns; wrap: those of long text."""
     head = "".join(
         f"<th{_class(column, text, wrap)}>{escape(cell)}</th>" for column, cell in enumerate(heads)
     )
@@ -99,7 +99,7 @@ def _class(column: int, text: Sequence[int], wrap: Sequence[int]) -> str:
 
 
 def figures(drawn: Mapping[str, str]) -> str:
-    """SVG pictures beside one another: {text for those who do not see it: SVG}."""
+    """Return SVG pictures beside one another: {text for those who do not see it: SVG}."""
     # As images, so that identifiers in one SVG cannot meet those in another.
     cells = [
         f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,'
@@ -110,7 +110,7 @@ def figures(drawn: Mapping[str, str]) -> str:
 
 
 def face_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """Pairs of faces with scores, of drawings.hard_pairs."""
+    """Return pairs of faces with scores, of drawings.hard_pairs."""
     cells = []
     for pair in pairs:
         faces, labels = [], []

@@ -17,7 +17,7 @@ REFINED_ID, REFINED_VER = "MegaFace refined rank-1", "MegaFace refined TAR@1e-6"
 
 @dataclass(frozen=True)
 class Row:
-    """What the paper reports of one network. values: percent, by the names above."""
+    """The paper's numbers of one network. values: percent, by the names above."""
 
     method: str
     training: str
@@ -77,10 +77,11 @@ _PROBE_IDENTITIES, _DISTRACTORS = 80, {"raw": 1_000_000, "refined": 900_000}  # 
 
 
 def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """One's own numbers, in percent, by the names above, where data and protocol are the paper's.
+    """Return one's own numbers, in percent, where data and protocol are the paper's.
 
-    protocol, name, metrics: of one set, as in metrics.json. Empty where the counts of pairs or
-    images show that it is other data. IJB-C is taken in the reading of insightface.
+    protocol, name, metrics: of one set, as in metrics.json. The names are those above. The result
+    is empty where the counts of pairs or images show that it is other data. IJB-C is taken in the
+    reading of insightface.
     """
     if protocol == "verification" and name in _PUBLISHED_PAIRS:
         pairs, same, key = _PUBLISHED_PAIRS[name]
@@ -105,11 +106,11 @@ def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str
 
 
 def _tar(tar_at_far: Sequence[Mapping[str, Any]]) -> float:
-    """The TAR at FAR 1e-6, nan where it was not asked for."""
+    """Return the TAR at FAR 1e-6, nan where it was not asked for."""
     found = [entry["strict"]["tar"] for entry in tar_at_far if entry["far"] == 1e-6]
     return found[0] if found else float("nan")
 
 
 def rows_for(keys: set[str]) -> list[Row]:
-    """The paper's rows that have one of the numbers named in `keys`."""
+    """Return the paper's rows that have one of the numbers named in `keys`."""
     return [row for row in ROWS if keys & set(row.values)]

@@ -1,6 +1,6 @@
 """Figures of an evaluation, of what drawings.py gives; as PNG or SVG, without pyplot's state.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dashes too.
+Colors are Okabe and Ito's, which color-blind readers can tell apart; lines differ in dashes too.
 """
 
 import io
@@ -18,14 +18,14 @@ from uniface_jax.evaluate.drawings import Drawing
 from uniface_jax.files.atomic import replacing
 
 BLUE, ORANGE, INK, GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
-_COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
+_COLORS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
-_HALF_WIDTH = 42  # letters that half of a figure has room for in its legend
+_LEGEND_LETTERS = 42  # that half of a figure has room for in its legend
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def roc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """TAR over FAR (logarithmic) of named drawings.roc_line."""
+    """Draw TAR over FAR (logarithmic) of named drawings.roc_line."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
@@ -40,7 +40,7 @@ def roc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 
 def det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """1 - TAR over FAR, both logarithmic, of named drawings.roc_line."""
+    """Draw 1 - TAR over FAR, both logarithmic, of named drawings.roc_line."""
     figure, axes = _figure(title)
     bottom = 10 ** np.floor(np.log10(min(1 / line["same"] for line in lines.values())))
     for number, (name, line) in enumerate(lines.items()):
@@ -55,17 +55,17 @@ def det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 
 def scores_figure(drawing: Drawing, title: str) -> Figure:
-    """The histograms of the scores of same and of different pairs, of drawings.histogram."""
+    """Draw the scores of same and of different pairs, of drawings.histogram."""
     figure, axes = _figure(title)
     edges = np.asarray(drawing["edges"])
-    for kind, colour in (("different", ORANGE), ("same", BLUE)):
+    for kind, color in (("different", ORANGE), ("same", BLUE)):
         counts = np.asarray(drawing[kind])
         axes.stairs(
             counts / max(1, counts.sum()),
             edges,
             fill=True,
-            facecolor=(colour, 0.45),
-            edgecolor=colour,
+            facecolor=(color, 0.45),
+            edgecolor=color,
             linewidth=1.5,
             label=f"{kind} ({counts.sum():,} pairs)",
         )
@@ -84,7 +84,7 @@ def scores_figure(drawing: Drawing, title: str) -> Figure:
 
 
 def cmc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """The share of probes whose mate is among the first k, of named `ranks` and `rates`."""
+    """Draw the share of probes with the mate among the first k, of named drawings.cmc_line."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         axes.plot(line["ranks"], line["rates"], label=name, **line_style(number))
@@ -99,7 +99,7 @@ def cmc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 
 def open_set_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """TPIR over FPIR (logarithmic) of named `fpir` and `tpir`."""
+    """Draw TPIR over FPIR (logarithmic) of named drawings.open_set_line."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
@@ -113,7 +113,7 @@ def open_set_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 
 def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """Rank-1 identification over the number of distractors, of named `distractors` and `rates`."""
+    """Draw rank-1 rates over the number of distractors, of named `distractors` and `rates`."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
@@ -127,13 +127,13 @@ def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes a figure to `path` as PNG, atomically."""
+    """Write a figure to `path` as PNG, atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as SVG text, the same for the same figure."""
+    """Return a figure as SVG text, the same for the same figure."""
     buffer = io.StringIO()
     # Text stays text: smaller, and drawn in the reader's font. The salt makes identifiers fixed.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "uniface_jax"}):
@@ -149,7 +149,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
 
 
 def style_axes(axes: Axes, title: str) -> None:
-    """Gives axes a title, a faint grid, and no frame at the top and on the right."""
+    """Give axes a title, a faint grid, and no frame at the top and on the right."""
     axes.set_title(title, fontsize=11, loc="left")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -157,21 +157,21 @@ def style_axes(axes: Axes, title: str) -> None:
 
 
 def line_style(line: int) -> dict[str, Any]:
-    """Colour, dashes and width of the line-th curve of a figure."""
+    """Return color, dashes and width of the line-th curve of a figure."""
     return {
-        "color": _COLOURS[line % len(_COLOURS)],
+        "color": _COLORS[line % len(_COLORS)],
         "linestyle": _DASHES[line % len(_DASHES)],
         "linewidth": 1.8,
     }
 
 
 def _label(name: str, line: Drawing) -> str:
-    short = name if len(name) <= _HALF_WIDTH else f"{name[: _HALF_WIDTH - 10]}…{name[-9:]}"
+    short = name if len(name) <= _LEGEND_LETTERS else f"{name[: _LEGEND_LETTERS - 10]}…{name[-9:]}"
     return f"{short} ({line['same']:,} same, {line['different']:,} different)"
 
 
 def _far_axis(axes: Axes, lines: Mapping[str, Drawing]) -> None:
-    """From the power of ten at or below the smallest FAR that any line can tell from 0."""
+    """Begin the axis at the power of ten below the smallest FAR that a line tells from 0."""
     finest = min(1 / line["different"] for line in lines.values())
     axes.set_xscale("log")
     axes.set_xlim(float(10 ** np.floor(np.log10(finest))), 1)
@@ -187,6 +187,6 @@ def _rate_axis(axes: Axes, rates: Sequence[Sequence[float]]) -> None:
 
 def _finished(figure: Figure) -> Figure:
     labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
-    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
+    columns = 2 if max(map(len, labels)) <= _LEGEND_LETTERS else 1
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure

@@ -12,7 +12,7 @@ from uniface_jax.evaluate.report import paper, plots
 from uniface_jax.evaluate.report.results import REPORT, Run
 from uniface_jax.files.atomic import write_bytes
 
-MAX_LINES = 8  # in one figure
+MAX_LINES = 8  # of one figure
 Lines = Mapping[str, Any]
 
 # Drawings whose lines share a figure: by kind, (file name, title, how they are drawn).
@@ -25,7 +25,7 @@ _SHARED: dict[str, list[tuple[str, str, Callable[[Lines, str], Figure]]]] = {
 
 
 def tables(run: Run) -> str:
-    """The tables of a run as text, a protocol after another."""
+    """Return the tables of a run as text, a protocol after another."""
     parts = []
     for protocol, found in run.metrics["protocols"].items():
         parts.append(PROTOCOLS[protocol].title)
@@ -42,7 +42,7 @@ def tables(run: Run) -> str:
 
 
 def write(folder: Path, runs: Sequence[Run]) -> None:
-    """Writes report.html of one or several runs, and its figures as figures/*.png."""
+    """Write report.html of one or several runs, and its figures as figures/*.png."""
     title = " · ".join(run.name for run in runs)
     protocols = [
         name for name in PROTOCOLS if any(name in run.metrics["protocols"] for run in runs)
@@ -102,7 +102,7 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[str
 def _tables(
     protocol: str, sets: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[list[str], list[list[str]]]]:
-    """(heads, rows) of each kind of set: those whose rows have the same cells share a table.
+    """Return heads and rows of each table: sets whose rows have the same cells share one.
 
     sets: metrics by set, by the model's name; "" where no column of models is wanted.
     """
@@ -120,7 +120,7 @@ def _tables(
 
 
 def _figures(protocol: str, runs: Sequence[Run], several: bool) -> dict[str, Figure]:
-    """By file name: one figure of all sets for one model, one a set for several models."""
+    """Draw, by file name, one figure of all sets for one model, one a set for several."""
     figures: dict[str, Figure] = {}
     for kind, ways in _SHARED.items():
         groups: dict[str, dict[str, Any]] = {}
@@ -200,5 +200,5 @@ def _saved(path: Path, figure: Figure) -> str:
 
 
 def _plain(name: str) -> str:
-    """A set's name as part of a file name."""
+    """Return a set's name as part of a file name."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)

@@ -33,7 +33,7 @@ class Run:
 
 
 def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) -> Run:
-    """The results of protocols by name, with what they are of. path: as the user gave it."""
+    """Collect the results of protocols by name, with their model. path: as the user gave it."""
     metrics = {
         "model": {
             "path": path,
@@ -66,18 +66,18 @@ def _versions() -> dict[str, str]:
 
 
 def write(folder: Path, run: Run) -> None:
-    """Writes both JSON files, the metrics last: a folder that has them is complete."""
+    """Write both JSON files, the metrics last: a folder that has them is complete."""
     write_bytes(folder / DRAWINGS, (json.dumps(run.drawings) + "\n").encode())
     write_bytes(folder / METRICS, (json.dumps(run.metrics, indent=1) + "\n").encode())
 
 
 def is_results(folder: Path) -> bool:
-    """Whether an evaluation of one model has finished in this folder."""
+    """Return True where an evaluation of one model has finished in this folder."""
     return (folder / METRICS).is_file() and (folder / DRAWINGS).is_file()
 
 
 def read(folder: Path) -> Run:
-    """What `write` wrote. Raises UserError naming the file that is something else."""
+    """Read what `write` wrote; UserError naming the file that is something else."""
     metrics, drawings = (read_json(folder / name, _HINT) for name in (METRICS, DRAWINGS))
     try:
         name = str(metrics["model"]["name"])
@@ -92,7 +92,7 @@ def read(folder: Path) -> Run:
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs, with a number behind the names of those that are called like one before."""
+    """Return the runs, with a number behind a name that one before has."""
     seen: dict[str, int] = {}
     named = []
     for run in runs:

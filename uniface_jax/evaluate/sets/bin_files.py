@@ -9,7 +9,7 @@ from uniface_jax.evaluate.metrics.verification import check_pairs
 
 
 def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
-    """The .bin files in `data` by name without suffix: in the order given, a folder's sorted.
+    """Find the .bin files in `data`, by name without suffix, in the order given, folders sorted.
 
     Raises UserError naming the path that does not exist, the folder without a .bin, and the second
     file of one name.
@@ -32,7 +32,7 @@ def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_pair_sets(data: Sequence[Path]) -> dict[str, PairSet]:
-    """All the sets of find_pair_files, by name, fit for ten folds; images stay encoded.
+    """Read the sets of find_pair_files, by name, fit for ten folds; images stay encoded.
 
     Raises UserError naming the file that cannot be read or evaluated.
     """

@@ -10,11 +10,11 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import check_pairs
 
 _HEADING = ["first", "second", "same"]
-_WANTED = f"{','.join(_HEADING)}: two image files, and 1 for the same person or 0"
+_EXPECTED = f"{','.join(_HEADING)}: two image files, and 1 for the same person or 0"
 
 
 def read_pair_list(file: Path, root: Path) -> tuple[PairSet, list[str]]:
-    """(pairs of images that are not read yet, the images' names relative to `root`).
+    """Read pairs of images that are not read yet, and the images' names relative to `root`.
 
     A heading first,second,same may be there. Raises UserError naming file and line for any other
     line and for an image that does not exist, and naming the file when its pairs are fewer than the
@@ -31,7 +31,7 @@ def read_pair_list(file: Path, root: Path) -> tuple[PairSet, list[str]]:
                 if not any(cells) or (not rows and [c.lower() for c in cells] == _HEADING):
                     continue
                 if len(cells) != 3 or cells[2] not in ("0", "1"):
-                    raise UserError(f"{where}: {','.join(fields)[:80]!r}; expected {_WANTED}")
+                    raise UserError(f"{where}: {','.join(fields)[:80]!r}; expected {_EXPECTED}")
                 for name in cells[:2]:
                     if name not in number_of:
                         if not (root / name).is_file():
@@ -41,9 +41,9 @@ def read_pair_list(file: Path, root: Path) -> tuple[PairSet, list[str]]:
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror})") from e
     except (csv.Error, UnicodeDecodeError) as e:
-        raise UserError(f"{file}: no CSV that can be read ({e}); expected {_WANTED}") from e
+        raise UserError(f"{file}: no CSV that can be read ({e}); expected {_EXPECTED}") from e
     if not rows:
-        raise UserError(f"{file}: no pairs; expected lines of {_WANTED}")
+        raise UserError(f"{file}: no pairs; expected lines of {_EXPECTED}")
     first, second, same = np.array(rows, np.int32).T
     try:
         check_pairs(same == 1)

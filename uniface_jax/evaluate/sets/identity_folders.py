@@ -14,7 +14,7 @@ from uniface_jax.evaluate.sets.image_sets import ImageFiles
 
 @dataclass(frozen=True, eq=False)
 class Identities:
-    """images: N files. labels: [N] strings, equal for one person. populations: [N], or None."""
+    """N image files, labels [N], strings equal for one person, and populations [N] or None."""
 
     images: ImageFiles
     labels: np.ndarray
@@ -22,14 +22,14 @@ class Identities:
 
 
 def read_identities(name: str, root: Path) -> Identities:
-    """root/PERSON/IMAGE, sorted naturally. Raises UserError naming a folder that is not so."""
+    """Read root/PERSON/IMAGE, sorted naturally; UserError naming a folder that is not so."""
     return _read(name, root, {"": root})
 
 
 def read_populations(name: str, root: Path, table: Path | None = None) -> Identities:
-    """root/PERSON/IMAGE or root/POPULATION/PERSON/IMAGE, and populations by person from `table`.
+    """Read root/PERSON/IMAGE, with populations from `table`, or root/POPULATION/PERSON/IMAGE.
 
-    table: a CSV of lines person,population (a heading of these names may be there), for the former
+    table: a CSV of lines person,population (a heading of these names may be there), for the first
     form. Without it and without such folders, `populations` is None. Raises UserError naming the
     folder that is not so, the line of the table that is not, and a person who is not in it.
     """

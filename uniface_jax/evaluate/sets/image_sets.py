@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import override
 
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
@@ -18,8 +19,8 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.inference.extract import checked_pixels
 
 Digest = Callable[[Path, Sequence[str]], str]
-_MEMORY = "digests.json"
-_FILES_AT_A_TIME = 1024
+_MEMORY_FILE = "digests.json"
+_BLOCK_FILES = 1024  # hashed at a time
 
 
 class ImageSet(Protocol):
@@ -30,19 +31,19 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def label(self, index: int) -> str:
-        """What errors and pictures call an image."""
+        """Return the name of an image in errors and below pictures."""
         ...
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 RGB [112, 112, 3]; called by several threads. UserError by name where it cannot."""
+        """Return uint8 RGB [112, 112, 3], or raise UserError by name; several threads call it."""
         ...
 
     def digest(self, files: Digest) -> str:
-        """SHA-256, hexadecimal, of all that the features depend on; `files` gives that of files."""
+        """Return the SHA-256, hexadecimal, of all that features depend on; `files` is of files."""
         ...
 
 
-class EncodedImages:
+class EncodedImages(ImageSet):
     """The images of a .bin file, or any others that are in memory."""
 
     def __init__(self, name: str, images: Sequence[bytes], file: Path) -> None:
@@ -50,23 +51,24 @@ class EncodedImages:
         self.file = file
         self._images = images
 
+    @override
     def __len__(self) -> int:
         return len(self._images)
 
+    @override
     def label(self, index: int) -> str:
-        """As ImageSet has it."""
         return f"{self.file}: image {index}"
 
+    @override
     def pixels(self, index: int) -> np.ndarray:
-        """As ImageSet has it."""
         return checked_pixels(self._images[index], self.label(index))
 
+    @override
     def digest(self, files: Digest) -> str:
-        """As ImageSet has it."""
         return files(self.file.parent, [self.file.name])
 
 
-class ImageFiles:
+class ImageFiles(ImageSet):
     """Image files `names` relative to the folder `root`."""
 
     def __init__(self, name: str, root: Path, names: Sequence[str]) -> None:
@@ -74,20 +76,21 @@ class ImageFiles:
         self.root = root
         self.names = names
 
+    @override
     def __len__(self) -> int:
         return len(self.names)
 
+    @override
     def label(self, index: int) -> str:
-        """As ImageSet has it."""
         return str(self.root / self.names[index])
 
+    @override
     def pixels(self, index: int) -> np.ndarray:
-        """As ImageSet has it."""
         path = self.root / self.names[index]
         return checked_pixels(read_image_file(path), str(path))
 
+    @override
     def digest(self, files: Digest) -> str:
-        """As ImageSet has it."""
         return files(self.root, self.names)
 
 
@@ -98,7 +101,7 @@ class FileDigests:
     """
 
     def __init__(self, memory: Path | None = None) -> None:
-        self._memory = memory / _MEMORY if memory else None
+        self._memory = memory / _MEMORY_FILE if memory else None
         self._known: dict[str, str] = {}
         if self._memory is not None and self._memory.is_file():
             try:
@@ -108,9 +111,10 @@ class FileDigests:
                 self._known = {}  # a damaged memory costs one more reading
 
     def __call__(self, root: Path, names: Sequence[str]) -> str:
-        """Of the files `names` in the folder `root`, in that order; a progress bar on a terminal.
+        """Return the digest of the files `names` in the folder `root`, in that order.
 
-        Where `root` lies does not count. Raises UserError naming the file that cannot be read.
+        Where `root` lies does not count. A terminal shows a progress bar. Raises UserError naming
+        the file that cannot be read.
         """
         stat = hashlib.sha256()
         for name in names:
@@ -140,11 +144,11 @@ def _content_digest(root: Path, names: Sequence[str]) -> str:
     if len(names) == 1:  # so that a single file has the digest that sha256sum prints
         return one(names[0])[-32:].hex()
     total = hashlib.sha256()
-    shown = sys.stderr.isatty() and len(names) > _FILES_AT_A_TIME
+    shown = sys.stderr.isatty() and len(names) > _BLOCK_FILES
     bar = tqdm(total=len(names), desc=f"{root}: hash", unit=" files", disable=not shown)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(names), _FILES_AT_A_TIME):
-            block = names[start : start + _FILES_AT_A_TIME]
+        for start in range(0, len(names), _BLOCK_FILES):
+            block = names[start : start + _BLOCK_FILES]
             for digest in pool.map(one, block):
                 total.update(digest)
             bar.update(len(block))

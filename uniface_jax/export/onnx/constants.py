@@ -14,7 +14,11 @@ from uniface_jax.errors import UserError
 
 
 def constant(value: Any) -> np.ndarray:
-    """A constant as numpy: float64 for every floating type (bfloat16 too), others as they are."""
+    """Return a constant as numpy: float64 for every floating type, others as they are.
+
+    >>> constant(jnp.ones(1, jnp.bfloat16))
+    array([1.])
+    """
     array = np.asarray(value)
     return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
@@ -58,7 +62,7 @@ _EVALUATE: Mapping[str, Callable[..., np.ndarray]] = {
 def evaluate(
     primitive: str, values: Sequence[np.ndarray], parameters: Mapping[str, Any]
 ) -> np.ndarray:
-    """The value of `primitive` on constants; UserError naming it where it is not in the table."""
+    """Evaluate `primitive` on constants; UserError naming it where it is not in the table."""
     if primitive not in _EVALUATE:
         raise UserError(
             f"export: operation {primitive!r} on constants is not known to the ONNX writer; "

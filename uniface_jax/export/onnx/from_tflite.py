@@ -28,7 +28,7 @@ def to_onnx_by_tflite(
     mirror: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """`function` as ONNX, with the arguments, input and output of jaxpr_to_onnx.to_onnx.
+    """Return `function` as ONNX, with the arguments, input and output of from_jaxpr.to_onnx.
 
     Raises UserError for an opset that is not in OPSETS, and where tf2onnx is not installed.
     """
@@ -62,7 +62,7 @@ def to_onnx_by_tflite(
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:
-    """Lets reshapes to [1, …] keep any batch; nothing else in these networks fixes it."""
+    """Let reshapes to [1, …] keep any batch; nothing else in these networks fixes it."""
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
     for tensor in graph.initializer:
         if tensor.name in shapes:

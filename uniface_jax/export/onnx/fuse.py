@@ -20,7 +20,7 @@ from uniface_jax.export.onnx.graph import (
 
 
 def fuse(output: Node) -> Node:
-    """The same function with as few affine maps as possible; no convolution is computed twice."""
+    """Return the same function with few affine maps; no convolution is computed twice."""
     ordered = in_order(output)
     uses = Counter(used for node in ordered for used in node.inputs)
     fused: dict[Node, Node] = {}
@@ -31,7 +31,7 @@ def fuse(output: Node) -> Node:
 
 
 def _merged(node: Node, shared: bool) -> Node:
-    """`node` merged with its input; `shared`: whether others need that input as it is."""
+    """Merge `node` with its input; `shared`: others need that input as it is."""
     match node:
         case Affine(inputs=(Affine() as inner,)):
             return replace(
@@ -62,6 +62,6 @@ def _merged(node: Node, shared: bool) -> Node:
 
 
 def _by_output(conv: Conv, vector: np.ndarray) -> np.ndarray:
-    """A value a input channel [C] as [O, C / groups, 1, 1], to be multiplied with the kernel."""
+    """Return a value a input channel [C] as [O, C / groups, 1, 1], a factor of the kernel."""
     grouped = vector.reshape(conv.groups, -1)
     return np.repeat(grouped, conv.kernel.shape[0] // conv.groups, axis=0)[:, :, None, None]

@@ -24,7 +24,7 @@ class Input(Node):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Node):
-    """scale * x + bias, a channel."""
+    """A map scale * x + bias of each channel."""
 
     scale: np.ndarray  # [C]
     bias: np.ndarray  # [C]
@@ -43,7 +43,7 @@ class Conv(Node):
 
 @dataclass(frozen=True, eq=False)
 class PReLU(Node):
-    """x where x >= 0, slope * x elsewhere."""
+    """A PReLU: x where x >= 0, slope * x elsewhere."""
 
     slope: np.ndarray  # [C]
 
@@ -62,7 +62,7 @@ class Linear(Node):
 
 
 def in_order(output: Node) -> list[Node]:
-    """All nodes that `output` depends on, and itself, each after its inputs.
+    """Return all nodes that `output` depends on, and itself, each after its inputs.
 
     Not recursive: a network of 200 layers is a chain longer than Python's recursion limit.
     """

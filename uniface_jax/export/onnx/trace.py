@@ -1,4 +1,4 @@
-"""Reads a network's jaxpr into the operations of graph.py: one rule for each JAX primitive.
+"""Reading of a network's jaxpr into the operations of graph.py: one rule for each JAX primitive.
 
 To teach it another primitive, add a rule to _RULES (and a node to graph.py and write.py if no
 node there computes it).
@@ -28,14 +28,14 @@ from uniface_jax.export.onnx.graph import (
 
 @dataclass(frozen=True)
 class _Mask:
-    """Whether x >= 0: the condition of a PReLU."""
+    """The condition x >= 0 of a PReLU."""
 
     x: Node
 
 
 @dataclass(frozen=True)
 class _Flat:
-    """x [1, H, W, C] as [1, H * W * C]: in NCHW another order, which the linear layer undoes."""
+    """An x [1, H, W, C] as [1, H * W * C]; NCHW has another order: the linear layer undoes it."""
 
     x: Node
 
@@ -56,7 +56,7 @@ _CALLS = {
 
 
 def trace(function: Callable[[jax.Array], jax.Array], shape: Sequence[int]) -> Node:
-    """The graph of `function` on images of `shape` ([1, H, W, C], float32).
+    """Trace the graph of `function` on images of `shape` ([1, H, W, C], float32).
 
     Whatever the function closes over is a constant. Raises UserError that names the operation
     where there is no rule for it, or none for the way it is used.
@@ -114,7 +114,7 @@ def _apply(equation: Any, inputs: Sequence[_Value]) -> list[_Value]:
 
 
 def _affine(x: Node, scale: np.ndarray, bias: np.ndarray) -> Node | None:
-    """The map scale * x + bias where both are the same at all positions."""
+    """Return the map scale * x + bias, where both are the same at all positions."""
     vectors = [_by_channel(values, x.shape) for values in (scale, bias)]
     if vectors[0] is None or vectors[1] is None:
         return None
@@ -122,7 +122,7 @@ def _affine(x: Node, scale: np.ndarray, bias: np.ndarray) -> Node | None:
 
 
 def _by_channel(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The vector [C] that `values` repeats when broadcast to `shape` [..., C]; None if none."""
+    """Return the vector [C] that `values` repeats when broadcast to `shape` [..., C], or None."""
     rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
     same = np.array_equal(rows, np.broadcast_to(rows[:1], rows.shape), equal_nan=True)
     if not same or np.broadcast_shapes(values.shape, shape) != shape:
@@ -167,7 +167,7 @@ def _neg(x: _Value, **_: Any) -> _Value | None:
 
 
 def _at_least_zero(x: _Value, y: _Value, **_: Any) -> _Value | None:
-    """Whether x >= 0, or x > 0: at 0 both sides of a PReLU are 0."""
+    """Return the mask x >= 0, or x > 0: at 0 both sides of a PReLU are 0."""
     zero = isinstance(y, np.ndarray) and not y.any()
     return _Mask(x) if isinstance(x, Node) and zero else None
 

@@ -16,6 +16,6 @@ def export(
     mirror: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
-    """Writes `function` (see to_onnx) to `path`, verified as write_verified does."""
+    """Write `function` (see to_onnx) to `path`, verified as write_verified does."""
     model = to_onnx(function, opset=opset, mirror=mirror, metadata=metadata)
     return write_verified(model, path, function, mirror)

@@ -1,8 +1,8 @@
-"""Writes a graph as ONNX: NCHW, symbolic batch, weights rounded to float32 once.
+"""Writing of a graph as ONNX: NCHW, symbolic batch, weights rounded to float32 once.
 
 Node names are part of the format: the MFR server feeds raw pixels to a graph among whose first
-eight node names one starts with Sub or _minus and one with Mul, _mul or Div. Ours are in lower
-case and start with the ONNX operation (slice_0, conv_0).
+eight node names one starts with Sub or _minus and one with Mul, _mul or Div. The names written here
+are in lower case and start with the ONNX operation (slice_0, conv_0).
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ INPUT, OUTPUT = "input", "output"
 def write(
     output: Node, *, opset: int, mirror: bool, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """The model of `output`; with `mirror`, the features of the mirrored images are added."""
+    """Write the model of `output`; with `mirror`, it adds the features of mirrored images."""
     writer = Writer(opset)
     features = writer.body(output, writer.images(mirror))
     return writer.model(features, output.shape[-1], mirror, metadata)
@@ -55,7 +55,7 @@ class Writer:
         outputs: int = 1,
         **attributes: Any,
     ) -> list[str]:
-        """Appends a node of tensors, then constants by name; gives the names of its outputs."""
+        """Append a node of tensors, then constants by name; return the names of its outputs."""
         name = self.name(operation)
         inputs = list(inputs)
         for key, values in (constants or {}).items():
@@ -67,13 +67,13 @@ class Writer:
         return results
 
     def name(self, operation: str) -> str:
-        """A new name for a node of this operation."""
+        """Return a new name for a node of this operation."""
         name = f"{operation.lower()}_{self._counts[operation]}"
         self._counts[operation] += 1
         return name
 
     def images(self, mirror: bool) -> str:
-        """The model's images and, with `mirror`, behind them in the batch the images mirrored."""
+        """Return the images' name; with `mirror`, those mirrored follow in the batch."""
         if not mirror:
             return INPUT
         whole_width_backwards = {
@@ -88,7 +88,7 @@ class Writer:
     def model(
         self, features: str, size: int, mirror: bool, metadata: Mapping[str, str]
     ) -> onnx.ModelProto:
-        """The model whose output is `features` [batch, size], the last tensor written.
+        """Return the model whose output is `features` [batch, size], the last tensor written.
 
         With `mirror` it is the sum of the two halves of the batch.
         """
@@ -119,7 +119,7 @@ class Writer:
         return model
 
     def body(self, output: Node, images: str) -> str:
-        """Writes all nodes from the images on; the name of the tensor `output`."""
+        """Write all nodes from the images on; return the name of the tensor `output`."""
         names: dict[Node, str] = {}
         for node in in_order(output):
             inputs = [names[used] for used in node.inputs]

@@ -102,7 +102,7 @@ def test_templates_are_those_of_numpys_means_to_the_last_digit(rows, seed, image
     templates, media = np.array(rows).T
     features = np.random.default_rng(seed).standard_normal((len(rows), 9), np.float32)
     patch = pytest.MonkeyPatch()
-    patch.setattr("uniface_jax.evaluate.protocols.ijb.templates._IMAGES", images)
+    patch.setattr("uniface_jax.evaluate.protocols.ijb.templates._BLOCK_IMAGES", images)
     ids, found = template_features(features, templates, media)
     patch.undo()
     for template, feature in zip(ids, found, strict=True):

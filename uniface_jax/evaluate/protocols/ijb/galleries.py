@@ -1,4 +1,4 @@
-"""The 1:N files of IJB-B and IJB-C: which templates are in a gallery, which are probes.
+"""The galleries and probes of IJB-B and IJB-C, for 1:N search.
 
 meta/NAME_1N_gallery_*.csv, meta/NAME_1N_probe_mixed.csv: a heading TEMPLATE_ID,SUBJECT_ID,…, then a
 line for each image, so that a template stands in several lines.
@@ -12,7 +12,7 @@ import numpy as np
 from uniface_jax.errors import UserError
 from uniface_jax.files.text_lines import blocks, parsed, text_lines
 
-_WANTED = "TEMPLATE_ID,SUBJECT_ID,… with two whole numbers"
+_EXPECTED = "TEMPLATE_ID,SUBJECT_ID,… with two whole numbers"
 _HEADING = ("TEMPLATE_ID", "SUBJECT_ID")
 
 
@@ -30,7 +30,7 @@ class SearchTemplates:
 
 
 def read_search_templates(file: Path, *, one_each: bool) -> SearchTemplates:
-    """Reads a gallery or the probes.
+    """Read a gallery or the probes.
 
     one_each: a subject has one template, as in a gallery. Raises UserError naming file and line for
     another heading or line, a template of two subjects, and, with one_each, a second template.
@@ -47,9 +47,9 @@ def read_search_templates(file: Path, *, one_each: bool) -> SearchTemplates:
                 )
             start = 2
         if block:
-            rows.append(parsed(file, start, block, _ids, _WANTED))
+            rows.append(parsed(file, start, block, _ids, _EXPECTED))
     if not rows:
-        raise UserError(f"{file}: no templates; expected lines of {_WANTED}")
+        raise UserError(f"{file}: no templates; expected lines of {_EXPECTED}")
     ids = np.concatenate(rows)
     templates, first, which = np.unique(ids[:, 0], return_index=True, return_inverse=True)
     subjects = ids[first, 1]
@@ -79,7 +79,7 @@ def _check_one_each(found: SearchTemplates) -> None:
 
 
 def _ids(block: bytes) -> np.ndarray:
-    """Template and subject, int32 [n, 2]."""
+    """Parse template and subject, int32 [n, 2]."""
     rows = [line.split(",", 2)[:2] for line in text_lines(block)]
     ids = np.array([(int(template), int(subject)) for template, subject in rows], np.int32)
     if np.min(ids) < 0:

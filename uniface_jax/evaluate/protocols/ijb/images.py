@@ -1,4 +1,4 @@
-"""The text files that describe IJB-B and IJB-C, read block by block; errors name file and line.
+"""The images and template pairs of IJB-B and IJB-C; errors name file and line.
 
 NAME is ijbb or ijbc; all fields are separated by blanks.
 meta/NAME_face_tid_mid.txt: image, template, medium. meta/NAME_name_5pts_score.txt: image, five
@@ -43,7 +43,7 @@ class IjbPairs:
 
 
 def read_images(template_file: Path, landmark_file: Path) -> IjbImages:
-    """Reads NAME_face_tid_mid.txt and NAME_name_5pts_score.txt together.
+    """Read NAME_face_tid_mid.txt and NAME_name_5pts_score.txt together.
 
     Raises UserError naming file and line for a line with other fields, an image name that is a
     path, a number that is not finite, files of different length, or another image in a line.
@@ -77,7 +77,7 @@ def read_images(template_file: Path, landmark_file: Path) -> IjbImages:
 
 
 def read_template_pairs(file: Path) -> IjbPairs:
-    """Reads NAME_template_pair_label.txt; a progress bar on a terminal.
+    """Read NAME_template_pair_label.txt, with a progress bar on a terminal.
 
     Raises UserError naming file and line for a line that is not two template ids and 0 or 1.
     """
@@ -93,7 +93,7 @@ def _first_fields(block: bytes) -> list[str]:
 
 
 def _image_ids(block: bytes) -> np.ndarray:
-    """Template and medium, int32 [n, 2]."""
+    """Parse template and medium, int32 [n, 2]."""
     rows = [line.split() for line in text_lines(block)]
     if any(len(row) != 3 or not _is_plain(row[0]) for row in rows):
         raise ValueError
@@ -104,7 +104,7 @@ def _image_ids(block: bytes) -> np.ndarray:
 
 
 def _crop_numbers(block: bytes) -> np.ndarray:
-    """Landmarks and score, float32 [n, 11]."""
+    """Parse landmarks and score, float32 [n, 11]."""
     numbers = np.array([line.split()[1:] for line in text_lines(block)], np.float32)
     if numbers.shape[1:] != (11,) or not np.isfinite(numbers).all():
         raise ValueError
@@ -112,7 +112,7 @@ def _crop_numbers(block: bytes) -> np.ndarray:
 
 
 def _pair_numbers(block: bytes) -> np.ndarray:
-    """Both templates and the label, int32 [n, 3]."""
+    """Parse both templates and the label, int32 [n, 3]."""
     rows = integers(block, 3)
     if np.max(rows[:, 2]) > 1:
         raise ValueError
@@ -120,5 +120,5 @@ def _pair_numbers(block: bytes) -> np.ndarray:
 
 
 def _is_plain(name: str) -> bool:
-    """A name within its folder: files from the internet do not choose what else is opened."""
+    """Return True for a name within its folder: a file does not choose what else is opened."""
     return name not in (".", "..") and "/" not in name and "\\" not in name

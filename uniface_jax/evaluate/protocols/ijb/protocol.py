@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from uniface_jax.data.faces.alignment import align
 from uniface_jax.data.formats import images as image_files
@@ -13,6 +14,7 @@ from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import (
+    Side,
     cmc_line,
     far_thresholds,
     hard_pairs,
@@ -44,13 +46,13 @@ from uniface_jax.evaluate.protocols.ijb.templates import (
     template_features,
     template_rows,
 )
-from uniface_jax.evaluate.sets.image_sets import Digest
+from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 
 NAMES = ("ijbb", "ijbc")
 CROPS = "loose_crop"
 
 
-class IjbCrops:
+class IjbCrops(ImageSet):
     """The faces of an IJB directory, moved to the template by the landmarks of its meta files."""
 
     def __init__(self, name: str, root: Path, landmark_file: Path, images: IjbImages) -> None:
@@ -59,15 +61,16 @@ class IjbCrops:
         self._landmark_file = landmark_file
         self._images = images
 
+    @override
     def __len__(self) -> int:
         return len(self._images.names)
 
+    @override
     def label(self, index: int) -> str:
-        """As ImageSet has it."""
         return str(self.root / CROPS / self._images.names[index])
 
+    @override
     def pixels(self, index: int) -> np.ndarray:
-        """As ImageSet has it."""
         path = self.root / CROPS / self._images.names[index]
         pixels = image_files.decode(read_image_file(path), str(path))
         try:
@@ -75,8 +78,9 @@ class IjbCrops:
         except ValueError as e:
             raise UserError(f"{self._landmark_file}: line {index + 1}: {e}") from e
 
+    @override
     def digest(self, files: Digest) -> str:
-        """As ImageSet has it: the crops, and the landmarks; without crops, the meta files alone."""
+        # Of the crops and the landmarks; without crops, of the meta files alone.
         names = [f"meta/{self._landmark_file.name}"]
         if (self.root / CROPS).is_dir():
             names += [f"{CROPS}/{name}" for name in self._images.names]
@@ -84,7 +88,7 @@ class IjbCrops:
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """A set NAME for 1:1, where its pairs are there, and NAME_1N_… for each gallery and for both.
+    """Evaluate NAME for 1:1, where its pairs are there, and NAME_1N_… of each gallery and of both.
 
     Everything in meta/ is read and checked before anything is embedded.
     """
@@ -122,7 +126,7 @@ class _Directory:
             raise UserError(f"{meta}: neither {pair_file.name} nor {probe_file.name}")
 
     def _pairs(self, file: Path) -> IjbPairs:
-        """The pairs as rows of `ids`."""
+        """Read the pairs, as rows of `ids`."""
         pairs = read_template_pairs(file)
         first, second = (template_rows(self.ids, ids, file) for ids in (pairs.first, pairs.second))
         if pairs.same.all() or not pairs.same.any():
@@ -130,6 +134,7 @@ class _Directory:
         return IjbPairs(first.astype(np.int32), second.astype(np.int32), pairs.same)
 
     def evaluate(self, source: FeatureSource, options: Options) -> Results:
+        """Embed all crops, and return the result of 1:1 and of each search."""
         rows = {
             key: template_rows(self.ids, found.templates, found.file, found.lines)
             for key, found in {**self.galleries, "": self.probes}.items()
@@ -166,12 +171,12 @@ class _Directory:
         curve = roc(scores, pairs.same)
         metrics = one_to_one_metrics(curve, options.fars_or(FARS))
 
-        def side(row: int) -> tuple[int, str]:
+        def side(row: int) -> Side:
             images = np.flatnonzero(self.images.templates == self.ids[row])
             best = images[np.argmax(self.images.scores[images])]
             return int(best), f"template {self.ids[row]}, {len(images)} images"
 
-        def sides(pair: int) -> tuple[tuple[int, str], tuple[int, str]]:
+        def sides(pair: int) -> tuple[Side, Side]:
             return side(pairs.first[pair]), side(pairs.second[pair])
 
         drawings = {
@@ -184,7 +189,7 @@ class _Directory:
         return SetResult({**common, **metrics}, drawings)
 
     def _searches(self, rows: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """(name, mates of the probes, rows of the gallery): each gallery, and all as one.
+        """Return (name, mates of the probes, rows of the gallery) of each gallery, and of all.
 
         All as one is a closed set, and what insightface's script searches.
         """
@@ -205,14 +210,14 @@ class _Directory:
 
 
 def _mates(gallery: np.ndarray, probes: np.ndarray) -> np.ndarray:
-    """Of each probe's subject the entry of the gallery, int [Q], or -1."""
+    """Return the gallery's entry of each probe's subject, int [Q], or -1."""
     order = np.argsort(gallery)
     at = np.minimum(np.searchsorted(gallery[order], probes), len(gallery) - 1)
     return np.where(gallery[order[at]] == probes, order[at], -1)
 
 
 def _name_of(root: Path) -> str:
-    """ijbb or ijbc, by the files in root/meta."""
+    """Return ijbb or ijbc, by the files in root/meta."""
     names = [name for name in NAMES if (root / "meta" / f"{name}_face_tid_mid.txt").is_file()]
     if len(names) != 1:
         expected = " or ".join(f"{name}_face_tid_mid.txt" for name in NAMES)
@@ -221,7 +226,7 @@ def _name_of(root: Path) -> str:
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table: another for 1:1 than for 1:N."""
+    """Return the cells of the table: another for 1:1 than for 1:N."""
     percent = partial("{:.2%}".format)
     if "closed_set" not in metrics:
         return {

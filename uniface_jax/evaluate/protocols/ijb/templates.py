@@ -1,7 +1,7 @@
 """IJB-B and IJB-C, 1:1: features of images become features of templates, and pairs are scored.
 
 The aggregation is insightface's, in the same order of float operations, so that its numbers come
-out to the last digit. Formats: ijb_meta.py.
+out to the last digit. Formats: images.py.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,19 @@ from uniface_jax.evaluate.metrics.roc import Roc, auc, tar_at_far
 from uniface_jax.evaluate.metrics.verification import normalize, tar_summary
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-_IMAGES = 1 << 14  # of which features are in memory at a time, more where one template has more
+_BLOCK_IMAGES = 1 << 14  # whose features are in memory at a time; more for a larger template
 
 
 def image_features(
     features: np.ndarray, mirrored: np.ndarray | None, detector_scores: np.ndarray
 ) -> np.ndarray:
-    """(f(x) + f(mirror x)) times the detector's score, norm kept: [N, D] in the features' dtype.
+    """Return the mirror sum times the detector's score, norm kept: [N, D], of the same dtype.
 
     features: [N, D], the mirror sum already where `mirrored` is None. detector_scores: [N].
     """
-    both = features if mirrored is None else features + mirrored
-    return both * detector_scores.astype(both.dtype)[:, None]
+    both: np.ndarray = features if mirrored is None else features + mirrored
+    weighted: np.ndarray = both * detector_scores.astype(both.dtype)[:, None]
+    return weighted
 
 
 def template_features(
@@ -35,7 +36,7 @@ def template_features(
     media: np.ndarray,
     detector_scores: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(template ids int [T] rising, their features float64 [T, D] of length 1).
+    """Return template ids int [T], rising, and their features float64 [T, D] of length 1.
 
     features: [N, D] of image_features, or, with detector_scores [N], what it takes; perhaps
     memory-mapped: they are read a block of templates at a time. templates, media: int [N], the ids
@@ -56,7 +57,9 @@ def template_features(
     ends = np.append(starts[1:], len(order))
     first = 0
     while first < len(ids):
-        last = max(first + 1, int(np.searchsorted(ends, starts[first] + _IMAGES, side="right")))
+        last = max(
+            first + 1, int(np.searchsorted(ends, starts[first] + _BLOCK_IMAGES, side="right"))
+        )
         images = order[starts[first] : ends[last - 1]]
         block = np.asarray(features[images])
         _check_finite(block, images)
@@ -83,7 +86,7 @@ def _check_finite(block: np.ndarray, images: np.ndarray) -> None:
 
 
 def _segment_sums(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sums of rows[starts[i] : starts[i + 1]], [S, D], of rows [N, D]; none is empty.
+    """Return the sums of rows[starts[i] : starts[i + 1]], [S, D]; none is empty.
 
     A row after another is added to all segments that have one more, the longest segments first:
     the order of numpy's sum of one segment, so that no digit differs from a loop over them.
@@ -92,7 +95,7 @@ def _segment_sums(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
     lengths = np.diff(np.append(starts, len(rows)))
     longest = np.argsort(-lengths, kind="stable")
     begins, falling = starts[longest], -lengths[longest]
-    sums = rows[begins]
+    sums: np.ndarray = rows[begins]
     for row in range(1, -int(falling[0])):
         active = int(np.searchsorted(falling, -row))
         sums[:active] += rows[begins[:active] + row]
@@ -107,7 +110,7 @@ def template_rows(
     file: Path | str,
     lines: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The rows, int [P], of the templates `wanted` [P] among the rising ids [T].
+    """Return the rows, int [P], of the templates `wanted` [P] among the rising ids [T].
 
     Raises UserError where one is missing: `file` holds entry i of `wanted` in its line lines[i],
     or i + 1.
@@ -125,7 +128,7 @@ def template_rows(
 
 
 def one_to_one_metrics(curve: Roc, fars: Sequence[float] = FARS) -> dict[str, Any]:
-    """Counts, AUC and TAR at FAR 1e-6 … 1e-1, for JSON, of the ROC of the pairs' cosines.
+    """Return counts, AUC and TAR at FAR 1e-6 … 1e-1, for JSON, of the pairs' ROC.
 
     `tar_at_far` has both readings, see verification.tar_summary; `nearest` is insightface's.
     """

@@ -47,7 +47,7 @@ class Challenge:
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Which images are on no list of noise: probes bool [P], distractors bool [N]."""
+    """Marks of the images that are on no noise list: probes bool [P], distractors bool [N]."""
 
     probes: np.ndarray
     distractors: np.ndarray
@@ -66,7 +66,7 @@ class Cmc:
     rates: np.ndarray
 
     def rate(self, rank: int) -> float:
-        """The share of queries of this rank (from 1) or a better one, at the last known point."""
+        """Return the share of queries of this rank (from 1) or better, at the last known point."""
         return float(self.rates[np.searchsorted(self.ranks, rank, side="right") - 1])
 
 
@@ -222,7 +222,7 @@ def megaface_runs(
 
 
 def megaface_metrics(result: MegaFace) -> dict[str, Any]:
-    """A result for JSON.
+    """Return a result for JSON.
 
     Counts, `identification` (`distractors` and `rank`: the rate by rank), and `verification`, see
     all_pairs_metrics.
@@ -248,7 +248,7 @@ def megaface_metrics(result: MegaFace) -> dict[str, Any]:
 
 
 def _mate_scores(unit: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of each probe with its mates, float32 [P, most mates], and which are there, bool."""
+    """Return scores of each probe with its mates, float32 [P, most mates], and a mask, bool."""
     codes = np.unique(labels, return_inverse=True)[1]
     sizes = np.bincount(codes)
     scores = np.full((len(unit), max(1, sizes.max() - 1)), np.inf, np.float32)
@@ -264,7 +264,7 @@ def _mate_scores(unit: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 def _beaten_by(
     probes: jax.Array, mates: jax.Array, distractors: jax.Array, valid: int
 ) -> jax.Array:
-    """How many of the first `valid` distractors score at least each mate, int32 [P, M]."""
+    """Count those of the first `valid` distractors that score at least each mate, [P, M]."""
     scores = jnp.matmul(probes, distractors.T, precision=jax.lax.Precision.HIGHEST)
     scores = jnp.where(jnp.arange(scores.shape[1], dtype=jnp.int32)[None] < valid, scores, -jnp.inf)
     return jnp.sum(scores[:, None, :] >= mates[:, :, None], axis=-1, dtype=jnp.int32)

@@ -14,7 +14,7 @@ from uniface_jax.errors import UserError
 
 
 def read_noise_list(path: Path | str) -> frozenset[str]:
-    """The paths that a noise list names, as `_key` writes them.
+    """Read the paths that a noise list names, as `_key` writes them.
 
     Raises UserError where the file cannot be read, is not text, or names nothing in a line.
     """
@@ -34,10 +34,13 @@ def read_noise_list(path: Path | str) -> frozenset[str]:
 
 
 def clean_rows(names: Sequence[str], noise: frozenset[str]) -> np.ndarray:
-    """bool [N]: whether the image of each path is on no noise list.
+    """Return which images are on no noise list, bool [N], by their paths.
 
     An image is noisy where an entry is the end of its path, in whole parts. Neither the ending
     (.png, .jpg: aligned copies change it) nor spaces and underscores count.
+
+    >>> clean_rows(["a/Adam_Brody_277.jpg", "a/b.jpg"], frozenset(["AdamBrody277"]))
+    array([False,  True])
     """
     depth = max((entry.count("/") for entry in noise), default=0) + 1
     clean = np.ones(len(names), bool)

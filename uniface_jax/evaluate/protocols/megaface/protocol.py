@@ -32,7 +32,7 @@ FARS = (1e-6,)
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Sets `raw` and, with a noise list, `refined`."""
+    """Evaluate the sets `raw` and, with a noise list, `refined`."""
     from uniface_jax.evaluate.all_pairs.engine import Targets
     from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
     from uniface_jax.evaluate.protocols.megaface import metrics as challenge
@@ -92,7 +92,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
 
 
 def _distractors(root: Path) -> ImageFiles:
-    """All images under root, however deep, in order of their paths."""
+    """List all images under root, however deep, in order of their paths."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected images of distractors")
     names = []
@@ -115,7 +115,7 @@ def _distractors(root: Path) -> ImageFiles:
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table."""
+    """Return the cells of the table."""
     last = metrics["identification"][-1]
     return {
         "probes": f"{metrics['probes']:,}",

@@ -20,7 +20,7 @@ _MASK_WEIGHT, _ALL_WEIGHT = 0.25, 0.75
 
 @dataclass(frozen=True)
 class Undefined:
-    """A population that has no TAR. reason: "no image", "no same pair" or "no different pair"."""
+    """A population without a TAR. reason: "no image", "no same pair" or "no different pair"."""
 
     reason: str
     images: int
@@ -85,14 +85,18 @@ def population_pairs(
 
 
 def combined_score(mask_tar: float, all_tar: float) -> float:
-    """The track's ranking, 0..1: a quarter of the mask TAR and three quarters of MR-All's."""
+    """Return the track's ranking, 0..1: a quarter of the mask TAR, three quarters of MR-All's.
+
+    >>> combined_score(1.0, 0.5)
+    0.625
+    """
     return _MASK_WEIGHT * mask_tar + _ALL_WEIGHT * all_tar
 
 
 def mfr_metrics(
     populations: Mapping[str, AllPairs | Undefined] | None, mask: AllPairs | None
 ) -> dict[str, Any]:
-    """Both parts for JSON: `all_to_all` by population, `mask` (null without) and `combined`.
+    """Return both parts for JSON: `all_to_all` by population, `mask` (or null) and `combined`.
 
     A part is all_pairs_metrics, or `images` and `undefined`, the reason. `combined` takes the
     first FAR of each part, and is null where one is missing.
@@ -115,7 +119,7 @@ def mfr_metrics(
 
 
 def _undefined(labels: np.ndarray) -> str:
-    """Why all pairs of images with these labels have no TAR; empty where they have one."""
+    """Return why pairs of images with these labels have no TAR; empty where they have one."""
     if len(labels) == 0:
         return "no image"
     people = len(np.unique(labels))

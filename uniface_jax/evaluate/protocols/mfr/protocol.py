@@ -28,7 +28,7 @@ ALL, MASK, COMBINED = "ALL", "mask", "combined"
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Sets ALL and one for each population (of `all`), mask (of `masked` and `plain`), combined."""
+    """Evaluate ALL and each population (of `all`), mask (of `masked`, `plain`), and combined."""
     folders, table = parts.named, parts.named.get("populations")
     if ("masked" in folders) != ("plain" in folders):
         raise UserError("--data: mfr: masked= and plain= belong together; one of them is missing")
@@ -106,7 +106,7 @@ def _mask(
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table; another for the combined score."""
+    """Return the cells of the table; another for the combined score."""
     if "combined" in metrics:
         score = metrics["combined"]
         return {"0.25 mask + 0.75 ALL": "undefined" if score is None else f"{score:.2%}"}
