@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
 
     With `train`, x [..., C] is normalised by the mean and the biased variance of this batch, and
     the collection `batch_stats` is set to this batch's mean and unbiased variance n/(n-1): the
-    caller folds them into the running averages (step.running_statistics), so that micro-batches
+    caller folds them into the running averages (train.step), so that micro-batches
     and devices can be folded in a fixed order. Otherwise `batch_stats` holds the running averages
     and they normalise. Statistics are computed in float32 at least, whatever `dtype` x has.
     """

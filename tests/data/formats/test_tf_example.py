@@ -1,11 +1,8 @@
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uniface_jax.data.formats.tf_example import Example, around, parse
-from uniface_jax.data.formats.tfrecord_shards import check_frame, framed
-from uniface_jax.errors import UserError
 
 
 def serialise(image, label, name):
@@ -79,22 +76,3 @@ def test_damage_raises_nothing_but_value_errors(data):
         assert isinstance(found.label, int)
     except ValueError:
         pass
-
-
-def test_frames_are_tensorflow_s(tmp_path):
-    import tensorflow as tf
-
-    records = [b"", b"a", bytes(range(256)) * 50]
-    with tf.io.TFRecordWriter(str(tmp_path / "r")) as writer:
-        for record in records:
-            writer.write(record)
-    frames = [framed(record) for record in records]
-    assert b"".join(frames) == (tmp_path / "r").read_bytes()
-    assert [check_frame(frame, "x") for frame in frames] == records
-    for place in np.linspace(0, len(frames[2]) - 1, 40).astype(int).tolist():
-        damaged = bytearray(frames[2])
-        damaged[place] ^= 16
-        with pytest.raises(UserError, match="where: its checksum"):
-            check_frame(bytes(damaged), "where")
-    with pytest.raises(UserError):
-        check_frame(b"short", "where")

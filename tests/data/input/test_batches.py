@@ -8,39 +8,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.helpers.batches import FULL, assert_equal, stream, take
 from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.input.augment import Augment, augment, augmentations
-from uniface_jax.data.input.batches import DecoderPool, train_batches
+from uniface_jax.data.input.batches import train_batches
 from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.input.shuffle import uniforms
 from uniface_jax.data.sources.base import Item
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
-
-FULL = {"rotate": 10, "translate": 3, "scale": 0.1, "brightness": 0.2, "contrast": 0.2}
-
-
-def stream(dataset, kind="auto", workers=None, augment=FULL, start_step=0, **order):
-    """Batches of 8 in the order of seed 5, but for what `order` replaces of Sampler."""
-    sampler = Sampler(**{"batch_size": 8, "seed": 5, **order})
-    pool = DecoderPool(kind, workers)
-    return train_batches(dataset, sampler, augment=augment, start_step=start_step, decoders=pool)
-
-
-def take(dataset, count, **options):
-    return list(itertools.islice(stream(dataset, **options), count))
-
-
-def assert_equal(batches, others):
-    assert len(batches) == len(others)
-    for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys() == {"image", "label", "index"}
-        for key in batch:
-            np.testing.assert_array_equal(batch[key], other[key])
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +85,7 @@ def test_augmentation_differs_by_epoch(dataset):
     assert len(seen) == 96
 
 
-def test_sample_indices_far_away():
-    """Step and batch of the largest data set at the end of its training: no overflow."""
-    step, batch, images_ = 205_000, 4096, 42_500_000
-    samples, records = Sampler(batch, 2**40).indices(step, images_)
-    assert samples[-1] == step * batch + batch - 1
-    assert len(set(records.tolist())) == batch
-    assert 0 <= records.min() < records.max() < images_
-    assert (Sampler(batch, 2**40, 1, 4).indices(step, images_)[1] == records[1024:2048]).all()
-
-
 def test_bad_arguments(dataset, tmp_path):
-    with pytest.raises(UserError, match=r"batch_size 9: .* multiple of the 2 processes"):
-        Sampler(batch_size=9, seed=0, process_count=2)
     with pytest.raises(UserError, match=r"augment\.spin: no such key; there are flip"):
         train_batches(dataset, Sampler(8, 0), augment={"spin": 1})
     with pytest.raises(UserError, match=r"images of \(112, 112, 3\), expected \(96, 96, 3\)"):
@@ -282,15 +250,3 @@ def test_a_batch_stays_as_it_was(dataset):
         pass
     assert_equal(held, copies)
     assert_equal(held, take(dataset, 20))
-
-
-def test_a_huge_image_takes_no_memory(tmp_path, monkeypatch):
-    """A JPEG that says 8000x8000 in its header is refused before any pixel is decoded."""
-    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("decoded"))
-    (tmp_path / "a").mkdir()
-    jpeg = bytearray(images.encode_jpeg(np.zeros((112, 112, 3), np.uint8)))
-    size = jpeg.index(b"\xff\xc0") + 5
-    jpeg[size : size + 4] = (8000).to_bytes(2, "big") * 2
-    (tmp_path / "a" / "1.jpg").write_bytes(jpeg)
-    with pytest.raises(UserError, match=r"record 0 \(a/1.jpg\): 8000x8000 pixels, expected 112"):
-        take(tmp_path, 1, batch_size=1)

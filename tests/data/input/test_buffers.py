@@ -193,7 +193,7 @@ class SharedInterleavings(Interleavings):
 
 @pytest.mark.parametrize("machine", [Interleavings, SharedInterleavings])
 def test_interleavings(machine):
-    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=30))
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=25))
 
 
 def test_threads_never_get_the_same_memory(buffers):

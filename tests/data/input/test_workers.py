@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.input.test_batches import assert_equal, stream, take
+from tests.helpers.batches import assert_equal, stream, take
 from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
