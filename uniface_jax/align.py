@@ -19,7 +19,7 @@ _SCORE = flags.DEFINE_float("score", 0.6, "least score of a face", lower_bound=0
 
 
 def main(argv: list[str]) -> None:
-    """Aligns every photograph and prints what was found."""
+    """Align every photograph and print what was found."""
     source, destination = cli.positional(argv, "SOURCE", "DEST")
     detector = FaceDetector(_DETECTOR.value, _SCORE.value)
     report = align_folders(FolderSource(Path(source)), Path(destination), detector)

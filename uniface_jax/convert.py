@@ -5,7 +5,7 @@ python -m uniface_jax.convert SOURCE DEST --shard=0/4    # on the first of four 
 python -m uniface_jax.convert DEST --finish              # when all of them are done
 
 SOURCE: identity folders, insightface's or im2rec's RecordIO, a list, tar shards, a verification
-.bin, or a TFRecord data set. A conversion that was interrupted, killed or ran out of disk goes on
+.bin, or a TFRecord data set. A conversion that was interrupted, killed or ran out of disk resumes
 with the same command; its result is the same to the last bit.
 """
 
@@ -53,7 +53,7 @@ _SHOWN = 10
 
 
 def main(argv: list[str]) -> None:
-    """Converts, finishes or verifies, and prints what was done."""
+    """Convert, finish or verify, and print what was done."""
     import_parts(_IMPORTS.value, "--imports")
     if _FINISH.value:
         if _VERIFY.value or _SHARD.value is not None:
@@ -108,7 +108,7 @@ def _convert(
 
 
 def _report(destination: Path) -> None:
-    """Draws the statistics and prints the result."""
+    """Draw the statistics and print the result."""
     statistics = read_statistics(destination)
     plot_statistics(statistics, destination / PLOT_FILE)
     manifest = read_manifest(destination)
@@ -147,7 +147,7 @@ def _part(value: str | None) -> tuple[int, int]:
 
 
 def _name_of(source: Path) -> str:
-    """A TFDS name from the source's: letters, digits, underscores, beginning with a letter."""
+    """Make a TFDS name of the source's: letters, digits, underscores, a letter first."""
     name = re.sub(r"[^a-z0-9]+", "_", source.resolve().name.lower()).strip("_")
     return name if name[:1].isalpha() and name.isascii() else f"faces_{name}".rstrip("_")
 

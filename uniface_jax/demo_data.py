@@ -10,7 +10,7 @@ from uniface_jax.data.faces.orl import is_complete, make_demo_data
 
 
 def main(argv: list[str]) -> None:
-    """Aligns the ORL faces and writes the training set and the pairs of unseen people."""
+    """Align the ORL faces and write the training set and the pairs of unseen people."""
     (name,) = cli.positional(argv, "DEST")
     destination = Path(name)
     if is_complete(destination):

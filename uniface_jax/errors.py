@@ -1,4 +1,4 @@
-"""The one exception for bad input, what to do about a missing extra, and the exit statuses."""
+"""One exception for bad input, the help for a missing extra, and the exit statuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from pathlib import Path
 
 EXIT_STOPPED = 1  # of itself: starting it again would only repeat it
 EXIT_BAD_INPUT = 2
-EXIT_PREEMPTED = 75  # saved, the same command goes on; EX_TEMPFAIL of sysexits.h
-EXIT_LOST = 76  # another process was lost, or nothing moved; the same command goes on
+EXIT_PREEMPTED = 75  # saved, the same command resumes; EX_TEMPFAIL of sysexits.h
+EXIT_LOST = 76  # another process was lost, or nothing moved; the same command resumes
 
 
 class UserError(ValueError):

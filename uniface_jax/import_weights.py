@@ -12,7 +12,7 @@ from uniface_jax import cli
 
 
 def main(argv: list[str]) -> None:
-    """Imports, and prints what the network is."""
+    """Import the weights, and print what the network is."""
     source, workdir = cli.positional(argv, "SOURCE", "WORKDIR")
     # Not at the top: bad arguments are answered without loading the checkpoint library.
     from uniface_jax.weights.workdir import REPORT_FILE, import_weights

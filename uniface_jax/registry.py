@@ -1,4 +1,4 @@
-"""Parts from outside: what is registered under a name, and the modules that register it.
+"""Parts from outside: their names, and the modules that register them.
 
 Losses, networks, sources, protocols and augmentations each have a Registry, in the room of their
 noun. A part declares its hyperparameters by its signature (names and defaults) and their ranges
@@ -29,7 +29,7 @@ _FLAX_FIELDS = ("parent", "name")  # that every nn.Module takes beside its own
 
 
 class Range(NamedTuple):
-    """The allowed values of a hyperparameter.
+    """Allowed values of a hyperparameter.
 
     Args:
         words: What an error says, behind "must be".
@@ -78,7 +78,7 @@ class Entry(Generic[Part]):
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The value of each hyperparameter where none is given."""
+        """Return the value of each hyperparameter where none is given."""
         return {key: declared.default for key, declared in self.hyperparameters.items()}
 
     def checked(self, given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Entry(Generic[Part]):
 
 
 class Registry(Mapping[str, Part]):
-    """The parts of one kind by name: a mapping, in the order in which they were registered.
+    """Parts of one kind by name: a mapping, in the order in which they were registered.
 
     kind: the noun that messages use. section: the config's, whose key SECTION.name chooses a part;
     "" where the config has none. given: names of the arguments that a part is called with, which

@@ -40,7 +40,7 @@ INSIGHTFACE = Augment(flip=True, downscale=0.1, blur=0.2, colour=0.2, grey=0.1)
 
 
 def main(argv: list[str]) -> None:
-    """Writes the picture and prints the counts."""
+    """Write the picture and print the counts."""
     (given,) = cli.positional(argv, "DATASET")
     import_parts(_IMPORTS.value, "--imports")
     output = Path(_OUTPUT.value or "")

@@ -1,4 +1,4 @@
-"""The state of training: what is trained, and which of its arrays have one row a class."""
+"""State of training: what is trained, and which of its arrays have one row a class."""
 
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ def create_state(
     seed: int,
     rows: int | None = None,
 ) -> TrainState:
-    """The logical state before the first step; with `rows`, so many in place of num_classes."""
+    """Create the logical state before the first step; with `rows`, so many for num_classes."""
     network_key, head_key = jax.random.split(jax.random.key(seed))
     params, batch_stats = models.initialize(network, network_key)
     prototypes, bias = create_prototypes(
@@ -58,7 +58,7 @@ def create_state(
 
 
 def class_sharded(state: TrainState) -> TrainState:
-    """A tree of bool of the state's form: True for arrays with one row a class."""
+    """Return a tree of bool of the state's form: True for arrays with one row a class."""
     replicated = jax.tree.map(lambda x: False, state)
 
     def mark(weights: Weights) -> Weights:

@@ -19,7 +19,7 @@ _TO = flags.DEFINE_enum(
 
 
 def main(argv: list[str]) -> None:
-    """Writes the files and prints how many."""
+    """Write the files and print how many."""
     given_source, given_destination = cli.positional(argv, "SOURCE", "DEST")
     source, destination = open_source(given_source), Path(given_destination)
     for note in source.notes:

@@ -1,7 +1,7 @@
 """Reads checkpoints by Orbax; saving.py writes them, and no other file knows Orbax.
 
 A checkpoint holds the training state and, as JSON, the config and the position in the data. The
-rows that fill up the last shards are on disk after row num_classes of the data's position and are
+padding rows of the last shards are on disk after row num_classes of the data's position and are
 cut off, or made anew, by every reader: what is read is the logical state, on any number of devices
 and processes. Every process reads the shards that it needs, so that none ever holds all prototypes.
 """
@@ -30,7 +30,7 @@ class UnreadableError(UserError):
 
 
 def to_tree(state: TrainState) -> dict[str, Any]:
-    """Named dictionaries, so that a checkpoint can be read without this project's classes."""
+    """Turn a state into named dictionaries, to be read without this project's classes."""
     tree = state._asdict()
     return {**tree, "weights": state.weights._asdict(), "momentum": state.momentum._asdict()}
 
@@ -47,7 +47,7 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[ocp.Checkpointer]:
-    """A reader that waits for no other process: one may fail where the others succeed.
+    """Open a reader that waits for no other process: one may fail where others succeed.
 
     What a damaged checkpoint makes it raise becomes UnreadableError.
     """
@@ -72,7 +72,7 @@ def _reading(folder: Path) -> Iterator[ocp.Checkpointer]:
 
 
 def score_of(folder: Path) -> float | None:
-    """What a checkpoint was worth; None where that was not measured, or cannot be read."""
+    """Return the score of a checkpoint; None where it was not measured, or cannot be read."""
     try:
         with _reading(folder) as checkpointer:
             only = ocp.args.Composite(run=ocp.args.JsonRestore())
@@ -82,7 +82,7 @@ def score_of(folder: Path) -> float | None:
 
 
 def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dict[str, Any]]:
-    """(shapes and dtypes as they are on disk, run JSON)."""
+    """Return the shapes and dtypes as they are on disk, and the run JSON."""
     metadata = checkpointer.metadata(folder).item_metadata["state"]
     stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree)
     run = checkpointer.restore(folder, ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
@@ -90,7 +90,7 @@ def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dic
 
 
 def _logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
-    """The shapes of what `stored` holds without the rows that fill up."""
+    """Return the shapes of what `stored` holds, without padding rows."""
     return jax.tree.map(
         lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
         stored, _rows(run, stored),
@@ -98,7 +98,7 @@ def _logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
 
 
 def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
-    """How many rows of each array are logical: None where all are."""
+    """Count the logical rows of each array: None where all are."""
     classes = run["data"].get("num_classes", 0)
 
     def rows(x: Any, sharded: bool) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
 def restore_state(
     folder: Path, template: TrainState, abstract: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Global state and run JSON of one checkpoint; UserError where its shapes are others."""
+    """Restore a checkpoint's global state and run JSON; UserError for other shapes."""
     with _reading(folder) as checkpointer:
         stored, run = _open(checkpointer, folder)
         if other := first_other_shape(_logical(stored, run), abstract):
@@ -124,7 +124,7 @@ def restore_state(
 
 
 def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
-    """The logical state and the run JSON of a workdir's newest checkpoint, or of a checkpoint.
+    """Read the logical state and run JSON of a checkpoint, or of a workdir's newest.
 
     Raises UserError where there is none, UnreadableError where it is damaged.
     """
@@ -141,7 +141,7 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
 
 
 def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Step, the network's variables as host arrays and the run JSON, as `read` finds them.
+    """Read the step, the network's variables as host arrays and the run JSON, as `read`.
 
     Prototypes and momentum, which may be more than this machine holds, stay on disk.
     """
@@ -156,7 +156,7 @@ def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]
 
 
 def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> TrainState:
-    """`state` with what another training can give it: network, statistics, and perhaps the head.
+    """Read into `state` what another training can give: network, statistics, maybe head.
 
     `state` is global (runtime.parallel), `abstract` has its logical shapes. Prototypes and bias are
     taken where both have these. Raises UserError where the network is another one, or where there
@@ -188,16 +188,16 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
 def _restore_part(
     checkpointer: ocp.Checkpointer, folder: Path, wanted: Tree, arguments: Tree
 ) -> dict[str, Any]:
-    """The arrays that `wanted` names, and nothing else of the state."""
+    """Restore the arrays that `wanted` names, and nothing else of the state."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
     restore = ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True)
     return checkpointer.restore(folder, ocp.args.Composite(state=restore))["state"]
 
 
 def _placed(arrays: Tree) -> Tree:
-    """Asks for arrays where and as large as these are.
+    """Ask for arrays where and as large as these are.
 
-    Not strict: rows beyond those on disk become zeros, what fills up there is left.
+    Not strict: rows beyond those on disk become zeros, padding rows there are left.
     """
     return jax.tree.map(
         lambda x: ocp.ArrayRestoreArgs(
@@ -208,7 +208,7 @@ def _placed(arrays: Tree) -> Tree:
 
 
 def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:
-    """The first array by name whose shape differs: (name, shape found, shape wanted).
+    """Find the first array by name whose shape differs: (name, found, wanted).
 
     The shape of an array that is missing is "none". None where all agree.
     """
@@ -226,7 +226,7 @@ def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:
 
 
 def locate(path: str | Path) -> tuple[Path, int]:
-    """A workdir, or one of its checkpoints/STEP, -> (workdir, step); a workdir means its newest.
+    """Find (workdir, step) of a workdir's newest checkpoint, or of workdir/checkpoints/STEP.
 
     Raises UserError where there is no finished checkpoint.
     """
@@ -244,6 +244,6 @@ def locate(path: str | Path) -> tuple[Path, int]:
 
 
 def _located(path: str | Path) -> tuple[int, Path]:
-    """The step that `locate` finds, and its folder."""
+    """Find the step as `locate` does, and its folder."""
     workdir, step = locate(path)
     return step, (workdir / FOLDER / str(step)).absolute()

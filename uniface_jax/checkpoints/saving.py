@@ -41,7 +41,7 @@ def _is_not_orbax(record: logging.LogRecord) -> bool:
 
 
 def left_waiting() -> bool:
-    """Whether Orbax's threads of failed saves still wait for files that nobody will make.
+    """Return True while Orbax's threads of failed saves wait for files that never come.
 
     They do for minutes, and a process that ends as usual waits for them.
     """
@@ -61,14 +61,14 @@ class _Best(PreservationPolicy):
         self._scores = scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """As PreservationPolicy has it."""
+        """Choose the checkpoints to keep, by PreservationPolicy's protocol."""
         scored = [info.step for info in checkpoints if info.step in self._scores]
         best = max(scored, key=lambda step: (self._scores[step], step), default=None)
         return [info.step == best for info in checkpoints]
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, in workdir/checkpoints/STEP.
+    """Checkpoints of one workdir, in workdir/checkpoints/STEP.
 
     A save that fails, at once or later in the background, is reported by `warn` and leaves
     `failing` True until one succeeds; older checkpoints are removed only after a newer one is
@@ -100,7 +100,7 @@ class Checkpoints:
                 self._scores[step] = score
 
     def latest(self) -> int | None:
-        """The newest step that was saved whole, None where there is none."""
+        """Return the newest step that was saved whole, None where there is none."""
         return max(self._steps(), default=None)
 
     def _steps(self) -> list[int]:
@@ -112,7 +112,7 @@ class Checkpoints:
         run: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Saves the state in the background; waits for an earlier save that still runs.
+        """Save the state in the background; wait for an earlier save that still runs.
 
         `state` is global (runtime.parallel) or of host arrays. `run` is JSON (config and position
         in the data). With `metrics`, which must hold BEST_METRIC, the checkpoint competes for being
@@ -135,23 +135,23 @@ class Checkpoints:
         self._guarded(lambda: self._manager.save(step, args=items, force=True))
 
     def poll(self) -> None:
-        """Notices, without waiting, how a save in the background ended."""
+        """Notice, without waiting, how a save in the background ended."""
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> bool:
-        """Returns once the last save has ended: whether it is whole."""
+        """Wait until the last save has ended; return True where it is whole."""
         if self._saving is not None and self._guarded(self._manager.wait_until_finished):
             self._saving = None
             self.failing = False
         return not self.failing
 
     def _guarded(self, act: Callable[[], Any]) -> bool:
-        """Whether `act` raised nothing; otherwise warns and takes stock of what is on disk."""
+        """Run `act`; where it raises, warn, list what is on disk and return False."""
         try:
             act()
         # What fails here is a disk, a network or a peer, by many types of exception; training
-        # goes on whichever it was.
+        # continues whichever it was.
         except Exception as e:
             step, self._saving, self.failing = self._saving, None, True
             reason = " ".join(str(e).split())[:300] or type(e).__name__
@@ -170,7 +170,7 @@ class Checkpoints:
         return True
 
     def _tidy(self) -> None:
-        """Removes what a failed save left, for the room it takes, and lists what is there."""
+        """Remove what a failed save left, for the room it takes, and list what is there."""
         if processes.is_main():
             for half_written in self.folder.glob(f"*{TEMPORARY}*"):
                 shutil.rmtree(half_written, ignore_errors=True)
@@ -179,7 +179,7 @@ class Checkpoints:
     def restore_newest(
         self, template: TrainState, abstract: TrainState
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest readable checkpoint: its global state and run JSON; None where there is none.
+        """Restore the newest readable checkpoint: global state and run JSON; None for none.
 
         `template` is the global state's shapes and shardings, `abstract` the logical state's
         shapes. Newer checkpoints that cannot be read are moved to workdir/corrupt_checkpoints, with
@@ -219,6 +219,6 @@ class Checkpoints:
             self._manager.reload()
 
     def close(self) -> None:
-        """Waits for all saves and releases the directory."""
+        """Wait for all saves and release the directory."""
         self.wait()
         self._manager.close()

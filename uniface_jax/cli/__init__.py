@@ -1,4 +1,4 @@
-"""What every command line shares: flag parsing and errors that end in one line, not a traceback."""
+"""Flag parsing, and errors that end in one line and not a traceback, for every command."""
 
 import os
 import re
@@ -62,7 +62,7 @@ def run(
     main: Callable[[list[str]], int | None],
     prepare: Callable[[list[str]], list[str]] = lambda argv: argv,
 ) -> NoReturn:
-    """Runs `main(argv)` as absl.app.run does; a UserError ends in one line and status 2.
+    """Run `main(argv)` as absl.app.run does; a UserError ends in one line and status 2.
 
     argv[0] is the program, the rest are the positional arguments. `prepare` may change the command
     line before its flags are parsed. KeyboardInterrupt ends with the shell's 130 and no traceback.
@@ -104,7 +104,7 @@ def usage(form: str) -> str:
 
 
 def positional(argv: Sequence[str], *names: str) -> list[str]:
-    """The positional arguments named `names`; UserError with the usage where the count differs."""
+    """Return the positional arguments `names`; UserError, with the usage, for another count."""
     given = list(argv[1:])
     if len(given) != len(names):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The console command: `uniface NAME …` runs `python -m uniface_jax.NAME …`."""
+"""Console command: `uniface NAME …` runs `python -m uniface_jax.NAME …`."""
 
 import runpy
 import sys

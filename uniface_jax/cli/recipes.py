@@ -1,4 +1,4 @@
-"""The --config flag of the commands that take a recipe, which is found by its name from any folder.
+"""Flag --config of the commands that take a recipe, found by its name from any folder.
 
 A recipe is a Python file with get_config(), or get_config(variant) for what stands after a colon:
 NAME[:VARIANT] of the project's own, or PATH.py[:VARIANT].

@@ -1,4 +1,4 @@
-"""The configuration: every key with its default, what is allowed, and what it stands for.
+"""Configuration: every key with its default, what is allowed, and what it stands for.
 
 keys: all keys with their defaults. ranges: what each may be, and the checks before any work.
 parts: the loss and the network that a config names. stored: a config as JSON, and the workdir that

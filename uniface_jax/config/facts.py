@@ -1,4 +1,4 @@
-"""What a recipe says of itself as data: its training set, hardware, and the result to expect."""
+"""Facts of a recipe, as data: its training set, hardware, and the result to expect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Expected:
-    """The result to expect, in percent by the name of the metric.
+    """Result to expect, in percent by the name of the metric.
 
     measured: by this project; else the paper reports it, and it is a target.
     """

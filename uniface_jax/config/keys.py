@@ -26,7 +26,7 @@ def base(imports: Sequence[str] = ()) -> ConfigDict:
     """
     import_parts(imports)
     config = ConfigDict()
-    config.seed = 0  # of initialisation, shuffling, augmentation, dropout and class sampling
+    config.seed = 0  # of initialization, shuffling, augmentation, dropout and class sampling
     config.imports = tuple(imports)  # modules that register losses, networks, … from outside
     for add in (_data, _model, _loss, _head, _optim, _run):
         add(config)

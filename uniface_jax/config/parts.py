@@ -1,4 +1,4 @@
-"""The loss and the network that a config names."""
+"""Loss and the network that a config names."""
 
 from collections.abc import Mapping
 from typing import Any

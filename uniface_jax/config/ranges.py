@@ -1,4 +1,4 @@
-"""What each key of the configuration may be, and the checks before any work."""
+"""Ranges of the configuration's keys, and the checks before any work."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The config as JSON, in checkpoints and in the workdir that belongs to it."""
+"""Config as JSON, in checkpoints and in the workdir that belongs to it."""
 
 import json
 from pathlib import Path

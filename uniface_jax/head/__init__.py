@@ -1,1 +1,1 @@
-"""The streamed head: prototypes in shards, sampled classes, and the loss over them by blocks."""
+"""Streamed head: prototypes in shards, sampled classes, and the loss over them by blocks."""

@@ -1,4 +1,4 @@
-"""The size of a block of classes, and the memory that a pass over blocks takes."""
+"""Size of a block of classes, and the memory that a pass over blocks takes."""
 
 import jax
 

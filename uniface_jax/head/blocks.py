@@ -29,7 +29,7 @@ Carry = TypeVar("Carry")
 
 
 class Prototypes(NamedTuple):
-    """The classes of one shard, or the sampled ones among them.
+    """Classes of one shard, or the sampled ones among them.
 
     weight [K, D]; bias [] for a shared one (or none), [K] for one a class; valid [K] bool, False
     for padding rows.
@@ -41,7 +41,7 @@ class Prototypes(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """The whole batch as one shard sees it.
+    """Whole batch as one shard sees it.
 
     directions [B, D] of unit length; position [B] int32, the row of the own prototype within this
     shard's K rows, or K where another shard has it; context, the loss's own arrays [B].
@@ -53,7 +53,7 @@ class Samples(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The sums over the classes of a shard, own classes at FILL included.
+    """Sums over the classes of a shard, own classes at FILL included.
 
     loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
     max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)

@@ -1,4 +1,4 @@
-"""The head: class prototypes split over the devices, sampled classes, and the loss over them.
+"""Head: class prototypes split over the devices, sampled classes, and the loss over them.
 
 Everything here is per device and runs under the named axis AXIS. Device d of n owns the classes
 d*S .. d*S+S-1 with S = ceil(C/n); the rows beyond C are padding rows of the last shards, which
@@ -33,7 +33,7 @@ from uniface_jax.runtime.parallel import AXIS
 
 
 class Shard(NamedTuple):
-    """The classes of one device, or those of them that take part in a step.
+    """Classes of one device, or those of them that take part in a step.
 
     prototypes: of all `rows` classes, or with a `subset` of its K rows alone.
     start [] int32, the number of the device's first class; rows, its classes and padding rows.
@@ -47,7 +47,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Products:
-    """The products of directions and prototypes: classes in a block, and the factors' dtype.
+    """Products of directions and prototypes: classes in a block, and the factors' dtype.
 
     dtype: bfloat16 for speed, None for that of the arrays. Sums are in the prototypes' dtype.
     """
@@ -57,7 +57,7 @@ class Products:
 
 
 class Gradients(NamedTuple):
-    """The gradients of the mean loss over the global batch.
+    """Gradients of the mean loss over the global batch.
 
     features [b, D] of this device's samples; weight and bias as in the Prototypes given. A shared
     bias's is complete on every device.
@@ -83,7 +83,7 @@ class Similarities(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The mean loss [] of a batch, the same on all devices, and what comes with it.
+    """Mean loss [] of a batch, the same on all devices, and what comes with it.
 
     statistics are the loss's, after this batch.
     """
@@ -95,7 +95,7 @@ class Result(NamedTuple):
 
 
 class _Features(NamedTuple):
-    """The features of the global batch, [B, D], and their unit directions.
+    """Features of the global batch, [B, D], and their unit directions.
 
     inverse_norm and unfloored [B] as blocks.inverse_norm returns them.
     """
@@ -123,14 +123,14 @@ class _Positives(NamedTuple):
 
 
 class _Slopes(NamedTuple):
-    """The gradients with respect to the positives' cosines and biases, [B] each."""
+    """Gradients with respect to the positives' cosines and biases, [B] each."""
 
     by_cos: jax.Array
     by_bias: jax.Array
 
 
 class _Summed(NamedTuple):
-    """The loss [] of the global batch, the sums over a shard, and the positives' slopes."""
+    """Loss [] of the global batch, the sums over a shard, and the positives' slopes."""
 
     loss: jax.Array
     sums: Sums

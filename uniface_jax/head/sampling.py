@@ -10,7 +10,7 @@ from uniface_jax.runtime.parallel import AXIS
 
 
 class Subset(NamedTuple):
-    """The classes of this device that take part in a step.
+    """Classes of this device that take part in a step.
 
     row [K] int32, increasing, of the shard. valid [K] bool, False for padding rows.
     """

@@ -1,4 +1,4 @@
-"""The shards of prototypes: which device owns which classes, and their first values."""
+"""Shards of prototypes: which device owns which classes, and their first values."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The losses by name; register_loss adds one from outside.
+"""Losses by name; register_loss adds one from outside.
 
 Everything else, streaming over blocks of classes, sharding and sampling, is the head's business
 (head/) and works for every entry.
@@ -99,8 +99,20 @@ def allowed(hyperparameter: str) -> str:
 def create(name: str, **hyperparameters: Any) -> Loss:
     """Return the loss `name` with hyperparameters other than its defaults (None: the default).
 
-    Raises UserError for an unknown name, a hyperparameter that this loss does not have, or a value
-    out of range.
+    Args:
+        name: One of LOSSES.
+        **hyperparameters: Those of the loss, by their config keys.
+
+    Returns:
+        The element-wise functions of cosines, with the hyperparameters bound.
+
+    Raises:
+        UserError: For an unknown name, a hyperparameter that this loss does not have, or a value
+            out of range.
+
+    >>> from uniface_jax import losses
+    >>> losses.create("cosface", scale=64.0).scale
+    64.0
     """
     entry = LOSSES.entry(name, f"loss.name={name!r}")
     prefix = "loss." if entry.builtin else f"loss.{name}."

@@ -17,8 +17,9 @@ def _averaged(old: jax.Array, new: jax.Array) -> jax.Array:
 
 
 def adaface(scale: float = 64.0, margin: float = 0.4, concentration: float = 0.333) -> Loss:
-    """AdaFace (Kim et al., CVPR 2022): the margin goes by the feature norm, a proxy of quality.
+    """Return AdaFace (Kim et al., CVPR 2022), whose margin goes by the feature norm.
 
+    The norm is a proxy of quality.
     The positive's logit is s (cos(θ - m q) - (m + m q)) with q = clip(h (|x| - μ) / σ, -1, 1), μ
     and σ running mean and standard deviation of the norms (statistics norm_mean from 20 and
     norm_std from 100, updated before use). All cosines are cut to ±(1 - .001), as the release
@@ -50,7 +51,7 @@ def adaface(scale: float = 64.0, margin: float = 0.4, concentration: float = 0.3
 
 
 def curricularface(scale: float = 64.0, margin: float = 0.5) -> Loss:
-    """CurricularFace (Huang et al., CVPR 2020): hard negatives weigh more as training goes on.
+    """Return CurricularFace (Huang et al., CVPR 2020), which weighs hard negatives ever more.
 
     The positive's logit is ArcFace's, s cos(θ + m), continued by s (cos θ - m sin m) where θ + m >
     π. A negative with cos_ij > cos(θ_iy + m) is hard: its logit is s cos_ij (t + cos_ij), with t

@@ -23,7 +23,7 @@ def _cross_entropy(
 
 
 def uce(scale: float = 64.0, margin: float = 0.4, negative_weight: float = 1.0) -> Loss:
-    """Unified cross-entropy (Zhou et al., UniFace, ICCV 2023), one learned threshold b.
+    """Return UCE (Zhou et al., UniFace, ICCV 2023), with one learned threshold b.
 
     softplus(-(s (cos_iy - m) - b)) + λ sum_j softplus(s cos_ij - b), every z clamped to [-s, s].
     scale s > 0, margin m in [0, 1.5), negative_weight λ > 0.
@@ -32,7 +32,7 @@ def uce(scale: float = 64.0, margin: float = 0.4, negative_weight: float = 1.0) 
 
 
 def bce(scale: float = 64.0, margin: float = 0.4, negative_weight: float = 1.0) -> Loss:
-    """Normalised binary cross-entropy (UniFace, section 3): UCE with one bias a class."""
+    """Return normalized BCE (UniFace, section 3): UCE with one bias a class."""
     return _cross_entropy("class", scale, margin, negative_weight)
 
 
@@ -43,7 +43,7 @@ def sphereface2(
     exponent: float = 3.0,
     loss_weight: float = 50.0,
 ) -> Loss:
-    """SphereFace2 (Wen et al., ICLR 2022), type C, with one learned bias.
+    """Return SphereFace2 (Wen et al., ICLR 2022), type C, with one learned bias.
 
     w/s [λ softplus(-(s (g(cos_iy) - m) - b)) + (1 - λ) sum_j softplus(s (g(cos_ij) + m) - b)]
     with g(c) = 2 ((c + 1)/2)^t - 1 and b of the sign that it has in UCE. scale s > 0, margin m in

@@ -1,4 +1,4 @@
-"""What a loss is: element-wise functions of cosines, for the head to apply to blocks of classes.
+"""Form of a loss: element-wise functions of cosines, which the head applies by blocks.
 
 A loss compares the cosine of a sample with its own prototype (the positive) and with all other
 prototypes (the negatives). There are two families:
@@ -57,7 +57,7 @@ class Loss:
     prepare: Prepare | None = None
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
-        """The bias before training; by default log(10 C r), the release's for UCE and BCE.
+        """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.
 
         0 for losses without a bias.
         """
@@ -67,17 +67,17 @@ class Loss:
         return self.start(taking_part) if self.start else math.log(10 * taking_part)
 
     def threshold(self, bias: jax.Array) -> jax.Array:
-        """The cosine above which this bias counts a pair as positive, of the bias's shape."""
+        """Return the cosine above which a pair counts as positive, of the bias's shape."""
         return self.threshold_of_bias(bias) if self.threshold_of_bias else bias / self.scale
 
     def initial_statistics(self) -> dict[str, jax.Array]:
-        """The scalars that this loss carries along, as they are before the first batch."""
+        """Return the scalars that this loss carries along, before the first batch."""
         return {name: jnp.asarray(value, jnp.float32) for name, value in self.statistics.items()}
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def clipped_softplus(z: jax.Array, limit: float) -> jax.Array:
-    """log(1 + exp(clip(z, -limit, limit))), with no gradient outside, without overflow."""
+    """Compute log(1 + exp(clip(z, -limit, limit))), with no gradient outside, nor overflow."""
     return _softplus(jnp.clip(z, -limit, limit), limit)[0]
 
 
@@ -89,7 +89,7 @@ def _clipped_softplus_jvp(limit, primals, tangents):
 
 
 def _softplus(z: jax.Array, limit: float) -> tuple[jax.Array, jax.Array]:
-    """softplus(z) and its slope for |z| <= limit: one exp serves both, the cost of an element."""
+    """Compute softplus(z) and its slope for |z| <= limit: one exp, the main cost, serves both."""
     # The shorter form, where exp(z) is known to be finite, as it is for the usual limit of 64.
     if isinstance(limit, float | int) and limit < math.log(float(jnp.finfo(z.dtype).max)):
         power = jnp.exp(z)
@@ -99,12 +99,12 @@ def _softplus(z: jax.Array, limit: float) -> tuple[jax.Array, jax.Array]:
 
 
 def sine(cos: jax.Array) -> jax.Array:
-    """sin(arccos(cos)); the floor keeps the slope finite at cos = ±1."""
+    """Compute sin(arccos(cos)); the floor keeps the slope finite at cos = ±1."""
     return jnp.sqrt(jnp.maximum(1 - jnp.square(cos), jnp.finfo(cos.dtype).eps))
 
 
 def angle(cos: jax.Array, margin: float = 1e-5) -> jax.Array:
-    """The angle in radians, of a cosine cut to ±(1 - margin), where its slope is still finite."""
+    """Compute the angle in radians of a cosine cut to ±(1 - margin), for a finite slope."""
     return jnp.arccos(jnp.clip(cos, -1 + margin, 1 - margin))
 
 
@@ -120,5 +120,5 @@ def added_angle(cos: jax.Array, margin: float) -> jax.Array:
 
 
 def straight_through(value: jax.Array, cos: jax.Array) -> jax.Array:
-    """`value` with the slope of `cos`: the characteristic gradient detachment of SphereFace-R."""
+    """Return `value` with the slope of `cos`: SphereFace-R's characteristic gradient detachment."""
     return cos + jax.lax.stop_gradient(value - cos)

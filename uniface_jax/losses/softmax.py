@@ -14,7 +14,7 @@ GRADIENTS: tuple[Gradient, ...] = ("formula", "detached")
 
 
 def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: float = 0.0) -> Loss:
-    """Cross-entropy with s positive(cos) as the positive's logit and s cos as the others'.
+    """Return the cross-entropy with s positive(cos) as own logit and s cos as the others'.
 
     interclass_filtering: cosine above which a negative counts as a wrong label; its logit is 0,
     without a gradient (insightface's interclass filtering, An et al., Killing Two Birds with One
@@ -44,12 +44,12 @@ def with_gradient(
 
 
 def nsl(scale: float = 64.0, margin: float = 0.0) -> Loss:
-    """Normalised softmax (Wang et al., NormFace, ACM MM 2017): cross-entropy over s cos_ij."""
+    """Return normalized softmax (Wang et al., NormFace, ACM MM 2017): logits s cos_ij."""
     return cosface(scale, margin)
 
 
 def cosface(scale: float = 64.0, margin: float = 0.4, interclass_filtering: float = 0.0) -> Loss:
-    """CosFace (Wang et al., CVPR 2018): the positive's logit is s (cos - m); m in [0, 1.5)."""
+    """Return CosFace (Wang et al., CVPR 2018): own logit s (cos - m); m in [0, 1.5)."""
     return margin_softmax(scale, lambda cos: cos - margin, interclass_filtering)
 
 
@@ -107,7 +107,7 @@ def _falling_cosine(theta: jax.Array) -> jax.Array:
 
 
 def sphereface_r(scale: float = 30.0, m1: float = 1.5, loss_weight: float = 50.0) -> Loss:
-    """SphereFace-R v1 (Liu et al., SphereFace Revived, TPAMI 2022), hard feature normalisation.
+    """Return SphereFace-R v1 (Liu et al., TPAMI 2022), with hard feature normalization.
 
     w/s times the cross-entropy with s cos(min(m1, π/θ) θ) as the positive's logit. Gradients are
     those of s cos θ: the characteristic gradient detachment of the paper. m1 >= 1, loss_weight w >
@@ -122,7 +122,7 @@ def sphereface_r(scale: float = 30.0, m1: float = 1.5, loss_weight: float = 50.0
 
 
 def sphereface_r_v2(scale: float = 30.0, m1: float = 1.5, loss_weight: float = 50.0) -> Loss:
-    """SphereFace-R v2: as sphereface_r, with the margin on the negatives: s cos(θ / m1)."""
+    """Return SphereFace-R v2: sphereface_r with the margin on the negatives: s cos(θ / m1)."""
 
     def negative(cos: jax.Array, b: jax.Array) -> jax.Array:
         return scale * straight_through(jnp.cos(angle(cos) / m1), cos)

@@ -1,4 +1,4 @@
-"""The networks by name, and what every one of them takes and gives; register_network adds one.
+"""Networks by name, with one signature for all of them; register_network adds one.
 
 A network maps images [B, 112, 112, 3], float in [-1, 1], RGB, to features [B, D]:
 `network.apply(variables, images, train=False)`.
@@ -51,11 +51,11 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[int, ...]]] = {
 
 
 class Network(Protocol):
-    """What trains and embeds: an IResNet, or a module from outside in its adapter."""
+    """Network that trains and embeds: an IResNet, or a module from outside in its adapter."""
 
     @property
     def embedding_size(self) -> int:
-        """D, the size of a feature."""
+        """Return D, the size of a feature."""
 
     def init(self, rngs: Any, images: jax.Array, *, train: bool) -> Any:
         """Return the first variables, as nn.Module.init does."""
@@ -130,9 +130,20 @@ def register_network(name: str, **ranges: Range) -> Callable[[Factory], Factory]
 def create(name: str, **overrides: Any) -> Network:
     """Return the network `name` with fields or hyperparameters replaced (None: the default).
 
-    Fields are those of IResNet for the networks in NETWORKS; embedding_size, dtype and its own
-    hyperparameters for one from outside. Raises UserError for a name that is not known, and for
-    what is no such network (Outside.checked).
+    Args:
+        name: One of REGISTRY.
+        **overrides: Fields of IResNet for the networks in NETWORKS; embedding_size, dtype and its
+            own hyperparameters for one from outside.
+
+    Returns:
+        A network from images [B, 112, 112, 3] in [-1, 1] to features [B, embedding_size].
+
+    Raises:
+        UserError: For a name that is not known, and for what is no such network (Outside.checked).
+
+    >>> from uniface_jax import models
+    >>> models.create("lresnet18", embedding_size=256).embedding_size
+    256
     """
     entry = REGISTRY.entry(name, f"model.name={name!r}")
     if entry.builtin:

@@ -5,7 +5,7 @@ and positions of [B, H, W, C] by a tree of windows, 5 to 18 times slower than a 
 blocks of rows element by element. On the CPU the sums are taken by such a loop, chosen
 when the program is lowered; other platforms reduce plainly. Batch norm and the PReLU after it are
 one function here, so that its backward pass reads the input and the incoming gradient and nothing
-else: the normalised map is not kept.
+else: the normalized map is not kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Term = Callable[..., tuple[jax.Array, ...]]
 def channel_sums(
     term: Term, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array] = ()
 ) -> tuple[jax.Array, ...]:
-    """Sums over all axes but the last of what `term` makes of the arrays, element by element.
+    """Sum what `term` makes of the arrays, by element, over all axes but the last.
 
     arrays are [..., C], all of one shape; vectors are [C]. term(*arrays, *vectors) gives a tuple
     of arrays of that shape and may be called on any rows [R, C] of them, with vectors [1, C].
@@ -42,7 +42,7 @@ def channel_sums(
 
 
 def block_rows(rows: int, channels: int) -> int:
-    """Rows of a block: the most that divide `rows` and have at most BLOCK_ELEMENTS elements."""
+    """Return the rows of a block: the most that divide `rows` within BLOCK_ELEMENTS elements."""
     most = max(min(BLOCK_ELEMENTS // channels, rows), 1)
     return next(size for size in range(most, 0, -1) if rows % size == 0)
 
@@ -72,13 +72,13 @@ def _by_blocks(
 
 
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
-    """max(x, 0) + slope * min(x, 0): x [..., C], slope [C] -> the shape and dtype of x."""
+    """Compute max(x, 0) + slope * min(x, 0) for x [..., C], slope [C], in x's shape and dtype."""
     slope = slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     return jnp.where(x >= 0, x, slope * x)
 
 
 def affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x * scale + bias with scale and bias [C]: x [..., C] -> the same shape."""
+    """Compute x * scale + bias with scale and bias [C]: x [..., C] -> the same shape."""
     broadcast = (1,) * (x.ndim - 1) + (-1,)
     return x * scale.reshape(broadcast) + bias.reshape(broadcast)
 
@@ -92,17 +92,17 @@ def batch_norm(
     epsilon: float,
     dtype: jnp.dtype,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(y, mean, variance): y [..., C] in `dtype` is x normalised by this batch, times scale + bias.
+    """Return (y, mean, variance): y [..., C] is x normalized by this batch, times scale + bias.
 
-    scale, bias [C]. With a `slope` [C], y is the PReLU of that. mean and the biased variance [C]
-    are over all axes but the last, in the dtype of `scale`; nothing is differentiated through
-    them as outputs (they are statistics to keep).
+    y is in `dtype`; scale, bias [C]. With a `slope` [C], y is the PReLU of that. mean and the
+    biased variance [C] are over all axes but the last, in the dtype of `scale`; nothing is
+    differentiated through them as outputs (they are statistics to keep).
     """
     return _forward(x, scale, bias, slope, epsilon, dtype)[0]
 
 
 def _kept(y: jax.Array) -> jax.Array:
-    """y, which XLA's CPU backend then computes once.
+    """Return y, which XLA's CPU backend then computes once.
 
     An affine map alone it takes to be cheap, computes it again inside of the transpose in front of
     the next convolution's kernel gradient, and makes that transpose up to five times as slow. What
@@ -122,7 +122,7 @@ def _forward(x, scale, bias, slope, epsilon, dtype):
         wide = x.astype(scale.dtype)
         return wide, jnp.square(wide)
 
-    # One pass over x gives both moments; a centred second pass would read it again.
+    # One pass over x gives both moments; a centered second pass would read it again.
     mean, square = (total / count for total in channel_sums(moments, [x]))
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
@@ -138,7 +138,7 @@ def _backward(epsilon, dtype, saved, cotangents):
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
     def before_prelu(x, y_bar, factor, shift, slope):
-        """The gradient by what PReLU is applied to, and where that is negative."""
+        """Return the gradient with respect to PReLU's input, and that input."""
         z = (x.astype(factor.dtype) * factor + shift).astype(dtype)
         return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(factor.dtype), z
 

@@ -1,7 +1,7 @@
 """Convolutions as in PyTorch, with gradients that are fast on CPUs as well.
 
 On accelerators, and on CPUs without training, these are lax's convolutions. Trained on a CPU, large
-maps go through kernels of our own (uniface_jax.native), where the machine could compile them; else
+maps go through the native kernels (uniface_jax.native), where the machine could compile them; else
 strided convolutions have input gradients by products over patches: XLA makes a convolution over a
 map with holes of them, of which it multiplies the zeros. What measured best is chosen by shape
 (scripts/bench_conv.py), when the program is lowered.
@@ -22,7 +22,7 @@ FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 14 * 14
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """x [B, H, W, C] and kernel [h, w, C, O] -> [B, H', W', O], padded by zeros on all four sides.
+    """Convolve x [B, H, W, C] with kernel [h, w, C, O] -> [B, H', W', O], padded by zeros.
 
     H' = (H + 2 padding - h) // stride + 1. No bias; x and kernel have one dtype.
     """
@@ -45,7 +45,7 @@ def _forward(x, kernel, stride, padding):
 
 
 def _native(x, kernel, stride, padding) -> bool:
-    """Whether kernels of our own can take part and the map is one where they are faster."""
+    """Return True where the native kernels can take part and are faster for the map."""
     if x.dtype != jnp.float32 or kernel.dtype != jnp.float32 or not build.available():
         return False
     winograd = native.is_winograd(kernel.shape, stride, padding)
@@ -78,7 +78,7 @@ convolve.defvjp(_forward, _backward)
 
 
 def _gradients(shape, kernel_shape, stride, padding):
-    """The gradients as products for these shapes, or None where lax's own are as fast.
+    """Return the gradients as products for these shapes; None where lax's own are as fast.
 
     They take (x, kernel, y_bar) and give the gradients by x and kernel; None for the latter
     leaves it to lax.
@@ -99,7 +99,7 @@ def _gradients(shape, kernel_shape, stride, padding):
 
 
 def _of_one(x, kernel, y_bar):
-    """Kernel 1, stride 2: every other row and column takes part, in one product each."""
+    """Compute kernel 1, stride 2: every other row and column takes part, in one product each."""
     taken = x[:, ::2, ::2]
     by_taken = jnp.einsum("bhwo,co->bhwc", y_bar, kernel[0, 0])
     by_x = jax.lax.pad(
@@ -111,7 +111,7 @@ def _of_one(x, kernel, y_bar):
 
 
 def _of_two(x, kernel, y_bar):
-    """Kernel 2, stride 2: the patches do not overlap, so that each is one row of a product."""
+    """Compute kernel 2, stride 2: patches do not overlap, so that each is one product's row."""
     channels, outputs = kernel.shape[2:]
     batch, height, width = y_bar.shape[:3]
     patches = y_bar.reshape(-1, outputs) @ kernel.reshape(-1, outputs).T
@@ -120,7 +120,7 @@ def _of_two(x, kernel, y_bar):
 
 
 def _of_three(x, kernel, y_bar):
-    """Kernel 3, stride 2, padding 1: a dense convolution of y_bar with four times the channels.
+    """Compute kernel 3, stride 2, padding 1: a dense convolution of y_bar, 4 times the channels.
 
     Over patches of 2x2 of x the convolution is one of kernel 2 and stride 1, with taps of zero
     where the 3x3 kernel does not reach; this is that convolution's gradient.

@@ -31,7 +31,7 @@ class IRBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
+        """Map x [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
 
         def conv_(kernel: int, stride: int, name: str):
             return conv(self.channels, kernel, stride, self.dtype, self.kernel_init, name)
@@ -78,7 +78,7 @@ class IResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """images [B, S, S, 3] -> features [B, embedding_size]; `train` as in layers.BatchNorm."""
+        """Map images [B, S, S, 3] to features [B, embedding_size]; train: as in BatchNorm."""
         block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
         x = images.astype(self.dtype)
         stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")

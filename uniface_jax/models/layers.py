@@ -1,4 +1,4 @@
-"""The layers that differ from Flax's own: batch norm with PyTorch's statistics, PReLU a channel."""
+"""Layers that differ from Flax's own: batch norm with PyTorch's statistics, PReLU a channel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,18 +16,18 @@ PRELU_START = 0.25
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-    """Float32 for half precisions, the dtype itself for float32 and float64."""
+    """Return float32 for half precisions, the dtype itself for float32 and float64."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, in PyTorch's sense.
+    """Batch normalization over all axes but the last, in PyTorch's sense.
 
-    With `train`, x [..., C] is normalised by the mean and the biased variance of this batch, and
+    With `train`, x [..., C] is normalized by the mean and the biased variance of this batch, and
     the collection `batch_stats` is set to this batch's mean and unbiased variance n/(n-1): the
     caller folds them into the running averages (train.step), so that micro-batches
     and devices can be folded in a fixed order. Otherwise `batch_stats` holds the running averages
-    and they normalise. Statistics are computed in float32 at least, whatever `dtype` x has.
+    and they normalize. Statistics are computed in float32 at least, whatever `dtype` x has.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -36,7 +36,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, slope: jax.Array | None = None) -> jax.Array:
-        """x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
+        """Map x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
         channels = x.shape[-1]
         mean_state = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var_state = self.variable("batch_stats", "var", jnp.ones, (channels,))
@@ -57,11 +57,11 @@ class BatchNorm(nn.Module):
 
 
 class PReLU(nn.Module):
-    """The slopes of a PReLU, one a channel, starting at 0.25: BatchNorm applies them."""
+    """Slopes of a PReLU, one a channel, starting at 0.25: BatchNorm applies them."""
 
     @nn.compact
     def __call__(self, channels: int) -> jax.Array:
-        """The slopes [channels]."""
+        """Return the slopes [channels]."""
         return self.param("slope", nn.initializers.constant(PRELU_START), (channels,))
 
 
@@ -73,7 +73,7 @@ def conv(
     kernel_init: nn.initializers.Initializer,
     name: str,
 ) -> Callable[[jax.Array], jax.Array]:
-    """A convolution without bias, as in PyTorch: odd kernels padded by half, even ones never."""
+    """Return a convolution without bias, as in PyTorch: odd kernels padded by half, even never."""
     padding = kernel // 2 if kernel % 2 else 0
 
     def convolve_(x: jax.Array, weight: jax.Array, *_: Any, **__: Any) -> jax.Array:

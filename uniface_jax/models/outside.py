@@ -1,4 +1,4 @@
-"""Networks from outside: any Flax Linen module from images to features, called as ours are."""
+"""Networks from outside: any Flax Linen module from images to features, called as IResNet is."""
 
 import inspect
 from collections.abc import Mapping

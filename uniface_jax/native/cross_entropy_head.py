@@ -14,7 +14,7 @@ MIN_TASKS = 4
 
 
 class Constants(NamedTuple):
-    """The hyperparameters of a clipped cross-entropy, and the factor of its gradients."""
+    """Hyperparameters of a clipped cross-entropy, and the factor of its gradients."""
 
     scale: float
     negative_weight: float

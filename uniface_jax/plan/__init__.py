@@ -1,1 +1,1 @@
-"""What a run needs of its devices, before there are any."""
+"""Forecast of a run's needs of its devices, before there are any."""

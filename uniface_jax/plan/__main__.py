@@ -43,7 +43,7 @@ _PRINT_CONFIG = recipes.define_print_config()
 
 
 def main(argv: list[str]) -> None:
-    """Plans, and prints."""
+    """Plan the run, and print the forecast."""
     cli.positional(argv)
     config, recipe = _CONFIG.value, recipes.located()
     if _PRINT_CONFIG.value:

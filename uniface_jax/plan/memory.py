@@ -34,7 +34,7 @@ class NetworkMemory(NamedTuple):
     slope: float
 
     def __call__(self, images: int) -> float:
-        """For so many images in each device's micro-batch."""
+        """Return the memory for so many images in each device's micro-batch."""
         return self.constant + self.slope * images
 
 
@@ -53,7 +53,7 @@ class Needs(NamedTuple):
 
     @property
     def total(self) -> int:
-        """What has to fit."""
+        """Return the bytes that have to fit."""
         return sum(self)
 
 
@@ -136,7 +136,7 @@ def _head(recipe: Recipe, rows: int) -> tuple[int, int]:
 
 
 def largest(allowed: Callable[[int], bool], most: int) -> int:
-    """The largest n of 0..most with allowed(n), which holds up to some n and then no more."""
+    """Return the largest n of 0..most with allowed(n), true up to some n and then no more."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

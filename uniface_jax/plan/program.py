@@ -1,4 +1,4 @@
-"""The training step of a config as a program: traced or compiled for devices that are not there.
+"""Training step of a config as a program, traced or compiled for devices that are not there.
 
 Nothing here takes the memory that it talks about: arrays are shapes, and a compiled program is
 asked for its memory and never run. One CPU process can have any number of virtual devices. The
@@ -36,12 +36,12 @@ class CompiledMemory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """What has to fit."""
+        """Return the bytes that have to fit."""
         return self.held + self.working
 
 
 def for_accelerators(config: ConfigDict) -> ConfigDict:
-    """A copy in which what depends on the kind of device is what it is on accelerators."""
+    """Return a copy with accelerators' choice of what depends on the kind of device."""
     copy = config.copy_and_resolve_references()
     if copy.head.block_memory is None:
         copy.head.block_memory = ACCELERATOR_BLOCK

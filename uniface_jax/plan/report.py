@@ -20,7 +20,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do; all of it is the user's word.
+    """Device by its abilities; all of it is the user's word.
 
     memory: bytes. reserve: the share of it that is left to the driver, the libraries' workspaces
     and fragmentation. tflops: of matrix products in the precision of the run, by the data sheet.
@@ -36,7 +36,7 @@ class Device:
 
     @property
     def allowed(self) -> float:
-        """Bytes that a run may take."""
+        """Return the bytes that a run may take."""
         return self.memory * (1 - self.reserve)
 
 
@@ -50,7 +50,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Data:
-    """The size of a training set, and where the figures are from."""
+    """Size of a training set, and where the figures are from."""
 
     images: int
     classes: int
@@ -59,7 +59,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Largest:
-    """What would still fit, everything else as it is; 0 where nothing does.
+    """Largest sizes that would still fit, all else as it is; 0 where nothing does.
 
     batch: over all devices, with the same number of micro-batches. block: classes at a time.
     """
@@ -70,7 +70,7 @@ class Largest:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The whole plan; bytes, seconds and images/s, memory and work of one device."""
+    """Whole plan; bytes, seconds and images/s, memory and work of one device."""
 
     devices: int
     batch_size: int
@@ -92,7 +92,7 @@ class RunPlan:
     compiled: program.CompiledMemory | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Everything by name, with totals."""
+        """Return everything by name, with totals."""
         record = asdict(replace(self, compiled=None)) | {"needs": self.needs._asdict()}
         record["needs"]["total"] = self.needs.total
         if self.compiled:
@@ -104,7 +104,7 @@ class RunPlan:
 
     @property
     def within_a_step(self) -> int:
-        """What the compiler can see of the needs: without the batches ahead."""
+        """Return the bytes that the compiler can see: without the batches ahead."""
         return self.needs.total - self.needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
 
 
@@ -186,7 +186,7 @@ def _largest(
 
 
 def table(name: str, plan: RunPlan) -> str:
-    """The plan as text for a terminal."""
+    """Return the plan as text for a terminal."""
     gigabytes = {key.replace("_", " "): value / GB for key, value in plan.needs._asdict().items()}
     lines = [
         f"{name}: {plan.devices} devices, batch {plan.batch_size} in {plan.micro_batches} "

@@ -13,14 +13,14 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 
 class Work(NamedTuple):
-    """Of one step on one device: floating-point operations, and bytes sent to other devices."""
+    """Work of one step on one device: floating-point operations, and bytes to other devices."""
 
     flops: float
     sent: float
 
 
 def count(jaxpr: Any, devices: int) -> Work:
-    """The work of a jaxpr whose collectives are over `devices` devices.
+    """Count the work of a jaxpr whose collectives are over `devices` devices.
 
     A product of [m, k] and [k, n] is 2 m k n operations. Collectives are counted as rings send
     them: an all-reduce of x bytes 2 x (n-1)/n, a gather to x and a scatter of x bytes x (n-1)/n.
@@ -48,7 +48,7 @@ def _variables(equation: Any) -> list[Any]:
 
 
 def _inner(equation: Any, by_platform: bool) -> Iterator[Any]:
-    """The jaxprs that an equation runs.
+    """Return the jaxprs that an equation runs.
 
     Of jax.lax.platform_dependent that is the default, which accelerators take; of any other choice
     the longest branch.
@@ -73,7 +73,7 @@ def _flops(name: str, equation: Any) -> float:
 
 
 def _taps(equation: Any) -> float:
-    """Multiplications of a convolution: those of its input and kernel that meet.
+    """Count the multiplications of a convolution: those of its input and kernel that meet.
 
     Dilation puts zeros between the elements of an input or kernel, and padding around them; these
     are not multiplied by any library. So one spatial dimension's count is that of all (output,

@@ -9,7 +9,7 @@ import jax
 
 
 def _machine() -> str:
-    """A name for this kind of machine: code compiled for one CPU must not be loaded on another."""
+    """Name this kind of machine: one CPU's code must not be loaded on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kind = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -19,13 +19,13 @@ def _machine() -> str:
 
 
 def default_folder() -> Path:
-    """uniface_jax/ and the kind of machine in $XDG_CACHE_HOME, or in ~/.cache."""
+    """Return uniface_jax/ and the kind of machine in $XDG_CACHE_HOME, or in ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "uniface_jax" / _machine()
 
 
 def enable(folder: str) -> Path | None:
-    """Keeps compiled programs in `folder`; "auto" is default_folder(), "" keeps none.
+    """Keep compiled programs in `folder`; "auto" is default_folder(), "" keeps none.
 
     Before the first compilation. JAX_COMPILATION_CACHE_DIR, where set, wins. Returns the folder.
     """

@@ -23,7 +23,7 @@ class CheckError(RuntimeError):
 
 
 def checked(step: Step) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, dict[str, Any]]]:
-    """A per-device step whose metrics hold under ERROR what the checks found, [devices, ...]."""
+    """Return a per-device step with what its checks found under ERROR, [devices, ...]."""
     with_error = checkify.checkify(step, errors=checkify.user_checks)
 
     def run(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, Any]]:
@@ -35,7 +35,7 @@ def checked(step: Step) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, d
 
 
 def raise_error(step: int, error: Any) -> None:
-    """Raises CheckError for the first device whose checks found something."""
+    """Raise CheckError for the first device whose checks found something."""
     devices = jax.tree.leaves(error)[0].shape[0] if jax.tree.leaves(error) else 0
     for device in range(devices):
         message = jax.tree.map(lambda x, d=device: x[d], error).get()
@@ -45,7 +45,7 @@ def raise_error(step: int, error: Any) -> None:
 
 
 def check_labels(labels: jax.Array, num_classes: int) -> None:
-    """labels [b] of one device are classes."""
+    """Check that the labels [b] of one device are classes."""
     debug_check(
         jnp.all((labels >= 0) & (labels < num_classes)),
         f"labels from {{low}} to {{high}}, expected 0 to {num_classes - 1}",
@@ -55,7 +55,7 @@ def check_labels(labels: jax.Array, num_classes: int) -> None:
 
 
 def check_state(prototypes: jax.Array, valid: jax.Array, batch_stats: Any) -> None:
-    """prototypes [S, D] of one device have a direction where valid [S], else are untouched."""
+    """Check that prototypes [S, D] have a direction where valid [S], and are zero elsewhere."""
     square = jnp.sum(jnp.square(prototypes), -1)
     good = jnp.isfinite(square) & ((square > 0) | ~valid)
     debug_check(
@@ -75,7 +75,7 @@ def check_state(prototypes: jax.Array, valid: jax.Array, batch_stats: Any) -> No
 
 
 def check_gradients(gradients: Any, losses: jax.Array) -> None:
-    """Every gradient and the losses of all micro-batches are finite."""
+    """Check that every gradient and the losses of all micro-batches are finite."""
     debug_check(jnp.all(jnp.isfinite(losses)), "the loss is {loss}", loss=jnp.max(losses))
     for path, value in jax.tree_util.tree_leaves_with_path(gradients):
         name = jax.tree_util.keystr(path)

@@ -41,24 +41,24 @@ class Runner(ABC):
 
     @property
     def num_devices(self) -> int:
-        """Devices of all processes."""
+        """Return the number of devices of all processes."""
         return len(self.devices)
 
     def place(self, state: Tree) -> Tree:
-        """Logical -> placed. Every process gives the same logical state."""
+        """Place a logical state. Every process gives the same."""
         self._classes = jax.tree.map(lambda x: np.shape(x)[:1], state)
         return jax.tree.map(self._place, state, self.sharded)
 
     def logical(self, state: Tree) -> Tree:
-        """Placed -> logical: host arrays without padding, in every process."""
+        """Fetch a placed state as logical: host arrays without padding, in every process."""
         return jax.tree.map(self._fetch, state, self.sharded, self._classes)
 
     def host(self, tree: Tree) -> Tree:
-        """Host copies of a part of the placed state in which nothing is split by class."""
+        """Copy to the host a part of the placed state in which nothing is split by class."""
         return jax.tree.map(lambda x: self._fetch(x, False, ()), tree)
 
     def template(self, abstract: Tree) -> Tree:
-        """Shapes, dtypes and shardings of the global layout, for a logical state's shapes."""
+        """Return shapes, dtypes and shardings of the global layout of a logical state's shapes."""
         self._classes = jax.tree.map(lambda x: x.shape[:1], abstract)
 
         def describe(x: Any, sharded: bool) -> jax.ShapeDtypeStruct:
@@ -72,19 +72,19 @@ class Runner(ABC):
 
     @abstractmethod
     def to_global(self, state: Tree) -> Tree:
-        """Placed -> global. Shards stay on their devices."""
+        """Turn a placed state into a global one. Shards stay on their devices."""
 
     @abstractmethod
     def from_global(self, state: Tree) -> Tree:
-        """Global -> placed. Shards stay on their devices."""
+        """Turn a global state into a placed one. Shards stay on their devices."""
 
     @abstractmethod
     def compile(self, step: Step) -> Step:
-        """The step on all devices, compiled at its first call."""
+        """Return the step on all devices, compiled at its first call."""
 
     @abstractmethod
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """Puts the local part [B_local, ...] of a global batch onto this process's devices."""
+        """Put the local part [B_local, ...] of a global batch onto this process's devices."""
 
     @abstractmethod
     def _place(self, x: Any, sharded: bool) -> jax.Array: ...
@@ -103,7 +103,7 @@ class Runner(ABC):
 
 
 def compiled_for(step: Any, *arguments: Any) -> Step:
-    """A runner's compiled step, compiled now, for arguments of these shapes and no others.
+    """Compile a runner's step now, for arguments of these shapes and no others.
 
     What the compiler took and has freed, hundreds of megabytes, is given back to the system where
     the C library can: before the step takes its own memory, not beside it.
@@ -118,7 +118,7 @@ class ShardMapRunner(Runner):
     """jax.shard_map: global arrays, any number of processes."""
 
     def compile(self, step: Step) -> Step:
-        """As Runner has it."""
+        """Return the step under jax.shard_map and jax.jit."""
         specs = jax.tree.map(
             lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded
         )
@@ -133,7 +133,7 @@ class ShardMapRunner(Runner):
         return jax.jit(mapped, donate_argnums=0, compiler_options=compiler_options())
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """As Runner has it."""
+        """Put the local part of a batch as one global array a key."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return {
             key: jax.make_array_from_process_local_data(sharding, value)
@@ -141,11 +141,11 @@ class ShardMapRunner(Runner):
         }
 
     def to_global(self, state: Tree) -> Tree:
-        """As Runner has it: the same arrays."""
+        """Return the same arrays: placed ones are global."""
         return state
 
     def from_global(self, state: Tree) -> Tree:
-        """As Runner has it: the same arrays."""
+        """Return the same arrays: global ones are placed."""
         return state
 
     def _place(self, x: Any, sharded: bool) -> jax.Array:
@@ -164,13 +164,13 @@ class PmapRunner(Runner):
     """jax.pmap: arrays [n, ...], one process."""
 
     def compile(self, step: Step) -> Step:
-        """As Runner has it."""
+        """Return the step under jax.pmap."""
         return jax.pmap(
             step, AXIS, in_axes=(0, 0), out_axes=(0, None), devices=self.devices, donate_argnums=0
         )
 
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """As Runner has it."""
+        """Put a batch as [n, B_local/n, ...], all keys at once."""
         stacked = {
             key: value.reshape(self.num_devices, -1, *value.shape[1:])
             for key, value in batch.items()
@@ -178,7 +178,7 @@ class PmapRunner(Runner):
         return self._put_stacked(stacked)  # in one call, which costs more than what it does
 
     def to_global(self, state: Tree) -> Tree:
-        """As Runner has it: [n, S, ...] becomes [n*S, ...], replicated [n, ...] becomes [...]."""
+        """Reshape [n, S, ...] to [n*S, ...], and replicated [n, ...] to [...]."""
 
         def convert(x: jax.Array, sharded: bool) -> jax.Array:
             inner = x.shape[1:]
@@ -188,7 +188,7 @@ class PmapRunner(Runner):
         return jax.tree.map(convert, state, self.sharded)
 
     def from_global(self, state: Tree) -> Tree:
-        """As Runner has it."""
+        """Reshape [n*S, ...] to [n, S, ...], and replicate the others as [n, ...]."""
 
         def convert(x: jax.Array, sharded: bool) -> jax.Array:
             n = self.num_devices
@@ -200,7 +200,7 @@ class PmapRunner(Runner):
     def _assemble(
         self, x: jax.Array, shape: tuple, shard: tuple, spec: PartitionSpec | None
     ) -> jax.Array:
-        """An array of `shape` from x's shards, each reshaped to `shard` on its device."""
+        """Assemble an array of `shape` from x's shards, each reshaped to `shard` on its device."""
         sharding = NamedSharding(self.mesh, spec or PartitionSpec())
         shards = [piece.data.reshape(shard) for piece in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(shape, sharding, shards)
@@ -221,9 +221,10 @@ class PmapRunner(Runner):
 
 
 def create_runner(mode: str, sharded: Tree, devices: list[jax.Device] | None = None) -> Runner:
-    """mode: "pmap", "shard_map", or "auto", which is pmap in one process and shard_map in several.
+    """Create the runner of `mode`: "pmap", "shard_map", or "auto", pmap for one process alone.
 
-    Raises UserError for another mode, or for pmap in several processes.
+    "auto" is shard_map in several processes. Raises UserError for another mode, or for pmap in
+    several processes.
     """
     several = jax.process_count() > 1
     if mode == "auto":

@@ -26,7 +26,7 @@ def initialize(
     process_id: int | None,
     heartbeat: int,
 ) -> None:
-    """Joins the other processes; before anything else is done with JAX.
+    """Join the other processes; before anything else is done with JAX.
 
     With a coordinator ("host:port" of process 0), all three must be given. Without, JAX looks for
     Slurm, a TPU pod or Open MPI; where it finds none this stays a single process. A process that
@@ -68,7 +68,7 @@ def initialize(
 
 @contextmanager
 def leaving_alone() -> Iterator[None]:
-    """Of several processes, ends this one at once where it alone cannot go on.
+    """End this one of several processes at once where it alone cannot continue.
 
     That is after bad input, and with EXIT_LOST where a collective fails because another process has
     died. Whatever still waits for the others, a checkpoint in the background or the farewell at
@@ -97,7 +97,7 @@ def _leave(message: str, status: int) -> NoReturn:
 
 
 def leave_at_once(status: int) -> NoReturn:
-    """Ends this process without waiting for its threads; the other processes are told so."""
+    """End this process without waiting for its threads; the other processes are told so."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()
     _end(status)
@@ -110,25 +110,25 @@ def _end(status: int) -> NoReturn:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes what is written once."""
+    """Return True in the process that writes what is written once."""
     return jax.process_index() == 0
 
 
 def all_agree(value: bool) -> bool:
-    """Whether `value` is true in every process. Every process must call this."""
+    """Return True where `value` is true in every process. Every process must call this."""
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.asarray(value))))
 
 
 def barrier(name: str) -> None:
-    """Returns once every process has called this with the same name."""
+    """Wait until every process has called this with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def on_main(act: Callable[[], None]) -> None:
-    """Runs `act` in the main process; its UserError is raised in all of them."""
+    """Run `act` in the main process; its UserError is raised in all of them."""
     error = ""
     if is_main():
         try:
@@ -148,7 +148,7 @@ def on_main(act: Callable[[], None]) -> None:
 
 
 def gather_rows(rows: np.ndarray, part: int) -> np.ndarray:
-    """The rows [at most part, ...] of all processes one after another, each filled up to part."""
+    """Gather the rows [at most part, ...] of all processes in order, each padded to part."""
     if jax.process_count() == 1:
         return rows
     filled = np.zeros((part, *rows.shape[1:]), rows.dtype)

@@ -11,7 +11,7 @@ FOLDER = "profile"  # in the workdir
 
 
 def parse_range(text: str) -> tuple[int, int] | None:
-    """Of "10:15", (10, 15): the steps 10 to 14 counted from 0; None for "".
+    """Parse "10:15" as (10, 15): the steps 10 to 14 counted from 0; None for "".
 
     Raises UserError for anything else, or a range without a step in it.
     """
@@ -44,7 +44,7 @@ class Profile:
         self.close()
 
     def at(self, step: int, values: Any) -> str | None:
-        """To be called before step `step` with what the step before it computed.
+        """Start or stop the trace before step `step`, given what the step before it computed.
 
         Returns a line for the reader when the trace was written.
         """
@@ -66,7 +66,7 @@ class Profile:
         return None
 
     def close(self) -> None:
-        """Ends a trace that still runs."""
+        """End a trace that still runs."""
         if self._running:
             self._running, self._steps = False, None
             jax.profiler.stop_trace()

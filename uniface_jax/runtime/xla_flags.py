@@ -1,4 +1,4 @@
-"""The compiler's flags, for every platform, in this one place, each with its reason.
+"""Compiler flags, for every platform, in this one place, each with its reason.
 
 XLA reads them once, when JAX starts its backends: command lines call `set_flags` before they
 import JAX. A flag that the user has set in XLA_FLAGS or LIBTPU_INIT_ARGS stays as it is. XLA ends
@@ -38,21 +38,21 @@ def _known() -> bool:
 
 
 def _added(variable: str, flags: Mapping[str, str]) -> str:
-    """The value of an environment variable with the flags in it that it does not name."""
+    """Return an environment variable's value with those flags in it that it does not name."""
     given = os.environ.get(variable, "").split()
     names = {part.lstrip("-").partition("=")[0] for part in given}
     return " ".join([*given, *(f"--{k}={v}" for k, v in flags.items() if k not in names)])
 
 
 def set_flags() -> None:
-    """Puts the flags of all platforms into the environment; before JAX starts its backends."""
+    """Put the flags of all platforms into the environment; before JAX starts its backends."""
     if _known():
         os.environ["XLA_FLAGS"] = _added("XLA_FLAGS", {**CPU, **GPU})
     os.environ["LIBTPU_INIT_ARGS"] = _added("LIBTPU_INIT_ARGS", TPU)
 
 
 def compiler_options() -> dict[str, str] | None:
-    """jax.jit's `compiler_options` on this process's backend, for where no flags were set."""
+    """Return jax.jit's `compiler_options` on this process's backend, where no flags were set."""
     import jax
 
     if jax.default_backend() != "cpu" or not _known():

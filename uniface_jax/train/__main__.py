@@ -4,7 +4,7 @@
 without it the demo trains. Any key of the config can be given as --config.KEY=VALUE;
 --print_config prints all keys with their values and ends. The same command resumes a run that was
 interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check failed), 2 bad input,
-75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command goes on.
+75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command resumes.
 """
 
 import errno
@@ -35,7 +35,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> int | None:
-    """Runs the recipe; returns the exit status."""
+    """Run the recipe; return the exit status."""
     cli.positional(argv)
     config = _CONFIG.value
     if _PRINT_CONFIG.value:

@@ -2,7 +2,7 @@
 
 What a run computes depends on batch_size and on how many samples batch norm sees together, which is
 batch_size / devices / micro_batches. The latter is kept in workdir/layout.json, and micro_batches
-follows from it when the run goes on elsewhere.
+follows from it when the run is resumed elsewhere.
 """
 
 import json
@@ -17,7 +17,7 @@ LAYOUT_FILE = "layout.json"
 
 
 def adapt(config: ConfigDict, workdir: Path, num_devices: int) -> ConfigDict:
-    """The config with the micro_batches that keep the groups of the run in `workdir`, if any.
+    """Return the config with the micro_batches that keep the groups of the run in `workdir`.
 
     Raises UserError, with the ways out, where these devices cannot have such groups, and where
     config.micro_batches asks for other groups.
@@ -52,7 +52,7 @@ def adapt(config: ConfigDict, workdir: Path, num_devices: int) -> ConfigDict:
 
 
 def record(config: ConfigDict, workdir: Path, num_devices: int) -> None:
-    """Writes the layout of a run that starts; leaves the one of a run that goes on."""
+    """Write the layout of a run that starts; leave the one of a run that is resumed."""
     path = workdir / LAYOUT_FILE
     if not path.exists():
         group = config.batch_size // (num_devices * config.micro_batches)

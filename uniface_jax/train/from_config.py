@@ -1,4 +1,4 @@
-"""The Recipe of a run: what a config means for a training set, made once and passed on."""
+"""Recipe of a run: what a config means for a training set, made once and passed on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from uniface_jax.train import optim, step
 
 
 class Schedule(NamedTuple):
-    """How long a run is: epochs may be fractions of a step, steps are whole."""
+    """Length of a run: epochs may be fractions of a step, steps are whole."""
 
     steps_per_epoch: float
     total_steps: int
@@ -28,7 +28,7 @@ class Schedule(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run computes.
+    """Recipe of what a run computes.
 
     num_images, num_classes: of the training set. shapes: the logical state's shapes and dtypes.
     """

@@ -42,17 +42,17 @@ LAST_PAUSES = (1, 5, 20)  # seconds after each try to save the last state
 
 
 class NotSavedError(RuntimeError):
-    """The last state could not be saved; the message says why and what there is."""
+    """Last state could not be saved; the message says why and what there is."""
 
 
 class Preempted(Exception):  # noqa: N818 (nothing went wrong)
-    """The run was told to stop, and is saved: the same command resumes it."""
+    """Run was told to stop, and is saved: the same command resumes it."""
 
 
 def prefetch(
     batches: Iterator[Batch], put: Callable[[Batch], Batch]
 ) -> Iterator[tuple[Batch, Batch]]:
-    """(host batch, device batch) with PREFETCHED_BATCHES on the device ahead of the one in use."""
+    """Yield (host, device batch) with PREFETCHED_BATCHES on the device ahead of the one in use."""
     queue: collections.deque[tuple[Batch, Batch]] = collections.deque()
     for batch in batches:
         queue.append((batch, put({key: batch[key] for key in ("image", "label")})))
@@ -63,10 +63,28 @@ def prefetch(
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Train until config.steps or config.epochs, resuming what the workdir holds.
 
-    Leaves in workdir: config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/. Returns the
-    last metrics. Raises UserError for what is wrong with config, data or workdir before any work,
-    NotFiniteError when the loss is not finite, NotSavedError when the last state is nowhere,
-    Preempted (for SIGINT: KeyboardInterrupt) after saving when told to stop.
+    Args:
+        config: As a recipe's get_config() returns it.
+        workdir: Gets config.json, run.json, metrics.jsonl, tensorboard/ and checkpoints/.
+
+    Returns:
+        The last metrics by name.
+
+    Raises:
+        UserError: Before any work, for what is wrong with config, data or workdir.
+        NotFiniteError: When the loss is not finite.
+        NotSavedError: When the last state is nowhere.
+        Preempted: After saving, when told to stop (for SIGINT: KeyboardInterrupt).
+
+    >>> from pathlib import Path
+    >>> from uniface_jax import train_and_evaluate
+    >>> from uniface_jax.config import base
+    >>> config = base()
+    >>> config.batch_size = 0
+    >>> train_and_evaluate(config, Path("never_made"))
+    Traceback (most recent call last):
+    ...
+    uniface_jax.errors.UserError: config.batch_size=0: must be > 0
     """
     config = configs.completed(config.to_dict())
     configs.check_values(config)
@@ -172,12 +190,12 @@ class Position:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start of this process's part of the run."""
+        """Return the seconds since the start of this process's part of the run."""
         return time.perf_counter() - self.started
 
 
 class Run(NamedTuple):
-    """What stays the same during a run."""
+    """Run: what stays the same during it."""
 
     recipe: Recipe
     runner: Runner

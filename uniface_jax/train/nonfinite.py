@@ -1,4 +1,4 @@
-"""What happens when loss or gradient are not finite: stop, or skip and count; with a record."""
+"""Response to a loss or gradient that is not finite: stop, or skip and count; with a record."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from uniface_jax.data.sources.base import Source
 
 
 class NotFiniteError(RuntimeError):
-    """The loss was not finite; the message names step, records and the last good checkpoint."""
+    """Loss was not finite; the message names step, records and the last good checkpoint."""
 
 
 class FiniteGuard:
@@ -33,7 +33,7 @@ class FiniteGuard:
     def check(
         self, step: int, values: dict[str, float], batch: Mapping[str, Any], last: int | None
     ) -> str | None:
-        """A warning where the step was skipped; raises NotFiniteError where the run must stop."""
+        """Warn where the step was skipped; raise NotFiniteError where the run must stop."""
         if math.isfinite(values["loss"] + values["grad_norm"]):
             self._in_row = 0
             return None

@@ -24,7 +24,7 @@ class Sgd(NamedTuple):
 
 
 def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> LearningRate:
-    """lr, multiplied by `factor` at each of the milestones (steps)."""
+    """Return lr, multiplied by `factor` at each of the milestones (steps)."""
     constant: LearningRate = optax.piecewise_constant_schedule(
         lr, dict.fromkeys(milestones, factor)
     )
@@ -34,13 +34,13 @@ def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> Learni
 def polynomial_schedule(
     lr: float, power: float, warmup_steps: int, total_steps: int
 ) -> LearningRate:
-    """0 to lr over the warm-up (linear), then lr * (1 - progress)**power down to 0 at the end."""
+    """Return lr after a linear warm-up from 0, then lr * (1 - progress)**power to 0 at the end."""
     decay = optax.polynomial_schedule(lr, 0.0, power, max(total_steps - warmup_steps, 1))
     return _warmed_up(decay, lr, warmup_steps)
 
 
 def cosine_schedule(lr: float, warmup_steps: int, total_steps: int) -> LearningRate:
-    """0 to lr over the warm-up (linear), then half a cosine down to 0 at the end."""
+    """Return lr after a linear warm-up from 0, then half a cosine down to 0 at the end."""
     decay = optax.cosine_decay_schedule(lr, max(total_steps - warmup_steps, 1))
     return _warmed_up(decay, lr, warmup_steps)
 
@@ -65,14 +65,14 @@ def square_norm(tree: Tree) -> jax.Array:
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
-    """By what to multiply gradients of this norm: limit / (norm + 1e-6), at most 1 (PyTorch's)."""
+    """Return the factor of gradients of this norm: limit / (norm + 1e-6), at most 1 (PyTorch's)."""
     return jnp.minimum(limit / (norm + 1e-6), 1.0)
 
 
 def sgd_update(
     sgd: Sgd, lr: jax.Array, weights: Tree, momentum: Tree, gradients: Tree
 ) -> tuple[Tree, Tree]:
-    """New weights and momentum: buffer = momentum * buffer + (gradient + decay * weight)."""
+    """Compute weights and momentum: buffer = momentum * buffer + (gradient + decay * weight)."""
     momentum = jax.tree.map(
         lambda buffer, gradient, weight: (
             sgd.momentum * buffer + (gradient + sgd.weight_decay * weight)
@@ -90,7 +90,7 @@ def sgd_update_rows(
     gradients: jax.Array,
     index: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """As sgd_update for the rows `index` [K] of weights [S, ...], with gradients [K, ...].
+    """Update the rows `index` [K] of weights [S, ...] by gradients [K, ...], as sgd_update.
 
     All other rows keep their momentum as it is and are reached by weight decay alone. An index of
     S (out of range) marks a gradient that belongs to no row.

@@ -1,4 +1,4 @@
-"""What a run says: console lines, a progress bar on a terminal, metrics.jsonl, TensorBoard."""
+"""Log of a run: console lines, a progress bar on a terminal, metrics.jsonl, TensorBoard."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as "3h05m", "2m07s" or "9s"."""
+    """Format seconds as "3h05m", "2m07s" or "9s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def warn(text: str) -> None:
-    """A warning on standard error, above the progress bar where there is one."""
+    """Print a warning on standard error, above the progress bar where there is one."""
     _say(f"warning: {text}", sys.stderr)
 
 
@@ -43,7 +43,7 @@ def _say(text: str, file: TextIO) -> None:
 
 
 class _BoardFiles:
-    """How tensorboardX opens its files: by its hook for other file systems.
+    """Files as tensorboardX opens them: by its hook for other file systems.
 
     Its own would let a full disk kill the thread that writes, and the next scalars wait forever.
     """
@@ -64,18 +64,18 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets all until now: what follows is measured alone."""
+        """Forget all until now: what follows is measured alone."""
         self._start = time.perf_counter()
         self._waited = 0.0
         self._images = 0
 
     def waited(self, seconds: float, images: int) -> None:
-        """Counts one batch: how long it was waited for, and how many images it holds."""
+        """Count one batch: how long it was waited for, and how many images it holds."""
         self._waited += seconds
         self._images += images
 
     def report(self) -> dict[str, float]:
-        """images_per_second and input_share (0..1) since the last report; then restarts."""
+        """Return images_per_second and input_share (0..1) since the last report; then restart."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
         result = {
             "images_per_second": self._images / elapsed,
@@ -86,7 +86,7 @@ class Clock:
 
 
 class RunLog:
-    """The log of one run in `workdir`; in processes that do not `write` it does nothing.
+    """Log of one run in `workdir`; in processes that do not `write` it does nothing.
 
     A run that is resumed at an earlier step than it had logged drops the lines beyond that step.
     """
@@ -136,17 +136,17 @@ class RunLog:
         write_bytes(self._metrics, "".join(line + "\n" for line in kept).encode())
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
+        """Move the progress bar by one step."""
         if self._write:
             self._bar.update()
 
     def line(self, text: str) -> None:
-        """A line for the reader, above the progress bar where there is one."""
+        """Print a line for the reader, above the progress bar where there is one."""
         if self._write:
             _say(text, sys.stdout)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one step, to metrics.jsonl (null where not finite) and TensorBoard."""
+        """Write numbers of one step to metrics.jsonl (null where not finite) and TensorBoard."""
         if not self._write:
             return
         line = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -156,13 +156,13 @@ class RunLog:
             self._board.add_scalar(name, value, step)
 
     def images(self, name: str, step: int, images: np.ndarray) -> None:
-        """A row of images [N, H, W, 3] uint8, to TensorBoard."""
+        """Write a row of images [N, H, W, 3] uint8 to TensorBoard."""
         if self._write:
             self._board.add_images(name, images, step, dataformats="NHWC")
 
 
 def console_line(step: int, total_steps: int, epoch: float, values: Mapping[str, float]) -> str:
-    """step, epoch, loss, learning rate, thresholds, speed, input share and time left, one line."""
+    """Format step, epoch, loss, learning rate, thresholds, speed, input share and time left."""
     parts = [
         f"step {step}/{total_steps}",
         f"epoch {epoch:.2f}",

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, devices, sizes."""
+"""Record of what a run was made with: versions, commit, devices, sizes."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 
 
 def versions() -> dict[str, str]:
-    """Of Python, this project and the packages that compute; "not installed" where missing."""
+    """Return the versions of Python, this project and what computes; "not installed"."""
 
     def version(name: str) -> str:
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with "+" when tracked files differ from it; None outside git."""
+    """Return this checkout's commit, "+" behind it when tracked files differ; None outside git."""
     folder = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -49,7 +49,7 @@ def git_commit() -> str | None:
 
 
 def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """The record of a run that is about to start (or to resume) on these devices."""
+    """Return the record of a run that is about to start (or to resume) on these devices."""
 
     def count(tree: Any) -> int:
         return int(sum(np.size(x) for x in jax.tree.leaves(tree)))
@@ -76,5 +76,5 @@ def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Writes the record as indented JSON."""
+    """Write the record as indented JSON."""
     write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())

@@ -31,7 +31,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Settings(NamedTuple):
-    """What a step is built from beside network, loss and learning rate."""
+    """Settings that a step is built from, beside network, loss and learning rate."""
 
     num_classes: int
     micro_batches: int = 1
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """What a step is made of; see make_step. marks: of the network's variables."""
+    """Parts of a step; see make_step. marks: of the network's variables."""
 
     network: models.Network
     loss: Loss
@@ -56,7 +56,7 @@ class _Parts(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What all micro-batches of one step on one device share."""
+    """Values that all micro-batches of one step on one device share."""
 
     state: TrainState
     shard: Shard
@@ -64,14 +64,14 @@ class _Shared(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What is added up over the micro-batches of one device."""
+    """Sums over the micro-batches of one device."""
 
     gradients: Weights
     batch_stats: Tree
 
 
 class _Measured(NamedTuple):
-    """What the head says of each micro-batch, arrays [M]."""
+    """Measurements by the head of each micro-batch, arrays [M]."""
 
     loss: jax.Array
     similarities: Similarities
@@ -120,7 +120,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
 def _all_micro_batches(
     parts: _Parts, shared: _Shared, batch: Batch
 ) -> tuple[_Sums, Statistics, _Measured]:
-    """Forward and backward one micro-batch after another, with the loss's statistics between."""
+    """Run one micro-batch after another, forward and back, the loss's statistics between."""
     micro, state = parts.settings.micro_batches, shared.state
     split = {
         key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
@@ -224,7 +224,7 @@ def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState)
 
 
 def _over_devices(tree: Tree) -> Tree:
-    """The sum over all devices. Of one device alone there is none: XLA would copy the tree."""
+    """Sum over all devices; over one alone nothing is done: XLA would copy the tree."""
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
@@ -287,7 +287,7 @@ def _update(
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:
-    """Both readings of the unified threshold; of the mean bias where there is one a class."""
+    """Return both readings of the unified threshold; of the mean bias where it is by class."""
     if loss.bias == "none":
         return {}
     if bias.ndim:

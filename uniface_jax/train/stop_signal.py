@@ -23,11 +23,11 @@ class StopSignal:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was somebody at the keyboard who stopped the run."""
+        """Return True where somebody at the keyboard stopped the run."""
         return self.received == "SIGINT"
 
     def reached(self, step: int) -> bool:
-        """Whether to stop after so many steps. In several processes each must ask at every step."""
+        """Return True to stop after so many steps. Each process must ask at every step."""
         if not self._several:
             return self.received is not None
         if not multihost_utils.reached_preemption_sync_point(step):

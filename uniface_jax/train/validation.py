@@ -29,7 +29,7 @@ class Evaluator:
         self._batch_size = config.eval.batch_size
 
     def __call__(self, variables: Variables) -> dict[str, float]:
-        """Metrics of the network with these host arrays: per set, and "auc", all sets' mean."""
+        """Compute metrics of the network with these host arrays: per set, and "auc", their mean."""
         placed = jax.tree.map(jnp.asarray, variables)
         values: dict[str, float] = {}
         for name, pairs in self.sets.items():
@@ -40,7 +40,7 @@ class Evaluator:
         return {**values, "auc": float(np.mean(aucs))} if aucs else {}
 
     def _features(self, variables: Variables, images: list[bytes], name: str) -> np.ndarray:
-        """Features of all images; each process embeds a part of them."""
+        """Compute features of all images; each process embeds a part of them."""
         part = -(-len(images) // jax.process_count())
         start = min(jax.process_index() * part, len(images) - 1)  # at least one, where they are few
         features = extract(

@@ -28,7 +28,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def at(self, place: str) -> None:
-        """Something moved: from here on the run is at `place` ("waiting for input of step 7")."""
+        """Note that something moved: the run is at `place` ("waiting for input of step 7")."""
         self._place, self._ticks = place, 0
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file
 
 @contextmanager
 def hold(workdir: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Holds workdir/lock until the block ends, or the process, in whatever way.
+    """Hold workdir/lock until the block ends, or the process, in whatever way.
 
     Raises UserError, saying who holds it, where another process does. On a file system without
     locks the block runs unprotected, after a warning.
