@@ -3,7 +3,7 @@
 python -m uniface_jax.import_weights backbone.pth runs/imported
 
 SOURCE is a state dict of UniFace's release (with or without head) or of insightface's iresnet, as
-.pth, .pt, .safetensors or .npz. The network is recognised from names and shapes.
+.pth, .pt, .safetensors or .npz. The network is recognized from names and shapes.
 """
 
 from pathlib import Path

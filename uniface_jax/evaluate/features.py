@@ -45,7 +45,7 @@ class FeatureSource(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the model in tables."""
+        """Return the name of the model in tables."""
         ...
 
     @property

@@ -42,7 +42,7 @@ class Similarities:
 
     @property
     def negatives(self) -> int:
-        """The number of negatives in the matrix: N (C - 1)."""
+        """Return the number of negatives in the matrix: N (C - 1)."""
         return int(self.counts.sum())
 
 

@@ -40,7 +40,7 @@ class Inspection:
 
     @property
     def bias(self) -> float:
-        """The mean of b; 0 for a loss without one."""
+        """Return the mean of b; 0 for a loss without one."""
         return float(np.mean(self.state.weights.bias))
 
 

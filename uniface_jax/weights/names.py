@@ -53,7 +53,7 @@ class Slot:
 
     @property
     def place(self) -> str:
-        """As the report of an import names it."""
+        """Return the place by its name in the report of an import."""
         return "/".join((self.collection, *self.path))
 
     def to_jax(self, array: np.ndarray) -> np.ndarray:

@@ -27,12 +27,12 @@ class Roc:
 
     @property
     def positives(self) -> int:
-        """The number of same pairs."""
+        """Return the number of same pairs."""
         return int(self.true_accepts[-1])
 
     @property
     def negatives(self) -> int:
-        """The number of different pairs."""
+        """Return the number of different pairs."""
         return int(self.false_accepts[-1])
 
     @property
