@@ -47,7 +47,7 @@ LONGEST = (
     "test_notebook.py",
     "test_parallel.py",
     "test_training.py",
-    "test_head.py",
+    "test_loss.py",
     "test_debug.py",
 )
 

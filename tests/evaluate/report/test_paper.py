@@ -32,3 +32,17 @@ def test_numbers_stand_beside_those_of_the_published_sets_only():
 )
 def test_rows_are_those_with_the_number(key, count):
     assert len(paper.rows_for({key})) == count
+
+
+def test_the_papers_numbers_need_the_papers_data():
+    tars = [{"far": 1e-6, "strict": {"tar": 0.5}}]
+    everyone = {"images": 1_624_305, "identities": 242_143, "tar_at_far": tars}
+    assert paper.comparable("mfr", "ALL", everyone) == {paper.MR_ALL: 50}
+    assert paper.comparable("mfr", "ALL", {**everyone, "images": 400}) == {}
+    mega = {
+        "identities": 80,
+        "identification": [{"distractors": 1_000_000, "rank": {"1": 0.75}}],
+        "verification": {"tar_at_far": tars},
+    }
+    expected = {paper.MEGAFACE_ID: 75, paper.MEGAFACE_VER: 50}
+    assert paper.comparable("megaface", "raw", mega) == expected

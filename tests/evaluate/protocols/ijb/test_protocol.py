@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.helpers.feature_sources import FixedFeatures, computed_features, corners_both
 from tests.helpers.make_ijb import make_ijb
@@ -90,28 +88,6 @@ def test_search_is_that_of_a_plain_loop(synthetic):
             barrier = sorted(unknown, reverse=True)[int(entry["target"] * len(unknown))]
             assert entry["tpir"] == sum(score > barrier for score in first) / len(ranks)
         assert IJB.row(metrics)["rank 1"] == f"{ranks.count(1) / len(ranks):.2%}"
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=60),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([1, 7, 1 << 14]),
-)
-def test_templates_are_those_of_numpys_means_to_the_last_digit(rows, seed, images):
-    """Insightface's loop, in its order of operations, whatever the size of a block."""
-    templates, media = np.array(rows).T
-    features = np.random.default_rng(seed).standard_normal((len(rows), 9), np.float32)
-    patch = pytest.MonkeyPatch()
-    patch.setattr("uniface_jax.evaluate.protocols.ijb.templates._BLOCK_IMAGES", images)
-    ids, found = template_features(features, templates, media)
-    patch.undo()
-    for template, feature in zip(ids, found, strict=True):
-        means = []
-        for medium in np.unique(media[templates == template]):
-            means.append(features[(templates == template) & (media == medium)].mean(axis=0))
-        total = np.sum(means, axis=0).astype(float)
-        expected = total / np.sqrt(np.einsum("d,d", total, total))
-        np.testing.assert_array_equal(feature, expected)
 
 
 @pytest.fixture

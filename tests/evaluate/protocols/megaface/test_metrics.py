@@ -1,15 +1,14 @@
-"""MFR and MegaFace against their definitions, written plainly."""
+"""MegaFace against its definition, written plainly."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.exact_scores import ONE_DEVICE, signs, strict, unit_scores
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs
-from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures, Tiling
-from uniface_jax.evaluate.metrics.roc import roc, tar_at_far
+from uniface_jax.evaluate.all_pairs.engine import Targets
+from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 from uniface_jax.evaluate.protocols.megaface.metrics import (
     Challenge,
     Clean,
@@ -19,80 +18,6 @@ from uniface_jax.evaluate.protocols.megaface.metrics import (
     megaface_runs,
 )
 from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows, read_noise_list
-from uniface_jax.evaluate.protocols.mfr.metrics import (
-    Undefined,
-    mfr_metrics,
-    population_pairs,
-)
-
-WIDTH = 4
-ONE = Tiling(block=128, devices=jax.devices()[:1])
-
-
-def signs(rng: np.random.Generator, images: int) -> np.ndarray:
-    """Features of length 2 whose unit rows have exact products: nothing rounds, many tie."""
-    return rng.choice([-1.0, 1.0], (images, WIDTH)).astype(np.float32)
-
-
-def strict(scores, same, fars):
-    return [point.strict for point in tar_at_far(roc(scores, same), fars)]
-
-
-def unit_scores(first, second):
-    return (first / 2) @ (second / 2).T
-
-
-@given(seed=st.integers(0, 2**32 - 1), images=st.integers(4, 60))
-def test_populations(seed, images):
-    rng = np.random.default_rng(seed)
-    features, labels = signs(rng, images), rng.integers(0, max(2, images // 4), images)
-    populations = rng.choice(["African", "Caucasian"], images)
-    labels[:3] = [0, 0, 1]
-    results = population_pairs(
-        LabeledFeatures(features, labels), populations, targets=Targets((0.1, 1e-3)),
-        progress=False, wanted=["African", "Caucasian", "Martian"], tiling=ONE,
-    )  # fmt: skip
-    assert list(results) == ["African", "Caucasian", "Martian", "ALL"]
-    assert results["Martian"] == Undefined("no image", 0)
-    for name in ("African", "Caucasian", "ALL"):
-        rows = np.flatnonzero((populations == name) | (name == "ALL"))
-        scores = unit_scores(features[rows], features[rows])
-        i, j = np.triu_indices(len(rows), 1)
-        same = labels[rows][i] == labels[rows][j]
-        result = results[name]
-        if len(rows) == 0 or same.all() or not same.any():
-            assert isinstance(result, Undefined)
-            assert mfr_metrics(results, None)["all_to_all"][name]["undefined"] == result.reason
-            continue
-        assert [point.strict for point in result.points] == strict(scores[i, j], same, (0.1, 1e-3))
-        hard = result.hardest_different
-        assert set(hard.first) | set(hard.second) <= set(rows)
-        assert (labels[hard.first] != labels[hard.second]).all()
-
-
-def test_mask_and_the_combined_score():
-    rng = np.random.default_rng(0)
-    masked, plain = signs(rng, 40), signs(rng, 80)
-    labels, plain_labels = np.arange(40), np.arange(80) // 2
-    sides = LabeledFeatures(masked, labels), LabeledFeatures(plain, plain_labels)
-    options = dict(targets=Targets((0.2,)), tiling=ONE)
-    mask = all_pairs(*sides, **options)
-    scores, same = unit_scores(masked, plain), labels[:, None] == plain_labels[None]
-    assert [p.strict for p in mask.points] == strict(scores.ravel(), same.ravel(), (0.2,))
-    everyone = population_pairs(sides[1], progress=False, **options)
-    metrics = mfr_metrics(everyone, mask)
-    tars = [
-        part["tar_at_far"][0]["strict"]["tar"]
-        for part in (metrics["mask"], metrics["all_to_all"]["ALL"])
-    ]
-    assert metrics["combined"] == 0.25 * tars[0] + 0.75 * tars[1]
-    assert mfr_metrics(everyone, None)["combined"] is None
-
-
-def test_a_population_may_not_be_called_all():
-    images = LabeledFeatures(np.ones((2, WIDTH)), np.arange(2))
-    with pytest.raises(UserError, match="ALL, which stands for"):
-        population_pairs(images, np.array(["ALL", "x"]), targets=Targets())
 
 
 @given(
@@ -136,7 +61,7 @@ def test_megaface_end_to_end(tmp_path):
         others,
         Clean(kept, others_kept),
         challenge=Challenge((10, 100, 1000), pairs=Targets((0.1,))),
-        tiling=ONE,
+        tiling=ONE_DEVICE,
     )
     assert list(runs) == ["raw", "refined"]
     for name, rows, columns in (
@@ -164,18 +89,6 @@ def test_megaface_end_to_end(tmp_path):
         for row, of_size in zip(metrics["identification"], ranks, strict=True):
             assert row["rank"]["1"] == np.mean(of_size == 1)
             assert row["rank"]["5"] == np.mean(of_size <= 5)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("a\t \n", "line 1: no path after the tab"), (None, "not a readable list")],
-)
-def test_bad_noise_lists(tmp_path, text, message):
-    path = tmp_path / "noise.txt"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_noise_list(path)
 
 
 def test_bad_megaface_input():
