@@ -62,7 +62,7 @@ class FaceBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
     @override
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         source = self._source(Path(dl_manager.manual_dir))
-        # Not in the folder that TFDS removes on an error, so that a second try goes on there.
+        # Not in the folder that TFDS removes on an error, so that a second try resumes there.
         root = Path(self._data_dir_root)
         work = root / f"{self.name}.converting"
         info = convert(source, work, ConversionSettings(self.name))

@@ -1,7 +1,7 @@
 """Processes that work on tasks and end with this one, whatever ends it.
 
 Each process has a pipe of its own to the main one. When that is gone, even by SIGKILL, the pipe
-breaks and the process stops at its next report, so that no orphan goes on writing.
+breaks and the process stops at its next report, so that no orphan keeps writing.
 """
 
 import gc

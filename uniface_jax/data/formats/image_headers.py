@@ -1,7 +1,7 @@
 """The structure of encoded images, checked without decoding them: microseconds instead of hundreds.
 
 A download that was cut short, a page of HTML saved as .jpg and a file of zeros are found here; for
-PNG, through its checksums, every flipped bit. What only a decoder could find is a JPEG whose
+PNG, through its checksums, every flipped bit. A decoder alone could find a JPEG whose
 compressed pixels changed but whose markers did not: most decoders give a distorted image for it.
 """
 

@@ -38,7 +38,7 @@ def write_image_index(path: Path, shards: Sequence[np.ndarray]) -> None:
 def read_image_index(info: DatasetInfo, bounds: Sequence[np.ndarray]) -> np.ndarray | None:
     """Return the rows of all images, memory-mapped; None where there is no index that fits.
 
-    Compared are the number of rows, and whether each shard's last image lies in its last record.
+    The number of rows must be right, and each shard's last image lie in its last record.
     Any other fault of an index is found when an image is decoded, and in its labels by convert's
     --verify.
 

@@ -56,7 +56,7 @@ def _head(size: int) -> bytes:
     )
 
 
-# What stands before a label of so many bytes (10 at most) and before a name of so many, where all
+# The bytes before a label of so many bytes (10 at most) and before a name of so many, where all
 # lengths around them are of one byte.
 _LABEL_HEADS = [
     b"\x0a%c\x0a\x05label\x12%c\x1a%c\x0a%c" % (13 + n, 4 + n, 2 + n, n) for n in range(11)

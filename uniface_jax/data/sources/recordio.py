@@ -225,7 +225,7 @@ class RecordIOSource(Source):
         first, end = struct.unpack_from("<ff", payload, IMAGE_HEADER_BYTES)
         chosen = records.has_image & (records.keys >= 1) & (records.keys < first)
         count, classes = int(chosen.sum()), int(bare.sum()) - 1
-        # What is declared is float32, rounded from 2^24 on: round ours before comparing.
+        # The declared number is a float32, rounded from 2^24 on: the count is rounded like it.
         if np.float32(count + 1) != first:
             raise UserError(
                 f"{self.name}: key 0 declares {first - 1:.0f} images, there are {count}"
