@@ -59,13 +59,24 @@ _EVALUATE: Mapping[str, Callable[..., np.ndarray]] = {
 }
 
 
-def evaluate(
-    primitive: str, values: Sequence[np.ndarray], parameters: Mapping[str, Any]
-) -> np.ndarray:
-    """Evaluate `primitive` on constants; UserError naming it where it is not in the table."""
-    if primitive not in _EVALUATE:
+def evaluate(equation: Any, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the results of a jaxpr's equation on constants.
+
+    What is not in the table is computed by JAX, in the types of the equation. Raises UserError
+    that names the primitive where the result is no array of numbers.
+    """
+    name = equation.primitive.name
+    if name in _EVALUATE:
+        return [_EVALUATE[name](*values, **equation.params)]
+    typed = [
+        jnp.asarray(value, variable.aval.dtype)
+        for value, variable in zip(values, equation.invars, strict=True)
+    ]
+    try:
+        results = equation.primitive.bind(*typed, **equation.params)
+        several = equation.primitive.multiple_results
+        return [constant(result) for result in (results if several else [results])]
+    except TypeError as e:
         raise UserError(
-            f"export: operation {primitive!r} on constants is not known to the ONNX writer; "
-            f"known are {', '.join(sorted(_EVALUATE))}"
-        )
-    return _EVALUATE[primitive](*values, **parameters)
+            f"export: operation {name!r} on constants is not known to the ONNX writer ({e})"
+        ) from e

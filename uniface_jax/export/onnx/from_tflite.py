@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from uniface_jax.errors import UserError, extra
 from uniface_jax.export.formats import INPUT, tflite_bytes
-from uniface_jax.export.onnx.write import Writer
+from uniface_jax.export.onnx.writer import Writer
 from uniface_jax.export.verify import Function
 
 OPSETS = range(13, 19)

@@ -34,9 +34,10 @@ def _merged(node: Node, shared: bool) -> Node:
     """Merge `node` with its input; `shared`: others need that input as it is."""
     match node:
         case Affine(inputs=(Affine() as inner,)):
-            return replace(
-                inner, scale=inner.scale * node.scale, bias=inner.bias * node.scale + node.bias
-            )
+            scale, bias = inner.scale * node.scale, inner.bias * node.scale + node.bias
+            if np.allclose(scale, 1, 1e-12, 0) and not bias.any():
+                return inner.inputs[0]  # the mean over a window, divided by and times its size
+            return replace(inner, scale=scale, bias=bias)
         case Affine(inputs=(Conv() as conv,)) if not shared:
             kernel = conv.kernel * node.scale[:, None, None, None]
             return replace(conv, kernel=kernel, bias=conv.bias * node.scale + node.bias)

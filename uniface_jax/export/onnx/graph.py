@@ -1,7 +1,8 @@
 """The few operations that a traced network consists of, between the jaxpr and ONNX.
 
-A graph is its output node; nodes are compared by identity. Shapes are JAX's at batch 1 ([1, H, W,
-C] or [1, D]), constants are float64 numpy arrays, and per-channel vectors are [C].
+A graph is its output node; nodes are compared by identity. Shapes and axes are JAX's at batch 1
+([1, H, W, C] or [1, D], or of another rank), constants are float64 numpy arrays, and per-channel
+vectors are [C].
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Conv(Node):
     strides: tuple[int, int]
     padding: tuple[tuple[int, int], tuple[int, int]]
     groups: int
+    dilations: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +57,99 @@ class Add(Node):
 
 @dataclass(frozen=True, eq=False)
 class Linear(Node):
-    """A linear layer over all positions and channels of x: [1, H, W, C] or [1, C] -> [1, D]."""
+    """A linear layer over all positions and channels of x [1, …, C] -> [1, D]."""
 
-    kernel: np.ndarray  # [H * W, C, D]; one position where x is [1, C]
+    kernel: np.ndarray  # [positions, C, D]; one position where x is [1, C]
     bias: np.ndarray  # [D]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Node):
+    """An array that is the same for all images; its batch axis, where it has one, is of size 1."""
+
+    value: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Node):
+    """An ONNX operation, element by element; two inputs broadcast against each other."""
+
+    operation: str
+
+
+@dataclass(frozen=True, eq=False)
+class Compare(Node):
+    """The truth of an ONNX comparison (Greater, Less, Equal), or of its opposite."""
+
+    operation: str
+    opposite: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Where(Node):
+    """The second input where the first, a Compare, is true, elsewhere the third."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Node):
+    """A Compare as numbers: 1 where it is true, elsewhere 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Node):
+    """ReduceSum, ReduceMax or ReduceMin over axes, which go away."""
+
+    operation: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pool(Node):
+    """MaxPool, or AveragePool that counts its padding, over windows (height, width)."""
+
+    operation: str
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Node):
+    """The input with `value` around it: padding is (before, after) of each axis."""
+
+    padding: tuple[tuple[int, int], ...]
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(Node):
+    """[1, …, C] -> [1, …, D], by a kernel [C, D]."""
+
+    kernel: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Node):
+    """The same elements in JAX's order, in another shape of the same batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(Node):
+    """The axes in another order; the first stays."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Expand(Node):
+    """Axes of size 1 repeated to the node's shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Node):
+    """The inputs one behind the other along an axis."""
+
+    axis: int
 
 
 def in_order(output: Node) -> list[Node]:
