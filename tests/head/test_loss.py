@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from tests.helpers.dense_head import assert_same, dense, run_head
+from tests.helpers.dense_head import assert_same, dense
+from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard, loss_and_gradients

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from tests.helpers.dense_head import assert_same, run_head
+from tests.helpers.dense_head import assert_same
+from tests.helpers.sharded_head import run_head
 
 RTOL = 1e-9
 

@@ -1,22 +1,11 @@
-"""The losses over a whole [B, C] matrix of cosines, written plainly; and the head as tests run it.
+"""The losses over a whole [B, C] matrix of cosines, written plainly.
 
 The references take nothing from the package: formulas are the papers', gradients are autodiff's.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
-
-from uniface_jax import losses
-from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.loss import Gradients, Products, Result, Shard, loss_and_gradients
-from uniface_jax.head.sampling import Subset, sample_classes
-from uniface_jax.head.shards import owned_classes, shard_size
-from uniface_jax.runtime.parallel import AXIS
 
 
 def normalized(x):
@@ -169,133 +158,6 @@ def dense(name, features, prototypes, bias, labels, classes=None, **hyperparamet
     both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
     value, gradients = both(*arrays)
     return value, *gradients
-
-
-@functools.cache
-def program(name, fixed, varied, shards, block, num_classes, by_class, subset, mode, product_dtype):
-    """The compiled head: (samples, classes, rest) -> (Result, drawn classes); see run_head.
-
-    `varied` names hyperparameters that are arguments of the program rather than built in, so that
-    one compilation serves many cases. subset: "given", a rate to draw one at, or None.
-    """
-    rows = shard_size(num_classes, shards)
-
-    def device(samples, classes, rest):
-        loss = losses.LOSSES[name](**dict(fixed), **rest["varied"])
-        bias = classes["bias"] if by_class else rest["bias"]
-        start, valid = owned_classes(num_classes, rows)
-        chosen = None
-        if subset == "given":
-            index = jnp.where(classes["taken"] & valid, jnp.arange(rows), rows)
-            index = jnp.sort(index).astype(jnp.int32)
-            chosen = Subset(jnp.minimum(index, rows - 1), index < rows)
-        elif subset:
-            chosen = sample_classes(rest["key"], samples["labels"], num_classes, rows, subset)
-        prototypes = Prototypes(classes["weight"], bias, valid)
-        if chosen is not None:
-            prototypes = Prototypes(
-                classes["weight"][chosen.row],
-                bias[chosen.row] if by_class else bias,
-                chosen.valid,
-            )
-        shard = Shard(prototypes, start, rows, chosen)
-        result = loss_and_gradients(
-            loss, shard, samples["features"], samples["labels"], rest["statistics"],
-            Products(block, product_dtype),
-        )  # fmt: skip
-        if chosen is None:
-            return result, valid
-        target = jnp.where(chosen.valid, chosen.row, rows)
-
-        def spread(x):
-            return jnp.zeros((rows, *x.shape[1:]), x.dtype).at[target].set(x, mode="drop")
-
-        gradients = result.gradients._replace(weight=spread(result.gradients.weight))
-        if by_class:
-            gradients = gradients._replace(bias=spread(gradients.bias))
-        return result._replace(gradients=gradients), spread(jnp.ones(target.shape, bool))
-
-    devices = jax.devices()[:shards]
-    if mode == "pmap":
-        return jax.pmap(device, AXIS, in_axes=(0, 0, None), devices=devices)
-    gradient_specs = Gradients(P(AXIS), P(AXIS), P(AXIS) if by_class else P())
-    mapped = jax.shard_map(
-        device,
-        mesh=Mesh(np.array(devices), (AXIS,)),
-        in_specs=(P(AXIS), P(AXIS), P()),
-        out_specs=(Result(P(), gradient_specs, P(), P()), P(AXIS)),
-        check_vma=False,
-    )
-    return jax.jit(mapped)
-
-
-def run_head(
-    name,
-    features,
-    prototypes,
-    bias,
-    labels,
-    *,
-    fixed=None,
-    varied=None,
-    shards=1,
-    block=7,
-    classes=None,
-    sampling=None,
-    statistics=None,
-    mode="shard_map",
-    product_dtype=None,
-):
-    """The head on `shards` devices: its Result, gradients [C, …], and the classes that took part.
-
-    fixed, varied: hyperparameters, see program. classes: the numbers of a subset's classes;
-    sampling: (key, rate) to draw one.
-    """
-    num_classes, by_class = len(prototypes), bool(np.ndim(bias))
-    rows = shard_size(num_classes, shards)
-    fixed, varied = fixed or {}, varied or {}
-    taken = np.isin(np.arange(num_classes), classes) if classes is not None else None
-    samples = {"features": np.asarray(features), "labels": np.asarray(labels, np.int32)}
-    by_row = {"weight": prototypes, "bias": bias if by_class else None, "taken": taken}
-    by_row = {
-        key: np.pad(x, [(0, rows * shards - num_classes)] + [(0, 0)] * (np.ndim(x) - 1))
-        for key, x in by_row.items()
-        if x is not None
-    }
-    if statistics is None:
-        statistics = losses.LOSSES[name](**fixed).initial_statistics()
-    rest = {"statistics": statistics, "varied": {k: np.float64(x) for k, x in varied.items()}}
-    if not by_class:
-        rest["bias"] = np.asarray(bias)
-    if sampling:
-        rest["key"] = sampling[0]
-    subset = sampling[1] if sampling else None if classes is None else "given"
-    run = program(
-        name, tuple(fixed.items()), tuple(varied), shards, block, num_classes, by_class, subset,
-        mode, product_dtype,
-    )  # fmt: skip
-    if mode == "shard_map":
-        result, drawn = run(samples, by_row, rest)
-    else:
-
-        def split(x):
-            return x.reshape(shards, -1, *x.shape[1:])
-
-        def join(x):
-            return x.reshape(-1, *x.shape[2:])
-
-        result, drawn = run(*jax.tree.map(split, (samples, by_row)), rest)
-        gradients = jax.tree.map(join, result.gradients._replace(bias=None))
-        every_bias = result.gradients.bias
-        gradients = gradients._replace(bias=join(every_bias) if by_class else every_bias[0])
-        first = jax.tree.map(lambda x: x[0], result._replace(gradients=None))
-        result, drawn = first._replace(gradients=gradients), join(drawn)
-    assert not np.any(np.asarray(result.gradients.weight)[num_classes:]), "padding has a gradient"
-    assert not np.any(np.asarray(drawn)[num_classes:]), "padding takes part"
-    gradients = result.gradients._replace(weight=result.gradients.weight[:num_classes])
-    if by_class:
-        gradients = gradients._replace(bias=gradients.bias[:num_classes])
-    return result._replace(gradients=gradients), np.asarray(drawn)[:num_classes]
 
 
 def assert_same(result, expected, rtol=1e-9, atol=1e-11):

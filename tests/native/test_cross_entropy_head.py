@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.dense_head import assert_same, dense, run_head
+from tests.helpers.dense_head import assert_same, dense
+from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import (
     NORM_FLOOR,

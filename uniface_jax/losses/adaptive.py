@@ -59,24 +59,19 @@ def curricularface(scale: float = 64.0, margin: float = 0.5) -> Loss:
     use). margin m in [0, 1.5), in radians.
     """
 
-    def with_margin(cos: jax.Array) -> jax.Array:
-        return cos * math.cos(margin) - sine(cos) * math.sin(margin)
-
     def prepare(
         cos: jax.Array, norm: jax.Array, statistics: Statistics
     ) -> tuple[Context, Statistics]:
         mean = _averaged(statistics["positive_mean"], jnp.mean(cos))
-        return (with_margin(cos), jnp.broadcast_to(mean, cos.shape)), {"positive_mean": mean}
-
-    def positive(cos: jax.Array, b: jax.Array, *_: jax.Array) -> jax.Array:
-        return scale * added_angle(cos, margin)
+        hard = cos * math.cos(margin) - sine(cos) * math.sin(margin)
+        return (hard, jnp.broadcast_to(mean, cos.shape)), {"positive_mean": mean}
 
     def negative(cos: jax.Array, b: jax.Array, hard: jax.Array, mean: jax.Array) -> jax.Array:
         return scale * jnp.where(cos > hard, cos * (mean + cos), cos)
 
     return Loss(
         family="softmax",
-        positive=positive,
+        positive=lambda cos, b, *_: scale * added_angle(cos, margin),
         negative=negative,
         scale=scale,
         statistics={"positive_mean": 0.0},
