@@ -23,9 +23,9 @@ CODE = [
 ]
 MAX_ENTRIES, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 28, 400, 60, 6
 # What is over a limit, each with its reason. The lists may only shrink.
-LONG_FILES = {"uniface_jax/config/__init__.py"}
-LONG_FUNCTIONS = {"uniface_jax/train/loop.py:loop"}
-MANY_PARAMETERS = {"uniface_jax/plan/report.py:make_plan"}
+LONG_FILES: set[str] = set()
+LONG_FUNCTIONS: set[str] = set()
+MANY_PARAMETERS: set[str] = set()
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:

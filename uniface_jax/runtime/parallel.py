@@ -1,6 +1,6 @@
 """Runs a per-device function on all devices: jax.pmap in one process, jax.shard_map over many.
 
-A training state has three layouts. The logical one: plain host arrays, class-sharded ones [C, ...].
+A training state has three forms. The logical one: plain host arrays, class-sharded ones [C, ...].
 The placed one is what a runner's step takes and gives: class-sharded arrays are padded to
 n*ceil(C/n) rows and split over the devices, all others are replicated; pmap keeps every placed
 array as [n, ...]. The global one is what checkpoints take and give: one jax.Array each, padded and
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from typing_extensions import override
 
 from uniface_jax.errors import UserError
 from uniface_jax.runtime.xla_flags import compiler_options
@@ -27,7 +28,7 @@ Step = Callable[[Tree, Mapping[str, jax.Array]], tuple[Tree, Mapping[str, jax.Ar
 
 
 class Runner(ABC):
-    """A per-device step `(state, batch) -> (state, metrics)` on a mesh of devices.
+    """Runs a per-device step `(state, batch) -> (state, metrics)` on a mesh of devices.
 
     `sharded` is a tree of bool of the state's form: which arrays are split by class (axis 0).
     Metrics come out as scalars, the same on all devices. The state given to a step is donated.
@@ -108,17 +109,17 @@ def compiled_for(step: Any, *arguments: Any) -> Step:
     What the compiler took and has freed, hundreds of megabytes, is given back to the system where
     the C library can: before the step takes its own memory, not beside it.
     """
-    compiled = step.lower(*arguments).compile()
+    compiled: Step = step.lower(*arguments).compile()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
     return compiled
 
 
 class ShardMapRunner(Runner):
-    """jax.shard_map: global arrays, any number of processes."""
+    """Runs the step by jax.shard_map: global arrays, any number of processes."""
 
+    @override
     def compile(self, step: Step) -> Step:
-        """Return the step under jax.shard_map and jax.jit."""
         specs = jax.tree.map(
             lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), self.sharded
         )
@@ -132,27 +133,29 @@ class ShardMapRunner(Runner):
         )
         return jax.jit(mapped, donate_argnums=0, compiler_options=compiler_options())
 
+    @override
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """Put the local part of a batch as one global array a key."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return {
             key: jax.make_array_from_process_local_data(sharding, value)
             for key, value in batch.items()
         }
 
+    @override
     def to_global(self, state: Tree) -> Tree:
-        """Return the same arrays: placed ones are global."""
         return state
 
+    @override
     def from_global(self, state: Tree) -> Tree:
-        """Return the same arrays: global ones are placed."""
         return state
 
+    @override
     def _place(self, x: Any, sharded: bool) -> jax.Array:
         if sharded:
             return self._put_global(self._padded(x), PartitionSpec(AXIS))
         return self._put_global(np.asarray(x), PartitionSpec())
 
+    @override
     def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray:
         if not sharded:
             return np.asarray(x.addressable_data(0))
@@ -161,25 +164,28 @@ class ShardMapRunner(Runner):
 
 
 class PmapRunner(Runner):
-    """jax.pmap: arrays [n, ...], one process."""
+    """Runs the step by jax.pmap: arrays [n, ...], one process."""
 
+    @override
     def compile(self, step: Step) -> Step:
-        """Return the step under jax.pmap."""
-        return jax.pmap(
+        compiled: Step = jax.pmap(
             step, AXIS, in_axes=(0, 0), out_axes=(0, None), devices=self.devices, donate_argnums=0
         )
+        return compiled
 
+    @override
     def put(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
-        """Put a batch as [n, B_local/n, ...], all keys at once."""
         stacked = {
             key: value.reshape(self.num_devices, -1, *value.shape[1:])
             for key, value in batch.items()
         }
-        return self._put_stacked(stacked)  # in one call, which costs more than what it does
+        # In one call, which costs more than what it does.
+        placed: dict[str, jax.Array] = self._put_stacked(stacked)
+        return placed
 
+    @override
     def to_global(self, state: Tree) -> Tree:
-        """Reshape [n, S, ...] to [n*S, ...], and replicated [n, ...] to [...]."""
-
+        # [n, S, ...] becomes [n*S, ...], and replicated [n, ...] becomes [...].
         def convert(x: jax.Array, sharded: bool) -> jax.Array:
             inner = x.shape[1:]
             shape = (x.shape[0] * inner[0], *inner[1:]) if sharded else inner
@@ -187,9 +193,9 @@ class PmapRunner(Runner):
 
         return jax.tree.map(convert, state, self.sharded)
 
+    @override
     def from_global(self, state: Tree) -> Tree:
-        """Reshape [n*S, ...] to [n, S, ...], and replicate the others as [n, ...]."""
-
+        # [n*S, ...] becomes [n, S, ...]; the others are replicated as [n, ...].
         def convert(x: jax.Array, sharded: bool) -> jax.Array:
             n = self.num_devices
             inner = (x.shape[0] // n, *x.shape[1:]) if sharded else x.shape
@@ -198,7 +204,11 @@ class PmapRunner(Runner):
         return jax.tree.map(convert, state, self.sharded)
 
     def _assemble(
-        self, x: jax.Array, shape: tuple, shard: tuple, spec: PartitionSpec | None
+        self,
+        x: jax.Array,
+        shape: tuple[int, ...],
+        shard: tuple[int, ...],
+        spec: PartitionSpec | None,
     ) -> jax.Array:
         """Assemble an array of `shape` from x's shards, each reshaped to `shard` on its device."""
         sharding = NamedSharding(self.mesh, spec or PartitionSpec())
@@ -208,15 +218,21 @@ class PmapRunner(Runner):
     def _put_stacked(self, tree: Tree) -> Tree:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
+    @override
     def _place(self, x: Any, sharded: bool) -> jax.Array:
         if sharded:
             padded = self._padded(x)
-            return self._put_stacked(padded.reshape(self.num_devices, -1, *padded.shape[1:]))
-        return self._put_stacked(np.broadcast_to(x, (self.num_devices, *np.shape(x))))
+            stacked = padded.reshape(self.num_devices, -1, *padded.shape[1:])
+        else:
+            stacked = np.broadcast_to(x, (self.num_devices, *np.shape(x)))
+        placed: jax.Array = self._put_stacked(stacked)
+        return placed
 
+    @override
     def _fetch(self, x: jax.Array, sharded: bool, classes: tuple[int, ...]) -> np.ndarray:
         if not sharded:
-            return np.asarray(x.addressable_data(0))[0]
+            replicated: np.ndarray = np.asarray(x.addressable_data(0))[0]
+            return replicated
         return np.asarray(x).reshape(-1, *x.shape[2:])[: classes[0]]
 
 
