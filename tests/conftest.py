@@ -6,6 +6,7 @@ need one device.
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,10 +19,14 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 if os.environ["JAX_PLATFORMS"] == "cpu":  # on a GPU the numbers are of the kernels that users get
     os.environ["XLA_FLAGS"] += f" {FAST_COMPILATION}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Command lines of one session share what they compiled, and leave the user's cache alone, but for
-# the library of kernels (uniface_jax.native): that takes many seconds, and no run is misled by it,
-# since its name is a hash of all that it was made from.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-compiled-")
+# Command lines of one session share what they compiled, those of all workers (which inherit the
+# folder), and leave the user's cache alone, but for the library of kernels (uniface_jax.native):
+# that takes many seconds, and no run is misled by it, since its name is a hash of all that it was
+# made from.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
@@ -37,7 +42,6 @@ from uniface_jax.native import build
 from uniface_jax.runtime.xla_flags import set_flags
 
 set_flags()  # as the command lines do
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -50,6 +54,8 @@ LONGEST = (
     "test_loss.py",
     "test_debug.py",
 )
+
+WARNING = re.compile(r"^\S+:\d+: \w*Warning: ", re.MULTILINE)  # as Python prints one
 
 # A busy machine is no failure; CI tries the same examples every time.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -123,7 +129,9 @@ def dataset(faces, tmp_path_factory):
 def run_cli():
     """Runs `python -m uniface_jax.<module> args…` as a user does; returns the completed process.
 
-    cwd: the folder it runs in; the package is this repository's wherever that is.
+    cwd: the folder it runs in; the package is this repository's wherever that is. The compiler's
+    flags are the tests' (tests.helpers.compilation): with {"XLA_FLAGS": ""} they are a user's. A
+    warning that Python printed fails the test, as one in the tests' own process does.
     """
     import subprocess
 
@@ -135,15 +143,17 @@ def run_cli():
         cwd: Path = ROOT,
     ):
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", **(env or {})}
-        return subprocess.run(
+        fast = {"PYTHONPATH": path, "XLA_FLAGS": FAST_COMPILATION}
+        done = subprocess.run(
             [sys.executable, "-m", f"uniface_jax.{module}", *map(str, args)],
             cwd=cwd,
-            env=environment,
+            env={**os.environ, **fast, **(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,
         )
+        assert not WARNING.search(done.stderr), done.stderr
+        return done
 
     return run
 

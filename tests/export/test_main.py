@@ -12,6 +12,7 @@ import onnx
 import pytest
 from safetensors import safe_open
 
+from tests.helpers.compilation import FAST_COMPILATION
 from tests.helpers.paths import ROOT
 from tests.helpers.trained_networks import SMALL, trained_looking
 from uniface_jax import models
@@ -40,7 +41,7 @@ def run_small(*arguments):
         [sys.executable, "-c", WITH_SMALL_NETWORK, "--workdir=run", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": FAST_COMPILATION},
         timeout=300,
         cwd=ROOT,
     )

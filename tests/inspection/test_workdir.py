@@ -6,7 +6,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from tests.helpers.compilation import FAST_COMPILATION
 from tests.helpers.demo_run import CLASSES, EACH, flags, make_data
 from uniface_jax.checkpoints import reading
 from uniface_jax.data.conversion.unpacking import write_folders
@@ -21,8 +20,7 @@ FIGURES = ("curves", "similarities", "dominance", "history", "hyperparameters")
 def run(tmp_path_factory, run_cli):
     folder = tmp_path_factory.mktemp("inspection")
     train, _ = make_data(folder)
-    fast = {"XLA_FLAGS": FAST_COMPILATION}
-    done = run_cli("train", f"--workdir={folder / 'run'}", *flags(train, steps=8), env=fast)
+    done = run_cli("train", f"--workdir={folder / 'run'}", *flags(train, steps=8))
     assert done.returncode == 0, done.stderr
     return folder / "run", train
 

@@ -4,15 +4,12 @@ import json
 
 import pytest
 
-from tests.helpers.compilation import FAST_COMPILATION
-
 
 def test_the_demo(run_cli, tmp_path):
     path = tmp_path / "plan.json"
     done = run_cli(
         "plan", "--config=demo", "--devices=2", "--device_memory=8",
         "--classes=1000", "--images=6400", "--verify", f"--json={path}",
-        env={"XLA_FLAGS": FAST_COMPILATION},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     plan = json.loads(path.read_text())

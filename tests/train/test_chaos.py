@@ -78,7 +78,7 @@ def test_sigterm_saves_within_a_step_and_the_lock_keeps_others_out(data, tmp_pat
     arguments = flags(data, steps=100000, **{"checkpoint.every_steps": 100000})
     training = Training(workdir, arguments)
     training.wait_for(lambda: training.step >= 2)
-    second = run_cli("train", f"--workdir={workdir}", *arguments, env=FAST)
+    second = run_cli("train", f"--workdir={workdir}", *arguments)
     assert second.returncode == 2
     assert second.stderr.count("\n") == 1
     assert f"in use by process {training.process.pid} on " in second.stderr
@@ -152,13 +152,13 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 ):
     arguments = flags(data)
     workdir = tmp_path / "run"
-    assert run_cli("train", f"--workdir={workdir}", *arguments, env=FAST).returncode == 0
+    assert run_cli("train", f"--workdir={workdir}", *arguments).returncode == 0
     shutil.copytree(workdir, tmp_path / "undisturbed")
     state = workdir / "checkpoints" / "12" / "state"
     largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     with largest.open("r+b") as file:
         file.truncate(largest.stat().st_size // 2)
-    done = run_cli("train", f"--workdir={workdir}", *arguments, env=FAST)
+    done = run_cli("train", f"--workdir={workdir}", *arguments)
     assert done.returncode == 0, done.stderr
     assert "checkpoints/12: not a readable checkpoint" in done.stderr
     assert "corrupt_checkpoints/12, the checkpoint before it is used" in done.stderr
@@ -180,7 +180,7 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 )
 def test_a_run_that_diverges_says_so_in_its_way(extra, words, data, tmp_path, run_cli):
     arguments = flags(data, **{"optim.lr": 1e38, "steps": 40, **extra})
-    done = run_cli("train", f"--workdir={tmp_path / 'run'}", *arguments, env=FAST)
+    done = run_cli("train", f"--workdir={tmp_path / 'run'}", *arguments)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -191,7 +191,7 @@ def test_a_run_that_diverges_says_so_in_its_way(extra, words, data, tmp_path, ru
 def test_debug_flags_change_nothing(data, tmp_path, run_cli):
     for name, extra in (("plain", {}), ("checks", {"debug.checks": True, "debug.nans": True})):
         arguments = flags(data, steps=4, **extra)
-        done = run_cli("train", f"--workdir={tmp_path / name}", *arguments, env=FAST)
+        done = run_cli("train", f"--workdir={tmp_path / name}", *arguments)
         assert done.returncode == 0, done.stderr
     ours, theirs = (reading.read(tmp_path / name)[0] for name in ("checks", "plain"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)

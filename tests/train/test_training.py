@@ -78,7 +78,7 @@ def start(workdir, train):
     command = [sys.executable, "-m", "uniface_jax.train", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, *demo_run.flags(train)],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""},
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": FAST_COMPILATION},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -181,8 +181,7 @@ def test_finetune_takes_the_weights(data, undisturbed, tmp_path, run_cli):
     flags = demo_run.flags(
         data[0], finetune=source, steps=1, **{"optim.lr": 1e-9, "optim.warmup_epochs": 0.0}
     )
-    fast = {"XLA_FLAGS": FAST_COMPILATION}
-    done = run_cli("train", f"--workdir={workdir}", *flags, env=fast)
+    done = run_cli("train", f"--workdir={workdir}", *flags)
     assert done.returncode == 0, done.stderr
     ours, theirs = reading.read(workdir)[0], reading.read(source)[0]
     assert int(ours.step) == 1
@@ -190,7 +189,7 @@ def test_finetune_takes_the_weights(data, undisturbed, tmp_path, run_cli):
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours.weights, theirs.weights
     )
     flags = demo_run.flags(data[0], finetune=source, **{"model.width": 8})
-    done = run_cli("train", f"--workdir={tmp_path / 'other'}", *flags, env=fast)
+    done = run_cli("train", f"--workdir={tmp_path / 'other'}", *flags)
     message = one_line_error(done)
     assert "finetune" in message
     assert "shape" in message
