@@ -121,23 +121,6 @@ def test_plain_features_and_mirrored_ones_apart(tmp_path, images, pixels):
     assert computed_features(tmp_path, inside).features(images, apart=True).plain is None
 
 
-def test_digests_follow_content_and_names_and_are_remembered(tmp_path, images):
-    digest = images.digest(FileDigests(tmp_path / "memory"))
-    assert images.digest(FileDigests()) == digest
-    moved = ImageFiles("people", images.root.rename(tmp_path / "moved"), images.names)
-    assert moved.digest(FileDigests()) == digest
-    other = ImageFiles("people", moved.root, images.names[::-1])
-    assert other.digest(FileDigests()) != digest
-    memory = json.loads((tmp_path / "memory" / "digests.json").read_text())
-    assert list(memory.values()) == [digest]
-    (tmp_path / "memory" / "digests.json").write_text(json.dumps(dict.fromkeys(memory, "known")))
-    assert moved.digest(FileDigests(tmp_path / "memory")) == "known"
-    (tmp_path / "memory" / "digests.json").write_text("[1")
-    assert moved.digest(FileDigests(tmp_path / "memory")) == digest
-    with pytest.raises(UserError, match=r"none\.png: cannot be read"):
-        ImageFiles("x", tmp_path, ["none.png"]).digest(FileDigests())
-
-
 def given(path, name=""):
     return GivenFeatures.open({name: path}, FileDigests())
 

@@ -1,4 +1,4 @@
-"""Pairs of one's own as a CSV, against a loop over them; identity folders; and what is refused."""
+"""Pairs of one's own as a CSV, against a loop over them; and what is refused."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.metrics.verification import verification_metrics
 from uniface_jax.evaluate.protocols.base import Options
 from uniface_jax.evaluate.protocols.pairs import PAIRS, run
-from uniface_jax.evaluate.sets.identity_folders import read_identities, read_populations
 
 
 @pytest.fixture
@@ -136,32 +135,3 @@ def test_the_metrics_are_those_of_counting(count, seed, ties):
             if np.mean(scores[~same] >= t) <= entry["far"]
         ]
         assert entry["strict"]["tar"] == max(tars)
-
-
-def test_identity_folders_and_populations(people):
-    folder, pixels, _ = people
-    found = read_identities("faces", folder / "faces")
-    assert list(found.images.names) == list(pixels)
-    assert found.labels.tolist() == [f"p{i // 3}" for i in range(12)]
-    assert read_populations("faces", folder / "faces").populations is None
-    table = folder / "who.csv"
-    table.write_text("person,population\np0,north\np1,south\np2,north\np3,south\n")
-    by_table = read_populations("faces", folder / "faces", table)
-    assert by_table.populations.tolist() == (["north"] * 3 + ["south"] * 3) * 2
-    for content, message in [
-        ("p0,north\n", r"who\.csv: no line for p1"),
-        ("p0,north\np0,south\n", r"who\.csv: line 2: 'p0,south'; again"),
-        ("p0\n", r"who\.csv: line 1: 'p0'; expected person,population"),
-    ]:
-        table.write_text(content)
-        with pytest.raises(UserError, match=message):
-            read_populations("faces", folder / "faces", table)
-    for person, population in [("p0", "north"), ("p1", "south"), ("p2", "north"), ("p3", "south")]:
-        (folder / "world" / population).mkdir(parents=True, exist_ok=True)
-        (folder / "faces" / person).rename(folder / "world" / population / person)
-    nested = read_populations("faces", folder / "world")
-    assert nested.populations.tolist() == ["north"] * 6 + ["south"] * 6
-    assert nested.labels[3] == "north/p2"
-    assert (folder / "world" / nested.images.names[7]).is_file()
-    with pytest.raises(UserError, match="has sub-folders of populations already"):
-        read_populations("faces", folder / "world", table)
