@@ -4,8 +4,8 @@ bench_onnx_torch.py FOLDER reads FOLDER/weights.npz and writes FOLDER/torch.onnx
 of this project, and loads the weights strictly: their names are those of the implementations.
 """
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,4 +109,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

@@ -1,7 +1,7 @@
 """Prints what `make demo` reached and where its files are: demo_summary.py WORKDIR."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from uniface_jax.checkpoints.reading import locate
@@ -35,6 +35,6 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: demo_summary.py WORKDIR")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workdir", type=Path)
+    main(parser.parse_args().workdir)
