@@ -12,7 +12,7 @@ CONSTRAINTS := $(shell $(PYTHON) -c "import sys; minor = min(sys.version_info[1]
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY = $(VENV)/.ready-$(VERSION)
 
-.PHONY: demo test test-slow lint docs docs-serve venv torch clean
+.PHONY: demo test test-slow test-newest lint docs docs-serve venv torch clean
 
 demo: venv
 	$(PY) -m uniface_jax.demo_data runs/faces
@@ -26,6 +26,19 @@ test: venv lint
 
 test-slow: venv
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
+
+# On the newest Python: the fast tests of all that Python, NumPy and JAX can change for a user, which
+# is the readers, the pipeline, the losses, the head, the networks, checkpoints, evaluation and the
+# commands. Training, plans, exports and pages take the longest to compile, for XLA alone: they are
+# left to `make test`, or to `make test PYTHON=python3.13 VENV=.venv-3.13`.
+NEWEST ?= python3.13
+NEWEST_TESTS = $(addprefix tests/,checkpoints cli configs data evaluate files head inference losses \
+  models runtime weights) $(wildcard tests/test_*.py)
+
+test-newest:
+	@$(NEWEST) -c "" || { echo "error: $(NEWEST) does not run: make test-newest NEWEST=..."; exit 2; }
+	$(MAKE) venv PYTHON=$(NEWEST) VENV=.venv-3.13
+	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(NEWEST_TESTS)
 
 lint: venv
 	$(PY) -m ruff check .
@@ -56,4 +69,4 @@ torch: venv
 	$(PY) -m pip install --disable-pip-version-check --index-url $(TORCH_INDEX) "torch==2.13.0"
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-3.13 runs build *.egg-info
