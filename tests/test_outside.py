@@ -1,0 +1,136 @@
+"""Parts from outside, as docs/how-to tells: files and commands are read from those pages.
+
+docs/how-to/add-a-source.md, add-a-loss.md, add-a-network.md, add-a-protocol.md, in that order, in
+one folder outside of the checkout.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers.doc_commands import blocks
+from tests.helpers.paths import ROOT
+
+HOW_TO = ROOT / "docs" / "how-to"
+PAGES = ["add-a-source", "add-a-loss", "add-a-network", "add-a-protocol"]
+FILE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
+EXIT_PREEMPTED = 75
+
+
+def commands(page):
+    """Return the page's commands in sh."""
+    found = [c for block in blocks(HOW_TO / f"{page}.md") for c in block.commands]
+    return [command for command in found if not command.startswith("python - <<")]
+
+
+def start(command, folder):
+    """Start a command of a page in `folder`, with the package as if it were installed."""
+    console = f"{sys.executable} -c 'from uniface_jax.cli.console import main; main()'"
+    command = re.sub(r"^uniface\b", console, command)
+    command = re.sub(r"^python\b", sys.executable, command)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST_COMPILATION}
+    return subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(command, folder, status=0):
+    """Return the output of a command that ends with `status`."""
+    process = start(command, folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, f"{command}\n{output}"
+    return output
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """The folder in which all four pages were followed, and what their commands printed."""
+    folder = tmp_path_factory.mktemp("outside")
+    printed = []
+    for page in PAGES:
+        for name, text in FILE.findall((HOW_TO / f"{page}.md").read_text()):
+            (folder / name).write_text(text)
+        printed += [(command, run(command, folder)) for command in commands(page)]
+    return folder, dict(printed)
+
+
+def test_every_page_is_here():
+    assert sorted(path.stem for path in HOW_TO.glob("*.md")) == sorted(PAGES)
+
+
+def test_parts_do_what_they_say(outside):
+    folder, _ = outside
+    trained = json.loads((folder / "runs/plain/config.json").read_text())
+    assert trained["imports"] == ["my_source", "my_loss", "my_network"]
+    assert trained["model"]["plain_cnn"]["channels"] == 4
+    tempered = json.loads((folder / "runs/tempered/config.json").read_text())
+    assert tempered["loss"]["tempered"] == {"temperature": 0.1, "margin": 0.2}
+    metrics = json.loads((folder / "results/metrics.json").read_text())
+    found = metrics["protocols"]["centers"]["sets"]["people"]
+    assert found["images"] == 40
+    assert found["accuracy"] >= 0.5  # of five people: by chance 0.2
+    assert "Nearest center" in (folder / "results/report.html").read_text()
+    assert (folder / "runs/plain/inspection").is_dir()
+
+
+def test_interrupted_and_resumed_is_bitwise_the_same(outside):
+    """A SIGTERM once there is a checkpoint, then the same command again, in another workdir."""
+    folder, _ = outside
+    (command,) = (c for c in commands("add-a-network") if c.startswith("uniface train"))
+    again = command.replace("runs/plain", "runs/again")
+    process = start(again, folder)
+    deadline = time.monotonic() + 120
+    while not list((folder / "runs/again/checkpoints").glob("*/_CHECKPOINT_METADATA")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_PREEMPTED, output
+    assert "resumed" in run(again, folder)
+    measured = {"images_per_second", "input_share", "elapsed_seconds"}
+    lines = []
+    for name in ("plain", "again"):
+        text = (folder / f"runs/{name}/metrics.jsonl").read_text().splitlines()
+        kept = [{k: v for k, v in json.loads(t).items() if k not in measured} for t in text]
+        lines.append({line["step"]: line for line in kept})
+    assert lines[0][120] == lines[1][120]
+    run("uniface export --workdir=runs/again --output=again.onnx", folder)
+    weights = [
+        {t.name: numpy_helper.to_array(t) for t in onnx.load(folder / name).graph.initializer}
+        for name in ("plain.onnx", "again.onnx")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
+
+
+def test_mistakes_end_in_one_line(outside):
+    folder, _ = outside
+    for flags, message in (
+        ("--config.imports=my_nothing", "my_nothing"),
+        (
+            "--config.imports=my_loss --config.loss.name=tempered "
+            "--config.loss.tempered.temperature=-1.0",
+            "loss.tempered.temperature=-1.0: must be > 0",
+        ),
+    ):
+        output = run(f"uniface train --config=demo {flags} --workdir=runs/none", folder, 2)
+        assert message in output
+        assert len(output.strip().splitlines()) <= 2
+    assert not (folder / "runs/none").exists()
