@@ -278,7 +278,7 @@ def _conv(
 
 
 def _dot(x: Any, kernel: Any, *, dimension_numbers: Any, out: Shape, **_: Any) -> Value | None:
-    """A linear layer: of all that a Flat holds, or of the last axis."""
+    """Return a linear layer: of all that a Flat holds, or of the last axis."""
     contracted, batched = dimension_numbers
     source = x.x if isinstance(x, Flat) else x
     if not (isinstance(source, Node) and isinstance(kernel, np.ndarray) and kernel.ndim == 2):

@@ -52,13 +52,13 @@ class Writer:
         return name
 
     def name(self, operation: str) -> str:
-        """A new name for a node of this operation."""
+        """Return a new name for a node of this operation."""
         name = f"{operation.lower()}_{self._counts[operation]}"
         self._counts[operation] += 1
         return name
 
     def images(self, mirror: bool) -> str:
-        """The model's images and, with `mirror`, behind them in the batch the images mirrored."""
+        """Return the model's images and, with `mirror`, the mirrored ones behind them."""
         if not mirror:
             return INPUT
         whole_width_backwards = {
@@ -73,7 +73,7 @@ class Writer:
     def model(
         self, features: str, size: int, mirror: bool, metadata: Mapping[str, str]
     ) -> onnx.ModelProto:
-        """The model whose output is `features` [batch, size], the last tensor written.
+        """Return the model whose output is `features` [batch, size], the last tensor written.
 
         With `mirror` it is the sum of the two halves of the batch.
         """
