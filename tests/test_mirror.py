@@ -13,7 +13,7 @@ OWN = {"helpers"}
 # Tests of the whole house; each other one at the root is of the module there.
 OF_ALL = {
     "architecture", "before_the_house", "doctests", "extras", "import", "insightface_demo",
-    "mirror", "no_arguments", "wheel", "words",
+    "mirror", "no_arguments", "outside", "wheel", "words",
 }  # fmt: skip
 FILES = sorted(path.relative_to(TESTS) for path in TESTS.rglob("test_*.py"))
 ROOMS = sorted({path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")})

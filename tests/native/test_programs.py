@@ -66,6 +66,6 @@ def test_plans_are_without_them():
     config.model.update(name="lresnet18", width=width, embedding_size=width)
     config.model.stage_sizes = (1, 1, 1, 1)
     config.batch_size, config.micro_batches = 8, 1
-    traced = str(program.trace(program.for_accelerators(config), CLASSES, 2))
+    traced = str(program.trace(program.planned(config, 64, CLASSES), 2))
     assert "conv_general_dilated" in traced
     assert not called(traced)

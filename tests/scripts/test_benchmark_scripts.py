@@ -6,6 +6,7 @@ import sys
 
 import bench_all
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_flops_of_the_roofline_are_the_networks(name):
             if equation.primitive.name == "conv_general_dilated":
                 kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
                 total += 2 * int(np.prod(out)) * int(np.prod(kernel[:3]))
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
                 total += count(inner)
         return total
 

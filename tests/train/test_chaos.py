@@ -65,6 +65,7 @@ class Training:
     def end(self) -> int:
         status = self.process.wait(240)
         self._reader.join(5)
+        self.process.stdout.close()
         return status
 
 
