@@ -59,7 +59,7 @@ def create_state(
 
 def class_sharded(state: TrainState) -> TrainState:
     """Return a tree of bool of the state's form: True for arrays with one row a class."""
-    replicated = jax.tree.map(lambda x: False, state)
+    replicated: TrainState = jax.tree.map(lambda x: False, state)
 
     def mark(weights: Weights) -> Weights:
         return weights._replace(prototypes=True, bias=bool(state.weights.bias.ndim))

@@ -91,10 +91,11 @@ def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dic
 
 def _logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
     """Return the shapes of what `stored` holds, without padding rows."""
-    return jax.tree.map(
+    shapes: TrainState = jax.tree.map(
         lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
         stored, _rows(run, stored),
     )  # fmt: skip
+    return shapes
 
 
 def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
@@ -191,7 +192,10 @@ def _restore_part(
     """Restore the arrays that `wanted` names, and nothing else of the state."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
     restore = ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True)
-    return checkpointer.restore(folder, ocp.args.Composite(state=restore))["state"]
+    restored: dict[str, Any] = checkpointer.restore(folder, ocp.args.Composite(state=restore))[
+        "state"
+    ]
+    return restored
 
 
 def _placed(arrays: Tree) -> Tree:

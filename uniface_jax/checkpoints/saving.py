@@ -51,7 +51,7 @@ def left_waiting() -> bool:
     )
 
 
-class _Best(PreservationPolicy):
+class _Best(PreservationPolicy):  # type: ignore[misc]  # Orbax has no types
     """Keeps the checkpoint with the highest score by step, of several the newest.
 
     Orbax's own keeps scores in a file of their own, and does not start where that is damaged.

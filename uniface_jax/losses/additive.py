@@ -58,7 +58,7 @@ def sphereface2(
 
     def start(num_classes: float) -> float:
         odds = balance / ((1 - balance) * max(num_classes - 1, 1))
-        middle = scale * (2 * 0.5**exponent - 1)
+        middle: float = scale * (2 * 0.5**exponent - 1)
         root = math.sqrt((1 - odds) ** 2 + 4 * odds * math.exp(-2 * scale * margin))
         return middle + scale * margin + math.log(1 - odds + root) - math.log(2 * odds)
 

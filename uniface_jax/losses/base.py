@@ -82,7 +82,9 @@ def clipped_softplus(z: jax.Array, limit: float) -> jax.Array:
 
 
 @clipped_softplus.defjvp
-def _clipped_softplus_jvp(limit, primals, tangents):
+def _clipped_softplus_jvp(
+    limit: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (z,), (tangent,) = primals, tangents
     value, sigmoid = _softplus(jnp.clip(z, -limit, limit), limit)
     return value, jnp.where(jnp.abs(z) <= limit, sigmoid, 0.0) * tangent

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 BLOCK_ELEMENTS, FEWEST_ELEMENTS = 2**16, 2**11
 
 Term = Callable[..., tuple[jax.Array, ...]]
+# What the backward pass of batch_norm needs: x, scale, bias, slope, mean, 1/deviation.
+Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array]
 
 
 def channel_sums(
@@ -38,7 +40,10 @@ def channel_sums(
     def plain(rows: Sequence[jax.Array], vectors: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(jnp.sum(x, 0) for x in term(*rows, *vectors))
 
-    return jax.lax.platform_dependent(rows, wide, cpu=partial(_by_blocks, term), default=plain)
+    sums: tuple[jax.Array, ...] = jax.lax.platform_dependent(
+        rows, wide, cpu=partial(_by_blocks, term), default=plain
+    )
+    return sums
 
 
 def block_rows(rows: int, channels: int) -> int:
@@ -112,10 +117,18 @@ def _kept(y: jax.Array) -> jax.Array:
     def used_twice(y: jax.Array) -> jax.Array:
         return jnp.where(y == y, y, jnp.nan)
 
-    return jax.lax.platform_dependent(y, cpu=used_twice, default=lambda y: y)
+    kept: jax.Array = jax.lax.platform_dependent(y, cpu=used_twice, default=lambda y: y)
+    return kept
 
 
-def _forward(x, scale, bias, slope, epsilon, dtype):
+def _forward(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    slope: jax.Array | None,
+    epsilon: float,
+    dtype: jnp.dtype,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Saved]:
     count = x.size // x.shape[-1]
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -131,18 +144,27 @@ def _forward(x, scale, bias, slope, epsilon, dtype):
     return (y, mean, variance), (x, scale, bias, slope, mean, inverse)
 
 
-def _backward(epsilon, dtype, saved, cotangents):
+def _backward(
+    epsilon: float,
+    dtype: jnp.dtype,
+    saved: Saved,
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     x, scale, bias, slope, mean, inverse = saved
     y_bar = cotangents[0]
     count = x.size // x.shape[-1]
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
-    def before_prelu(x, y_bar, factor, shift, slope):
+    def before_prelu(
+        x: jax.Array, y_bar: jax.Array, factor: jax.Array, shift: jax.Array, slope: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the gradient with respect to PReLU's input, and that input."""
         z = (x.astype(factor.dtype) * factor + shift).astype(dtype)
         return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(factor.dtype), z
 
-    def terms(x, y_bar, mean, *more):
+    def terms(
+        x: jax.Array, y_bar: jax.Array, mean: jax.Array, *more: jax.Array
+    ) -> tuple[jax.Array, ...]:
         if not more:
             wide = y_bar.astype(mean.dtype)
             return wide, wide * (x.astype(mean.dtype) - mean)

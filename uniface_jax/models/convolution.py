@@ -7,6 +7,7 @@ map with holes of them, of which it multiplies the zeros. What measured best is 
 (scripts/bench_conv.py), when the program is lowered.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,6 +19,9 @@ from uniface_jax.native import convolution as native
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # On smaller input maps XLA's own are no slower (measured).
 FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 14 * 14
+
+# (x, kernel, y_bar) -> the gradients with respect to x and kernel; None leaves the latter to lax.
+Product = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -35,7 +39,9 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
     )
 
 
-def _forward(x, kernel, stride, padding):
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     plain = partial(_plain, stride=stride, padding=padding)
     suited = _native(x, kernel, stride, padding) and stride == 1
     if not (suited and native.divides(kernel.shape[3])):
@@ -44,22 +50,27 @@ def _forward(x, kernel, stride, padding):
     return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
 
 
-def _native(x, kernel, stride, padding) -> bool:
+def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
     """Return True where the native kernels can take part and are faster for the map."""
     if x.dtype != jnp.float32 or kernel.dtype != jnp.float32 or not build.available():
         return False
     winograd = native.is_winograd(kernel.shape, stride, padding)
     fewest = FEWEST_BY_WINOGRAD if winograd else FEWEST_POSITIONS
-    return x.shape[1] * x.shape[2] >= fewest and kernel.shape[0] == kernel.shape[1]
+    return bool(x.shape[1] * x.shape[2] >= fewest and kernel.shape[0] == kernel.shape[1])
 
 
-def _backward(stride, padding, saved, y_bar):
+def _backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
 
-    def plain(x, kernel, y_bar):
-        return jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](y_bar)
+    def plain(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        by_x, by_kernel = jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](
+            y_bar
+        )
+        return by_x, by_kernel
 
-    def cpu(x, kernel, y_bar):
+    def cpu(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         by_x, by_kernel = plain(x, kernel, y_bar)
         if product := _gradients(x.shape, kernel.shape, stride, padding):
             faster_x, faster_kernel = product(x, kernel, y_bar)
@@ -71,18 +82,17 @@ def _backward(stride, padding, saved, y_bar):
             by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
         return by_x, by_kernel
 
-    return jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=plain)
+    by_x, by_kernel = jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=plain)
+    return by_x, by_kernel
 
 
 convolve.defvjp(_forward, _backward)
 
 
-def _gradients(shape, kernel_shape, stride, padding):
-    """Return the gradients as products for these shapes; None where lax's own are as fast.
-
-    They take (x, kernel, y_bar) and give the gradients by x and kernel; None for the latter
-    leaves it to lax.
-    """
+def _gradients(
+    shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, padding: int
+) -> Product | None:
+    """Return the gradients as products for these shapes; None where lax's own are as fast."""
     height, width = shape[1:3]
     square = kernel_shape[0] == kernel_shape[1]
     even = height % 2 == width % 2 == 0
@@ -98,7 +108,7 @@ def _gradients(shape, kernel_shape, stride, padding):
     return None
 
 
-def _of_one(x, kernel, y_bar):
+def _of_one(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Compute kernel 1, stride 2: every other row and column takes part, in one product each."""
     taken = x[:, ::2, ::2]
     by_taken = jnp.einsum("bhwo,co->bhwc", y_bar, kernel[0, 0])
@@ -110,7 +120,7 @@ def _of_one(x, kernel, y_bar):
     return by_x, by_kernel[None, None]
 
 
-def _of_two(x, kernel, y_bar):
+def _of_two(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, None]:
     """Compute kernel 2, stride 2: patches do not overlap, so that each is one product's row."""
     channels, outputs = kernel.shape[2:]
     batch, height, width = y_bar.shape[:3]
@@ -119,7 +129,7 @@ def _of_two(x, kernel, y_bar):
     return patches.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape), None
 
 
-def _of_three(x, kernel, y_bar):
+def _of_three(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, None]:
     """Compute kernel 3, stride 2, padding 1: a dense convolution of y_bar, 4 times the channels.
 
     Over patches of 2x2 of x the convolution is one of kernel 2 and stride 1, with taps of zero

@@ -5,7 +5,7 @@ Both are one network: a 3x3 stem, four stages of blocks BN-conv-BN-PReLU-conv-BN
 differ in four numbers, which are fields here. Module names are those of the PyTorch release.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,7 @@ class IRBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map x [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
 
-        def conv_(kernel: int, stride: int, name: str):
+        def conv_(kernel: int, stride: int, name: str) -> Callable[[jax.Array], jax.Array]:
             return conv(self.channels, kernel, stride, self.dtype, self.kernel_init, name)
 
         last_scale = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
