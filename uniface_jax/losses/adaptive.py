@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Context, Loss, Statistics, added_angle, angle, sine
+from uniface_jax.losses.base import Context, Loss, Statistics, added_angle, angle, cosine_of_sum
 
 STATISTICS_MOMENTUM = 0.01  # weight of a new batch, of both papers' releases
 MIN_NORM, MAX_NORM = 1e-3, 100.0  # to which AdaFace clips feature norms
@@ -63,8 +63,9 @@ def curricularface(scale: float = 64.0, margin: float = 0.5) -> Loss:
         cos: jax.Array, norm: jax.Array, statistics: Statistics
     ) -> tuple[Context, Statistics]:
         mean = _averaged(statistics["positive_mean"], jnp.mean(cos))
-        hard = cos * math.cos(margin) - sine(cos) * math.sin(margin)
-        return (hard, jnp.broadcast_to(mean, cos.shape)), {"positive_mean": mean}
+        return (cosine_of_sum(cos, margin), jnp.broadcast_to(mean, cos.shape)), {
+            "positive_mean": mean
+        }
 
     def negative(cos: jax.Array, b: jax.Array, hard: jax.Array, mean: jax.Array) -> jax.Array:
         return scale * jnp.where(cos > hard, cos * (mean + cos), cos)

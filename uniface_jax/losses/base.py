@@ -110,15 +110,19 @@ def angle(cos: jax.Array, margin: float = 1e-5) -> jax.Array:
     return jnp.arccos(jnp.clip(cos, -1 + margin, 1 - margin))
 
 
+def cosine_of_sum(cos: jax.Array, margin: float) -> jax.Array:
+    """Return cos(θ + m) of cosines, m in radians; it rises again where θ + m > π."""
+    return cos * math.cos(margin) - sine(cos) * math.sin(margin)
+
+
 def added_angle(cos: jax.Array, margin: float) -> jax.Array:
     """Return cos(θ + m) of cosines, continued where θ + m > π by cos θ - m sin m.
 
     There cos(θ + m) would rise again, and push samples away from their own class. The continuation
     is the CurricularFace repository's.
     """
-    with_margin = cos * math.cos(margin) - sine(cos) * math.sin(margin)
     beyond = cos <= math.cos(math.pi - margin)
-    return jnp.where(beyond, cos - margin * math.sin(margin), with_margin)
+    return jnp.where(beyond, cos - margin * math.sin(margin), cosine_of_sum(cos, margin))
 
 
 def straight_through(value: jax.Array, cos: jax.Array) -> jax.Array:
