@@ -249,6 +249,8 @@ def import_parts(
     workdir: the folder that named them, if one did; nothing is imported from inside of it, because
     it may be somebody else's. Raises UserError that names a module which cannot be imported.
     """
+    if not isinstance(modules, list | tuple):
+        raise UserError(f"{key}: {modules!r} is no list of modules' names")
     for name in modules:
         if not isinstance(name, str) or not _MODULE.fullmatch(name):
             raise UserError(

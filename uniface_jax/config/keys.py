@@ -179,7 +179,7 @@ def completed(values: Mapping[str, Any]) -> ConfigDict:
 
     Keys that base() does not have stay, for those who know them.
     """
-    config = base(tuple(values.get("imports", ())))
+    config = base(tuple(values.get("imports") or ()))
     with config.unlocked():
         config.update(values)
     return config

@@ -129,7 +129,8 @@ def check_batch(config: ConfigDict, num_devices: int) -> None:
             f"config.batch_size={config.batch_size}: must be divisible by {num_devices} devices x "
             f"{config.micro_batches} micro_batches = {groups}; {_ways_out(config, num_devices)}"
         )
-    if config.batch_size // groups < 2:
+    known = models.REGISTRY.entry(config.model.name).builtin  # and has batch norm
+    if known and config.batch_size // groups < 2:
         raise UserError(
             f"config.batch_size={config.batch_size}: leaves batch norm one sample in each of "
             f"{num_devices} devices x {config.micro_batches} micro_batches; at least 2 are needed"

@@ -28,7 +28,7 @@ def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("no object of config keys")
-    import_parts(values.get("imports", ()), "config.imports", workdir)
+    import_parts(values.get("imports") or (), "config.imports", workdir)
     try:
         return completed(values)
     except (AttributeError, TypeError) as e:  # a value where a section is, or of another type
@@ -50,7 +50,7 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     if path.exists():
         try:
             owner = flatten(from_json(path.read_text(), workdir))
-        except (TypeError, AttributeError, ValueError) as e:
+        except ValueError as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():
             if not key.startswith(CHANGEABLE_KEYS) and owner.get(key) != value:

@@ -19,7 +19,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.protocols.base import Options
+from uniface_jax.evaluate.protocols.base import Options, checked
 from uniface_jax.evaluate.report import report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.registry import import_parts
@@ -146,7 +146,9 @@ def _evaluate(
 ) -> results.Run:
     found = {}
     for name in parts:
-        found[name] = PROTOCOLS[name].run(parts[name], source, options)
+        entry = PROTOCOLS.entry(name)
+        results_of_sets = entry.part.run(parts[name], source, options)
+        found[name] = results_of_sets if entry.builtin else checked(name, results_of_sets)
         # Each when it is there: the next may take hours.
         print(report.tables(results.collect(source, path, {name: found[name]})), flush=True)
     return results.collect(source, path, found)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any, Protocol, TypeVar
 
+from uniface_jax.errors import UserError
 from uniface_jax.losses import adaptive, additive, softmax
 from uniface_jax.losses.base import Elementwise, Loss
 from uniface_jax.registry import Range, Registry, above, at_least, one_of
@@ -116,4 +117,7 @@ def create(name: str, **hyperparameters: Any) -> Loss:
     """
     entry = LOSSES.entry(name, f"loss.name={name!r}")
     prefix = "loss." if entry.builtin else f"loss.{name}."
-    return entry.part(**entry.checked(hyperparameters, prefix))
+    loss = entry.part(**entry.checked(hyperparameters, prefix))
+    if not isinstance(loss, Loss):
+        raise UserError(f"loss.name={name!r}: made a {type(loss).__name__}; expected a losses.Loss")
+    return loss

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet, kaiming_linear
 from uniface_jax.models.layers import BatchNorm, PReLU
 from uniface_jax.models.outside import Outside
@@ -153,6 +154,9 @@ def create(name: str, **overrides: Any) -> Network:
     dtype = jnp.dtype(given.pop("dtype", jnp.float32))
     values = entry.checked(given, f"model.{name}.")
     module = entry.part(embedding_size=size, dtype=dtype, **values)
+    if not isinstance(module, nn.Module):
+        made = type(module).__name__
+        raise UserError(f"model.name={name!r}: made a {made}; expected a flax.linen.Module")
     return Outside(name, module, size).checked(IMAGE_SIZE)
 
 

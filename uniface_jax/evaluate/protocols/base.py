@@ -5,11 +5,13 @@ that the user named, `source` gives features of image sets. It raises UserError 
 is at fault, before anything is embedded where the files themselves show it.
 """
 
+import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import Drawing
 from uniface_jax.evaluate.features import FeatureSource
@@ -59,6 +61,28 @@ class Protocol:
     takes: PartNames
     run: ProtocolFunction
     row: Callable[[Mapping[str, Any]], Mapping[str, str]]
+
+
+def checked(protocol: str, found: Any) -> Results:
+    """Return what a protocol from outside gave, once it is known to be results that JSON can hold.
+
+    Raises UserError that names the protocol and the set.
+    """
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(
+            f"protocol {protocol}: returned a {type(found).__name__}; expected a SetResult for "
+            "each set, by its name"
+        )
+    for name, result in found.items():
+        if not isinstance(result, SetResult):
+            raise UserError(
+                f"protocol {protocol}: {name} is a {type(result).__name__}; expected a SetResult"
+            )
+        try:
+            json.dumps([result.metrics, result.drawings], allow_nan=False)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"protocol {protocol}: {name} holds what JSON cannot: {e}") from e
+    return dict(found)
 
 
 def tar_cells(metrics: Mapping[str, Any], reading: str = "strict") -> dict[str, str]:

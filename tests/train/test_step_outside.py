@@ -1,0 +1,82 @@
+"""The step with a network from outside: its own batch statistics, the same on any devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers.registered import forgotten
+from tests.models.test_outside import SIZE, Both
+from uniface_jax import losses, models
+from uniface_jax.models.outside import Outside
+from uniface_jax.runtime import parallel
+from uniface_jax.state import class_sharded, create_state
+from uniface_jax.train import optim, step
+
+CLASSES, BATCH, GROUP = 5, 16, 4
+NETWORK = Outside("both", Both(8, "float32", rate=0.0), 8)
+LOSS = losses.create("uce")
+MOMENTUM = 0.2  # of our batch norm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
+    with pytest.MonkeyPatch.context() as patch, forgotten():
+        patch.setattr(models, "IMAGE_SIZE", SIZE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
+        "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def first():
+    return jax.device_get(create_state(NETWORK, LOSS, CLASSES, 1.0, 0))
+
+
+def after(devices, first, batch):
+    settings = step.Settings(
+        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, bn_momentum=MOMENTUM,
+        sgd=optim.Sgd(momentum=0.0, weight_decay=0.0),
+    )  # fmt: skip
+    runner = parallel.create_runner("shard_map", class_sharded(first), jax.devices()[:devices])
+    one = runner.compile(step.make_step(NETWORK, LOSS, lambda _: 0.1, settings))
+    state, _ = one(runner.place(first), runner.put(batch))
+    return runner.logical(state)
+
+
+def test_batch_statistics(first, batch):
+    """Flax's: the mean of what each group makes of the old ones. Ours: folded one by one."""
+    variables = {"params": first.weights.network, "batch_stats": first.batch_stats}
+    images = models.normalize(batch["image"].reshape(-1, GROUP, SIZE, SIZE, 3))
+    groups = [
+        models.train_forward(NETWORK, variables, part, jax.random.key(0))[1] for part in images
+    ]
+    found = after(1, first, batch)
+    for name in ("mean", "var"):
+        flax = np.mean([group["flax"][name] for group in groups], 0)
+        ours = first.batch_stats["ours"][name]
+        for group in groups:
+            ours = (1 - MOMENTUM) * ours + MOMENTUM * group["ours"][name]
+        np.testing.assert_allclose(found.batch_stats["flax"][name], flax, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.batch_stats["ours"][name], ours, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_called_slope_is_no_prelus(first, batch):
+    found = after(1, first, batch).weights.network
+    assert (found["slope"] < 0).all()
+    assert np.abs(found["slope"] - first.weights.network["slope"]).max() > 0
+
+
+def test_the_same_on_several_devices(first, batch):
+    one, four = after(1, first, batch), after(4, first, batch)
+    for (path, value), other in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(four), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5, err_msg=name)
