@@ -146,6 +146,16 @@ def test_a_folder_is_digested_with_its_names(tmp_path):
     assert model_card(artifact, origin)["file"]["sha256"] != first["sha256"]
 
 
+def test_a_data_set_of_the_field_is_known_by_its_numbers(tmp_path):
+    sizes = [(490_623, 10_572, "CASIA-WebFace"), (490_622, 10_572, None)]
+    for images, classes, title in sizes:
+        data = {"data": {"images": images, "classes": classes}}
+        (tmp_path / "run.json").write_text(json.dumps(data))
+        card = model_card(artifact_in(tmp_path), Origin(tmp_path, 1, DIGEST, {}))
+        found = card["training"]["known_set"]
+        assert found == title or found.startswith(f"{title}, by these numbers; Yi, Lei")
+
+
 @pytest.mark.parametrize(
     ("command", "recipe"),
     [

@@ -14,6 +14,7 @@ from typing import Any
 
 from uniface_jax import __version__
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.sources.known_sets import KNOWN_SETS
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.files.atomic import write_bytes
@@ -161,6 +162,7 @@ def _training(config: Any, record: Any, origin: Origin) -> dict[str, Any]:
         "data": _names(_at(config, "data", "train")),
         "images": images or UNKNOWN,  # 0: an imported network's were never counted
         "classes": classes or UNKNOWN,
+        "known_set": _known_set(images, classes),
         "recipe": _recipe(_at(record, "command")),
         "loss": _loss(_at(config, "loss")),
         "batch_size": _at(config, "batch_size"),
@@ -172,6 +174,14 @@ def _training(config: Any, record: Any, origin: Origin) -> dict[str, Any]:
         "versions": _at(record, "versions"),
         "devices": _at(record, "devices"),
     }
+
+
+def _known_set(images: Any, classes: Any) -> str | None:
+    """Return the title of the field's data set that has just these numbers, and who made it."""
+    for known in KNOWN_SETS.values():
+        if (images, classes) == (known.images, known.identities):
+            return f"{known.title}, by these numbers; {known.citation} Its terms: {known.place}"
+    return None
 
 
 def _loss(given: Any) -> dict[str, Any] | str:

@@ -27,9 +27,9 @@ from uniface_jax.models import IMAGE_SIZE
 MEGABYTE = 1 << 20
 MAX_MEGABYTES = 1024
 MIN_NODES = 8
-MIN_ITEMSIZE = 4
+MIN_ELEMENT_BYTES = 4
 MAX_OPSET, MAX_IR = 14, 7  # of onnxruntime 1.8
-BATCH = 32
+BATCH_IMAGES = 32
 # Of the demo's people: untrained networks reach 0.86, SFace fed at the wrong scale 0.88, the demo's
 # network over 0.98.
 MIN_AUC = 0.95
@@ -122,7 +122,7 @@ def _static(model: onnx.ModelProto) -> list[Finding]:
     shape = [d.dim_param or (d.dim_value if d.HasField("dim_value") else "?") for d in dims]
     element = inputs[0].type.tensor_type.elem_type if inputs else 0
     narrow = [(t.name, _itemsize(t.data_type)) for t in graph.initializer]
-    narrow = [(name, size) for name, size in narrow if size < MIN_ITEMSIZE]
+    narrow = [(name, size) for name, size in narrow if size < MIN_ELEMENT_BYTES]
     return [
         Finding("opset", 1 <= opset <= MAX_OPSET, str(opset), f"<= {MAX_OPSET}"),
         Finding("IR version", model.ir_version <= MAX_IR, str(model.ir_version), f"<= {MAX_IR}"),
@@ -138,7 +138,7 @@ def _static(model: onnx.ModelProto) -> list[Finding]:
             "initializer width",
             not narrow,
             f"{narrow[0][0]!r}: {narrow[0][1]} bytes" if narrow else "none narrower",
-            f">= {MIN_ITEMSIZE} bytes an element",
+            f">= {MIN_ELEMENT_BYTES} bytes an element",
         ),
         _input_scale(graph),
     ]
@@ -171,11 +171,11 @@ def _dynamic(
     pixels = _fed(image, raw)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its complaints are findings here
-    allowed = f"loads, and runs a batch of {BATCH}"
+    allowed = f"loads, and runs a batch of {BATCH_IMAGES}"
     try:
         session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
         name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
-        features = session.run([output], {name: np.repeat(pixels, BATCH, axis=0)})[0]
+        features = session.run([output], {name: np.repeat(pixels, BATCH_IMAGES, axis=0)})[0]
         milliseconds = _milliseconds(lambda: session.run([output], {name: pixels}))
     except Exception as error:  # onnxruntime's exceptions share no narrower base
         return [Finding("runs", False, _line(error), allowed)]
@@ -194,7 +194,7 @@ def _dynamic(
             "finite output",
             bool(np.isfinite(features).all()),
             f"{np.isfinite(features).mean():.0%} of {features.size} values",
-            f"all, on {BATCH} copies of an image",
+            f"all, on {BATCH_IMAGES} copies of an image",
         ),
         Finding(
             "time an image",
@@ -218,8 +218,10 @@ def _recognition(run: Callable[[np.ndarray], np.ndarray], raw: bool, faces: Face
     """Check that the network tells people apart at the server's scale as well as at the other."""
 
     def auc(at_raw: bool) -> float:
-        starts = range(0, len(faces.images), BATCH)
-        features = np.concatenate([run(_fed(faces.images[i : i + BATCH], at_raw)) for i in starts])
+        starts = range(0, len(faces.images), BATCH_IMAGES)
+        features = np.concatenate(
+            [run(_fed(faces.images[i : i + BATCH_IMAGES], at_raw)) for i in starts]
+        )
         try:
             return recognition_auc(features, faces.people)
         except UserError:  # features that are zero or not finite tell no one apart

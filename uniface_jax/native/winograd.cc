@@ -1,6 +1,6 @@
 // 3x3 convolutions of stride 1 by Winograd's F(2x2, 3x3) (Lavin and Gray, CVPR 2016), and their
 // kernel gradient by its transpose: 2.25 times fewer products than convolution.cc's, for sums and
-// differences of neighbours before and after them, which are taken while a few tiles are in a
+// differences of neighbors before and after them, which are taken while a few tiles are in a
 // core's cache. With d a 4x4 tile of the map and g the kernel, for every pair of channels
 //     y = A' [(G g G') * (B' d B)] A          dL/dg = G' [(B' d B) * (A dL/dy A')] G
 

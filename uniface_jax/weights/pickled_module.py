@@ -28,7 +28,7 @@ _CLASSES = (
     "torch.nn.modules.dropout.Dropout",
     "torch.nn.parallel.data_parallel.DataParallel",
 )
-_MOST_DEEP = 16  # modules in modules; the release's are four deep
+_MAX_DEPTH = 16  # modules in modules; the release's are four deep
 
 
 class _Module:
@@ -60,7 +60,7 @@ def _tensors(module: _Module, prefix: str, path: Path, depth: int = 0) -> Iterat
     content: dict[str, Any] = vars(module)
     groups = [content.get(key) for key in ("_parameters", "_buffers", "_modules")]
     whole = [group for group in groups if isinstance(group, Mapping)]
-    if depth > _MOST_DEEP or len(whole) < len(groups):
+    if depth > _MAX_DEPTH or len(whole) < len(groups):
         raise UserError(f"{path}: {prefix or 'the module'} is not built as PyTorch's modules are")
     parameters, buffers, modules = whole
     for name, tensor in {**parameters, **buffers}.items():

@@ -17,9 +17,9 @@ import numpy as np
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import normalize
 
-SEGMENT = 128  # neighbouring columns that are counted together; at most 255, see _counts
+SEGMENT = 128  # neighboring columns that are counted together; at most 255, see _counts
 EDGES = 4  # counters in one 32-bit word: edges come in multiples of it
-_SAMPLE_BLOCK = 1024
+_SAMPLE_BLOCK = 1024  # rows and columns
 _CPU_BLOCK, _GPU_BLOCK = 1024, 8192  # rows: 4 MB stay in a core's cache; GPUs want more
 
 Tile = tuple[int, int]  # numbers of the row's and the column's block

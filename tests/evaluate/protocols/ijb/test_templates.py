@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.evaluate.metrics.verification import unit_pair_scores
+from uniface_jax.evaluate.protocols.ijb.metrics import one_to_one_metrics
 from uniface_jax.evaluate.protocols.ijb.templates import (
     image_features,
-    one_to_one_metrics,
     template_features,
     template_rows,
 )

@@ -40,9 +40,8 @@ from uniface_jax.evaluate.protocols.ijb.images import (
     read_images,
     read_template_pairs,
 )
+from uniface_jax.evaluate.protocols.ijb.metrics import FARS, one_to_one_metrics
 from uniface_jax.evaluate.protocols.ijb.templates import (
-    FARS,
-    one_to_one_metrics,
     template_features,
     template_rows,
 )

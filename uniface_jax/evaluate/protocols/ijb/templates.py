@@ -1,20 +1,16 @@
-"""IJB-B and IJB-C, 1:1: features of images become features of templates, and pairs are scored.
+"""The templates of IJB-B and IJB-C: features of images become features of templates.
 
 The aggregation is insightface's, in the same order of float operations, so that its numbers come
 out to the last digit. Formats: images.py.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.metrics.roc import Roc, auc, tar_at_far
-from uniface_jax.evaluate.metrics.verification import normalize, tar_summary
+from uniface_jax.evaluate.metrics.verification import normalize
 
-FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _BLOCK_IMAGES = 1 << 14  # whose features are in memory at a time; more for a larger template
 
 
@@ -125,17 +121,3 @@ def template_rows(
             f"({int(missing.sum())} of {len(wanted)} entries name such templates)"
         )
     return rows
-
-
-def one_to_one_metrics(curve: Roc, fars: Sequence[float] = FARS) -> dict[str, Any]:
-    """Return counts, AUC and TAR at FAR 1e-6 … 1e-1, for JSON, of the pairs' ROC.
-
-    `tar_at_far` has both readings, see verification.tar_summary; `nearest` is insightface's.
-    """
-    return {
-        "pairs": curve.positives + curve.negatives,
-        "same": curve.positives,
-        "different": curve.negatives,
-        "auc": auc(curve),
-        "tar_at_far": tar_summary(tar_at_far(curve, fars)),
-    }
