@@ -1,4 +1,4 @@
-"""The values of --data and --embeddings: which file is which part of which protocol.
+"""Values of --data and --embeddings: which file is which part of which protocol.
 
 A value of --data is [PROTOCOL:]PART,PART,… and a PART is PATH or KEY=PATH. The protocol may be left
 out where only one is asked for; the flag may be repeated.
@@ -13,7 +13,7 @@ from uniface_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PartNames:
-    """The files that a protocol takes, in words for help and errors.
+    """Files that a protocol takes, in words for help and errors.
 
     paths: what unnamed paths are, "" where there are none. keys: of named parts, with what each is.
     required: those that must be given.
@@ -34,7 +34,7 @@ class PartNames:
 
 @dataclass(frozen=True)
 class Parts:
-    """The files that the user gave: unnamed paths in their order, and one path a key."""
+    """Files that the user gave: unnamed paths in their order, and one path a key."""
 
     paths: Sequence[Path] = ()
     named: Mapping[str, Path] = field(default_factory=dict)

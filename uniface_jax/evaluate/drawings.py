@@ -1,4 +1,4 @@
-"""The drawings of a report as JSON: curves thinned to what a figure has room for, pictures.
+"""Drawings of a report as JSON: curves thinned to what a figure has room for, pictures.
 
 Every function gives plain dictionaries, so that a report can be made of finished runs as well.
 """

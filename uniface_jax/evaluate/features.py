@@ -135,7 +135,7 @@ class ComputedFeatures:
 
 
 class _KeptRows:
-    """The array of an extraction in its file, which grows row by row.
+    """Array of an extraction in its file, which grows row by row.
 
     done: rows that are in it. The file beside it says how many of them are sure to be on disk.
     """

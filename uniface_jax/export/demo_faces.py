@@ -1,4 +1,4 @@
-"""The demo's people that no recipe trains on, as pixels: proof that a file recognizes people."""
+"""People of the demo that no recipe trains on, as pixels: proof that a file recognizes people."""
 
 from itertools import combinations
 from typing import NamedTuple

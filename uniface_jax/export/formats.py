@@ -1,4 +1,4 @@
-"""The same network as SavedModel and TFLite by jax2tf, and as StableHLO by jax.export.
+"""Exports as SavedModel and TFLite by jax2tf, and as StableHLO by jax.export.
 
 All three take `images` [batch, 112, 112, 3], float32 RGB in [-1, 1], for any batch, and give
 features [batch, D]. This module imports TensorFlow where it is needed, not before.

@@ -1,4 +1,4 @@
-"""The model card beside every export: what the network is, was trained on, and was measured at.
+"""Model card beside every export: what the network is, was trained on, and was measured at.
 
 A card is made from the files of a workdir, which may be old, foreign or damaged: whatever is not
 there, or not readable, is "unknown" in the card. It holds no time and no path of this machine, so

@@ -1,4 +1,4 @@
-"""The rules by which the MFR-ongoing server (InsightFace, ICCV 2021) accepts an ONNX model.
+"""Rules by which the MFR-ongoing server (InsightFace, ICCV 2021) accepts an ONNX model.
 
 Written from its published checker. A file is measured before it is read, and read before anything
 of it runs; weights outside the file are never followed. What the server alone can measure, the

@@ -1,4 +1,4 @@
-"""The tracks of the MFR-ongoing server, with their limits."""
+"""Tracks of the MFR-ongoing server, with their limits."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The loop that runs a model over a set of images."""
+"""Loop that runs a model over a set of images."""
 
 import os
 import sys

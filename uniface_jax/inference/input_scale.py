@@ -1,4 +1,4 @@
-"""The scale of the pixels that the MFR-ongoing server feeds a graph."""
+"""Scale of the pixels that the MFR-ongoing server feeds a graph."""
 
 import onnx
 

@@ -1,4 +1,4 @@
-"""The mirror sum, a face's feature at test time: f(x) + f(mirrored x)."""
+"""Mirror sum, a face's feature at test time: f(x) + f(mirrored x)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar

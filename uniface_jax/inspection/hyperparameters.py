@@ -1,4 +1,4 @@
-"""The unified threshold as a function of UCE's margin, λ, r and s, for given similarities."""
+"""Unified threshold as a function of UCE's margin, λ, r and s, for given similarities."""
 
 from collections.abc import Mapping
 from typing import Any

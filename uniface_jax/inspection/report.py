@@ -1,4 +1,4 @@
-"""The findings of an inspection as files: five figures and inspection.json."""
+"""Findings of an inspection as files: five figures and inspection.json."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The matrix of sample-to-class similarities, block by block: who dominates rows, columns, all.
+"""Matrix of sample-to-class similarities, block by block: who dominates rows, columns, all.
 
 Row i is a sample, column j a class; the positive of a row is in its label's column. Softmax losses
 ask for dominance in rows: a sample's positive above its own negatives. One threshold for all takes
@@ -20,7 +20,7 @@ _BLOCK_CLASSES = 4096  # at a time
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """The extremes of the cosines of N samples with C prototypes; float64 unless said otherwise.
+    """Extremes of the cosines of N samples with C prototypes; float64 unless said otherwise.
 
     positive [N]: with the own class. row_negative [N]: the largest with another class.
     column_positive [C]: the smallest of the class's own samples, +inf where it has none.

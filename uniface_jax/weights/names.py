@@ -44,7 +44,7 @@ _FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a PyTorch tensor of `shape`: variables[collection][path[0]][path[1]]…."""
+    """Place of a PyTorch tensor of `shape`: variables[collection][path[0]][path[1]]…."""
 
     shape: tuple[int, ...]
     collection: str

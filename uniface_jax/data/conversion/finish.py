@@ -1,4 +1,4 @@
-"""The last step of a conversion: finished shards become a data set.
+"""Last step of a conversion: finished shards become a data set.
 
 Metadata, indices, manifest and statistics are made of the shards' reports; dataset_info.json comes
 last, so that a folder without it is never taken for a data set.

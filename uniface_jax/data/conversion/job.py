@@ -1,4 +1,4 @@
-"""The job of a conversion: what it is going to write, fixed before the first byte.
+"""Job of a conversion: what it is going to write, fixed before the first byte.
 
 So a conversion can be resumed, and its parts can run on several machines. DEST/.conversion/ holds
 plan.json, the job, and beside each finished shard a report of what is in it. The folder is gone

@@ -23,7 +23,7 @@ def image_digests(image: bytes, label: int) -> tuple[bytes, int]:
 
 @dataclass
 class Multiset:
-    """The number of images and the sum of their elements, by bucket.
+    """Number of images and the sum of their elements, by bucket.
 
     Example:
         >>> here, there = Multiset(), Multiset()

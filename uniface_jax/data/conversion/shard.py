@@ -55,7 +55,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The content of a finished shard: K images of the positions that were not skipped.
+    """Content of a finished shard: K images of the positions that were not skipped.
 
     Attributes:
         bounds: uint64 [K + 1], where records begin, and the end.

@@ -1,4 +1,4 @@
-"""The way back: any source as identity folders, or as RecordIO in insightface's layout."""
+"""Unpacking of any source as identity folders, or as RecordIO in insightface's layout."""
 
 import hashlib
 import re

@@ -19,7 +19,7 @@ REPORT_FILE = "alignment.json"
 
 @dataclass
 class Report:
-    """The fate of every photograph; names are relative to the source.
+    """Fate of every photograph; names are relative to the source.
 
     Attributes:
         source: the folder of the photographs.

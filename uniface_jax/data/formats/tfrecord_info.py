@@ -1,4 +1,4 @@
-"""The metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
+"""Metadata of a TFRecord data set as TensorFlow Datasets writes it, read without TensorFlow.
 
 dataset_info.json and features.json are plain JSON. The features must be those of training images,
 and every shard that they list must be there; tfrecord_shards.py looks into the shards.

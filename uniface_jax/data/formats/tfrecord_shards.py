@@ -1,4 +1,4 @@
-"""The records of TFRecord shards, read at random: where each one lies, and its bytes.
+"""Records of TFRecord shards, read at random: where each one lies, and its bytes.
 
 `record_index.npy` beside the shards holds the place of every record; it is this project's own, and
 is rebuilt from the shards where it is missing or stale. Opening compares it with the files' sizes,
@@ -63,7 +63,7 @@ def _masked(content: bytes) -> bytes:
 
 
 class RecordReader:
-    """The serialized records of a data set by index, through memory maps of its shards.
+    """Serialized records of a data set by index, through memory maps of its shards.
 
     Raises:
         UserError: the files do not agree with the metadata (see record_bounds), a record is not

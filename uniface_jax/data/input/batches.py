@@ -31,7 +31,7 @@ _LARGE_RECORDS = 50_000  # from which on it does not matter that processes take 
 
 @dataclass(frozen=True)
 class DecoderPool:
-    """The workers that decode images.
+    """Workers that decode images.
 
     Attributes:
         kind: one of DECODERS. "processes" give each worker a process of its own; "auto" does so for

@@ -33,7 +33,7 @@ class _Memory(NamedTuple):
 
 
 class _Loan:
-    """The owner of one array: one use of a piece of memory, over when nothing refers to it."""
+    """Owner of one array: one use of a piece of memory, over when nothing refers to it."""
 
     __slots__ = ("__array_interface__", "__weakref__", "_memory")
 

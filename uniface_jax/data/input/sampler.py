@@ -1,4 +1,4 @@
-"""The records that a step of a run holds, computed from the step's number alone.
+"""Records that a step of a run holds, computed from the step's number alone.
 
 Sample k of a run (k = step · batch_size + i) is position k mod N of epoch k div N, and its record
 is found by a permutation computed on the spot (shuffle.py). So the position in the data is the step
@@ -19,7 +19,7 @@ _SAMPLES_AT_ONCE = 4096  # that are looked up: array operations on fewer are mos
 
 @dataclass(frozen=True)
 class Sampler:
-    """The seeded order of a run, and the part of it that this process gets.
+    """Seeded order of a run, and the part of it that this process gets.
 
     Attributes:
         batch_size: images of a step, of all processes together.

@@ -1,4 +1,4 @@
-"""The threads or processes that fill batches.
+"""Threads or processes that fill batches.
 
 Threads take turns in everything that Python does, so that their number brings less and less;
 processes do not, but each takes half a second to start, opens the source itself and holds some

@@ -1,4 +1,4 @@
-"""The base of every source of training images: a length, and items by position."""
+"""Base of every source of training images: a length, and items by position."""
 
 import hashlib
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""The training sets of the field, and the demo's: their sizes, names and where they are fetched.
+"""Training sets of the field, and the demo's: their sizes, names and where they are fetched.
 
 The one table of them: builders, recipes, plans and tests take from it. Counts are those of
 insightface's training configs.

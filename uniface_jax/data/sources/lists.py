@@ -34,7 +34,7 @@ def looks_like_list(path: Path) -> bool:
 
 
 class ListSource(Source):
-    r"""The images that a list names, in its order; item names are the paths as listed.
+    r"""Images that a list names, in its order; item names are the paths as listed.
 
     Whole-number labels that are not 0..C-1 are mapped by ascending value, names by natural order;
     class_names then holds the labels as listed. Images are read only when asked for.

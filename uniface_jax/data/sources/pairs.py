@@ -1,4 +1,4 @@
-"""The images of a verification .bin as a source, so that they can be looked at and converted."""
+"""Images of a verification .bin as a source, so that they can be looked at and converted."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from uniface_jax.data.sources.base import Item, Source, digest
 
 
 class PairSource(Source):
-    """The different images of a .bin, in the order in which its pairs name them.
+    """Different images of a .bin, in the order in which its pairs name them.
 
     Pairs say who is the same, not who it is: a class is the images that pairs of the same person
     connect, in the order of their first image. One person may so be several classes. Item names are

@@ -65,7 +65,7 @@ class RecordIOPart:
 
 
 class RecordIOSource(Source):
-    """The images of a .rec file, by ascending key; item names are the keys.
+    """Images of a .rec file, by ascending key; item names are the keys.
 
     The .idx beside it gives the keys. Where it is missing or does not fit the .rec, the file is
     walked and the keys are the ids in the image headers; `notes` says so. Every record's header is

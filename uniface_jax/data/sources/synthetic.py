@@ -23,7 +23,7 @@ _MAX_IMAGES = 10**9
 
 
 class SyntheticSource(Source):
-    """The source `synthetic:CLASSES:IMAGES`; the same bytes on every machine of one OpenCV.
+    """Source `synthetic:CLASSES:IMAGES`; the same bytes on every machine of one OpenCV.
 
     Example:
         >>> source = SyntheticSource(num_classes=3, num_images=10)

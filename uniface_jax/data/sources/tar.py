@@ -59,7 +59,7 @@ class TarPart:
 
 
 class TarSource(Source):
-    """The images of a tar archive, or of all `*.tar` in a folder by natural order.
+    """Images of a tar archive, or of all `*.tar` in a folder by natural order.
 
     In the archives' order; item names are archive/member. Labels that are not 0..C-1 are mapped as
     in lists, and class_names then holds them. Opening reads the archives' headers, not the images.
@@ -137,7 +137,7 @@ class TarSource(Source):
 
 
 class _Index:
-    """The content of the archives' headers, collected sample by sample."""
+    """Content of the archives' headers, collected sample by sample."""
 
     def __init__(self, source: str):
         self.source = source

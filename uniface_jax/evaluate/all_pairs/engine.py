@@ -63,7 +63,7 @@ class PairsAtFar:
 
 @dataclass(frozen=True, eq=False)
 class AllPairs:
-    """The result of all_pairs.
+    """Result of all_pairs.
 
     positives, negatives: same and different pairs. points: one for each FAR. curve: exact points
     of the ROC, one at every score where `complete`; line: the same with estimates in between, to

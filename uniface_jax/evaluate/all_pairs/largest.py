@@ -1,4 +1,4 @@
-"""The largest of a stream of scores, in little memory: alone, or with the pairs they are of."""
+"""Largest scores of a stream, in little memory: alone, or with the pairs they are of."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ def float_above(value: np.float32) -> np.float32:
 
 
 class Largest:
-    """The `keep` largest of the scores pushed, of those that are at least `bound` (float32).
+    """Collector of the `keep` largest scores of those pushed that are at least `bound` (float32).
 
     `bound` rises: once `keep` scores are held, only a score above the least of them matters.
     `exact`: nothing that is at least the first bound was dropped.
@@ -56,7 +56,7 @@ class HardPairs:
 
 
 class Hardest:
-    """The `keep` pairs of largest sign * score of those pushed; those of equal score: any."""
+    """Collector of the `keep` pairs of largest sign * score; of those of equal score, any."""
 
     def __init__(self, keep: int, sign: int) -> None:
         self.keep, self.sign = keep, np.float32(sign)

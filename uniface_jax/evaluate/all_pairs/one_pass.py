@@ -26,7 +26,7 @@ _TILES_IN_FLIGHT = 2  # by which a device is ahead of the host
 
 @dataclass(frozen=True)
 class Wanted:
-    """The questions of a pass about the scores of different pairs.
+    """Questions of a pass about the scores of different pairs.
 
     edges: how many are at least each of these. intervals: the scores s with low <= s < high, given
     up where there are more than `limit`. top: the `keep` largest of those >= a bound, or None.
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The answers of a pass.
+    """Answers of a pass.
 
     counts: of each of Wanted's edges and of the intervals' ends. intervals: scores, float32 [K]
     falling, None where given up. top: scores as Largest.falling, and whether nothing was dropped.
@@ -71,7 +71,7 @@ class _Submitted(NamedTuple):
 
 
 class _Collector:
-    """The state of a pass."""
+    """State of a pass."""
 
     def __init__(
         self, tiles: PairTiles, wanted: Wanted, hard_same: Hardest, hard_different: Hardest

@@ -1,4 +1,4 @@
-"""The search for scores of given ranks among more of them than can be held.
+"""Search for scores of given ranks among more of them than can be held.
 
 A search keeps what passes over the scores have found: exact counts above edges, and all the scores
 of some intervals. Ranks count from 0, the largest score, and equal scores have a rank each. A
@@ -38,7 +38,7 @@ class _Stored:
 
 
 class Search:
-    """The search among `total` scores, with a `sample` of them, float32 [M] falling."""
+    """Search among `total` scores, with a `sample` of them, float32 [M] falling."""
 
     def __init__(self, total: int, sample: np.ndarray, budget: int = BUDGET_SCORES) -> None:
         self.total, self.budget, self._sample = total, budget, sample

@@ -1,4 +1,4 @@
-"""The pairs of one set of features, or of two, as tiles of a score matrix that is never held.
+"""Pairs of one set of features, or of two, as tiles of a score matrix that is never held.
 
 Rows are sorted by identity, so that same pairs lie in few tiles and all the others need no mask.
 Every pair belongs to one tile and every tile is one product of the same shape by the same compiled
@@ -26,7 +26,7 @@ Tile = tuple[int, int]  # numbers of the row's and the column's block
 
 
 class Bounds(NamedTuple):
-    """The columns of a tile that are pairs: first, same_from, same_to int32 [rows].
+    """Columns of a tile that are pairs: first, same_from, same_to int32 [rows].
 
     In a row, pairs are the columns from `first` on and below `end`, same pairs those from same_from
     and below same_to.
@@ -52,7 +52,7 @@ class LabeledFeatures:
 
 @dataclass(frozen=True)
 class Tiling:
-    """The form in which the scores of pairs are computed.
+    """Form in which the scores of pairs are computed.
 
     normalized: the features have length 1 already; otherwise they are brought to it, block by
     block. block: at most so many rows and columns of a tile; None fits the device. devices: None
@@ -65,7 +65,7 @@ class Tiling:
 
 
 class _Spans(NamedTuple):
-    """The sorted columns that pair with each sorted row, int [n] each.
+    """Sorted columns that pair with each sorted row, int [n] each.
 
     Pairs are the columns from `first` on, same pairs those from same_from and below same_to.
     """

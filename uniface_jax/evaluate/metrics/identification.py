@@ -20,7 +20,7 @@ _BLOCK_PROBES = 1024  # compared at a time
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """The findings of Q probes in a gallery of G.
+    """Findings of Q probes in a gallery of G.
 
     ranks: int [mated], 1 is best; entries that score as high as the mate rank before it, so that
     equal scores are no success. mate_scores: float64 [mated]. best_scores: float64 [unknown], the

@@ -15,7 +15,7 @@ from uniface_jax.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """The K+1 points of a ROC: nothing accepted, then one more distinct score at each point.
+    """K+1 points of a ROC: nothing accepted, then one more distinct score at each point.
 
     thresholds: float64 [K+1], falling, the first +inf. true_accepts, false_accepts: int64 [K+1],
     same and different pairs with score >= threshold; the last entries are all pairs.

@@ -1,4 +1,4 @@
-"""The evaluation protocols by name; register_protocol adds one from outside."""
+"""Evaluation protocols by name; register_protocol adds one from outside."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

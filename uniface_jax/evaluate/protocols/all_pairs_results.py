@@ -1,4 +1,4 @@
-"""The results of protocols that score all pairs: metrics, drawings, cells of a table."""
+"""Results of protocols that score all pairs: metrics, drawings, cells of a table."""
 
 import sys
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def features_and_record(
 
 
 class PairImages(NamedTuple):
-    """The images that the rows of a result's pairs name, first and second, by kind of pair.
+    """Images that the rows of a result's pairs name, first and second, by kind of pair.
 
     The two kinds may differ: MegaFace's same pairs are of two probes, its different ones of a probe
     and a distractor.

@@ -1,4 +1,4 @@
-"""The paper's numbers, in percent, to be compared with: targets, no results of this project.
+"""Numbers of the paper, in percent, to be compared with: targets, no results of this project.
 
 Zhou, Jia, Li, Shen, Duan, "UniFace: Unified Cross-Entropy Loss for Deep Face Recognition",
 ICCV 2023.
@@ -17,7 +17,7 @@ REFINED_ID, REFINED_VER = "MegaFace refined rank-1", "MegaFace refined TAR@1e-6"
 
 @dataclass(frozen=True)
 class Row:
-    """The paper's numbers of one network. values: percent, by the names above."""
+    """Numbers of the paper for one network. values: percent, by the names above."""
 
     method: str
     training: str

@@ -1,1 +1,1 @@
-"""The images that a protocol compares, as files hold them."""
+"""Images that a protocol compares, as files hold them."""

@@ -1,4 +1,4 @@
-"""The verification sets that a user names: .bin files, and folders of them."""
+"""Verification sets that a user names: .bin files, and folders of them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -44,7 +44,7 @@ class ImageSet(Protocol):
 
 
 class EncodedImages(ImageSet):
-    """The images of a .bin file, or any others that are in memory."""
+    """Images of a .bin file, or any others that are in memory."""
 
     def __init__(self, name: str, images: Sequence[bytes], file: Path) -> None:
         self.name = name

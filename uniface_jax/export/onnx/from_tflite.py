@@ -1,4 +1,4 @@
-"""The second route to ONNX: jax2tf, then TFLite, then tf2onnx; independent of the first.
+"""Second route to ONNX: jax2tf, then TFLite, then tf2onnx; independent of the first.
 
 Its graphs are larger; it is there to check the first route, and for networks that that one does not
 know.

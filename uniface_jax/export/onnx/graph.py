@@ -1,4 +1,4 @@
-"""The few operations that a traced network consists of, between the jaxpr and ONNX.
+"""Graph of the few operations that a traced network consists of, between the jaxpr and ONNX.
 
 A graph is its output node; nodes are compared by identity. Shapes and axes are JAX's at batch 1
 ([1, H, W, C] or [1, D], or of another rank), constants are float64 numpy arrays, and per-channel
@@ -20,7 +20,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Input(Node):
-    """The images."""
+    """Images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class PReLU(Node):
 
 @dataclass(frozen=True, eq=False)
 class Add(Node):
-    """The sum of two nodes of one shape."""
+    """Sum of two nodes of one shape."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The galleries and probes of IJB-B and IJB-C, for 1:N search.
+"""Galleries and probes of IJB-B and IJB-C, for 1:N search.
 
 meta/NAME_1N_gallery_*.csv, meta/NAME_1N_probe_mixed.csv: a heading TEMPLATE_ID,SUBJECT_ID,…, then a
 line for each image, so that a template stands in several lines.

@@ -1,4 +1,4 @@
-"""The images and template pairs of IJB-B and IJB-C; errors name file and line.
+"""Images and template pairs of IJB-B and IJB-C; errors name file and line.
 
 NAME is ijbb or ijbc; all fields are separated by blanks.
 meta/NAME_face_tid_mid.txt: image, template, medium. meta/NAME_name_5pts_score.txt: image, five

@@ -52,7 +52,7 @@ CROPS = "loose_crop"
 
 
 class IjbCrops(ImageSet):
-    """The faces of an IJB directory, moved to the template by the landmarks of its meta files."""
+    """Faces of an IJB directory, moved to the template by the landmarks of its meta files."""
 
     def __init__(self, name: str, root: Path, landmark_file: Path, images: IjbImages) -> None:
         self.name = name

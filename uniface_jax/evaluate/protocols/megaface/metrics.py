@@ -34,7 +34,7 @@ _REPORTED_RANKS = (1, 5, 10, 100)
 
 @dataclass(frozen=True)
 class Challenge:
-    """The numbers of distractors, and the targets of verification.
+    """Numbers of distractors, and the targets of verification.
 
     sizes: the first distractors of an order drawn with `seed`; sizes above the number N of them
     are left out, and N itself is added.
@@ -55,7 +55,7 @@ class Clean:
 
 @dataclass(frozen=True, eq=False)
 class Cmc:
-    """The cumulative match characteristic at one number of distractors.
+    """Cumulative match characteristic at one number of distractors.
 
     ranks: int [R] rising from 1. rates: float64 [R], the share of queries whose mate has such a
     rank or a better one.

@@ -1,4 +1,4 @@
-"""The published lists of noisy MegaFace images, and which images they leave.
+"""Published lists of noisy MegaFace images, and which images they leave.
 
 facescrub_noises.txt names a file a line, Adam_Brody_277.png; megaface_noises.txt a path of three
 parts a line, 100/1234@N01/1234_0.jpg, in some copies after a number and a tab. Lines that begin

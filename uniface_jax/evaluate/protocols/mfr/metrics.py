@@ -1,4 +1,4 @@
-"""The metrics of the MFR track of ICCV 2021: all-to-all by population, masked to plain, combined.
+"""Metrics of the MFR track of ICCV 2021: all-to-all by population, masked to plain, combined.
 
 Its public server is gone; this is what it measured, on images of one's own.
 """
