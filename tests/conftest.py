@@ -31,8 +31,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jax
 import numpy as np
 import pytest
-from hypothesis import settings
 
+from tests.helpers.examples import register_profiles
 from tests.helpers.faces import make_faces
 from tests.helpers.float64_convolution import sum_of_products
 from tests.helpers.paths import FIXTURES, GOLDEN, GOLDEN2, ROOT
@@ -57,9 +57,7 @@ LONGEST = (
 
 WARNING = re.compile(r"^\S+:\d+: \w*Warning: ", re.MULTILINE)  # as Python prints one
 
-# A busy machine is no failure; CI tries the same examples every time.
-settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("suite")
+register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples every time
 
 
 def pytest_collection_modifyitems(items):

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tests.helpers.dense_head import assert_same, dense
+from tests.helpers.examples import examples
 from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
@@ -47,7 +48,7 @@ def test_every_loss_sampled(name, x64):
     assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(data=st.data())
 def test_any_shape_blocks_and_shards(data):
     shards = data.draw(st.sampled_from([1, 2, 3, 5, 8]))

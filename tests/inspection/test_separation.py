@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.inspection.separation import (
@@ -19,7 +20,7 @@ def balanced(scores, same, threshold):
     return (np.mean(scores[same] <= threshold) + np.mean(scores[~same] > threshold)) / 2
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=2, max_size=30))
 def test_best_threshold_is_the_best(pairs):
     scores = np.array([score for score, _ in pairs], float)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.errors import UserError
 from uniface_jax.inspection import similarity
 from uniface_jax.inspection.similarity import EDGES, dominance, similarities
@@ -24,7 +25,7 @@ def matrix(features, labels, prototypes):
     return cos, labels[:, None] == np.arange(len(prototypes))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 15), st.integers(1, 16))
 def test_equals_the_whole_matrix(seed, samples, classes, block):
     problem = random_problem(seed, samples, classes)

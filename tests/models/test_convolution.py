@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
+from tests.helpers.examples import examples
 from uniface_jax.models import channels, convolution
 from uniface_jax.models.channels import affine, batch_norm, channel_sums, prelu
 from uniface_jax.models.convolution import LAYOUT, convolve
@@ -29,9 +30,13 @@ def draw(rng, *shapes, dtype="float32"):
 
 def value_and_gradients(function, *arguments):
     """The value and the gradients by all arguments, for a cotangent that differs everywhere."""
-    value, backward = jax.vjp(function, *arguments)
-    cotangent = jnp.sin(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-    return value, *backward(cotangent.astype(value.dtype))
+
+    def both(*arguments):
+        value, backward = jax.vjp(function, *arguments)
+        cotangent = jnp.sin(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+        return value, *backward(cotangent.astype(value.dtype))
+
+    return jax.jit(both)(*arguments)  # one program, where operation by operation makes dozens
 
 
 def assert_close(ours, theirs, dtype):
@@ -50,7 +55,7 @@ def assert_close(ours, theirs, dtype):
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-@settings(max_examples=15)
+@examples(15)
 def test_convolution_as_plain(seed, kernel, stride, height, width, sizes, dtype):
     (size, padding), (batch, inputs, outputs) = kernel, sizes
     rng = np.random.default_rng(seed)
@@ -121,7 +126,7 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
     block=st.sampled_from([1, 64, 2**16]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-@settings(max_examples=15)
+@examples(15)
 def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
     rng = np.random.default_rng(seed)
     (x,) = draw(rng, shape, dtype=dtype)
@@ -169,14 +174,14 @@ def test_batch_norm_under(name):
 
 
 @given(rows=st.integers(1, 200), width=st.integers(1, 40), block=st.sampled_from([1, 40, 300]))
-@settings(max_examples=30)
+@examples(30)
 def test_channel_sums(rows, width, block):
     x = jnp.asarray(np.random.default_rng(rows).standard_normal((rows, width)), jnp.float32)
     before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
     channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, 1
     try:
         assert rows % channels.block_rows(rows, width) == 0
-        total, square = channel_sums(lambda x: (x, jnp.square(x)), [x])
+        total, square = jax.jit(lambda x: channel_sums(lambda x: (x, jnp.square(x)), [x]))(x)
     finally:
         channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
     np.testing.assert_allclose(total, np.asarray(x, np.float64).sum(0), atol=1e-4)

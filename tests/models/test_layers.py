@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.models.channels import prelu
 from uniface_jax.models.layers import BN_EPSILON, BatchNorm, PReLU, conv
 
@@ -16,7 +17,7 @@ from uniface_jax.models.layers import BN_EPSILON, BatchNorm, PReLU, conv
     shape=st.sampled_from([(6, 3), (2, 4, 5, 3), (3, 1, 1, 2)]),
     offset=st.floats(-3, 3),
 )
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_batch_norm_train(seed, shape, offset):
     rng = np.random.default_rng(seed)
     x = rng.normal(offset, 2, shape)

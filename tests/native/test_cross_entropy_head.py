@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.dense_head import assert_same, dense
+from tests.helpers.examples import examples
 from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import (
@@ -91,7 +92,7 @@ def tolerances(loss, prototypes, samples):
     )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     seed=st.integers(0, 2**31 - 1),
     batch=st.integers(1, 40),

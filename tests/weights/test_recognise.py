@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import release_weights
+from tests.helpers.examples import examples
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
@@ -67,7 +68,7 @@ def test_every_network_is_recognised_and_survives_bitwise(name):
     jax.tree.map(np.testing.assert_array_equal, found, variables)
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(
     name=st.sampled_from(["lresnet18", "iresnet18"]),
     stages=st.tuples(*[st.integers(1, 3)] * 4),

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from uniface_jax.data.faces import alignment
@@ -25,7 +25,6 @@ def test_similarity_recovers_an_exact_transform(angle, scale, x, y):
     np.testing.assert_allclose(similarity(TEMPLATE, moved), matrix, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_similarity_is_the_least_squares_fit(seed):
     """Against the linear least squares over (a, b, x, y) of [[a, -b, x], [b, a, y]]."""

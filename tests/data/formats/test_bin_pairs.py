@@ -5,9 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.data.formats.bin_pairs import read_pairs, write_pairs
 from uniface_jax.errors import UserError
 
@@ -80,7 +81,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("mutated") / "set.bin"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_mutations_raise_nothing_but_user_errors(fixtures_folder, scratch, data):
     real = [(fixtures_folder / "bins" / f"{n}.bin").read_bytes()[-700:] for n in ("py2", "numpy")]
@@ -99,7 +100,7 @@ def test_mutations_raise_nothing_but_user_errors(fixtures_folder, scratch, data)
     assert "\n" not in message
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(content=st.binary(max_size=60))
 def test_noise_raises_nothing_but_user_errors(scratch, content):
     scratch.write_bytes(b"\x80\x02" + content)

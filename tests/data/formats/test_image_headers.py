@@ -2,10 +2,11 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers.examples import examples
 from uniface_jax.data.formats import image_headers, images
 from uniface_jax.errors import UserError
 
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_said(content, message):
         image_headers.inspect(content, "here")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_damage_raises_nothing_but_user_errors(data):
     content = bytearray(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))])

@@ -2,10 +2,11 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers.examples import examples
 from uniface_jax.data.formats import images
 from uniface_jax.errors import UserError
 
@@ -74,7 +75,7 @@ def test_sixteen_bit_pixels_are_refused():
 WHOLE = [images.encode_png(COLOUR), images.encode_jpeg(SMOOTH)]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.sampled_from(WHOLE), st.data())
 def test_damage_raises_nothing_but_user_errors(whole, data):
     damaged = bytearray(whole)

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.record_files import write_records
 from uniface_jax.data.formats.recordio import MAGIC_BYTES, RecordFile
 
@@ -22,7 +23,7 @@ def test_fixtures_edge_payloads(fixtures_folder):
 @given(
     st.lists(st.lists(st.sampled_from([b"", b"a", b"abcd", MAGIC_BYTES])).map(b"".join), min_size=1)
 )
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_payloads_round_trip_through_the_framing(scratch, payloads):
     file = RecordFile(write_records(scratch, payloads))
     assert [file.payload(offset) for offset in file.offsets().tolist()] == payloads

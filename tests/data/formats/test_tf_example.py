@@ -1,7 +1,8 @@
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.data.formats.tf_example import Example, around, parse
 
 
@@ -28,7 +29,7 @@ def of_tensorflow(image, label, name, packed=True):
 SIZES = st.sampled_from([0, 1, 99, 100, 101, 111, 120, 126, 127, 128, 129, 16_370, 16_384, 70_000])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(SIZES, st.integers(0, 2**63 - 1) | st.integers(0, 300), SIZES)
 @example(0, 0, 0)
 def test_the_same_bytes_as_tensorflow(size, label, length):
@@ -63,7 +64,7 @@ def test_other_writers_are_understood():
         parse(image + label)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_damage_raises_nothing_but_value_errors(data):
     content = bytearray(serialise(b"image", 7, b"name"))

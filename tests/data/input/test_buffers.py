@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tests.helpers.examples import examples
 from uniface_jax.data.input.buffers import ALIGNMENT, Buffers, SharedBuffers
 
 SHAPE = (6, 8, 4)
@@ -191,9 +192,10 @@ class SharedInterleavings(Interleavings):
     kind = SharedBuffers
 
 
+@pytest.mark.hypothesis  # as Hypothesis marks what it decorates: make test-slow tries it deeper
 @pytest.mark.parametrize("machine", [Interleavings, SharedInterleavings])
 def test_interleavings(machine):
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=25))
+    run_state_machine_as_test(machine, settings=settings(examples(60), stateful_step_count=25))
 
 
 def test_threads_never_get_the_same_memory(buffers):

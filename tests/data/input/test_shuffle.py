@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.data.input.shuffle import shuffled, uniforms
 
 PINNED = [1, 3, 9, 4, 5, 2, 7, 6, 0, 8]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(1, 50), st.integers(0, 2**32), st.integers(0, 2**20))
 def test_every_epoch_is_a_permutation(size, seed, epoch):
     result = shuffled(np.arange(size), size, seed, np.full(size, epoch))

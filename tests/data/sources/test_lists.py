@@ -1,9 +1,10 @@
 import shutil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.data.sources.lists import ListSource
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -94,7 +95,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("mutated") / "list"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.one_of(st.binary(max_size=60), st.text("ab1.9e\t \n#-é\0", max_size=40).map(str.encode)))
 def test_noise_raises_nothing_but_user_errors(scratch, content):
     scratch.write_bytes(content)

@@ -4,9 +4,10 @@ import pickle
 import struct
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.record_files import write_records
 from uniface_jax.data.conversion.recordio_writer import image_payload
 from uniface_jax.data.formats.recordio import MAGIC_BYTES, RecordFile
@@ -165,7 +166,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("mutated") / "train.rec"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_damage_raises_nothing_but_user_errors(scratch, data):
     write_records(scratch, [*insightface_set(), image_payload(9, [1], MAGIC_BYTES * 2)], range(7))
@@ -185,7 +186,7 @@ def test_damage_raises_nothing_but_user_errors(scratch, data):
     assert "\n" not in message
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=80))
 @example(b"")
 @example(MAGIC_BYTES + b"\x04\0\0\0abcd" + MAGIC_BYTES)

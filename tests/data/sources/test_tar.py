@@ -5,9 +5,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.errors import UserError
@@ -104,7 +105,7 @@ def test_damaged_archives_are_named(tmp_path):
         open_source(file)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(data=st.data())
 def test_damage_raises_nothing_but_user_errors(tmp_path_factory, data):
     file = tmp_path_factory.getbasetemp() / "mutated.tar"

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
@@ -134,7 +135,7 @@ _LAYERS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(layers=_LAYERS, seed=st.integers(0, 99))
 def test_any_chain_agrees_with_jax(layers, seed):
     def function(images):
