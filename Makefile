@@ -22,10 +22,10 @@ demo: venv
 	@$(PY) scripts/demo_summary.py runs/demo
 
 test: venv lint
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow"
 
 test-slow: venv
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 --hypothesis-profile=deep -m "slow or hypothesis"
 
 # On the newest Python: the fast tests of what Python and JAX can change for a user and that compiles
 # little: readers, sources, losses, files, commands. The rest has not been tried there yet; all of it
@@ -36,7 +36,7 @@ NEWEST_TESTS = $(addprefix tests/,cli data/formats data/sources files losses tes
 test-newest:
 	@$(NEWEST) -c "" || { echo "error: $(NEWEST) does not run: make test-newest NEWEST=..."; exit 2; }
 	$(MAKE) venv PYTHON=$(NEWEST) VENV=.venv-3.13
-	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(NEWEST_TESTS)
+	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow" $(NEWEST_TESTS)
 
 lint: venv
 	$(PY) -m ruff check .
