@@ -13,6 +13,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from uniface_jax.errors import EXIT_BAD_INPUT, UserError
+from uniface_jax.files.printable import printable
 from uniface_jax.runtime.xla_flags import set_flags
 
 _console: ContextVar[bool] = ContextVar("console", default=False)
@@ -39,7 +40,7 @@ def spoken(text: str) -> str:
 
 def fail(message: object) -> NoReturn:
     """Print `error: message` on standard error, in one line, and exit with status 2."""
-    print("error: " + spoken(" ".join(str(message).split())), file=sys.stderr)
+    print("error: " + spoken(printable(" ".join(str(message).split()))), file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 
