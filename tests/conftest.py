@@ -8,6 +8,7 @@ import atexit
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -131,7 +132,6 @@ def run_cli():
     flags are the tests' (tests.helpers.compilation): with {"XLA_FLAGS": ""} they are a user's. A
     warning that Python printed fails the test, as one in the tests' own process does.
     """
-    import subprocess
 
     def run(
         module: str,
@@ -154,6 +154,20 @@ def run_cli():
         return done
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """An empty disk of 512 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uniface_jax.files.arrays import map_array, save_array
+from uniface_jax.files.arrays import create_array, map_array, save_array
 
 ROWS = np.array([(1, -2), (3, 4)], [("begin", "<u8"), ("label", "<i4")])
 
@@ -30,3 +30,10 @@ def test_anything_else_is_none(tmp_path):
     objects = np.array([{"a": 1}] * 4, object)  # which numpy would unpickle
     np.save(file, objects, allow_pickle=True)
     assert map_array(file, np.dtype(np.int64), 4) is None
+
+
+def test_an_array_on_a_full_disk_is_an_error_and_leaves_nothing(small_disk):
+    with pytest.raises(OSError, match="No space left on device"):
+        create_array(small_disk / "features.npy", (1 << 20, 4), np.float32)
+    assert not list(small_disk.iterdir())
+    create_array(small_disk / "features.npy", (1 << 10, 4), np.float32)[:] = 1

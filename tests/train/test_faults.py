@@ -109,20 +109,6 @@ def test_no_deadline_no_watchdog(tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """An empty disk of 512 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def fill(disk: Path) -> Path:
     path = disk / "filler"
     with path.open("wb", buffering=0) as file:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
+from uniface_jax.files.arrays import create_array
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
@@ -149,7 +150,7 @@ class _KeptRows:
         """Put rows [K, D] behind those that are there, and now and then write them down."""
         if self._array is None:
             shape = (self._count, rows.shape[1])
-            self._array = np.lib.format.open_memmap(self._file, "w+", np.float32, shape)
+            self._array = create_array(self._file, shape, np.float32)
         self._array[self.done : self.done + len(rows)] = rows
         self.done += len(rows)
         if time.monotonic() - self._written_down > _WRITE_DOWN_SECONDS:

@@ -1,10 +1,12 @@
 """Records of TFRecord shards by index: rebuilt, and what is damaged is named."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 
+from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.formats.tfrecord_info import read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import (
     INDEX_FILE,
@@ -107,3 +109,31 @@ def test_frames_are_tensorflow_s(tmp_path):
             check_frame(bytes(damaged), "where")
     with pytest.raises(UserError):
         check_frame(b"short", "where")
+
+
+def test_a_shard_cut_short_while_it_is_in_use_is_an_error_with_its_name(copy):
+    shard = copy / "faces-train.tfrecord-00001-of-00003"
+    source = open_source(copy)
+    whole = source[14].image
+    os.truncate(shard, shard.stat().st_size // 4)
+    images, _ = source.images(np.arange(10, 20))
+    assert images[4] != whole  # decoding fails, and reads the record, which says why
+    with pytest.raises(UserError, match=rf"{shard.name}: record 4: .*cut short while it was read"):
+        source[14]
+    assert source[3].image  # of another shard
+
+
+@pytest.mark.parametrize("name", [INDEX_FILE, IMAGE_INDEX_FILE])
+def test_an_index_cut_short_while_it_is_in_use_is_an_error_with_its_name(name, copy):
+    source = open_source(copy)
+    os.truncate(copy / name, 8)
+    with pytest.raises(UserError, match=f"{name}: cut short while it was read"):
+        source.images(np.arange(5)) if name == IMAGE_INDEX_FILE else source[2]
+
+
+def test_an_index_of_huge_images_takes_no_memory(copy):
+    rows = np.load(copy / IMAGE_INDEX_FILE)
+    rows["size"][:9] = 2**32 - 1
+    np.save(copy / IMAGE_INDEX_FILE, rows)
+    images, _ = open_source(copy).images(np.arange(9))
+    assert images == [b""] * 9

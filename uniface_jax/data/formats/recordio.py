@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import read_at
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -71,19 +72,20 @@ class RecordFile:
         return MAGIC_BYTES.join([self._read(begin, end - begin) for begin, end in parts])
 
     def _read(self, offset: int, size: int) -> bytes:
-        try:
-            content = os.pread(self._descriptor, size, offset)
-            while len(content) < size:  # one call reads 2 GB at most, and less on a signal
-                more = os.pread(self._descriptor, size - len(content), offset + len(content))
-                if not more:
-                    raise self._error(offset, "the file was cut short while it was read")
-                content += more
-        except OSError as e:
-            raise self._error(offset, f"cannot be read ({e.strerror})") from e
-        return content
+        return read_at(self._descriptor, offset, size, f"{self.path}: record at byte {offset}")
+
+    def check_whole(self, offset: int) -> None:
+        """Raise UserError where the file was cut short after it was opened.
+
+        To be asked before `data` is touched: it is a map, and what is gone from it would end the
+        process by a signal. offset: of the record that is wanted, for the message.
+        """
+        if self.data.size() < len(self.data):
+            raise self._error(offset, "the file was cut short while it was read")
 
     def parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
         """Return (begin, end) of each part of a payload, and where the next record begins."""
+        self.check_whole(offset)
         parts: list[tuple[int, int]] = []
         place, allowed = offset, (0, 1)
         while True:

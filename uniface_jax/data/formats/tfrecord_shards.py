@@ -7,26 +7,27 @@ so that a data set cut short is refused before training starts.
 
 import bisect
 import contextlib
-import mmap
 import os
 import resource
 import struct
+import weakref
 from array import array
 from pathlib import Path
-from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
 
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.errors import UserError
-from uniface_jax.files.arrays import map_array, save_array
+from uniface_jax.files.arrays import is_cut_short, map_array, save_array
+from uniface_jax.files.reading import read_at
 
 INDEX_FILE = "record_index.npy"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
 _FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
 _BOUND_DTYPE = np.dtype(np.uint64)
-_SPARE_FILES = 256  # open files beyond the shards' maps, each of which holds one
+_MAX_CUT_BYTES = 1 << 28  # a thousand times what a part of a batch has
+_SPARE_FILES = 256  # open files beyond the shards
 
 
 def framed(record: bytes) -> bytes:
@@ -63,11 +64,15 @@ def _masked(content: bytes) -> bytes:
 
 
 class RecordReader:
-    """Serialized records of a data set by index, through memory maps of its shards.
+    """Serialized records of a data set by index, read from its open shards.
+
+    Shards are read and not mapped: of a shard that is cut short while it is in use, a map would
+    end the process by a signal (SIGBUS), where reading says which one it is.
 
     Raises:
         UserError: the files do not agree with the metadata (see record_bounds), a record is not
-            where the index says, or not of its checksums; the message names file and record.
+            where the index says, or not of its checksums, or cannot be read; the message names file
+            and record.
     """
 
     def __init__(self, info: DatasetInfo):
@@ -75,15 +80,11 @@ class RecordReader:
         self._starts = np.cumsum([0] + [count for _, count in info.shards])
         self._first: list[int] = self._starts.tolist()  # bisect is ten times searchsorted's speed
         self.bounds = record_bounds(info)
-        self._maps: list[mmap.mmap | bytes] = []
+        self._shards: list[int] = []
         _allow_open_files(len(info.shards))
+        weakref.finalize(self, _close_all, self._shards)
         for shard, _ in info.shards:
-            with _opened(shard) as file:
-                empty = not os.fstat(file.fileno()).st_size  # nothing that could be mapped
-                self._maps.append(
-                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                )
-        self._views = [memoryview(mapped) for mapped in self._maps]
+            self._shards.append(_opened(shard))
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         """Return the bytes that the records at `indices`, int64 [K], take: int64 [K]."""
@@ -94,22 +95,33 @@ class RecordReader:
             sizes[chosen] = np.diff(self.bounds[shard])[indices[chosen] - self._starts[shard]]
         return sizes
 
-    def cuts(self, indices: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> list[memoryview]:
+    def cuts(self, indices: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> list[bytes]:
         """Return the bytes begins .. begins + sizes of the shards with the records at `indices`.
 
-        indices, begins, sizes: integers [K]. Nothing is copied; bytes beyond the end of a shard are
-        left out.
+        indices, begins, sizes: integers [K]. Bytes beyond the end of a shard are left out, and all
+        where one cannot be read or all are more than _MAX_CUT_BYTES: reading the records one by one
+        says which it is, and takes no more memory than they have bytes.
         """
+        if sizes.sum(dtype=np.int64) > _MAX_CUT_BYTES:
+            return [b""] * len(indices)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
-        cuts = zip(shards.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
-        return [self._views[shard][begin:end] for shard, begin, end in cuts]
+        files = self._shards
+        cuts = zip(shards.tolist(), begins.tolist(), sizes.tolist(), strict=True)
+        try:
+            return [os.pread(files[shard], size, begin) for shard, begin, size in cuts]
+        except (OSError, OverflowError):
+            return [b""] * len(indices)
 
     def __getitem__(self, index: int) -> bytes:
         shard = bisect.bisect_right(self._first, index) - 1
         place = index - self._first[shard]
+        if is_cut_short(self.bounds[shard]):
+            raise UserError(f"{self.info.path / INDEX_FILE}: cut short while it was read")
         begin, end = self.bounds[shard][place : place + 2].tolist()
-        frame = self._maps[shard][begin:end]
         where = f"{self.info.shards[shard][0]}: record {place}"
+        whole = int(self.bounds[shard][-1])  # bytes of the shard, however large the index says
+        begins, ends = min(begin, whole), min(end, whole)
+        frame = read_at(self._shards[shard], begins, max(ends - begins, 0), where)
         length, indexed = int.from_bytes(frame[:8], "little"), end - begin - _FRAME_BYTES
         if length != indexed or len(frame) != end - begin:
             raise UserError(
@@ -119,8 +131,13 @@ class RecordReader:
         return check_frame(frame, where)
 
 
+def _close_all(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
 def _allow_open_files(count: int) -> None:
-    """Raise this process's soft limit of open files where `count` maps would not fit into it."""
+    """Raise this process's soft limit of open files where `count` would not fit into it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -132,9 +149,9 @@ def _allow_open_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _opened(shard: Path) -> BinaryIO:
+def _opened(shard: Path) -> int:
     try:
-        return shard.open("rb")
+        return os.open(shard, os.O_RDONLY)
     except OSError as e:
         raise UserError(f"{shard}: cannot be read ({e.strerror})") from e
 
@@ -182,16 +199,17 @@ def walk_shard(shard: Path, expected: int) -> np.ndarray:
     Raises:
         UserError: the file is cut short, or holds another number of records.
     """
-    size = shard.stat().st_size
-    offsets = array("Q", [0])
-    if size:
-        with _opened(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
-                (length,) = struct.unpack_from("<Q", data, offsets[-1])
-                end = offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES
-                if end > size:
-                    break
-                offsets.append(end)
+    offsets, file = array("Q", [0]), _opened(shard)
+    try:
+        size = os.fstat(file).st_size
+        while offsets[-1] + HEADER_BYTES <= size and len(offsets) <= expected:
+            head = read_at(file, offsets[-1], 8, f"{shard}: record {len(offsets) - 1}")
+            end = offsets[-1] + HEADER_BYTES + int.from_bytes(head, "little") + FOOTER_BYTES
+            if end > size:
+                break
+            offsets.append(end)
+    finally:
+        os.close(file)
     if len(offsets) - 1 != expected or offsets[-1] != size:
         rest = size - offsets[-1]
         raise UserError(

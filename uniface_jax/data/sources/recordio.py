@@ -160,6 +160,7 @@ class RecordIOSource(Source):
         with progress:
             for start in range(0, count, _CHUNK_RECORDS):
                 part = slice(start, start + _CHUNK_RECORDS)
+                self._file.check_whole(int(offsets[start]))
                 if follows and not self._each_follows(words, offsets[part], ends[part]):
                     return None
                 keys[part], labels[part], has_image[part] = self._headers(words, offsets[part])

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from uniface_jax.data.formats.image_index import read_image_index
+from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE, read_image_index
 from uniface_jax.data.formats.tf_example import parse
 from uniface_jax.data.formats.tfrecord_info import SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import RecordReader
 from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.errors import UserError
+from uniface_jax.files.arrays import is_cut_short
 
 
 class TFRecordSource(Source):
@@ -61,9 +62,11 @@ class TFRecordSource(Source):
         return Item(image, label, str(index) if name is None else name.decode("utf-8", "replace"))
 
     @override
-    def images(self, indices: np.ndarray) -> tuple[list[memoryview], np.ndarray] | None:
+    def images(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray] | None:
         if self._images is None:
             return None
+        if is_cut_short(self._images):
+            raise UserError(f"{self.info.path / IMAGE_INDEX_FILE}: cut short while it was read")
         rows = self._images[indices]
         return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
 
