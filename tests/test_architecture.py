@@ -134,7 +134,7 @@ def test_imports_run_down(copy):
         ("data/formats/images.py", "uniface_jax.data.sources.base", "Data: from files to batches"),
         ("train/optim.py", "uniface_jax.evaluate.protocols", "Training knows no protocols"),
         ("inference/load.py", "orbax.checkpoint", "Only checkpoints/ knows Orbax"),
-        ("evaluate/sets/csv_files.py", "uniface_jax.evaluate.report", "No circles"),
+        ("evaluate/sets/pair_sets.py", "uniface_jax.evaluate.report", "No circles"),
     ],
 )
 def test_a_planted_import_is_refused(copy, module, planted, contract):

@@ -13,6 +13,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from uniface_jax.errors import EXIT_BAD_INPUT, UserError
+from uniface_jax.files.paths import expanded
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime.xla_flags import set_flags
 
@@ -50,7 +51,7 @@ def _parse_flags(argv: Sequence[str], prepare: Callable[[list[str]], list[str]])
     sys.modules["__main__"].__doc__ = spoken(sys.modules["__main__"].__doc__ or "")
     try:
         # config_flags looks for its overrides in sys.argv and not in what is parsed.
-        sys.argv = prepare(list(argv))
+        sys.argv = prepare([argv[0], *map(expanded, argv[1:])])
         return list(flags.FLAGS(sys.argv))
     except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         fail(f"{e} (see --help)")

@@ -12,7 +12,11 @@ from ml_collections.config_dict import placeholder
 
 from uniface_jax import losses, models
 from uniface_jax.data.input.augment import AUGMENTATIONS
+from uniface_jax.files.paths import expanded
 from uniface_jax.registry import Entry, Registry, import_parts
+
+# Keys of paths, in which ~ is a home folder.
+PATH_KEYS = ("data.train", "data.prepare", "eval.data", "finetune", "compilation_cache")
 
 
 def base(imports: Sequence[str] = ()) -> ConfigDict:
@@ -126,7 +130,7 @@ def _run(config: ConfigDict) -> None:
     config.finetune = ""  # workdir or checkpoint whose network (and matching head) is the start
 
     config.eval = ConfigDict()
-    config.eval.data = ""  # .bin files or folders of them, separated by commas
+    config.eval.data = ""  # .bin files, folders of them, lists of pairs; separated by commas
     config.eval.every_steps = 2000  # and after the last step
     config.eval.batch_size = 64  # images embedded at a time
 
@@ -177,9 +181,15 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def completed(values: Mapping[str, Any]) -> ConfigDict:
     """Return base() with `values`, nested as a config is, laid over it: what they lack is default.
 
-    Keys that base() does not have stay, for those who know them.
+    Keys that base() does not have stay, for those who know them. In paths a ~ becomes the home
+    folder.
     """
     config = base(tuple(values.get("imports") or ()))
     with config.unlocked():
         config.update(values)
+    for key in PATH_KEYS:
+        section, _, name = key.rpartition(".")
+        holder = config[section] if section else config
+        if isinstance(holder[name], str):
+            holder[name] = expanded(holder[name])
     return config

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.paths import split_parts
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def parse_data(values: Sequence[str], protocols: Mapping[str, PartNames]) -> dic
     named: dict[str, dict[str, Path]] = {name: {} for name in protocols}
     for value in values:
         protocol, rest = _protocol_of(value, protocols)
-        for part in filter(None, rest.split(",")):
+        for part in split_parts(rest):
             key, equals, path = part.partition("=")
             names = protocols[protocol]
             if not equals or "/" in key:

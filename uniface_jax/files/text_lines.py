@@ -1,7 +1,9 @@
-"""Large text files of fields between blanks, read block by block; errors name file and line."""
+"""Text files: large ones of fields between blanks, and lists in any encoding; errors name lines."""
 
+import codecs
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,3 +110,43 @@ def integers(block: bytes, columns: int) -> np.ndarray:
     if rows.shape != (block.count(b"\n"), columns) or np.min(rows) < 0:
         raise ValueError("other lines")
     return rows
+
+
+def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
+    r"""Yield the number and the text of each line of a list that a person or a tool has written.
+
+    Windows' line ends and byte order marks (UTF-8, UTF-16) are taken off. Bytes that are no UTF-8
+    are kept as os.fsdecode keeps those of file names, so that they name the same file.
+
+    Raises:
+        UserError: the file is no regular file, cannot be read, has a line of MAX_LINE_BYTES, a NUL
+            or odd UTF-16; the message names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "list.txt").write_bytes(b"\xef\xbb\xbfa.png 1\r\nb.png 2\r\n")
+        ...     list(numbered_lines(Path(folder) / "list.txt"))
+        [(1, 'a.png 1'), (2, 'b.png 2')]
+    """
+    number = 0
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait, a device never end
+            raise UserError(f"{file}: not a file; expected a list as text")
+        with file.open("rb") as opened:
+            mark = opened.read(2)
+            utf16 = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            opened.seek(0)
+            encoding, errors = ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
+            text = io.TextIOWrapper(opened, encoding=encoding, errors=errors, newline=None)
+            while line := text.readline(MAX_LINE_BYTES):
+                number += 1
+                if len(line) == MAX_LINE_BYTES:
+                    raise UserError(f"{file}: line {number}: longer than {MAX_LINE_BYTES} bytes")
+                if "\0" in line:
+                    raise UserError(f"{file}: line {number}: a NUL byte; expected a list as text")
+                yield number, line.rstrip("\n")
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
+    except UnicodeError as e:
+        raise UserError(f"{file}: line {number + 1}: not the text that its mark says ({e})") from e

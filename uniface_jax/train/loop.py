@@ -18,6 +18,7 @@ from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import EXIT_LOST, UserError
+from uniface_jax.files.paths import split_paths
 from uniface_jax.runtime import compilation_cache, debug, processes, profiling
 from uniface_jax.runtime.parallel import Runner, compiled_for, create_runner
 from uniface_jax.runtime.profiling import Profile
@@ -113,7 +114,7 @@ def _prepare_data(config: ConfigDict) -> None:
         return
     from uniface_jax.data.faces.preparation import prepare  # loads the detector's library
 
-    used = [config.data.train, *config.eval.data.split(",")]
+    used = [config.data.train, *map(str, split_paths(config.eval.data))]
     processes.on_main(lambda: prepare(config.data.prepare, used))
 
 

@@ -5,14 +5,25 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.evaluate.metrics.verification import verification_metrics
-from uniface_jax.evaluate.sets.bin_files import read_pair_sets
+from uniface_jax.evaluate.sets.pair_sets import read_pair_sets
+from uniface_jax.files.paths import split_parts
 from uniface_jax.inference.extract import extract
 from uniface_jax.inference.network import Variables, make_embed
 from uniface_jax.runtime import processes
 from uniface_jax.train.from_config import Recipe
+
+
+def _read_sets(config: ConfigDict) -> dict[str, PairSet]:
+    """Read the sets of config.eval.data; a list's images are in root=, near it or in data.train."""
+    parts = split_parts(config.eval.data)
+    roots = [part.removeprefix("root=") for part in parts if part.startswith("root=")]
+    files = [Path(part) for part in parts if not part.startswith("root=")]
+    root = Path(roots[-1]) if roots else None
+    return read_pair_sets(files, root, [Path(config.data.train)])
 
 
 class Evaluator:
@@ -20,11 +31,7 @@ class Evaluator:
 
     def __init__(self, recipe: Recipe) -> None:
         config = recipe.config
-        self.sets: dict[str, PairSet] = (
-            read_pair_sets([Path(x) for x in config.eval.data.split(",")])
-            if config.eval.data
-            else {}
-        )
+        self.sets = _read_sets(config)
         self._embed = make_embed(recipe.network)
         self._batch_size = config.eval.batch_size
 

@@ -5,6 +5,7 @@ pair i is images 2i and 2i+1. It comes from the internet, so safe_pickle reads i
 """
 
 import pickle
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,20 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.same)
+
+
+def looks_like_bin(file: Path) -> bool:
+    """Return True where a file is a pickle by its suffix or its first byte.
+
+    Raises UserError where it is no regular file or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait, a device never end
+            raise UserError(f"{file}: not a file; expected pairs, as a .bin or as a list")
+        with file.open("rb") as opened:
+            return file.suffix == ".bin" or opened.read(1) in (b"\x80", b"(")
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
 
 
 def read_pairs(path: Path | str) -> PairSet:

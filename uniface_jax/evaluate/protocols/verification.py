@@ -1,6 +1,6 @@
 """Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,28 @@ from uniface_jax.evaluate.protocols.base import (
     SetResult,
     tar_cells,
 )
-from uniface_jax.evaluate.sets.bin_files import find_pair_files, read_pair_sets
-from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageSet
+from uniface_jax.evaluate.sets.image_sets import ImageSet
+from uniface_jax.evaluate.sets.pair_sets import open_pair_sets
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Evaluate every .bin file as a set, see pair_result."""
-    pair_sets, files = read_pair_sets(parts.paths), find_pair_files(parts.paths)
+    """Evaluate every .bin file and every list of pairs as a set, see pair_result.
+
+    The part `root` is the folder of the lists' images.
+    """
     results: Results = {}
-    for name, pairs in pair_sets.items():
-        images = EncodedImages(name, pairs.images, files[name])
-        sides = partial(_sides, pairs)
-        results[name] = pair_result(source, images, pairs, sides, files[name], options)
+    for name, opened in open_pair_sets(parts.paths, parts.named.get("root")).items():
+        sides = partial(_sides, opened.pairs, opened.names)
+        results[name] = pair_result(
+            source, opened.images, opened.pairs, sides, opened.file, options
+        )
     return results
 
 
-def _sides(pairs: PairSet, pair: int) -> tuple[Side, Side]:
+def _sides(pairs: PairSet, names: Sequence[str] | None, pair: int) -> tuple[Side, Side]:
     first, second = int(pairs.first[pair]), int(pairs.second[pair])
+    if names is not None:
+        return (first, names[first]), (second, names[second])
     return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
 
 
@@ -97,7 +102,9 @@ def row(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 VERIFICATION = Protocol(
     "Verification of pairs",
-    PartNames("FILE.bin or a folder of them"),
+    PartNames(
+        "FILE.bin or a folder of them, or a list of pairs", {"root": "FOLDER of a list's images"}
+    ),
     run,
     row,
 )

@@ -1,0 +1,117 @@
+"""Verification sets that a user names: .bin files, folders of them, and lists of pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from uniface_jax.data.formats.bin_pairs import PairSet, looks_like_bin, read_pairs
+from uniface_jax.data.formats.pair_lists import find_images, likely_roots, read_pair_lines
+from uniface_jax.data.sources.folders import read_image_file
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.metrics.verification import check_pairs
+from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageFiles, ImageSet
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedPairs:
+    """Verification set.
+
+    Attributes:
+        file: the file that names its pairs.
+        pairs: indices into `images`; pairs.images is empty where those are files.
+        images: the different images.
+        names: of the images' files, relative to their folder; None where they are in a .bin.
+    """
+
+    file: Path
+    pairs: PairSet
+    images: ImageSet
+    names: Sequence[str] | None = None
+
+
+def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
+    """Find the files in `data`, by name without suffix, in the order given; .bin ones of folders.
+
+    Raises UserError naming the path that does not exist, the folder without a .bin, and the second
+    file of one name.
+    """
+    files: dict[str, Path] = {}
+    for path in data:
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file or folder; expected .bin pairs, or a list of pairs"
+            )
+        found = sorted(path.glob("*.bin")) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: no .bin file in this folder")
+        for file in found:
+            if file.stem in files:
+                raise UserError(
+                    f"{file}: a second set called {file.stem}, beside {files[file.stem]}; "
+                    "names must differ"
+                )
+            files[file.stem] = file
+    return files
+
+
+def open_pair_sets(
+    data: Sequence[Path], root: Path | None = None, others: Sequence[Path] = ()
+) -> dict[str, OpenedPairs]:
+    """Open the sets of find_pair_files, by name, fit for ten folds; no image is decoded.
+
+    Args:
+        data: .bin files, folders of them, and lists of pairs (pair_lists.py).
+        root: the folder of the lists' images; None looks into each list's own folder, into
+            `others`, and into the folders beside the list.
+        others: folders to look into.
+
+    Raises:
+        UserError: a file cannot be read or evaluated, or an image of a list is not there; the
+            message names it.
+    """
+    opened: dict[str, OpenedPairs] = {}
+    for name, file in find_pair_files(data).items():
+        if looks_like_bin(file):
+            pairs = read_pairs(file)
+            opened[name] = OpenedPairs(file, pairs, EncodedImages(name, pairs.images, file))
+        else:
+            opened[name] = _open_list(name, file, [root] if root else likely_roots(file, others))
+        try:
+            check_pairs(opened[name].pairs.same)
+        except UserError as e:
+            raise UserError(f"{file}: {e}") from e
+    return opened
+
+
+def read_pair_sets(
+    data: Sequence[Path], root: Path | None = None, others: Sequence[Path] = ()
+) -> dict[str, PairSet]:
+    """Read the sets of open_pair_sets with their images, which stay encoded.
+
+    Raises UserError naming the file that cannot be read or evaluated.
+    """
+    sets = {}
+    for name, opened in open_pair_sets(data, root, others).items():
+        if isinstance(opened.images, ImageFiles):
+            images = opened.images
+            encoded = [read_image_file(images.root / image) for image in images.names]
+            sets[name] = replace(opened.pairs, images=encoded)
+        else:
+            sets[name] = opened.pairs
+    return sets
+
+
+def _open_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
+    """Open a list of pairs, whose images are in one of `roots`."""
+    listed = read_pair_lines(file)
+    root, sides = find_images(file, listed, roots)
+    numbers: dict[str, int] = {}
+    first, second = (
+        np.array([numbers.setdefault(side[i], len(numbers)) for side in sides], np.int32)
+        for i in range(2)
+    )
+    names = list(numbers)
+    pairs = PairSet(name, [], first, second, listed.same)
+    return OpenedPairs(file, pairs, ImageFiles(name, root, names), names)
