@@ -1,0 +1,128 @@
+"""Every case of tests/cases, or of the folder that UNIFACE_CASES names, run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import cases
+from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers.forked_commands import Ended, ForkedCommands, wait
+from tests.helpers.paths import ROOT
+
+CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
+# What does not hold yet. Whoever mends one takes its name out.
+EXPECTED_TO_FAIL = {
+    "field/01-insightface-lst",
+    "field/02-bom",
+    "field/03-heading-and-emptied-classes",
+    "field/04-folder-faults-not-skippable",
+    "field/05-file-name-not-utf8",
+    "field/06-bin-by-numpy",
+    "field/07-bin-image-number",
+    "field/08-validation-set-checked-late",
+    "field/09-unusable-training-image",
+    "field/10-onnx-external-data",
+    "field/11-onnx-other-shapes",
+    "field/12-import-foreign-head",
+    "field/13-tilde",
+    "field/14-epochs-ignored",
+    "field/16-webdataset-json",
+    "field/17-own-pairs",
+    "hostile/01-tar-negative-size",
+    "hostile/06-xss",
+    "hostile/10-onnx",
+    "hostile/37-compare",
+}
+
+
+def name(case: Path) -> str:
+    return f"{case.parent.name}/{case.name}"
+
+
+FOUND = [
+    pytest.param(
+        case,
+        id=name(case),
+        marks=[pytest.mark.xfail(strict=True)] if name(case) in EXPECTED_TO_FAIL else [],
+    )
+    for case in cases.found(CASES)
+]
+
+
+@pytest.fixture(scope="module")
+def forked():
+    commands = ForkedCommands()
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="module")
+def trained(forked, tmp_path_factory):
+    """(folder to start commands in, a workdir of two steps of a thin demo, its ONNX)."""
+    folder = tmp_path_factory.mktemp("cases")
+    faces = ROOT / "tests" / "cases" / "field" / "09-unusable-training-image" / "faces"
+    clean = folder / "faces"
+    for image in sorted(faces.glob("*/[0-5].png")):
+        (clean / image.parent.name).mkdir(parents=True, exist_ok=True)
+        (clean / image.parent.name / image.name).write_bytes(image.read_bytes())
+    commands = [
+        [
+            "train", "--config=demo", f"--config.data.train={clean}", "--workdir=runs/demo",
+            "--config.model.width=4", "--config.batch_size=4", "--config.steps=2",
+            "--config.eval.data=", "--config.data.prepare=",
+        ],
+        ["export", "--workdir=runs/demo", "--output=runs/demo/model.onnx"],
+    ]  # fmt: skip
+    for command in commands:
+        ended = forked.run(command, folder, folder / "log")
+        assert ended.returncode == 0, ended.output
+    return folder, folder / "runs" / "demo", folder / "runs" / "demo" / "model.onnx"
+
+
+def places(case, trained, out):
+    _, workdir, model = trained
+    return cases.Places(case, CASES, out, workdir, model)
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_case(case, trained, forked, tmp_path):
+    def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
+        return forked.run(arguments, trained[0], tmp_path / "log", env, seconds)
+
+    (tmp_path / "out").mkdir()
+    cases.walk(places(case, trained, tmp_path / "out"), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FOUND)
+def test_a_case_in_processes_of_its_own(case, trained, tmp_path):
+    def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with (tmp_path / "log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", f"uniface_jax.{arguments[0]}", *arguments[1:]],
+                cwd=trained[0],
+                env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": FAST_COMPILATION, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            answer = wait(child.pid, seconds)
+        child.returncode = answer["returncode"] or 0  # it was waited for
+        output = (tmp_path / "log").read_text("utf-8", "backslashreplace")
+        return Ended(output=output, **answer)
+
+    (tmp_path / "out").mkdir()
+    cases.walk(places(case, trained, tmp_path / "out"), run)
+
+
+def test_a_page_that_runs_or_fetches_is_found():
+    assert cases.dangers("<script>1</script>") == ["script"]
+    assert cases.dangers('<img src="data:image/png;base64,AA" onerror=alert(1)>')
+    assert cases.dangers('<a href="javascript:alert(1)">x</a>')
+    assert cases.dangers('<meta http-equiv=Refresh content="0;url=//a">')
+    assert not cases.dangers('<p>&lt;script&gt;</p><img src="data:image/png;base64,AA">')
