@@ -5,11 +5,9 @@ one folder outside of the checkout.
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -17,7 +15,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers import console
 from tests.helpers.doc_commands import blocks
 from tests.helpers.paths import ROOT
 
@@ -35,14 +33,10 @@ def commands(page):
 
 def start(command, folder):
     """Start a command of a page in `folder`, with the package as if it were installed."""
-    console = f"{sys.executable} -c 'from uniface_jax.cli.console import main; main()'"
-    command = re.sub(r"^uniface\b", console, command)
-    command = re.sub(r"^python\b", sys.executable, command)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST_COMPILATION}
     return subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=folder,
-        env=environment,
+        env=console.environment(folder / ".tools"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -61,6 +55,7 @@ def run(command, folder, status=0):
 def outside(tmp_path_factory):
     """The folder in which all four pages were followed, and what their commands printed."""
     folder = tmp_path_factory.mktemp("outside")
+    console.make_tools(folder / ".tools")
     printed = []
     for page in PAGES:
         for name, text in FILE.findall((HOW_TO / f"{page}.md").read_text()):

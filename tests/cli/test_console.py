@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 
 import uniface_jax
+from tests.helpers.console import ENTRY_POINT
 from uniface_jax.cli.console import COMMANDS
 
 ROOT = Path(uniface_jax.__file__).parent
-# What pip writes to bin/uniface.
-SCRIPT = "import sys; from uniface_jax.cli.console import main; sys.exit(main())\n"
 
 
 @pytest.fixture
 def uniface(tmp_path):
     script = tmp_path / "bin" / "uniface"
     script.parent.mkdir()
-    script.write_text(SCRIPT)
+    script.write_text(ENTRY_POINT)
 
     def run(*arguments, **options):
         return subprocess.run(
@@ -89,7 +88,7 @@ def test_modules_are_found_in_the_current_folder_first(uniface, tmp_path):
     (tmp_path / "mine.py").write_text("")
     code = "import importlib.util, sys; print(importlib.util.find_spec('mine'), sys.path[0])"
     (tmp_path / "bin" / "uniface").write_text(
-        SCRIPT.replace(
+        ENTRY_POINT.replace(
             "sys.exit", f"import runpy; runpy.run_module = lambda *a, **k: exec({code!r});sys.exit"
         )
     )

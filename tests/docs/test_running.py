@@ -4,11 +4,9 @@ Every page starts in a folder of its own, which holds small stand-ins for what a
 Training gets flags behind the printed ones that make it tiny.
 """
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import doc_commands
-from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers import console, doc_commands
 from tests.helpers.demo_run import make_data
 from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.trained_networks import trained_looking
@@ -85,22 +82,10 @@ def belongings(tmp_path_factory):
     network = models.create("iresnet50", width=4, embedding_size=8)
     state = to_state(network, trained_looking(network))
     write_safetensors(folder / "backbone.safetensors", jax.tree.map(np.asarray, state), {})
-    _make_tools(folder)
-    return folder
-
-
-def _make_tools(folder: Path) -> None:
-    """Link the checkout's scripts, and put `uniface` and `python` on the path."""
     for name in ("scripts", "configs"):
         (folder / name).symlink_to(ROOT / name)
-    tools = folder / ".tools"
-    tools.mkdir()
-    python = tools / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    uniface = tools / "uniface"  # what pip makes of the entry point
-    uniface.write_text(f"#!{sys.executable}\nfrom uniface_jax.cli.console import main\n\nmain()\n")
-    for tool in (python, uniface):
-        tool.chmod(0o755)
+    console.make_tools(folder / ".tools")
+    return folder
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess:
@@ -113,14 +98,12 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
             flags |= {} if prepared else {"data.train": "faces", "eval.data": "lfw.bin"}
         command = re.sub(r"\s#.*", "", command)
         command += "".join(f" --config.{key}={value}" for key, value in flags.items())
-    environment = {
-        **os.environ,
-        "PATH": f"{folder / '.tools'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": FAST_COMPILATION,
-    }
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+        ["bash", "-c", command],
+        cwd=folder,
+        env=console.environment(folder / ".tools"),
+        capture_output=True,
+        text=True,
     )
 
 

@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.disks import fill
 from tests.helpers.paths import ROOT
 from uniface_jax import config as configs
 from uniface_jax.data.sources.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
-from uniface_jax.files.appender import Appender
 from uniface_jax.train import batch_norm_groups, workdir_lock
 from uniface_jax.train.nonfinite import FiniteGuard, NotFiniteError
 from uniface_jax.train.run_log import RunLog
@@ -107,36 +106,6 @@ def test_no_deadline_no_watchdog(tmp_path):
             assert threading.active_count() == 1
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)
-
-
-def fill(disk: Path) -> Path:
-    path = disk / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 512):
-                pass
-        except OSError:
-            return path
-
-
-def test_what_a_full_disk_refuses_comes_later(small_disk):
-    warnings = []
-    file = Appender(small_disk / "log", warnings.append)
-    expected = b""
-    for number in range(3000):
-        line = f"line {number}\n".encode()
-        if number == 1000:
-            filler = fill(small_disk)
-        if number == 2000:
-            filler.unlink()
-        file.write(line)
-        file.flush()
-        expected += line
-    file.close()
-    assert (small_disk / "log").read_bytes() == expected
-    assert len(warnings) == 2
-    assert "No space left on device" in warnings[0]
-    assert "nothing is missing" in warnings[1]
 
 
 def test_a_full_disk_does_not_stop_the_log(small_disk, capsys):

@@ -10,8 +10,9 @@ MAX_KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropp
 class Appender:
     r"""A file that bytes are appended to, and that raises no OSError after it was opened.
 
-    Bytes that the disk does not take are kept, in order, and tried again with the next ones. `warn`
-    is told once when that begins and once when it ends.
+    Bytes that the disk does not take are kept, in order, and tried again with the next ones, up to
+    MAX_KEPT_BYTES and one write more. `warn` is told once when that begins, and once when it ends,
+    with how many bytes are missing.
 
     Example:
         >>> import tempfile
@@ -28,11 +29,14 @@ class Appender:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._kept = bytearray()
         self._failing = False
+        self._dropped_bytes = 0
 
     def write(self, content: bytes) -> int:
-        """Keep `content` for the next flush; return its length."""
+        """Keep `content` for the next flush, or drop it; return its length."""
         if len(self._kept) < MAX_KEPT_BYTES:
             self._kept += content
+        else:
+            self._dropped_bytes += len(content)
         return len(content)
 
     def flush(self) -> None:
@@ -47,8 +51,9 @@ class Appender:
             self._failing = True
             return
         if self._failing:
-            self._warn(f"{self._path}: written again, nothing is missing")
-        self._failing = False
+            missing = f"{self._dropped_bytes} bytes are" if self._dropped_bytes else "nothing is"
+            self._warn(f"{self._path}: written again, {missing} missing")
+        self._failing, self._dropped_bytes = False, 0
 
     def close(self) -> None:
         """Flush once more and close the file."""
