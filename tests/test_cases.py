@@ -15,22 +15,16 @@ from tests.helpers.paths import ROOT
 CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
 # What does not hold yet. Whoever mends one takes its name out.
 EXPECTED_TO_FAIL = {
-    "field/01-insightface-lst",
-    "field/02-bom",
     "field/03-heading-and-emptied-classes",
     "field/04-folder-faults-not-skippable",
     "field/05-file-name-not-utf8",
-    "field/06-bin-by-numpy",
-    "field/07-bin-image-number",
     "field/08-validation-set-checked-late",
     "field/09-unusable-training-image",
     "field/10-onnx-external-data",
     "field/11-onnx-other-shapes",
     "field/12-import-foreign-head",
-    "field/13-tilde",
     "field/14-epochs-ignored",
     "field/16-webdataset-json",
-    "field/17-own-pairs",
     "hostile/01-tar-negative-size",
     "hostile/06-xss",
     "hostile/10-onnx",

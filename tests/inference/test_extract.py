@@ -47,6 +47,8 @@ def test_a_wrong_size_names_the_image_and_the_aligner(images):
     images[4] = np.zeros((112, 92, 3), np.uint8)
     with pytest.raises(UserError, match=r"lfw: image 4 is 112x92x3 .*uniface_jax\.align"):
         extract(embed, [encode_png(image) for image in images], name="lfw", batch_size=2)
+    with pytest.raises(UserError, match=r"lfw: pair 4 is 112x92x3"):
+        extract(embed, [encode_png(image) for image in images], name="lfw", label="pair {}".format)
 
 
 def test_an_image_that_does_not_decode_is_named(images):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 from uniface_jax.files.arrays import create_array
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.text_lines import numbered_lines
 from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
 
@@ -265,19 +267,16 @@ def _name_of(path: Path) -> str:
 
 
 def _rows_by_name(names: Path, rows: int, images: ImageSet) -> np.ndarray:
-    try:
-        lines = names.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{names}: cannot be read ({e})") from e
+    lines = [normalize("NFC", line.strip()) for _, line in numbered_lines(names)]
     if len(lines) != rows:
         raise UserError(
             f"{names}: {len(lines)} lines for {rows} rows of the array; expected as many"
         )
-    row_of = {line.strip(): row for row, line in enumerate(lines)}
+    row_of = {line: row for row, line in enumerate(lines)}
     found = np.empty(len(images), np.int64)
     for i in range(len(images)):
         label = images.label(i)
-        parts = label.split("/")
+        parts = normalize("NFC", label).split("/")
         # The names may begin at any folder: root/s1/1.png, s1/1.png or 1.png.
         row = next(
             (row_of[n] for k in range(len(parts)) if (n := "/".join(parts[k:])) in row_of), None

@@ -1,6 +1,7 @@
-"""Paths as people write them: ~ for a home folder, and several separated by commas."""
+"""Paths as people write them: ~ for a home folder, several by commas, names in any Unicode form."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 from uniface_jax.errors import UserError
@@ -62,3 +63,21 @@ def _is_path(part: str) -> bool:
         return Path(part).exists() or Path(re.sub(r"^\w+=", "", part)).exists()
     except (OSError, ValueError):  # too long for a path
         return False
+
+
+def there(path: Path) -> Path:
+    """Return the path by which a file is there whose name is written in another Unicode form.
+
+    macOS takes letters and their marks apart (NFD), others keep them together (NFC). A path that
+    exists, or that exists in no form, is returned as it is.
+    """
+    if path.exists():
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[1:] if path.anchor else path.parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        known = next((form for form in forms if (found / form).exists()), None)
+        if known is None:
+            return path
+        found /= known
+    return found

@@ -15,6 +15,7 @@ from uniface_jax.errors import UserError
 
 BLOCK_BYTES = 1 << 24
 MAX_LINE_BYTES = 4096
+MAX_LISTED_BYTES = 8192  # of a line that names files
 
 
 def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -119,8 +120,8 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     are kept as os.fsdecode keeps those of file names, so that they name the same file.
 
     Raises:
-        UserError: the file is no regular file, cannot be read, has a line of MAX_LINE_BYTES, a NUL
-            or odd UTF-16; the message names file and line.
+        UserError: the file is no regular file, cannot be read, has a line of MAX_LISTED_BYTES, a
+            NUL or odd UTF-16; the message names file and line.
 
     Example:
         >>> import tempfile
@@ -139,10 +140,10 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
             opened.seek(0)
             encoding, errors = ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
             text = io.TextIOWrapper(opened, encoding=encoding, errors=errors, newline=None)
-            while line := text.readline(MAX_LINE_BYTES):
+            while line := text.readline(MAX_LISTED_BYTES):
                 number += 1
-                if len(line) == MAX_LINE_BYTES:
-                    raise UserError(f"{file}: line {number}: longer than {MAX_LINE_BYTES} bytes")
+                if len(line) == MAX_LISTED_BYTES:
+                    raise UserError(f"{file}: line {number}: longer than {MAX_LISTED_BYTES} bytes")
                 if "\0" in line:
                     raise UserError(f"{file}: line {number}: a NUL byte; expected a list as text")
                 yield number, line.rstrip("\n")

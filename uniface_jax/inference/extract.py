@@ -21,6 +21,7 @@ def extract(
     name: str,
     batch_size: int = 64,
     progress: bool = True,
+    label: Callable[[int], str] = "image {}".format,
 ) -> np.ndarray:
     """Return the features, float32 [N, D], of N images.
 
@@ -30,6 +31,7 @@ def extract(
         name: of the set, in errors and in the progress bar.
         batch_size: images that `embed` sees at a time, see extract_batches.
         progress: shows the bar, where there is a terminal.
+        label: what errors call an image, behind the name.
 
     Raises:
         UserError: names the image that does not decode or is not 112x112.
@@ -46,7 +48,7 @@ def extract(
     features: np.ndarray | None = None
 
     def pixels(index: int) -> np.ndarray:
-        return checked_pixels(images[index], f"{name}: image {index}")
+        return checked_pixels(images[index], f"{name}: {label(index)}")
 
     shown = progress and sys.stderr.isatty()
     with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:

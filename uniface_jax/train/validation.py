@@ -40,18 +40,20 @@ class Evaluator:
         placed = jax.tree.map(jnp.asarray, variables)
         values: dict[str, float] = {}
         for name, pairs in self.sets.items():
-            metrics = verification_metrics(self._features(placed, pairs.images, name), pairs)
+            metrics = verification_metrics(self._features(placed, pairs, name), pairs)
             values[f"{name}/auc"] = metrics["auc"]
             values[f"{name}/accuracy"] = metrics["accuracy"]["mean"]
         aucs = [values[f"{name}/auc"] for name in self.sets]
         return {**values, "auc": float(np.mean(aucs))} if aucs else {}
 
-    def _features(self, variables: Variables, images: list[bytes], name: str) -> np.ndarray:
+    def _features(self, variables: Variables, pairs: PairSet, name: str) -> np.ndarray:
         """Compute features of all images; each process embeds a part of them."""
+        images = pairs.images
         part = -(-len(images) // jax.process_count())
         start = min(jax.process_index() * part, len(images) - 1)  # at least one, where they are few
         features = extract(
             lambda batch: self._embed(variables, batch),
             images[start : start + part], name=name, batch_size=self._batch_size, progress=False,
+            label=lambda index: pairs.label(start + index),
         )  # fmt: skip
         return processes.gather_rows(features, part)[: len(images)]

@@ -40,6 +40,57 @@ def test_round_trip_and_naive_unpickling(tmp_path):
     assert same == [True, False, True, False]
 
 
+def varieties():
+    """The same pairs as people have pickled them."""
+    images = [b"one", b"two" * 500, b"three", b"one"]
+    rows = [np.frombuffer(image, np.uint8) for image in images]
+    same = [True, False]
+    yield "tuples", (tuple(images), tuple(same))
+    yield "list", [images, same]
+    yield "numpy_bools", (images, [np.bool_(flag) for flag in same])
+    yield "integers", (images, [np.int64(1), np.uint8(0)])
+    yield "array", (images, np.array(same))
+    yield "column", (images, np.array(same)[:, None])
+    yield "big_endian", (images, np.array([1, 0], ">i4"))
+    yield "columns", ([row[:, None] for row in rows], same)
+    yield "rows", ([row[None] for row in rows], np.array(same, np.int8))
+    yield "bytearrays", ([bytearray(image) for image in images], same)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(("kind", "value"), [*varieties()], ids=lambda value: str(value)[:10])
+def test_varieties_of_a_bin(tmp_path, kind, value, protocol):
+    if kind == "bytearrays" and protocol < 5:
+        pytest.skip("a call of bytearray, of which nothing writes a .bin")
+    file = tmp_path / f"{kind}.bin"
+    file.write_bytes(pickle.dumps(value, protocol))
+    pairs = read_pairs(file)
+    assert pairs.images == [b"one", b"two" * 500, b"three"]
+    assert (pairs.first.tolist(), pairs.second.tolist()) == ([0, 2], [1, 0])
+    assert pairs.same.tolist() == [True, False]
+    assert [pairs.label(i) for i in range(3)] == [
+        "image 0 (pair 0, first)", "image 1 (pair 0, second)", "image 2 (pair 1, first)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        np.array([2, 0]),
+        np.array([1.0, 0.0]),
+        np.array([["a"]]),
+        np.ones((2, 2), bool),
+        [np.int8(7)],
+    ],
+    ids=str,
+)
+def test_marks_that_are_none_are_refused(tmp_path, same):
+    file = tmp_path / "set.bin"
+    file.write_bytes(pickle.dumps(([b"a", b"b"] * len(same), same)))
+    with pytest.raises(UserError, match=r"set\.bin: (refused|pair 0 is marked)"):
+        read_pairs(file)
+
+
 def test_writing_fails_whole(tmp_path):
     with pytest.raises(IndexError):
         write_pairs(tmp_path / "a.bin", [b"x"], [0], [1], [True])

@@ -74,7 +74,7 @@ def test_lfw_by_names_and_numbers(tmp_path, text):
         ("first,second,same\n", "no pairs"),
         ("", "no pairs"),
         ("a\0b,c,1\n", "line 1: a NUL byte"),
-        ("x" * 5000, "line 1: longer than 4096 bytes"),
+        ("x" * 9000, "line 1: longer than 8192 bytes"),
         ('"a.png,b.png,1\n', "line 1: "),
     ],
 )

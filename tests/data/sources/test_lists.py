@@ -1,5 +1,8 @@
+import os
 import shutil
+import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,9 +69,11 @@ def test_malformed_lists_are_named(tmp_path, text, message):
 
 
 def test_unreadable_texts_and_images(tmp_path):
-    (tmp_path / "list").write_bytes(b"a.png 1\n\xff\xfe 2\n")
-    with pytest.raises(UserError, match="line 2: not UTF-8 text"):
+    (tmp_path / "list").write_bytes(b"\xff\xfea\0.")
+    with pytest.raises(UserError, match="not a known format"):
         open_source(tmp_path / "list")
+    with pytest.raises(UserError, match="line 1: not the text that its mark says"):
+        ListSource(tmp_path / "list")
     (tmp_path / "list").write_text("# nothing\n")
     with pytest.raises(UserError, match="an empty list"):
         ListSource(tmp_path / "list")
@@ -88,6 +93,82 @@ def test_paths_that_are_no_files(tmp_path):
         source[0]
     with pytest.raises(UserError, match="xxx: cannot be read"):
         source[1]
+
+
+ROWS = [("s1/1.jpg", 4), ("s1/2.png", 4), ("s2/1.jpg", 9)]
+
+
+@pytest.mark.parametrize(
+    ("form", "columns"),
+    [
+        ("{i}\t{path}\t{label}", "index, path, label, separated by tabs"),
+        ("1\t{path}\t{label}.0", "index, path, label, separated by tabs"),
+        ("{i} {path} {label}", "index, path, label, separated by blanks"),
+        ("{i} {label} {path}", "key, label, path, separated by blanks"),
+        ("{i}  {label}.000000   {path}", "key, label, path, separated by blanks"),
+        ("{i}\t{label}\t0.5\t{path}", "key, label, path and 1 more, separated by tabs"),
+        ("1\t{path}\t{label}" + "\t1.5" * 10, "index, path, label and 10 more, separated by tabs"),
+        ("1 {path} {label}" + " 7.25" * 14, "index, path, label and 14 more, separated by blanks"),
+        ("{label}\t{path}", "label, path, separated by tabs"),
+        ("{label} {path}", "label, path, separated by blanks"),
+        ("{path},{label}", "path, label, separated by commas"),
+        ('"{path}", "{label}"', "path, label, separated by commas"),
+        ("{i},{path},{label}", "index, path, label, separated by commas"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "image_id\tclass\n", "some,heading\n", "# a comment\n\n"])
+def test_columns_are_told_by_the_images(folder, form, columns, before):
+    lines = [form.format(i=i, path=path, label=label) for i, (path, label) in enumerate(ROWS)]
+    (folder / "list.lst").write_bytes((before + "\r\n".join(lines)).encode())
+    source = open_source(folder / "list.lst")
+    assert [(item.name, item.label) for item in source] == [
+        ("s1/1.jpg", 0), ("s1/2.png", 0), ("s2/1.jpg", 1),
+    ]  # fmt: skip
+    assert source.class_names == ["4", "9"]
+    assert ("is a heading" in " ".join(source.notes)) == ("\t" in before or "," in before)
+    (folder / "s1" / "2.png").unlink()
+    number = 2 + before.count("\n")
+    with pytest.raises(
+        UserError, match=rf"line {number}, taken for {columns}: .*s1/2\.png: cannot"
+    ):
+        source[1]
+
+
+def test_files_of_which_none_is_there_are_told_by_their_suffixes(tmp_path):
+    (tmp_path / "list").write_text("12 monkeys.jpg 5\n")
+    assert open_source(tmp_path / "list").part(np.arange(1))._names == ["monkeys.jpg"]
+    (tmp_path / "12 monkeys.jpg").touch()
+    assert open_source(tmp_path / "list").part(np.arange(1))._names == ["12 monkeys.jpg"]
+    (tmp_path / "list").write_text("7\t0.0\ta\n")
+    assert open_source(tmp_path / "list").part(np.arange(1))._names == ["a"]
+
+
+def test_a_line_of_another_form_says_what_the_first_one_has(folder):
+    (folder / "list").write_text("0\ts1/1.jpg\t4\n1\ts1/2.png\n")
+    with pytest.raises(UserError, match=r"line 2: .*the first line has index, path, label, sep"):
+        open_source(folder / "list")
+    (folder / "list").write_text("s1/1.jpg 4\ns1/2.png\t4\n")
+    assert len(open_source(folder / "list")) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_marks_and_names_in_any_encoding(folder, encoding):
+    name = "s1/é.png".encode("latin-1" if encoding == "latin-1" else "utf-8")
+    (folder / "s1" / "2.png").rename(os.fsdecode(os.fsencode(folder) + b"/" + name))
+    (folder / "list.txt").write_bytes("s1/é.png 0\r\ns2/1.jpg 1\r\n".encode(encoding))
+    source = open_source(folder / "list.txt")
+    assert os.fsencode(source[0].name) == name
+    assert [item.label for item in source] == [0, 1]
+
+
+def test_names_in_the_other_unicode_form(folder):
+    apart, composed = (unicodedata.normalize(form, "Zoë") for form in ("NFD", "NFC"))
+    (folder / "s1").rename(folder / apart)
+    (folder / apart / "2.png").rename(folder / apart / f"{composed}.png")
+    (folder / "list.txt").write_text(f"{composed}/1.jpg 0\n{composed}/{apart}.png 1\n")
+    source = open_source(folder / "list.txt")
+    assert source[1].image == (folder / apart / f"{composed}.png").read_bytes()
+    assert source.sizes(np.arange(2)).min() > 0
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ class PairSet:
         first: int32 [P], indices into `images`.
         second: int32 [P], indices into `images`.
         same: bool [P], True where the two images show one person.
+        numbers: int [K], each image's first number in the .bin, which counts two a pair, or None.
+        names: K paths of a list's images, or None.
     """
 
     name: str
@@ -34,9 +36,17 @@ class PairSet:
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
+    numbers: np.ndarray | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.same)
+
+    def label(self, index: int) -> str:
+        """Return what errors call an image: its path, or its place in the .bin."""
+        if self.names is not None:
+            return self.names[index]
+        return f"image {index}" if self.numbers is None else _place(int(self.numbers[index]))
 
 
 def looks_like_bin(file: Path) -> bool:
@@ -56,6 +66,8 @@ def looks_like_bin(file: Path) -> bool:
 def read_pairs(path: Path | str) -> PairSet:
     """Read a .bin written by Python 2 or 3, with images as bytes, str or uint8 numpy arrays.
 
+    Images and marks may be lists or tuples, marks numpy's booleans as well, or an array of them.
+
     Images are not decoded, and equal ones are kept once. Nothing in the file runs.
 
     Raises:
@@ -72,9 +84,10 @@ def read_pairs(path: Path | str) -> PairSet:
     """
     path = Path(path)
     value = safe_pickle.load(path)
-    if not isinstance(value, tuple | list) or [type(part) for part in value] != [list, list]:
+    parts = [safe_pickle.items(part) for part in value] if isinstance(value, tuple | list) else []
+    if [type(part) for part in parts] != [list, list]:
         raise UserError(f"{path}: expected a pickled (images, booleans), found another structure")
-    encoded, same = value
+    encoded, same = parts
     if not same or len(encoded) != 2 * len(same):
         raise UserError(
             f"{path}: {len(encoded)} images for {len(same)} pairs; expected two a pair, and pairs"
@@ -92,9 +105,14 @@ def read_pairs(path: Path | str) -> PairSet:
             raise UserError(
                 f"{path}: pair {i} is marked by a {type(flag).__name__}, expected a bool"
             )
-    return PairSet(
-        path.stem, list(unique), indices[0::2].copy(), indices[1::2].copy(), np.array(same, bool)
-    )
+    numbers = np.unique(indices, return_index=True)[1]
+    first, second = indices[0::2].copy(), indices[1::2].copy()
+    return PairSet(path.stem, list(unique), first, second, np.array(same, bool), numbers)
+
+
+def _place(number: int) -> str:
+    """Return what an image is called by its number in the file."""
+    return f"image {number} (pair {number // 2}, {'second' if number % 2 else 'first'})"
 
 
 def write_pairs(

@@ -4,17 +4,19 @@ Python's own unpickler calls whatever a file names, and even a restricted one ta
 a file declares. Here pickletools (the standard library's disassembler, which runs nothing) splits
 the file into opcodes, and a small stack machine gives meaning to those that lists of bytes and
 booleans need. Lengths are bounded by the file, since opcodes are read through a memory map.
-Besides lists, tuples, text, numbers and booleans, exactly three calls are understood, by name:
+Besides lists, tuples, text, numbers and booleans, exactly five calls are understood, by name:
     _codecs.encode(text, "latin1")                        bytes, as Python 3 writes them for 2
-    numpy.dtype("u1", …), then its state                  the type uint8
-    numpy.core.multiarray._reconstruct(ndarray, …), then its state     a uint8 array: its bytes
+    numpy.dtype("u1", …), then its state                  the type of bytes, booleans or integers
+    numpy.core.multiarray._reconstruct(ndarray, …), then its state     an array of such a type
+    numpy.core.numeric._frombuffer(bytes, dtype, shape, order)         the same, of protocol 5
+    numpy.core.multiarray.scalar(dtype, bytes)            a boolean or an integer
 """
 
 import mmap
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uniface_jax.errors import UserError
 
@@ -22,12 +24,23 @@ _ENCODE = "_codecs.encode"
 _NDARRAY = "numpy.ndarray"
 _DTYPE = "numpy.dtype"
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-_GLOBALS = frozenset((_ENCODE, _NDARRAY, _DTYPE, *_RECONSTRUCT))
+_FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
+_SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_GLOBALS = frozenset((_ENCODE, _NDARRAY, _DTYPE, *_RECONSTRUCT, *_FROM_BUFFER, *_SCALAR))
+_ITEM_BYTES = {"b1": 1, **{f"{kind}{size}": size for kind in "iu" for size in (1, 2, 4, 8)}}
 
 _CONSTANTS: dict[str, Any] = {"NEWTRUE": True, "NEWFALSE": False, "NONE": None, "EMPTY_TUPLE": ()}
 _LATIN1 = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))  # Python 2's str: bytes
 _LITERALS = frozenset(
-    ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE")
+    (
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "UNICODE",
+    )
 ) | frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG1"))
 _PUT = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _GET = frozenset(("GET", "BINGET", "LONG_BINGET"))
@@ -39,11 +52,44 @@ class _Global(str):
 
 
 class _Array:
-    """A numpy array or dtype under construction; `content` is the array's bytes once known."""
+    """Array or dtype of numpy under construction.
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    Attributes:
+        kind: "array" or "dtype".
+        code: of the type, a key of _ITEM_BYTES, once known.
+        order: "little" or "big", of the bytes of an item.
+        content: the array's bytes once known.
+    """
+
+    def __init__(self, kind: str, code: str = ""):
+        self.kind, self.code = kind, code
+        self.order: Literal["little", "big"] = "little"
         self.content: bytes | None = None
+
+    def fill(self, shape: Any, dtype: Any, content: Any) -> bool:
+        """Set type and content where they are of one row or column; return False otherwise."""
+        if not (isinstance(dtype, _Array) and dtype.kind == "dtype"):
+            return False
+        if not isinstance(content, bytes | bytearray) or not isinstance(shape, tuple):
+            return False
+        if not 1 <= len(shape) <= 2 or any(type(size) is not int for size in shape):
+            return False
+        count = len(content) // _ITEM_BYTES[dtype.code]
+        if shape not in ((count,), (count, 1), (1, count)):
+            return False
+        if count * _ITEM_BYTES[dtype.code] != len(content):
+            return False
+        self.code, self.order, self.content = dtype.code, dtype.order, bytes(content)
+        return True
+
+    def numbers(self) -> list[int]:
+        """Return the items of an array; those that are not 0 are True where it has booleans."""
+        content = self.content or b""
+        size = _ITEM_BYTES[self.code]
+        items = (content[place : place + size] for place in range(0, len(content), size))
+        signed = self.code.startswith("i")
+        found = [int.from_bytes(item, self.order, signed=signed) for item in items]
+        return [bool(number) for number in found] if self.code == "b1" else found
 
 
 _MARK = object()
@@ -56,9 +102,9 @@ class _RefusedError(Exception):
 def load(path: Path) -> Any:
     """Return the object in the pickle at `path`: lists and tuples of bytes, str, int, bool, None.
 
-    uint8 numpy arrays come back as an object of which `content` gives the bytes. A hostile file may
-    nest values so that printing or comparing them takes for ever: check types first. Takes memory
-    in proportion to the file, whatever the file declares.
+    Numpy arrays come back as objects of which `content` gives the bytes, `items` the numbers. A
+    hostile file may nest values so that printing or comparing them takes for ever: check types
+    first. Takes memory in proportion to the file, whatever the file declares.
 
     Raises:
         UserError: the pickle holds anything else, of which a global is named, or is truncated or
@@ -147,7 +193,7 @@ class _Machine:
         raise _RefusedError("no end")
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Return the result of one of the three calls that are understood."""
+        """Return the result of one of the calls that are understood."""
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise _RefusedError(f"a call of a {type(function).__name__}")
         if function == _ENCODE and len(arguments) == 2:
@@ -157,8 +203,20 @@ class _Machine:
                 if self.room < 0:
                     raise _RefusedError("more text to encode than the file is long")
                 return text.encode("latin-1")
-        if function == _DTYPE and arguments and arguments[0] in ("u1", "|u1", b"u1", b"|u1"):
-            return _Array("dtype")
+        if function == _DTYPE and arguments and isinstance(arguments[0], str | bytes):
+            code = arguments[0]
+            code = (code.decode("latin-1") if isinstance(code, bytes) else code).lstrip("|")
+            if code in _ITEM_BYTES:
+                return _Array("dtype", code)
+        if function in _FROM_BUFFER and len(arguments) == 4:
+            content, dtype, shape, _ = arguments
+            array = _Array("array")
+            if array.fill(shape, dtype, content):
+                return array
+        if function in _SCALAR and len(arguments) == 2:
+            array = _Array("array")
+            if array.fill((1,), *arguments):
+                return array.numbers()[0]
         if function in _RECONSTRUCT and arguments and arguments[0] == _NDARRAY:
             return _Array("array")
         raise _RefusedError(f"a call of {function} with arguments that are not an image's")
@@ -192,22 +250,27 @@ def _global(module: Any, attribute: Any) -> _Global:
 
 
 def _set_state(target: Any, state: Any) -> None:
-    """Set a state as numpy does for uint8: (version, shape, dtype, fortran order, bytes)."""
+    """Set a state as numpy does: (version, shape, dtype, fortran order, bytes) of an array."""
     if not isinstance(target, _Array):
         raise _RefusedError(f"a state for a {type(target).__name__}")
     if target.kind == "dtype":
-        return  # byte order and alignment, which a type of one byte does not have
-    try:
-        _, shape, dtype, _, content = state
-        is_bytes = isinstance(dtype, _Array) and dtype.kind == "dtype"
-        valid = is_bytes and isinstance(content, bytes) and shape == (len(content),)
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise _RefusedError("a numpy array that is not one row of uint8")
-    target.content = content
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if isinstance(order, str | bytes) and order in (">", b">"):
+            target.order = "big"
+        return
+    if not (isinstance(state, tuple) and len(state) == 5 and target.fill(*state[1:3], state[4])):
+        raise _RefusedError("a numpy array that is not one row of bytes, booleans or integers")
 
 
 def content(value: Any) -> Any:
-    """Return the bytes of a uint8 array; any other value as it is."""
-    return value.content if isinstance(value, _Array) else value
+    """Return the bytes of a uint8 array or a bytearray; any other value as it is."""
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return value.content if isinstance(value, _Array) and value.code == "u1" else value
+
+
+def items(value: Any) -> Any:
+    """Return the list of what a list, a tuple or an array holds; any other value as it is."""
+    if isinstance(value, _Array) and value.content is not None:
+        return value.numbers()
+    return list(value) if isinstance(value, tuple) else value

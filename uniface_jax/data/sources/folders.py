@@ -13,6 +13,7 @@ from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.labels import natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
+from uniface_jax.files.paths import there
 
 MAX_FILE_BYTES = 1 << 28
 
@@ -144,7 +145,7 @@ def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
 
     def size(name: str) -> int:
         try:
-            return (folder / name).stat().st_size
+            return _status(folder / name)[1].st_size
         except (OSError, ValueError):
             return 0
 
@@ -152,13 +153,13 @@ def file_sizes(folder: Path, names: Iterable[str]) -> np.ndarray:
 
 
 def read_image_file(path: Path) -> bytes:
-    """Return the bytes of a file.
+    """Return the bytes of a file, whose name may be written in another Unicode form.
 
     Raises:
         UserError: it is no file, cannot be read, or is over 256 MiB.
     """
     try:
-        status = path.stat()
+        path, status = _status(path)
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device never end
             raise UserError(f"{path}: not a file; expected an image file")
         if status.st_size > MAX_FILE_BYTES:
@@ -168,6 +169,15 @@ def read_image_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+
+
+def _status(path: Path) -> tuple[Path, os.stat_result]:
+    """Return the path by which a file is there, and its status; see files.paths.there."""
+    try:
+        return path, path.stat()
+    except FileNotFoundError:
+        path = there(path)
+        return path, path.stat()
 
 
 def _visible(folder: Path, *, folders: bool) -> list[str]:

@@ -14,14 +14,15 @@ class PairSource(Source):
 
     Pairs say who is the same, not who it is: a class is the images that pairs of the same person
     connect, in the order of their first image. One person may so be several classes. Item names are
-    `image 0`, …. All images are in memory. Raises UserError as read_pairs does.
+    `image 0`, … by the images' first numbers in the file. All images are in memory. Raises what
+    read_pairs raises.
     """
 
     def __init__(self, path: Path | str):
         pairs = read_pairs(path)
         self.name = str(path)
         self.class_names: list[str] | None = None
-        self._images = pairs.images
+        self._images, self._numbers = pairs.images, pairs.numbers
         self._labels = _components(
             len(pairs.images), pairs.first[pairs.same], pairs.second[pairs.same]
         )
@@ -37,7 +38,8 @@ class PairSource(Source):
 
     @override
     def __getitem__(self, index: int) -> Item:
-        return Item(self._images[index], int(self._labels[index]), f"image {index}")
+        number = index if self._numbers is None else int(self._numbers[index])
+        return Item(self._images[index], int(self._labels[index]), f"image {number}")
 
     @override
     def part(self, indices: np.ndarray) -> list[Item]:

@@ -1,6 +1,6 @@
 """Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,17 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     """
     results: Results = {}
     for name, opened in open_pair_sets(parts.paths, parts.named.get("root")).items():
-        sides = partial(_sides, opened.pairs, opened.names)
+        sides = partial(_sides, opened.pairs)
         results[name] = pair_result(
             source, opened.images, opened.pairs, sides, opened.file, options
         )
     return results
 
 
-def _sides(pairs: PairSet, names: Sequence[str] | None, pair: int) -> tuple[Side, Side]:
+def _sides(pairs: PairSet, pair: int) -> tuple[Side, Side]:
     first, second = int(pairs.first[pair]), int(pairs.second[pair])
-    if names is not None:
-        return (first, names[first]), (second, names[second])
+    if pairs.names is not None:
+        return (first, pairs.names[first]), (second, pairs.names[second])
     return (first, f"pair {pair}, first"), (second, f"pair {pair}, second")
 
 

@@ -46,10 +46,18 @@ class ImageSet(Protocol):
 class EncodedImages(ImageSet):
     """Images of a .bin file, or any others that are in memory."""
 
-    def __init__(self, name: str, images: Sequence[bytes], file: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        images: Sequence[bytes],
+        file: Path,
+        label: Callable[[int], str] = "image {}".format,
+    ) -> None:
+        """Take the images; label: what errors call one, behind the file."""
         self.name = name
         self.file = file
         self._images = images
+        self._label = label
 
     @override
     def __len__(self) -> int:
@@ -57,7 +65,7 @@ class EncodedImages(ImageSet):
 
     @override
     def label(self, index: int) -> str:
-        return f"{self.file}: image {index}"
+        return f"{self.file}: {self._label(index)}"
 
     @override
     def pixels(self, index: int) -> np.ndarray:

@@ -22,13 +22,11 @@ class OpenedPairs:
         file: the file that names its pairs.
         pairs: indices into `images`; pairs.images is empty where those are files.
         images: the different images.
-        names: of the images' files, relative to their folder; None where they are in a .bin.
     """
 
     file: Path
     pairs: PairSet
     images: ImageSet
-    names: Sequence[str] | None = None
 
 
 def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
@@ -75,7 +73,8 @@ def open_pair_sets(
     for name, file in find_pair_files(data).items():
         if looks_like_bin(file):
             pairs = read_pairs(file)
-            opened[name] = OpenedPairs(file, pairs, EncodedImages(name, pairs.images, file))
+            images = EncodedImages(name, pairs.images, file, pairs.label)
+            opened[name] = OpenedPairs(file, pairs, images)
         else:
             opened[name] = _open_list(name, file, [root] if root else likely_roots(file, others))
         try:
@@ -113,5 +112,5 @@ def _open_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
         for i in range(2)
     )
     names = list(numbers)
-    pairs = PairSet(name, [], first, second, listed.same)
-    return OpenedPairs(file, pairs, ImageFiles(name, root, names), names)
+    pairs = PairSet(name, [], first, second, listed.same, names=names)
+    return OpenedPairs(file, pairs, ImageFiles(name, root, names))
