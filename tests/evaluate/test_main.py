@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from tests.helpers.html_pages import check_is_clean
 from tests.helpers.make_ijb import make_ijb
 from tests.helpers.onnx_graphs import expected_features, face_network
+from tests.helpers.paths import ROOT
 from uniface_jax.data.formats.bin_pairs import write_pairs
 from uniface_jax.data.formats.images import encode_png
 
@@ -25,6 +30,10 @@ def faces(tmp_path_factory):
     same = np.arange(20) % 2 == 0
     write_pairs(folder / "faces.bin", [encode_png(image) for image in images], first, second, same)
     face_network(folder / "net.onnx")
+    for number, image in enumerate(images):
+        (folder / f"{number}.png").write_bytes(encode_png(image))
+    lines = (f"{a}.png,{b}.png,{int(s)}" for a, b, s in zip(first, second, same, strict=True))
+    (folder / "faces.csv").write_text("\n".join(lines))
     features = expected_features(images) + expected_features(images[:, :, ::-1])
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     return folder, np.sum(unit[first] * unit[second], axis=1), same
@@ -131,6 +140,55 @@ def test_several_protocols_from_given_features_and_several_models_in_one_report(
     assert all(f"<td>{of_net['auc']:.5f}</td>" in row for row in rows_of(page, "faces"))
     assert len(rows_of(page, "faces")) == 3
     assert len(rows_of(page, "ijbc_1N_G1")) == 1
+
+
+NAMES = (
+    b"<img src=x onerror=alert(1)>", b"$\\frac{$", b"p\nnewline", b"\033]0;PWNED\a",
+    b"No\353l", b"_x",
+)  # fmt: skip
+
+
+def test_names_of_any_bytes_are_evaluated_and_shown_escaped(faces, run_cli, tmp_path):
+    root = tmp_path / "<b>$x_{ set"
+    rng = np.random.default_rng(0)
+    for name in map(os.fsdecode, NAMES):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            face = encode_png(rng.integers(0, 256, (112, 112, 3), np.uint8))
+            (root / name / f"{name}{number}.png").write_bytes(face)
+    done = run_cli(
+        "evaluate", f"--model={faces[0] / 'net.onnx'}", "--protocol=folders", f"--data={root}",
+        f"--output={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<b>$x_{ set" in done.stdout
+    assert "\x1b" not in done.stdout
+    text = check_is_clean((tmp_path / "out/report.html").read_text()).text
+    for shown in ("onerror=alert(1)>", "$\\frac{$", r"p\nnewline", r"\x1b]0;PWNED\x07", r"No\xebl"):
+        assert f"{shown}0.png" in text or f"{shown}1.png" in text
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["protocols"]["folders"]["sets"]["<b>$x_{ set"]["images"] == 12
+    assert len(list((tmp_path / "out/figures").iterdir())) == 3
+
+
+def test_results_are_written_where_nobody_reads_what_is_printed(faces, tmp_path):
+    """A pipe that is closed before the command begins, as `| head -1` closes it."""
+    folder, output = faces[0], tmp_path / "out"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "uniface_jax.evaluate", f"--model={folder / 'net.onnx'}",
+            "--protocol=verification,pairs", f"--data=verification:{folder / 'faces.bin'}",
+            f"--data=pairs:{folder / 'faces.csv'}", f"--output={output}",
+        ],
+        stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert list(metrics["protocols"]) == ["verification", "pairs"]
+    assert (output / "report.html").is_file()
 
 
 def rows_of(page, name):

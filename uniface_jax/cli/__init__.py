@@ -45,6 +45,21 @@ def fail(message: object) -> NoReturn:
     sys.exit(EXIT_BAD_INPUT)
 
 
+def say(*lines: str) -> None:
+    """Print lines on standard output, with names in them escaped.
+
+    Where nobody reads any more (a closed pipe) or nothing can be written, nothing is printed from
+    then on, and the work goes on: its results are in files.
+    """
+    try:
+        print(*(printable(spoken(line)) for line in lines), sep="\n", flush=True)
+    except OSError:
+        # Python itself writes once more, at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _parse_flags(argv: Sequence[str], prepare: Callable[[list[str]], list[str]]) -> list[str]:
     """Parse absl flags; whatever a flag or a --config override raises becomes one line."""
     # What --help prints first.

@@ -19,8 +19,8 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.protocols.base import Options, checked
-from uniface_jax.evaluate.report import report, results
+from uniface_jax.evaluate.protocols.base import Options, Results, checked
+from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.registry import import_parts
 
@@ -79,16 +79,14 @@ def main(argv: list[str]) -> None:
     parts, options = _work()
     if model:
         output = _folder(_OUTPUT.value or _default_output(model))
-        run = _evaluate(_computed_features(model, output), model, parts, options)
+        _evaluate(_computed_features(model, output), model, output, (parts, options))
     elif given:
         output = _folder(_OUTPUT.value or _no_output("--embeddings"))
         source = GivenFeatures.open(parse_embeddings(given), FileDigests(_cache(output)))
-        run = _evaluate(source, ",".join(given), parts, options)
+        _evaluate(source, ",".join(given), output, (parts, options))
     else:
         raise UserError(f"--model or --embeddings is missing; {_usage()}")
-    results.write(output, run)
-    report.write(output, [run])
-    print(f"{results.METRICS}, {results.REPORT} and figures: {output}")
+    cli.say(f"{results.METRICS}, {results.REPORT} and figures: {output}")
 
 
 def _compare(arguments: Sequence[str]) -> None:
@@ -97,29 +95,27 @@ def _compare(arguments: Sequence[str]) -> None:
         raise UserError("--compare: expected two or more models or folders with results")
     if _MODEL.value or _EMBEDDINGS.value:
         raise UserError("--compare takes its models as arguments, without --model or --embeddings")
-    finished = [results.is_results(Path(path)) for path in arguments]
-    if not all(finished):
-        parts, options = _work()
+    # Before anything is computed: a damaged folder must not be found after hours.
+    finished = {
+        path: reading.read(Path(path)) for path in arguments if reading.is_results(Path(path))
+    }
+    for note in dict.fromkeys(note for run in finished.values() for note in run.notes):
+        cli.say(f"left out: {note}")
+    work = None if len(finished) == len(set(arguments)) else _work()
     output = _folder(_OUTPUT.value or _no_output("--compare"))
     runs, taken = [], set()
-    for path, done in zip(arguments, finished, strict=True):
-        if done:
-            run = results.read(Path(path))
-            for protocol in run.metrics["protocols"]:
-                PROTOCOLS.entry(protocol, f"{path}: protocol {protocol!r}")
-            runs.append(run)
+    for path in arguments:
+        if work is None or path in finished:
+            runs.append(finished[path])
             continue
         name = Path(path).resolve().stem
         while name in taken:
             name += "_"
         taken.add(name)
         folder = _folder(output / name)
-        run = _evaluate(_computed_features(path, folder), path, parts, options)
-        results.write(folder, run)
-        report.write(folder, [run])
-        runs.append(run)
+        runs.append(_evaluate(_computed_features(path, folder), path, folder, work))
     report.write(output, results.named_apart(runs))
-    print(f"{results.REPORT} and figures: {output}")
+    cli.say(f"{results.REPORT} and figures: {output}")
 
 
 def _work() -> tuple[Mapping[str, Parts], Options]:
@@ -136,22 +132,33 @@ def _computed_features(path: str, output: Path) -> FeatureSource:
     from uniface_jax.inference.load import load_model
 
     model = load_model(path, _MIRROR.value, _INPUT_SCALE.value)
-    print(f"{path}: {model.description}", flush=True)
+    cli.say(f"{path}: {model.description}")
     cache = _cache(output)
     return ComputedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
 
 
 def _evaluate(
-    source: FeatureSource, path: str, parts: Mapping[str, Parts], options: Options
+    source: FeatureSource,
+    path: str,
+    output: Path,
+    work: tuple[Mapping[str, Parts], Options],
 ) -> results.Run:
-    found = {}
+    """Run each protocol; write all results so far into `output`, and then print the new ones.
+
+    The next protocol may take hours, and what is printed may not reach anybody.
+    """
+    parts, options = work
+    found: dict[str, Results] = {}
+    run = results.collect(source, path, found)
     for name in parts:
         entry = PROTOCOLS.entry(name)
         results_of_sets = entry.part.run(parts[name], source, options)
         found[name] = results_of_sets if entry.builtin else checked(name, results_of_sets)
-        # Each when it is there: the next may take hours.
-        print(report.tables(results.collect(source, path, {name: found[name]})), flush=True)
-    return results.collect(source, path, found)
+        run = results.collect(source, path, found)
+        results.write(output, run)
+        report.write(output, [run])
+        cli.say(*report.tables(results.collect(source, path, {name: found[name]})).split("\n"))
+    return run
 
 
 def _cache(output: Path) -> Path:

@@ -75,16 +75,16 @@ def main(argv: list[str]) -> int:
     cli.positional(argv)
     if _CHECK.value:
         findings = _check(Path(_CHECK.value))
-        for finding in findings:
-            verdict = {True: "passed", False: "FAILED", None: "  note"}[finding.passed]
-            print(f"{verdict}  {finding.rule}: {finding.found} (allowed: {finding.allowed})")
         passed = all(finding.passed is not False for finding in findings)
         _write_report({"passed": passed, "rules": [asdict(finding) for finding in findings]})
+        for finding in findings:
+            verdict = {True: "passed", False: "FAILED", None: "  note"}[finding.passed]
+            cli.say(f"{verdict}  {finding.rule}: {finding.found} (allowed: {finding.allowed})")
         return 0 if passed else EXIT_RULE_FAILED
 
     result = _write()
-    print(json.dumps(result, indent=2))
     _write_report(result)
+    cli.say(*json.dumps(result, indent=2).split("\n"))
     return 0
 
 

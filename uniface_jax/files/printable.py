@@ -2,10 +2,11 @@
 
 import re
 
-# Besides these: the marks that turn the direction of writing, so that a name cannot be shown as
-# another one, and what separates lines for some programs.
+# Besides control characters: the marks that turn the direction of writing, so that a name cannot be
+# shown as another one, what separates lines for some programs, and what no XML may hold.
 _UNSEEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    r"\ufffe\uffff]"
 )
 
 

@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
     except OSError as e:
         raise UserError(f"--output: {output} cannot be made a folder ({e.strerror})") from e
     run = inspect(_WORKDIR.value, _DATA.value, _IMAGES.value, _SEED.value, _BATCH_SIZE.value)
-    print(summary(write(run, output, _WORKDIR.value)))
-    print(f"inspection.json and figures: {output}")
+    cli.say(*summary(write(run, output, _WORKDIR.value)).split("\n"))
+    cli.say(f"inspection.json and figures: {output}")
 
 
 if __name__ == "__main__":

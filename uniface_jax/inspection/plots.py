@@ -16,6 +16,7 @@ from uniface_jax.evaluate.report.plots import (
     BLUE,
     INK,
     ORANGE,
+    letters,
     line_style,
     style_axes,
 )
@@ -46,7 +47,7 @@ def curves_figure(curves: Mapping[str, Curves], title: str) -> Figure:
     figure, panels = _panels(title, 2, 2)
     for line, (name, curve) in enumerate(curves.items()):
         style = line_style(line)
-        panels[0][0].plot(curve.cos, curve.positive, label=name, **style)
+        panels[0][0].plot(curve.cos, curve.positive, label=letters(name), **style)
         panels[0][1].plot(curve.cos, curve.negative - curve.negative.min(), **style)
         panels[1][0].plot(curve.cos, -curve.positive_slope, **style)
         panels[1][1].plot(curve.cos, curve.negative_slope, **style)
@@ -213,7 +214,7 @@ def hyperparameters_figure(
 
 def _panels(title: str, rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=(4.7 * columns, 1.0 + 3.4 * rows), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    figure.suptitle(letters(title), fontsize=12, x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False).tolist()
 
 

@@ -79,9 +79,9 @@ def main(argv: list[str]) -> None:
             verify=_VERIFY.value,
             progress=lambda text: bar.set_description(f"plan: {text}"),
         )
-    print(report.table(recipe.name, plan))
     if _JSON.value:
         write_bytes(Path(_JSON.value), (json.dumps(plan.as_json(), indent=2) + "\n").encode())
+    cli.say(*report.table(recipe.name, plan).split("\n"))
 
 
 def _data(recipe: recipes.Located, train: str) -> "report.Data":

@@ -16,7 +16,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options
-from uniface_jax.evaluate.report import report, results
+from uniface_jax.evaluate.report import reading, report, results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -92,7 +92,7 @@ def test_a_report_needs_nothing_else_and_shows_everything(runs, tmp_path):
 
 def test_several_models_share_figures_set_by_set(runs, tmp_path):
     folder, (run, hostile) = runs
-    again = results.read(folder / "run")
+    again = reading.read(folder / "run")
     assert json.dumps(again.metrics) == json.dumps(run.metrics)
     named = results.named_apart([run, hostile, again])
     assert [r.name for r in named] == ["corners", hostile.name, "corners (2)"]
@@ -124,14 +124,14 @@ def test_the_papers_numbers_stand_beside_ones_own(runs, tmp_path):
 
 def test_a_folder_of_something_else_is_refused(runs, tmp_path):
     folder, _ = runs
-    assert not results.is_results(tmp_path)
+    assert not reading.is_results(tmp_path)
     shutil.copytree(folder / "run", tmp_path / "run")
     (tmp_path / "run/drawings.json").write_text("{}")
     with pytest.raises(UserError, match="are not of one evaluation"):
-        results.read(tmp_path / "run")
+        reading.read(tmp_path / "run")
     (tmp_path / "run/metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json: not JSON"):
-        results.read(tmp_path / "run")
+        reading.read(tmp_path / "run")
 
 
 # Put in front of the page: notes errors, then counts what was drawn.
@@ -152,7 +152,7 @@ window.addEventListener("load", () => {
 @pytest.mark.parametrize("models", [1, 3])
 def test_a_browser_draws_every_figure_without_an_error(runs, tmp_path, models):
     folder, (run, hostile) = runs
-    chosen = results.named_apart([run, hostile, results.read(folder / "run")][:models])
+    chosen = results.named_apart([run, hostile, reading.read(folder / "run")][:models])
     report.write(tmp_path, chosen)
     page = (tmp_path / "report.html").read_text()
     count = len(read_page(tmp_path).images)

@@ -1,132 +1,195 @@
-"""A page of HTML that needs nothing else: its style, tables, figures and pictures are all in it."""
+"""A page of HTML that needs nothing else: its style, tables, figures and pictures are all in it.
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
-
-_STYLE = """
-:root { --ink: #1d2530; --soft: #5b6675; --line: #dde2e8; --fill: #f5f7f9; --mark: #0072b2; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 28px 24px 60px; color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; background: #fff; }
-h1 { font-size: 26px; margin: 0 0 6px; }
-h2 { font-size: 20px; margin: 44px 0 12px; padding-bottom: 6px;
-  border-bottom: 2px solid var(--line); }
-h3 { font-size: 15px; margin: 26px 0 8px; }
-p, li { max-width: 76ch; }
-p.note { color: var(--soft); font-size: 13px; }
-nav a { margin-right: 16px; color: var(--mark); text-decoration: none; }
-.scroll { overflow-x: auto; margin: 10px 0 14px; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 12px; text-align: right; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { background: var(--fill); font-weight: 600; }
-th:first-child, td:first-child, td.text, th.text, th.wrap { text-align: left; }
-td.wrap { white-space: normal; text-align: left; overflow-wrap: anywhere; }
-tr.own td { background: #eaf4fb; font-weight: 600; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; display: block; border: 1px solid var(--line); }
-.pairs { display: flex; flex-wrap: wrap; gap: 12px; }
-.pair { border: 1px solid var(--line); padding: 6px; width: 216px; font-size: 11px; }
-.pair .faces { display: flex; gap: 4px; }
-.pair img, .pair .none { width: 100px; height: 100px; object-fit: cover; background: var(--fill);
-  display: block; }
-.pair b { font-size: 13px; font-variant-numeric: tabular-nums; }
-.pair div.label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  color: var(--soft); }
-footer { margin-top: 48px; color: var(--soft); font-size: 12px; }
+What a page shows is data: blocks, which page.html.jinja writes. The template engine escapes every
+value, and the page's policy allows no script and no request, whatever is in it.
 """
 
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
 
-def page(title: str, body: Iterable[str]) -> str:
-    """Return the whole document. `body` is HTML already, `title` is text."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
+import jinja2
+from markupsafe import Markup
 
+from uniface_jax.files.printable import printable
 
-def heading(level: int, text: str, anchor: str = "") -> str:
-    """Return <h1> … <h3>."""
-    identified = f' id="{escape(anchor)}"' if anchor else ""
-    return f"<h{level}{identified}>{escape(text)}</h{level}>"
-
-
-def paragraph(text: str, note: bool = False) -> str:
-    """Return <p>, in small print as a note."""
-    return f'<p class="note">{escape(text)}</p>' if note else f"<p>{escape(text)}</p>"
+_HERE = Path(__file__).parent
+_JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
+_LABEL_LETTERS = 64  # below a picture: three lines
 
 
-def links(targets: Mapping[str, str]) -> str:
-    """Return texts that lead to anchors of the page: {anchor: text}."""
-    inner = "".join(
-        f'<a href="#{escape(anchor)}">{escape(text)}</a>' for anchor, text in targets.items()
-    )
-    return f"<nav>{inner}</nav>"
+@dataclass(frozen=True)
+class Heading:
+    """Heading of level 1 to 3; `anchor` is where a link of a level 2 leads."""
+
+    level: int
+    text: str
+    anchor: str = ""
+    kind: ClassVar[str] = "heading"
 
 
-def table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    own: Sequence[int] = (),
-    text: Sequence[int] = (),
-    wrap: Sequence[int] = (),
-) -> str:
-    """Return a table. own: rows that are set off; text: left columns; wrap: those of long text."""
-    head = "".join(
-        f"<th{_class(column, text, wrap)}>{escape(cell)}</th>" for column, cell in enumerate(heads)
-    )
-    lines = []
-    for number, row in enumerate(rows):
-        cells = "".join(
-            f"<td{_class(column, text, wrap)}>{escape(cell)}</td>"
-            for column, cell in enumerate(row)
+@dataclass(frozen=True)
+class Paragraph:
+    """Paragraph of text, in small print as a note."""
+
+    text: str
+    note: bool = False
+    kind: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Texts that lead to anchors of the page: {anchor: text}."""
+
+    targets: Mapping[str, str]
+    kind: ClassVar[str] = "links"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table of text. own: rows that are set off; text: left columns; wrap: those of long text."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    own: Sequence[int] = ()
+    text: Sequence[int] = ()
+    wrap: Sequence[int] = ()
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Picture in the page, or None for the place of one, with the text that says what it is."""
+
+    text: str
+    source: str | None
+
+    @property
+    def shown(self) -> str:
+        """Return the text as far as there is room: its end, which tells files apart."""
+        return ending(self.text)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """SVG pictures beside one another."""
+
+    pictures: Sequence[Picture]
+    kind: ClassVar[str] = "figures"
+
+    @staticmethod
+    def of(drawn: Mapping[str, str]) -> "Figures":
+        """Return the figures of {text for those who do not see it: SVG}."""
+        # As images, so that identifiers in one SVG cannot meet those in another.
+        head = "data:image/svg+xml;base64,"
+        return Figures(
+            [
+                Picture(name, head + base64.b64encode(svg.encode()).decode())
+                for name, svg in drawn.items()
+            ]
         )
-        lines.append(f"<tr{' class=own' if number in own else ''}>{cells}</tr>")
-    inner = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table>{inner}</table></div>'
 
 
-def _class(column: int, text: Sequence[int], wrap: Sequence[int]) -> str:
-    kind = "wrap" if column in wrap else "text" if column in text else ""
-    return f' class="{kind}"' if kind else ""
+@dataclass(frozen=True)
+class FacePair:
+    """Two faces and their score."""
+
+    score: str
+    sides: Sequence[Picture]
 
 
-def figures(drawn: Mapping[str, str]) -> str:
-    """Return SVG pictures beside one another: {text for those who do not see it: SVG}."""
-    # As images, so that identifiers in one SVG cannot meet those in another.
-    cells = [
-        f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,'
-        f'{base64.b64encode(svg.encode()).decode()}"></figure>'
-        for name, svg in drawn.items()
-    ]
-    return f'<div class="figures">{"".join(cells)}</div>'
+@dataclass(frozen=True)
+class FacePairs:
+    """Pairs of faces with scores."""
 
+    pairs: Sequence[FacePair]
+    kind: ClassVar[str] = "face_pairs"
 
-def face_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """Return pairs of faces with scores, of drawings.hard_pairs."""
-    cells = []
-    for pair in pairs:
-        faces, labels = [], []
-        for side in pair["sides"]:
-            label = escape(str(side["label"]))
-            source = side["picture"]
-            # Results may come from elsewhere: nothing but a picture in the page is taken.
-            inside = isinstance(source, str) and source.startswith("data:image/jpeg;base64,")
-            faces.append(
-                f'<img alt="{label}" src="{escape(source)}">'
-                if inside
-                else '<div class="none"></div>'
-            )
-            labels.append(f'<div class="label" title="{label}">{label}</div>')
-        cells.append(
-            f'<div class="pair"><div class="faces">{"".join(faces)}</div>'
-            f"<b>{float(pair['score']):.4f}</b>{''.join(labels)}</div>"
+    @staticmethod
+    def of(drawn: Sequence[Mapping[str, Any]]) -> "FacePairs":
+        """Return the pairs of drawings.hard_pairs; what is no picture in the page is left out."""
+        return FacePairs(
+            [
+                FacePair(
+                    f"{pair['score']:.4f}",
+                    [
+                        Picture(side["label"], source if is_picture(source) else None)
+                        for side in pair["sides"]
+                        for source in [side.get("picture")]
+                    ],
+                )
+                for pair in drawn
+            ]
         )
-    return f'<div class="pairs">{"".join(cells)}</div>'
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Last line of the page."""
+
+    text: str
+    kind: ClassVar[str] = "footer"
+
+
+Block = Heading | Paragraph | Links | Table | Figures | FacePairs | Footer
+
+
+def page(title: str, blocks: Sequence[Block]) -> str:
+    """Return the whole document, in which every text of `title` and `blocks` is text.
+
+    Example:
+        >>> made = page("x</title>", [Paragraph("<script>alert(1)</script>")])
+        >>> "<script" in made, "&lt;script&gt;alert(1)" in made
+        (False, True)
+    """
+    style = (_HERE / "page.css").read_text()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return _template().render(
+        title=title,
+        blocks=blocks,
+        style=Markup(style),
+        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_HERE),
+    )
+    return environment.get_template("page.html.jinja")
+
+
+def _shown(value: object) -> object:
+    """Return text without control characters; what the template itself made stays as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
+
+
+def is_picture(source: object) -> bool:
+    """Return True for a data URL of a JPEG: results may come from elsewhere, and name any other."""
+    return isinstance(source, str) and _JPEG.fullmatch(source) is not None
+
+
+def ending(name: str, letters: int = _LABEL_LETTERS) -> str:
+    """Return the end of a long name, from a folder's beginning on where one is near.
+
+    Example:
+        >>> ending("/home/ann/photographs/2024/aligned/s1/1.png", letters=24)
+        '…/aligned/s1/1.png'
+    """
+    if len(name) <= letters:
+        return name
+    end = name[1 - letters :]
+    slash = end.find("/")
+    return "…" + (end[slash:] if 0 <= slash < letters // 2 else end)

@@ -4,7 +4,9 @@ Colors are Okabe and Ito's, which color-blind readers can tell apart; lines diff
 """
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from uniface_jax.evaluate.drawings import Drawing
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.printable import printable
 
 BLUE, ORANGE, INK, GRID = "#0072B2", "#E69F00", "#222222", "#DDDDDD"
 _COLORS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
@@ -75,7 +78,7 @@ def scores_figure(drawing: Drawing, title: str) -> Figure:
             color=INK,
             linestyle=_DASHES[number % len(_DASHES)],
             linewidth=1.2,
-            label=f"{name}: {threshold:.3f}",
+            label=f"{_entry(name)}: {threshold:.3f}",
         )
     axes.set_xlabel("cosine of the two features")
     axes.set_ylabel("share of the pairs of a kind")
@@ -87,7 +90,7 @@ def cmc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     """Draw the share of probes with the mate among the first k, of named drawings.cmc_line."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
-        axes.plot(line["ranks"], line["rates"], label=name, **line_style(number))
+        axes.plot(line["ranks"], line["rates"], label=_entry(name), **line_style(number))
     axes.set_xscale("log")
     last = max(line["ranks"][-1] for line in lines.values())
     axes.set_xlim(1, max(last, 2))
@@ -103,9 +106,9 @@ def open_set_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
-        axes.plot(line["fpir"], line["tpir"], drawstyle="steps-post", label=name, **style)
+        axes.plot(line["fpir"], line["tpir"], drawstyle="steps-post", label=_entry(name), **style)
     axes.set_xscale("log")
-    axes.set_xlim(min(line["fpir"][0] for line in lines.values()), 1)
+    axes.set_xlim(min(0.5, *(line["fpir"][0] for line in lines.values())), 1)
     axes.set_xlabel("FPIR: unknown probes that are given an identity")
     axes.set_ylabel("TPIR: known probes that are given theirs")
     _rate_axis(axes, [line["tpir"] for line in lines.values()])
@@ -117,7 +120,7 @@ def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
-        axes.plot(line["distractors"], line["rates"], marker="o", label=name, **style)
+        axes.plot(line["distractors"], line["rates"], marker="o", label=_entry(name), **style)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(_PLAIN)
     axes.set_xlabel("distractors")
@@ -128,7 +131,7 @@ def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure to `path` as PNG, atomically."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, _letters_of_any_script():
         figure.savefig(temporary, format="png")
 
 
@@ -136,9 +139,33 @@ def to_svg(figure: Figure) -> str:
     """Return a figure as SVG text, the same for the same figure."""
     buffer = io.StringIO()
     # Text stays text: smaller, and drawn in the reader's font. The salt makes identifiers fixed.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "uniface_jax"}):
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "uniface_jax"}),
+        _letters_of_any_script(),
+    ):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _letters_of_any_script() -> Iterator[None]:
+    """Draw a box for a letter that the font lacks, without the warning that names may cause."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+def letters(name: str) -> str:
+    r"""Return a name as text that Matplotlib draws letter for letter.
+
+    Example:
+        >>> print(letters("$x_{$"), letters("_hidden\n"))
+        \$x_{\$  _hidden\n
+    """
+    # Between two dollars it would read a formula, and fail where that is none; a label that begins
+    # with an underscore is left out of legends.
+    text = printable(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:
@@ -150,7 +177,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
 
 def style_axes(axes: Axes, title: str) -> None:
     """Give axes a title, a faint grid, and no frame at the top and on the right."""
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(letters(title), fontsize=11, loc="left")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -166,15 +193,26 @@ def line_style(line: int) -> dict[str, Any]:
 
 
 def _label(name: str, line: Drawing) -> str:
-    short = name if len(name) <= _LEGEND_LETTERS else f"{name[: _LEGEND_LETTERS - 10]}…{name[-9:]}"
-    return f"{short} ({line['same']:,} same, {line['different']:,} different)"
+    kinds = f"({line['same']:,} same, {line['different']:,} different)"
+    return f"{_entry(name)} {kinds}"
+
+
+def _entry(name: str) -> str:
+    """Return a name as an entry of a legend."""
+    return letters(short(name))
+
+
+def short(name: str) -> str:
+    """Return a name with its middle left out where a legend has no room for all of it."""
+    fits = len(name) <= _LEGEND_LETTERS
+    return name if fits else f"{name[: _LEGEND_LETTERS - 10]}…{name[-9:]}"
 
 
 def _far_axis(axes: Axes, lines: Mapping[str, Drawing]) -> None:
     """Begin the axis at the power of ten below the smallest FAR that a line tells from 0."""
     finest = min(1 / line["different"] for line in lines.values())
     axes.set_xscale("log")
-    axes.set_xlim(float(10 ** np.floor(np.log10(finest))), 1)
+    axes.set_xlim(float(10 ** min(-1, np.floor(np.log10(finest)))), 1)
     axes.set_xlabel("FAR: different pairs accepted")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
 

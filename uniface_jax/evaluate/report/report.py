@@ -1,18 +1,31 @@
 """report.html: tables, figures, the hardest pairs, and the paper's numbers beside one's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.report import html_page as html
 from uniface_jax.evaluate.report import paper, plots
+from uniface_jax.evaluate.report.html_page import (
+    Block,
+    FacePairs,
+    Figures,
+    Footer,
+    Heading,
+    Links,
+    Paragraph,
+    Table,
+    page,
+)
 from uniface_jax.evaluate.report.results import REPORT, Run
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.printable import printable
 
 MAX_LINES = 8  # of one figure
+_NAME_BYTES = 80  # of a set's name in the name of a file
 Lines = Mapping[str, Any]
 
 # Drawings whose lines share a figure: by kind, (file name, title, how they are drawn).
@@ -25,18 +38,17 @@ _SHARED: dict[str, list[tuple[str, str, Callable[[Lines, str], Figure]]]] = {
 
 
 def tables(run: Run) -> str:
-    """Return the tables of a run as text, a protocol after another."""
+    """Return the tables of a run as text, a protocol after another; names in it are printable."""
     parts = []
     for protocol, found in run.metrics["protocols"].items():
         parts.append(PROTOCOLS[protocol].title)
-        bracketed = False
-        for heads, rows in _tables(protocol, {"": found["sets"]}):
-            lines = [heads, *rows]
+        shown = _tables(protocol, {"": found["sets"]})
+        for heads, rows in shown:
+            lines = [[printable(cell) for cell in line] for line in (heads, *rows)]
             widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
             text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
             parts += ["  " + line for line in text]
-            bracketed |= any(cell.startswith("(") for row in rows for cell in row)
-        if bracketed:
+        if _bracketed(shown):
             parts.append("  (…): that rate is below one of the set's different pairs")
     return "\n".join(parts)
 
@@ -47,43 +59,44 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
     protocols = [
         name for name in PROTOCOLS if any(name in run.metrics["protocols"] for run in runs)
     ]
-    body = [
-        html.heading(1, f"Evaluation of {title}"),
-        html.links({name: PROTOCOLS[name].title for name in protocols}),
+    body: list[Block] = [
+        Heading(1, f"Evaluation of {title}"),
+        Links({name: PROTOCOLS[name].title for name in protocols}),
         _models(runs),
     ]
+    body += [Paragraph(f"Left out: {note}", note=True) for run in runs for note in run.notes]
     for protocol in protocols:
-        body.append(html.heading(2, PROTOCOLS[protocol].title, protocol))
+        body.append(Heading(2, PROTOCOLS[protocol].title, protocol))
         body += _protocol(folder / "figures", protocol, runs)
-    body += [html.heading(2, "Data", "data"), _data(runs)]
+    body += [Heading(2, "Data", "data"), _data(runs)]
     versions = runs[0].metrics["versions"]
     made = ", ".join(f"{name} {number}" for name, number in versions.items())
-    body.append(f"<footer>Made by python -m uniface_jax.evaluate; {made}</footer>")
-    write_bytes(folder / REPORT, html.page(f"Evaluation of {title}", body).encode())
+    body.append(Footer(f"Made by python -m uniface_jax.evaluate; {made}"))
+    write_bytes(folder / REPORT, page(f"Evaluation of {title}", body).encode())
 
 
-def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[str]:
+def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[Block]:
     several = len(all_runs) > 1
     runs = [run for run in all_runs if protocol in run.metrics["protocols"]]
     sets = {run.name: run.metrics["protocols"][protocol]["sets"] for run in runs}
-    parts = [
-        html.table(heads, rows, text=(0, 1) if several else ())
-        for heads, rows in _tables(protocol, sets if several else {"": sets[runs[0].name]})
+    shown = _tables(protocol, sets if several else {"": sets[runs[0].name]})
+    parts: list[Block] = [
+        Table(heads, rows, text=(0, 1) if several else ()) for heads, rows in shown
     ]
-    if any("<td>(" in part for part in parts):
+    if _bracketed(shown):
         parts.append(
-            html.paragraph(
+            Paragraph(
                 "In brackets: a rate below one of the set's different pairs, which the set cannot "
                 "tell from none.",
                 note=True,
             )
         )
-    parts.append(_beside_the_paper(protocol, runs))
+    parts += _beside_the_paper(protocol, runs)
     drawn = {
         name: _saved(figures / f"{protocol}_{name}.png", figure)
         for name, figure in _figures(protocol, runs, several).items()
     }
-    parts.append(html.figures(drawn))
+    parts.append(Figures.of(drawn))
     for run in runs:
         for name, drawings in run.drawings[protocol].items():
             pairs = drawings.get("pairs")
@@ -95,8 +108,13 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[str
                 ("different", "hardest different pairs (highest scores)"),
             ):
                 if pairs[kind]:
-                    parts += [html.heading(3, f"{of}: {what}"), html.face_pairs(pairs[kind])]
-    return [part for part in parts if part]
+                    parts += [Heading(3, f"{of}: {what}"), FacePairs.of(pairs[kind])]
+    return parts
+
+
+def _bracketed(shown: Sequence[tuple[list[str], list[list[str]]]]) -> bool:
+    """Return True where a cell of the tables is in brackets, the sets' names apart."""
+    return any(cell.startswith("(") for _, rows in shown for row in rows for cell in row[1:])
 
 
 def _tables(
@@ -137,17 +155,18 @@ def _figures(protocol: str, runs: Sequence[Run], several: bool) -> dict[str, Fig
                     key = "_".join(
                         filter(None, [_plain(group), file, str(start // MAX_LINES or "")])
                     )
-                    figures[key] = draw(few, f"{group or runs[0].name}: {title}")
+                    of = plots.short(group or runs[0].name)
+                    figures[_free(key, figures)] = draw(few, f"{of}: {title}")
     for number, run in enumerate(runs):
         for name, drawings in run.drawings[protocol].items():
             if "scores" in drawings:
                 key = f"{_plain(name)}_scores" + (f"_{number + 1}" if several else "")
-                title = f"{run.name} on {name}: scores of pairs"
-                figures[key] = plots.scores_figure(drawings["scores"], title)
+                title = f"{plots.short(run.name)} on {plots.short(name)}: scores of pairs"
+                figures[_free(key, figures)] = plots.scores_figure(drawings["scores"], title)
     return figures
 
 
-def _beside_the_paper(protocol: str, runs: Sequence[Run]) -> str:
+def _beside_the_paper(protocol: str, runs: Sequence[Run]) -> list[Block]:
     own: list[tuple[str, dict[str, float]]] = []
     for run in runs:
         values: dict[str, float] = {}
@@ -161,37 +180,38 @@ def _beside_the_paper(protocol: str, runs: Sequence[Run]) -> str:
         key for key in dict.fromkeys(k for row in published for k in row.values) if key in keys
     ]
     if not columns:
-        return ""
+        return []
 
     def cells(values: Mapping[str, float]) -> list[str]:
         return [f"{values[key]:.2f}" if key in values else "" for key in columns]
 
     rows = [[name, "this evaluation", *cells(values)] for name, values in own]
     rows += [[row.method, row.training, *cells(row.values)] for row in published]
-    return html.heading(3, "Beside the paper's numbers, in percent") + html.table(
-        ["network", "trained on", *columns], rows, own=range(len(own)), text=(0, 1)
-    )
+    return [
+        Heading(3, "Beside the paper's numbers, in percent"),
+        Table(["network", "trained on", *columns], rows, own=range(len(own)), text=(0, 1)),
+    ]
 
 
-def _models(runs: Sequence[Run]) -> str:
+def _models(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
         model = run.metrics["model"]
         rows.append([run.name, str(model["description"]), str(model["sha256"])[:16]])
-    return html.table(["model", "what it is", "SHA-256"], rows, wrap=(1,))
+    return Table(["model", "what it is", "SHA-256"], rows, wrap=(1,))
 
 
-def _data(runs: Sequence[Run]) -> str:
+def _data(runs: Sequence[Run]) -> Table:
     rows = {}
     for run in runs:
         for protocol, found in run.metrics["protocols"].items():
             for name, metrics in found["sets"].items():
                 if digest := metrics.get("sha256"):
                     count = metrics.get("images")
-                    rows[protocol, name, digest] = [
+                    rows[protocol, name, str(digest)] = [
                         name, protocol, f"{count:,}" if count else "", str(digest)[:16]
                     ]  # fmt: skip
-    return html.table(["set", "protocol", "images", "SHA-256"], list(rows.values()), text=(1,))
+    return Table(["set", "protocol", "images", "SHA-256"], list(rows.values()), text=(1,))
 
 
 def _saved(path: Path, figure: Figure) -> str:
@@ -200,5 +220,12 @@ def _saved(path: Path, figure: Figure) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a set's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+    """Return a set's name, or its beginning, as part of a file name."""
+    plain = "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+    return plain.encode()[:_NAME_BYTES].decode(errors="ignore")
+
+
+def _free(key: str, taken: Collection[str]) -> str:
+    """Return `key`, with a number behind it where another set has it already."""
+    numbered = (f"{key}~{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([key], numbered) if free not in taken)

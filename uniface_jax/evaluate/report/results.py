@@ -1,21 +1,19 @@
 """A finished evaluation in its folder: metrics.json, drawings.json, report.html, figures/."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 from uniface_jax import __version__
-from uniface_jax.errors import UserError
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.base import Results
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.files.bounded_json import read_json
 
 METRICS, DRAWINGS, REPORT = "metrics.json", "drawings.json", "report.html"
-_HINT = "python -m uniface_jax.evaluate --output writes it"
 _PACKAGES = ("jax", "numpy", "onnxruntime")
 
 
@@ -24,12 +22,13 @@ class Run:
     """One model's results. metrics, drawings: as the two JSON files hold them.
 
     metrics["protocols"][protocol]["sets"][name] are a set's metrics, drawings[protocol][name] its
-    drawings by kind.
+    drawings by kind. notes: what was left out of results that were read, since it was damaged.
     """
 
     name: str
     metrics: Mapping[str, Any]
     drawings: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
 
 def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) -> Run:
@@ -76,27 +75,12 @@ def is_results(folder: Path) -> bool:
     return (folder / METRICS).is_file() and (folder / DRAWINGS).is_file()
 
 
-def read(folder: Path) -> Run:
-    """Read what `write` wrote; UserError naming the file that is something else."""
-    metrics, drawings = (read_json(folder / name, _HINT) for name in (METRICS, DRAWINGS))
-    try:
-        name = str(metrics["model"]["name"])
-        for protocol, found in metrics["protocols"].items():
-            if not set(found["sets"]) <= set(drawings[protocol]):
-                raise KeyError(protocol)
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(
-            f"{folder}: {METRICS} and {DRAWINGS} are not of one evaluation of one model"
-        ) from e
-    return Run(name, metrics, drawings)
-
-
 def named_apart(runs: Sequence[Run]) -> list[Run]:
     """Return the runs, with a number behind a name that one before has."""
-    seen: dict[str, int] = {}
-    named = []
+    named: list[Run] = []
     for run in runs:
-        seen[run.name] = seen.get(run.name, 0) + 1
-        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
-        named.append(Run(name, run.metrics, run.drawings))
+        taken = {before.name for before in named}
+        numbered = (f"{run.name} ({number})" for number in itertools.count(2))
+        name = next(free for free in itertools.chain([run.name], numbered) if free not in taken)
+        named.append(replace(run, name=name))
     return named

@@ -130,7 +130,7 @@ class FileDigests:
                 found = (root / name).stat()
             except OSError as e:
                 raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
-            stat.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+            stat.update(os.fsencode(name) + f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         fingerprint = stat.hexdigest()
         if fingerprint not in self._known:
             self._known[fingerprint] = _content_digest(root, names)
@@ -147,7 +147,7 @@ def _content_digest(root: Path, names: Sequence[str]) -> str:
                 content = hashlib.file_digest(opened, "sha256").digest()
         except OSError as e:
             raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
-        return name.encode("utf-8", "surrogateescape") + b"\0" + content
+        return os.fsencode(name) + b"\0" + content
 
     if len(names) == 1:  # so that a single file has the digest that sha256sum prints
         return one(names[0])[-32:].hex()
