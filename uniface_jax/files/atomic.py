@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from uniface_jax.files.writing import create
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -36,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write `content` to `path`, atomically; mode: of the file, less the process's umask."""
+    with replacing(path) as temporary, os.fdopen(create(temporary, mode), "wb") as file:
+        file.write(content)

@@ -1,8 +1,84 @@
-"""Bytes of open files that others may change meanwhile: read, never mapped."""
+"""Files that others may have put there, or change meanwhile: regular ones, read and never mapped.
 
+A path that a user gives, or that stands in a list, an archive or a folder from elsewhere, may lead
+to a FIFO or a device, whose reader waits or reads for ever. open_regular is the one door: it looks
+at what was opened, and not at what the path named a moment before.
+"""
+
+import errno
 import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
 
 from uniface_jax.errors import UserError
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open the regular file `path` for reading; links to one are followed.
+
+    Never waits: a FIFO without a writer, a socket, a device and a folder are an OSError whose
+    strerror says so, as for a file that is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.mkfifo(Path(folder) / "list.txt")
+        ...     try:
+        ...         open_regular(Path(folder) / "list.txt")
+        ...     except OSError as e:
+        ...         print(e.strerror)
+        a FIFO, not a regular file
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        check_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def check_regular(descriptor: int, path: Path) -> None:
+    """Raise an OSError that names `path` unless what was opened is a regular file."""
+    _check(os.fstat(descriptor).st_mode, path)
+
+
+def expect_regular(path: Path) -> None:
+    """Raise an OSError unless `path` is a regular file; for libraries that open it themselves."""
+    _check(path.stat().st_mode, path)
+
+
+def _check(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+    """Return the bytes of the regular file `path`.
+
+    Raises OSError as open_regular does, and for a file of more than `max_bytes`, of which no more
+    than those are read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is None:
+            return file.read()
+        content = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if size > max_bytes or len(content) > max_bytes:
+        told = f"{max(size, len(content))} bytes; at most {max_bytes} are read"
+        raise OSError(errno.EFBIG, told, str(path))
+    return content
 
 
 def read_at(descriptor: int, offset: int, size: int, where: str) -> bytes:
