@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jinja2
-from markupsafe import Markup
 
 from uniface_jax.files.printable import printable
 
@@ -147,12 +146,12 @@ def page(title: str, blocks: Sequence[Block]) -> str:
         >>> "<script" in made, "&lt;script&gt;alert(1)" in made
         (False, True)
     """
-    style = (_HERE / "page.css").read_text()
+    template = _template()
+    style = template.environment.get_template("page.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _template().render(
+    return template.render(
         title=title,
         blocks=blocks,
-        style=Markup(style),
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
     )
@@ -171,7 +170,7 @@ def _template() -> jinja2.Template:
 
 def _shown(value: object) -> object:
     """Return text without control characters; what the template itself made stays as it is."""
-    if isinstance(value, str) and not isinstance(value, Markup):
+    if isinstance(value, str) and not hasattr(value, "__html__"):
         return printable(value)
     return value
 
