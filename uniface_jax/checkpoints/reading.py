@@ -1,28 +1,39 @@
-"""Reads checkpoints by Orbax; saving.py writes them, and no other file knows Orbax.
+"""Reads checkpoints by Orbax; saving.py writes them, and no other room knows Orbax.
 
 A checkpoint holds the training state and, as JSON, the config and the position in the data. The
 padding rows of the last shards are on disk after row num_classes of the data's position and are
 cut off, or made anew, by every reader: what is read is the logical state, on any number of devices
 and processes. Every process reads the shards that it needs, so that none ever holds all prototypes.
+What was read is compared with the digests that were saved with it (digests.py), small files before
+Orbax opens them.
 """
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
+from uniface_jax.checkpoints import digests
 from uniface_jax.errors import UserError
+from uniface_jax.runtime import processes
 from uniface_jax.state import TrainState, Weights, class_sharded
 
 Tree = Any
 FOLDER = "checkpoints"
+STATE, RUN = "state", "run"  # a checkpoint's folders: arrays, and JSON in a file "metadata"
 CORRUPT_FOLDER = "corrupt_checkpoints"  # beside it: what could not be read, set aside
 BEST_METRIC = "auc"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of what is not whole yet
+FORMAT = 2  # 1 had no digests
+FORMAT_KEY = "format"  # in the run JSON; format 1 had none
+
+Warn = Callable[[str], None]
 
 
 class UnreadableError(UserError):
@@ -46,51 +57,101 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[ocp.Checkpointer]:
-    """Open a reader that waits for no other process: one may fail where others succeed.
+def _reading(folder: Path) -> Iterator[ocp.PyTreeCheckpointHandler]:
+    """Open a reader of arrays that waits for no other process: one may fail where others succeed.
 
     What a damaged checkpoint makes it raise becomes UnreadableError.
     """
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    handler = ocp.CompositeCheckpointHandler(
-        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
-        run=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
-    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     try:
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-            yield checkpointer
-    except (UserError, PermissionError, RuntimeError, MemoryError):
-        raise  # no word about the checkpoint: no rights, or no room in a device's memory
+        yield handler
+    except (UserError, PermissionError):
+        raise  # no word about the checkpoint
     except Exception as e:  # Orbax raises many kinds, Exception itself among them
-        reason = " ".join(str(e).split())[:300]
+        if isinstance(e, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(e):
+            raise  # no room in a device's memory
+        reason = " ".join(str(e).split())[:300] or type(e).__name__
         raise UnreadableError(
             f"{folder}: not a readable checkpoint of this project ({reason})"
         ) from e
+    finally:
+        handler.close()
 
 
 def score_of(folder: Path) -> float | None:
     """Return the score of a checkpoint; None where it was not measured, or cannot be read."""
     try:
-        with _reading(folder) as checkpointer:
-            only = ocp.args.Composite(run=ocp.args.JsonRestore())
-            return float(checkpointer.restore(folder, only)["run"]["metrics"][BEST_METRIC])
+        with _reading(folder):
+            digests.read(folder)
+            return float(_run_json(folder)["metrics"][BEST_METRIC])
     except UserError:
         return None
 
 
-def _open(checkpointer: ocp.Checkpointer, folder: Path) -> tuple[TrainState, dict[str, Any]]:
-    """Return the shapes and dtypes as they are on disk, and the run JSON."""
-    metadata = checkpointer.metadata(folder).item_metadata["state"]
-    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree)
-    run = checkpointer.restore(folder, ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-    return _from_tree(stored), run
+def _run_json(folder: Path) -> dict[str, Any]:
+    run = digests.read_part(folder / RUN / "metadata")
+    if not isinstance(run, dict):
+        raise ValueError("its run JSON is no object")
+    return run
 
 
-def _logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
-    """Return the shapes of what `stored` holds, without padding rows."""
+class _Opened(NamedTuple):
+    """A checkpoint whose small files are as they were saved.
+
+    stored: shapes and dtypes as they are on disk. run: the run JSON. saved: the arrays' digests;
+    None for a checkpoint of format 1.
+    """
+
+    folder: Path
+    stored: TrainState
+    run: dict[str, Any]
+    saved: digests.Digests | None
+
+    def check(self, arrays: Tree, warn: Warn) -> None:
+        """Compare restored arrays with their digests, or say that there are none.
+
+        Raises ValueError where they differ.
+        """
+        if self.saved is not None:
+            digests.check(arrays, self.saved, self._rows_on_disk)
+        elif processes.is_main():
+            warn(f"{self.folder}: from before checkpoints had digests; damage may go unnoticed")
+
+    def _rows_on_disk(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Read some rows of an array that were restored elsewhere, if anywhere."""
+        base = {"driver": "file", "path": f"{self.folder / STATE}/"}
+        store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+        array = tensorstore.open({"driver": "zarr", "kvstore": store}, read=True).result()
+        rows: np.ndarray = array[start:stop].read().result()
+        return rows
+
+
+def _open(handler: ocp.PyTreeCheckpointHandler, folder: Path) -> _Opened:
+    """Check the small files, and read what stands in them."""
+    saved = digests.read(folder)
+    run = _run_json(folder)
+    written = run.pop(FORMAT_KEY, 1)
+    if written > FORMAT:
+        raise UserError(f"{folder}: format {written}; this version reads up to {FORMAT}")
+    metadata = handler.metadata(folder / STATE)
+    tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree)
+    stored = _from_tree(tree)
+    if saved is not None:
+        digests.check_shapes(to_tree(logical(stored, run)), saved)
+    elif written > 1:
+        raise ValueError("its digests are missing")
+    return _Opened(folder, stored, run, saved)
+
+
+def _say(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
+    """Return the shapes and dtypes of what `stored` holds, without padding rows."""
     shapes: TrainState = jax.tree.map(
         lambda x, rows: jax.ShapeDtypeStruct((*rows, *x.shape[len(rows) :]), x.dtype),
         stored, _rows(run, stored),
@@ -110,18 +171,22 @@ def _rows(run: Mapping[str, Any], stored: TrainState) -> Tree:
 
 
 def restore_state(
-    folder: Path, template: TrainState, abstract: TrainState
+    folder: Path, template: TrainState, abstract: TrainState, warn: Warn
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Restore a checkpoint's global state and run JSON; UserError for other shapes."""
-    with _reading(folder) as checkpointer:
-        stored, run = _open(checkpointer, folder)
-        if other := first_other_shape(_logical(stored, run), abstract):
+    """Restore a checkpoint's global state and run JSON; UserError for other shapes.
+
+    `warn` is told of a checkpoint that has no digests.
+    """
+    with _reading(folder) as handler:
+        opened = _open(handler, folder)
+        if other := first_other_shape(logical(opened.stored, opened.run), abstract):
             name, theirs, ours = other
             raise UserError(f"{folder}: {name} has shape {theirs}, this config needs {ours}")
         tree = to_tree(template)
         restore = ocp.args.PyTreeRestore(item=tree, restore_args=_placed(tree))
-        items = checkpointer.restore(folder, ocp.args.Composite(state=restore))
-    return _from_tree(items["state"]), run
+        arrays = handler.restore(folder / STATE, args=restore)
+        opened.check(arrays, warn)
+    return _from_tree(arrays), opened.run
 
 
 def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
@@ -130,15 +195,15 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
     Raises UserError where there is none, UnreadableError where it is damaged.
     """
     _, folder = _located(path)
-    with _reading(folder) as checkpointer:
-        stored, run = _open(checkpointer, folder)
-        tree = to_tree(stored)
+    with _reading(folder) as handler:
+        opened = _open(handler, folder)
+        tree = to_tree(opened.stored)
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         restore = ocp.args.PyTreeRestore(item=tree, restore_args=arguments)
-        state = _from_tree(checkpointer.restore(folder, ocp.args.Composite(state=restore))["state"])
-        return jax.tree.map(
-            lambda x, rows: x[slice(*rows)] if rows else x, state, _rows(run, stored)
-        ), run
+        arrays = handler.restore(folder / STATE, args=restore)
+        opened.check(arrays, _say)
+    state, rows = _from_tree(arrays), _rows(opened.run, opened.stored)
+    return jax.tree.map(lambda x, n: x[slice(*n)] if n else x, state, rows), opened.run
 
 
 def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -147,13 +212,14 @@ def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]
     Prototypes and momentum, which may be more than this machine holds, stay on disk.
     """
     step, folder = _located(path)
-    with _reading(folder) as checkpointer:
-        stored, run = _open(checkpointer, folder)
-        wanted = {"weights": {"network": stored.weights.network}, "batch_stats": stored.batch_stats}
+    with _reading(folder) as handler:
+        opened = _open(handler, folder)
+        network, batch_stats = opened.stored.weights.network, opened.stored.batch_stats
+        wanted = {"weights": {"network": network}, "batch_stats": batch_stats}
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        tree = _restore_part(checkpointer, folder, wanted, arguments)
+        tree = _restore_part(handler, opened, wanted, arguments)
     variables = {"params": tree["weights"]["network"], "batch_stats": tree["batch_stats"]}
-    return step, variables, run
+    return step, variables, opened.run
 
 
 def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> TrainState:
@@ -164,10 +230,10 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
     is no readable checkpoint.
     """
     _, folder = _located(path)
-    with _reading(folder) as checkpointer:
-        stored, run = _open(checkpointer, folder)
-        logical = _logical(stored, run)
-        if other := first_other_shape(logical.weights.network, abstract.weights.network):
+    with _reading(folder) as handler:
+        opened = _open(handler, folder)
+        found = logical(opened.stored, opened.run).weights
+        if other := first_other_shape(found.network, abstract.weights.network):
             name, theirs, ours = other
             raise UserError(
                 f"{name} has shape {theirs}, this config's network has {ours}; give the same "
@@ -175,26 +241,24 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
             )
         weights, heads = {"network": state.weights.network}, ("prototypes", "bias")
         if all(
-            getattr(logical.weights, name).shape == getattr(abstract.weights, name).shape
-            for name in heads
+            getattr(found, name).shape == getattr(abstract.weights, name).shape for name in heads
         ):
             weights |= {name: getattr(state.weights, name) for name in heads}
         wanted = {"weights": weights, "batch_stats": state.batch_stats}
-        tree = _restore_part(checkpointer, folder, wanted, _placed(wanted))
+        tree = _restore_part(handler, opened, wanted, _placed(wanted))
     return state._replace(
         weights=state.weights._replace(**tree["weights"]), batch_stats=tree["batch_stats"]
     )
 
 
 def _restore_part(
-    checkpointer: ocp.Checkpointer, folder: Path, wanted: Tree, arguments: Tree
+    handler: ocp.PyTreeCheckpointHandler, opened: _Opened, wanted: Tree, arguments: Tree
 ) -> dict[str, Any]:
     """Restore the arrays that `wanted` names, and nothing else of the state."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
     restore = ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True)
-    restored: dict[str, Any] = checkpointer.restore(folder, ocp.args.Composite(state=restore))[
-        "state"
-    ]
+    restored: dict[str, Any] = handler.restore(opened.folder / STATE, args=restore)
+    opened.check(restored, _say)
     return restored
 
 

@@ -18,12 +18,19 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
+from uniface_jax.checkpoints import digests
+from uniface_jax.checkpoints.digest_item import DigestHandler, SaveDigests
 from uniface_jax.checkpoints.reading import (
     BEST_METRIC,
     CORRUPT_FOLDER,
     FOLDER,
+    FORMAT,
+    FORMAT_KEY,
+    RUN,
+    STATE,
     TEMPORARY,
     UnreadableError,
+    logical,
     restore_state,
     score_of,
     to_tree,
@@ -49,6 +56,18 @@ def left_waiting() -> bool:
         type(thread).__module__.startswith("orbax") and not thread.daemon
         for thread in threading.enumerate()
     )
+
+
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """Return what writes the items, in the order in which they are finalized.
+
+    The digests come last: the files of the others must be whole before theirs are made.
+    """
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    registry.add(STATE, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler())
+    registry.add(RUN, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    registry.add(digests.FOLDER, SaveDigests, DigestHandler())
+    return registry
 
 
 class _Best(PreservationPolicy):  # type: ignore[misc]  # Orbax has no types
@@ -93,7 +112,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
             ),
-            item_names=("state", "run"),
+            handler_registry=_handlers(),
         )
         for step in self._steps():
             if (score := score_of(self.folder / str(step))) is not None:
@@ -128,11 +147,19 @@ class Checkpoints:
         if metrics:
             run = {**run, "metrics": dict(metrics)}
             self._scores[step] = metrics[BEST_METRIC]
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(to_tree(state)), run=ocp.args.JsonSave(dict(run))
-        )
         self._saving = step
-        self._guarded(lambda: self._manager.save(step, args=items, force=True))
+        self._guarded(lambda: self._manager.save(step, args=self._items(state, run), force=True))
+
+    def _items(self, state: TrainState, run: Mapping[str, Any]) -> ocp.args.Composite:
+        """Return what Orbax is to write."""
+        tree, shapes = to_tree(state), to_tree(logical(state, run))
+        return ocp.args.Composite(
+            **{
+                STATE: ocp.args.PyTreeSave(tree),
+                RUN: ocp.args.JsonSave({**run, FORMAT_KEY: FORMAT}),
+                digests.FOLDER: SaveDigests(tree, shapes),
+            }
+        )
 
     def poll(self) -> None:
         """Notice, without waiting, how a save in the background ended."""
@@ -190,7 +217,7 @@ class Checkpoints:
         for step in sorted(self._steps(), reverse=True):
             folder = self.folder / str(step)
             try:
-                result = restore_state(folder, template, abstract)
+                result = restore_state(folder, template, abstract, self._warn)
                 reason = ""
             except UnreadableError as e:
                 result, reason = None, str(e)

@@ -11,6 +11,7 @@ status 1 where one failed. safetensors holds the weights by the names of their P
 implementation: UniFace's release for lresnet*, arcface_torch for iresnet*.
 """
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -112,6 +113,7 @@ def _write() -> dict[str, Any]:
     if not _WORKDIR.value:
         usage = cli.usage("--workdir=WORKDIR [--output=FILE] [FLAGS], or --check=MODEL.onnx")
         raise UserError(f"--workdir is missing; {usage}")
+    _require_extra(_FORMAT.value)
     # Not at the top: a check needs no checkpoint library.
     from uniface_jax.inference.network import load_network
 
@@ -139,6 +141,20 @@ def _write() -> dict[str, Any]:
     )
     origin = Origin(info["workdir"], info["step"], info["digest"], info["run"])
     return result | {"card": str(write_card(artifact, origin))}
+
+
+def _require_extra(written: str) -> None:
+    """Refuse a format whose extra is not installed, before the checkpoint is read."""
+    needs = {
+        "onnx": ("export", "onnx"),
+        "savedmodel": ("tensorflow", "tensorflow"),
+        "tflite": ("tensorflow", "tensorflow"),
+    }
+    if written in needs:
+        name, module = needs[written]
+        with extra(name):
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(f"no module {module}", name=module)
 
 
 def _write_safetensors(
