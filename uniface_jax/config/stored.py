@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from uniface_jax.config.keys import completed, flatten
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
+from uniface_jax.files.reading import read_regular
 from uniface_jax.registry import import_parts
 
 # Keys that may differ when a run is resumed: they do not change what is computed.
@@ -25,7 +27,7 @@ def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
     The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
     is from. Raises ValueError for what is no JSON, or no JSON of a config.
     """
-    values = json.loads(text)
+    values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError("no object of config keys")
     import_parts(values.get("imports") or (), "config.imports", workdir)
@@ -49,7 +51,10 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     config = completed(config.to_dict())
     if path.exists():
         try:
-            owner = flatten(from_json(path.read_text(), workdir))
+            text = read_regular(path, MAX_BYTES).decode("utf-8")
+            owner = flatten(from_json(text, workdir))
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
         except ValueError as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():

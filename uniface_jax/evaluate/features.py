@@ -22,6 +22,8 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 from uniface_jax.files.arrays import create_array
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
+from uniface_jax.files.reading import expect_regular, read_regular
 from uniface_jax.files.text_lines import numbered_lines
 from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
@@ -170,7 +172,7 @@ class _KeptRows:
 def _resumed(file: Path, record: Mapping[str, Any]) -> tuple[np.memmap | None, int]:
     """Return an earlier run's array for writing and its number of rows done, or (None, 0)."""
     try:
-        found = json.loads(file.with_suffix(".json").read_text())
+        found = parse_json(read_regular(file.with_suffix(".json"), MAX_BYTES))
         done = int(found.pop("done"))
         found["data"]["name"] = record["data"]["name"]  # which does not matter
         array = np.lib.format.open_memmap(file, "r+")
@@ -260,7 +262,7 @@ def _name_of(path: Path) -> str:
     beside = [path.with_suffix(".json")] if path.is_file() else sorted(path.glob("*.json"))
     for file in beside:
         try:
-            return str(json.loads(file.read_text())["model"]["name"])
+            return str(parse_json(read_regular(file, MAX_BYTES))["model"]["name"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return path.resolve().stem
@@ -292,7 +294,7 @@ def _kept(folder: Path, name: str, digest: str) -> tuple[Path, str]:
     found = {}
     for beside in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(beside.read_text())
+            record = parse_json(read_regular(beside, MAX_BYTES))
             if record["data"]["sha256"] == digest and record["done"] == record["data"]["images"]:
                 found[beside.with_suffix(".npy")] = record["kind"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -305,6 +307,7 @@ def _kept(folder: Path, name: str, digest: str) -> tuple[Path, str]:
 
 def _opened(path: Path) -> np.ndarray:
     try:
+        expect_regular(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("an archive of several arrays")

@@ -6,6 +6,7 @@ that the same workdir and the same file give the same card.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from uniface_jax.data.sources.known_sets import KNOWN_SETS
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.files.bounded_json import read_json
+from uniface_jax.files.bounded_json import parse_json, read_json
+from uniface_jax.files.reading import open_regular
 from uniface_jax.losses import LOSSES
 
 UNKNOWN = "unknown"
@@ -124,7 +126,7 @@ def _file(artifact: Artifact) -> dict[str, Any]:
     for file in files:
         if folder:
             digest.update(file.relative_to(artifact.path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 digest.update(chunk)
     return {
@@ -209,7 +211,7 @@ def _validation(path: Path, step: int) -> dict[str, Any] | str:
     """Return the last validation in metrics.jsonl at or before `step`."""
     last: dict[str, Any] | str = UNKNOWN
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
+        with io.TextIOWrapper(open_regular(path), "utf-8", "replace") as lines:
             for line in lines:
                 row = _parsed(line)
                 metrics = {key: row[key] for key in row if str(key).startswith("eval/")}
@@ -311,7 +313,7 @@ def _read(path: Path) -> Any:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

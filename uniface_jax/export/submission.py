@@ -21,6 +21,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.export.demo_faces import Faces, recognition_auc
 from uniface_jax.export.tracks import TRACKS, Track
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.reading import open_regular, read_regular
 from uniface_jax.inference.input_scale import feeds_raw_pixels
 from uniface_jax.models import IMAGE_SIZE
 
@@ -90,10 +91,11 @@ def _read(path: Path) -> tuple[bytes | None, list[Finding]]:
     findings = []
     if path.suffix != ".zip":
         findings.append(_size(path.stat().st_size))
-        return (path.read_bytes() if findings[0].passed else None), findings
+        limit = MAX_MEGABYTES * MEGABYTE
+        return (read_regular(path, limit) if findings[0].passed else None), findings
     one = "exactly one .onnx in a readable .zip"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             models = [info for info in archive.infolist() if info.filename.endswith(".onnx")]
             found = ", ".join(repr(info.filename) for info in models[:3]) or "none"
             findings.append(Finding("archive", len(models) == 1, f"{len(models)}: {found}", one))

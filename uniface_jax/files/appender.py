@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from uniface_jax.files.writing import open_again
+
 MAX_KEPT_BYTES = 2**24  # of what could not be written; then the newest is dropped
 
 
@@ -26,7 +28,7 @@ class Appender:
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path, self._warn = path, warn
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = open_again(path, os.O_APPEND)
         self._kept = bytearray()
         self._failing = False
         self._dropped_bytes = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.reading import open_regular
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -37,7 +38,7 @@ def map_array(path: Path, dtype: np.dtype, length: int) -> np.ndarray | None:
     """
     header = _header(dtype, length)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if file.read(len(header)) != header or size != len(header) + length * dtype.itemsize:
                 return None

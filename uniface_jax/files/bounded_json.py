@@ -1,10 +1,12 @@
 """JSON that may come from anywhere: read within bounds, and refused in one line."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import read_regular
 
 MAX_BYTES = 1 << 28
 _MAX_DIGITS = 20  # of 64 bits and a sign; a count of more cannot even be shown in a message
@@ -29,16 +31,28 @@ def read_json(file: Path, hint: str) -> Any:
         {'step': 3}
     """
     try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(f"{file}: {size} bytes; at most {MAX_BYTES} are read")
-        return json.loads(file.read_bytes(), parse_int=_integer)
+        return parse_json(read_regular(file, MAX_BYTES))
     except OSError as e:
-        raise UserError(f"{file}: {e.strerror}; {hint}") from e
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as e:
+        hint = "" if e.errno == errno.EFBIG else f"; {hint}"
+        raise UserError(f"{file}: {e.strerror}{hint}") from e
+    except ValueError as e:
         raise UserError(f"{file}: not JSON ({' '.join(str(e).split())[:80]})") from e
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Return the value that a JSON text stands for.
+
+    Raises ValueError alone: for what is not UTF-8 or no JSON, is nested too deeply, or holds a
+    whole number of more digits than 64 bits have.
+
+    Example:
+        >>> parse_json(b'{"step": 3}')
+        {'step': 3}
+    """
+    try:
+        return json.loads(text, parse_int=_integer)
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
 
 
 def _integer(text: str) -> int:

@@ -6,13 +6,14 @@ at what was opened, and not at what the path named a moment before.
 """
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from uniface_jax.errors import UserError
 
+_CHUNK_BYTES = 1 << 16
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -21,8 +22,12 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open the regular file `path` for reading; links to one are followed.
+class NotRegularError(OSError):
+    """A FIFO, a socket, a device or a folder where a file is expected; strerror says which."""
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open the regular file `path` for reading its bytes; links to one are followed.
 
     Never waits: a FIFO without a writer, a socket, a device and a folder are an OSError whose
     strerror says so, as for a file that is missing.
@@ -37,13 +42,18 @@ def open_regular(path: Path) -> BinaryIO:
         ...         print(e.strerror)
         a FIFO, not a regular file
     """
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_descriptor(path: Path) -> int:
+    """Open the regular file `path` as open_regular does, and return its descriptor."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         check_regular(descriptor, path)
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
 def check_regular(descriptor: int, path: Path) -> None:
@@ -58,10 +68,20 @@ def expect_regular(path: Path) -> None:
 
 def _check(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise NotRegularError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+        raise NotRegularError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+
+def read_lines(path: Path, max_bytes: int) -> list[str]:
+    r"""Return the lines of a regular text file; bytes that are no UTF-8 become U+FFFD.
+
+    Lines end at \n and \r\n alone, not at the other marks at which str.splitlines does. Raises
+    OSError as read_regular does.
+    """
+    text = read_regular(path, max_bytes).decode("utf-8", "replace").removesuffix("\n")
+    return [line.removesuffix("\r") for line in text.split("\n")] if text else []
 
 
 def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
@@ -72,10 +92,15 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if max_bytes is None:
-            return file.read()
-        content = file.read(max_bytes + 1) if size <= max_bytes else b""
-    if size > max_bytes or len(content) > max_bytes:
+        content = b""
+        if max_bytes is None or size <= max_bytes:
+            content = file.read(size + 1)  # and no more room than that
+            while len(content) > size and (max_bytes is None or len(content) <= max_bytes):
+                more = file.read(_CHUNK_BYTES)  # of a file that grows, or is made while it is read
+                if not more:
+                    return content
+                content += more
+    if max_bytes is not None and max(size, len(content)) > max_bytes:
         told = f"{max(size, len(content))} bytes; at most {max_bytes} are read"
         raise OSError(errno.EFBIG, told, str(path))
     return content

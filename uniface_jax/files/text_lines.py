@@ -3,7 +3,6 @@
 import codecs
 import io
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import NotRegularError, open_regular
 
 BLOCK_BYTES = 1 << 24
 MAX_LINE_BYTES = 4096
@@ -35,7 +35,7 @@ def blocks(file: Path) -> Iterator[tuple[int, bytes]]:
     """
     number = 1
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
             shown = sys.stderr.isatty() and size > BLOCK_BYTES
             bar = tqdm(total=size, desc=file.name, unit="B", unit_scale=True, disable=not shown)
@@ -132,9 +132,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait, a device never end
-            raise UserError(f"{file}: not a file; expected a list as text")
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             mark = opened.read(2)
             utf16 = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             opened.seek(0)
@@ -147,6 +145,8 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
                 if "\0" in line:
                     raise UserError(f"{file}: line {number}: a NUL byte; expected a list as text")
                 yield number, line.rstrip("\n")
+    except NotRegularError as e:
+        raise UserError(f"{file}: not a file; expected a list as text") from e
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror})") from e
     except UnicodeError as e:

@@ -10,6 +10,7 @@ import onnxruntime
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import read_regular
 from uniface_jax.inference.input_scale import feeds_raw_pixels
 from uniface_jax.inference.mirror import MIRROR_KEY, mirror_sum
 from uniface_jax.inference.model import Embed, Model
@@ -77,7 +78,7 @@ def _read(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise UserError(f"{path}: {size} bytes; an ONNX file has at most {MAX_FILE_BYTES}")
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
 

@@ -1,6 +1,5 @@
 """A training run, read for inspection: its images' similarities with its prototypes, and its b."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from uniface_jax import config as configs
 from uniface_jax.checkpoints import reading
 from uniface_jax.data.sources.opening import Source, open_source
 from uniface_jax.errors import UserError
+from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
+from uniface_jax.files.reading import read_lines
 from uniface_jax.inference.extract import extract
 from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
@@ -118,13 +119,13 @@ def read_history(path: Path) -> History:
     the line that is not the JSON of a step.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_lines(path, MAX_BYTES)
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}; a run of uniface_jax.train writes it") from e
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if "loss" in row:
                 rows.append({"step": int(row["step"]), **{k: float(v) for k, v in row.items()}})
         except (ValueError, KeyError, TypeError) as e:

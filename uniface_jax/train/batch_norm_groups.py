@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import read_json
 
 LAYOUT_FILE = "layout.json"
 
@@ -26,10 +27,12 @@ def adapt(config: ConfigDict, workdir: Path, num_devices: int) -> ConfigDict:
     if not path.exists():
         return config
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path, "use another --workdir")
         group, micro_batches = int(record["batch_norm_group"]), int(record["micro_batches"])
         groups = config.batch_size // group
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as e:
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError, ZeroDivisionError) as e:
         raise UserError(f"{path}: not the layout of a run ({e}); use another --workdir") from e
     if config.batch_size % group:
         return config  # another batch_size: the workdir's config will be compared, and says so

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from uniface_jax.data.sources.base import Source
+from uniface_jax.files.writing import open_again
 
 
 class NotFiniteError(RuntimeError):
@@ -63,7 +65,7 @@ class FiniteGuard:
             "labels": np.asarray(batch["label"]).tolist(),
         }
         try:
-            with self._path.open("a") as file:
+            with os.fdopen(open_again(self._path, os.O_APPEND), "a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as e:  # the run's message matters more than this file
             return f"no file ({self._path}: {e.strerror}): {line['records'][:16]}…"

@@ -17,8 +17,11 @@ from tqdm import tqdm
 
 from uniface_jax.files.appender import Appender
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import parse_json
+from uniface_jax.files.reading import read_lines
 
 METRICS_FILE = "metrics.jsonl"
+MAX_METRICS_BYTES = 1 << 32
 
 
 def duration(seconds: float) -> str:
@@ -127,9 +130,9 @@ class RunLog:
         if not self._metrics.exists():
             return
         kept = []
-        for line in self._metrics.read_text().splitlines():
+        for line in read_lines(self._metrics, MAX_METRICS_BYTES):
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a run that was killed while it wrote

@@ -14,6 +14,7 @@ import numpy as np
 import uniface_jax
 from uniface_jax.data.sources.base import Source
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.writing import PRIVATE
 from uniface_jax.native import build
 from uniface_jax.state import TrainState
 
@@ -76,5 +77,5 @@ def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Write the record as indented JSON."""
-    write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())
+    """Write the record as indented JSON, readable by its owner: the command line is in it."""
+    write_bytes(path, (json.dumps(record, indent=2) + "\n").encode(), PRIVATE)

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from uniface_jax.files.writing import open_again
+
 TICKS = 20  # looks at the run in each deadline
 
 
@@ -58,7 +60,7 @@ class Watchdog:
         )
         print(message, file=sys.stderr, flush=True)
         try:
-            with self._report.open("a") as file:
+            with os.fdopen(open_again(self._report, os.O_APPEND), "a") as file:
                 print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=file, flush=True)
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:

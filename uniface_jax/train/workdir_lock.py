@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.bounded_json import parse_json
+from uniface_jax.files.reading import read_regular
+from uniface_jax.files.writing import PRIVATE, open_again
 
 LOCK_FILE = "lock"
+_MAX_BYTES = 1 << 16
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
@@ -26,7 +30,10 @@ def hold(workdir: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / LOCK_FILE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = open_again(path, mode=PRIVATE)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be locked ({e.strerror}); use another --workdir") from e
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +64,7 @@ def _myself() -> dict[str, str | int]:
 
 def _holder(path: Path) -> str:
     try:
-        record = json.loads(path.read_text())
+        record = parse_json(read_regular(path, _MAX_BYTES))
         return (
             f"process {record['pid']} on {record['host']} since {record['since']} "
             f"({record['command']})"

@@ -15,6 +15,7 @@ import numpy as np
 
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.reading import open_regular
 from uniface_jax.weights import pickled_module
 
 State = dict[str, np.ndarray]
@@ -88,7 +89,7 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_npz(path: Path) -> State:
     _check_npz(path)
-    with np.load(path, allow_pickle=False) as file:
+    with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -96,7 +97,7 @@ def _check_npz(path: Path) -> None:
     """Check that the archive's members declare no more than the file can hold."""
     limit = MAX_EXPANSION * path.stat().st_size
     total = 0
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
                 major, _ = np.lib.format.read_magic(file)
@@ -122,12 +123,12 @@ def _read_torch(path: Path) -> State:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
         raise UserError(f"{path}: found PyTorch {torch.__version__}; {_NO_TORCH}")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
             # PyTorch stores; what is compressed could unfold to any size.
             if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
                 raise UserError(f"{path}: compressed, which PyTorch's files never are")
     else:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(2) == b"PK":
                 raise ValueError("cut short: a zip archive without its end")
     state = _unwrapped(path, pickled_module.load(path, torch))

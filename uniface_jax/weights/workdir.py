@@ -13,6 +13,7 @@ from uniface_jax.checkpoints.reading import FOLDER
 from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.reading import open_regular
 from uniface_jax.state import TrainState, Weights
 from uniface_jax.weights.recognise import Imported, from_state
 from uniface_jax.weights.state_files import read_state
@@ -78,5 +79,5 @@ def _state(imported: Imported) -> TrainState:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ on the source, the seed, the shards' size and the checks alone.
 import contextlib
 import errno
 import fcntl
+import os
 import re
 import shutil
 import sys
@@ -26,6 +27,7 @@ from uniface_jax.data.conversion.shard import ShardTask, is_finished, write_shar
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
+from uniface_jax.files.writing import open_again
 
 _SMALL_IMAGES = 2000  # images that are converted faster than processes start
 _SAMPLED_IMAGES = 100_000  # images whose sizes are looked up for the space on disk
@@ -199,7 +201,7 @@ def _locked(destination: Path, part: tuple[int, int]) -> Iterator[None]:
     """Keep a second process from the same part of the same work while this one is at it."""
     folder = destination / jobs.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"lock-{part[0]}-of-{part[1]}").open("w") as file:
+    with os.fdopen(open_again(folder / f"lock-{part[0]}-of-{part[1]}"), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:

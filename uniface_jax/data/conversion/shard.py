@@ -21,6 +21,8 @@ from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, framed
 from uniface_jax.data.sources.base import Item, Items
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.bounded_json import parse_json
+from uniface_jax.files.reading import open_regular
 
 TENSORFLOW_FORMATS = ("JPEG", "PNG")  # what both TensorFlow's and TFDS' decoders take
 DIGEST_BYTES = 16
@@ -136,8 +138,8 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
 def read_report(path: Path) -> ShardReport:
     """Return the report at `path`; UserError when it is missing or malformed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            text = json.loads(file["text"].tobytes())
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
+            text = parse_json(file["text"].tobytes())
             return ShardReport(
                 file["bounds"],
                 file["begins"],

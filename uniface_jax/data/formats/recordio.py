@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.errors import UserError
-from uniface_jax.files.reading import read_at
+from uniface_jax.files.reading import open_regular, read_at, read_regular
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -41,7 +41,7 @@ class RecordFile:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self._descriptor = os.dup(file.fileno())
         except OSError as e:
@@ -152,7 +152,7 @@ def read_index(path: Path, size: int) -> tuple[np.ndarray, np.ndarray] | str:
         # A line stands for a record of 8 bytes at least: a larger file is no index of this .rec.
         if path.stat().st_size > (size // HEADER_BYTES + 1) * _MAX_INDEX_LINE_BYTES:
             return "is longer than the .rec allows"
-        text = path.read_bytes()
+        text = read_regular(path)
     except OSError as e:
         return f"cannot be read ({e.strerror})"
     lines = text.count(b"\n") + (not text.endswith(b"\n"))

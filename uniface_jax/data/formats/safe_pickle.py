@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import open_regular
 
 _ENCODE = "_codecs.encode"
 _NDARRAY = "numpy.ndarray"
@@ -119,7 +120,10 @@ def load(path: Path) -> Any:
         ([b'an image'], [True])
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open_regular(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return _Machine(len(data)).run(data)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e

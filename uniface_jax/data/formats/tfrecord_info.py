@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from uniface_jax.errors import UserError
-from uniface_jax.files.bounded_json import read_json
+from uniface_jax.files.bounded_json import MAX_BYTES, read_json
+from uniface_jax.files.reading import read_regular
 
 SPLIT = "train"
 INFO_FILE = "dataset_info.json"
@@ -150,7 +151,7 @@ def _read_names(file: Path, num_classes: int) -> list[str] | None:
     if not file.is_file():
         return None
     try:
-        names = file.read_text(encoding="utf-8").split("\n")[:num_classes]
+        names = read_regular(file, MAX_BYTES).decode("utf-8").split("\n")[:num_classes]
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror})") from e
     except UnicodeDecodeError as e:

@@ -20,7 +20,7 @@ import numpy as np
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.errors import UserError
 from uniface_jax.files.arrays import is_cut_short, map_array, save_array
-from uniface_jax.files.reading import read_at
+from uniface_jax.files.reading import open_descriptor, read_at
 
 INDEX_FILE = "record_index.npy"
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u32 CRC of the record
@@ -151,7 +151,7 @@ def _allow_open_files(count: int) -> None:
 
 def _opened(shard: Path) -> int:
     try:
-        return os.open(shard, os.O_RDONLY)
+        return open_descriptor(shard)
     except OSError as e:
         raise UserError(f"{shard}: cannot be read ({e.strerror})") from e
 

@@ -1,7 +1,6 @@
 """Identity folders as a source: one sub-folder a person, the photographs in it."""
 
 import os
-import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from uniface_jax.data.sources.labels import natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.paths import there
+from uniface_jax.files.reading import NotRegularError, read_regular
 
 MAX_FILE_BYTES = 1 << 28
 
@@ -159,14 +159,12 @@ def read_image_file(path: Path) -> bytes:
         UserError: it is no file, cannot be read, or is over 256 MiB.
     """
     try:
-        path, status = _status(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device never end
-            raise UserError(f"{path}: not a file; expected an image file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise UserError(
-                f"{path}: {status.st_size} bytes; an image file has at most {MAX_FILE_BYTES}"
-            )
-        return path.read_bytes()
+        try:
+            return read_regular(path, MAX_FILE_BYTES)
+        except FileNotFoundError:
+            return read_regular(there(path), MAX_FILE_BYTES)
+    except NotRegularError as e:
+        raise UserError(f"{path}: not a file; expected an image file") from e
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
 

@@ -19,6 +19,7 @@ from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import open_regular
 from uniface_jax.registry import Registry
 
 __all__ = ["SOURCES", "Item", "Source", "SourceOpener", "open_source", "register_source"]
@@ -137,7 +138,7 @@ def _open_folder(path: Path) -> Source:
 
 def _open_file(path: Path) -> Source:
     """Open a file by its first bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_SNIFFED_BYTES)
     if head.startswith(MAGIC_BYTES):
         return RecordIOSource(path)

@@ -24,6 +24,7 @@ from uniface_jax.data.sources.folders import MAX_FILE_BYTES
 from uniface_jax.data.sources.labels import classes_of, natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import open_regular
 
 JSON_KEYS = ("label", "cls", "class", "identity", "id")
 _MAX_LABEL_BYTES = 1 << 16
@@ -49,7 +50,7 @@ class TarPart:
         name = f"{path.name}/{self.names[index]}"
         size = int(self.lengths[index])
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 image = os.pread(file.fileno(), size, int(self.offsets[index]))
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
@@ -152,7 +153,7 @@ class _Index:
     def add(self, number: int, archive: Path) -> None:
         """Add the images of one archive."""
         try:
-            with archive.open("rb") as file:
+            with open_regular(archive) as file:
                 self._read(number, archive, file)
         except OSError as e:
             raise UserError(f"{archive}: cannot be read ({e.strerror})") from e

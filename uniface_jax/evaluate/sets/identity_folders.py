@@ -1,6 +1,7 @@
 """Identity folders as sets to be evaluated: images, whom they show, and of which population."""
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import ImageFiles
+from uniface_jax.files.reading import open_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def _read(name: str, root: Path, folders: Mapping[str, Path]) -> Identities:
 def _population_of(table: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as opened:
+        with io.TextIOWrapper(open_regular(table), "utf-8-sig", newline="") as opened:
             reader = csv.reader(opened, skipinitialspace=True, strict=True)
             for fields in reader:
                 cells = [field.strip() for field in fields]

@@ -16,6 +16,8 @@ from typing_extensions import override
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
+from uniface_jax.files.reading import open_regular, read_regular
 from uniface_jax.inference.extract import checked_pixels
 
 Digest = Callable[[Path, Sequence[str]], str]
@@ -113,7 +115,7 @@ class FileDigests:
         self._known: dict[str, str] = {}
         if self._memory is not None and self._memory.is_file():
             try:
-                known = json.loads(self._memory.read_text())
+                known = parse_json(read_regular(self._memory, MAX_BYTES))
                 self._known = {str(k): str(v) for k, v in known.items()}
             except (OSError, ValueError, AttributeError):
                 self._known = {}  # a damaged memory costs one more reading
@@ -143,7 +145,7 @@ class FileDigests:
 def _content_digest(root: Path, names: Sequence[str]) -> str:
     def one(name: str) -> bytes:
         try:
-            with (root / name).open("rb") as opened:
+            with open_regular(root / name) as opened:
                 content = hashlib.file_digest(opened, "sha256").digest()
         except OSError as e:
             raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e

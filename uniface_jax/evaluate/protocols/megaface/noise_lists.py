@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import read_regular
 
 
 def read_noise_list(path: Path | str) -> frozenset[str]:
@@ -19,7 +20,7 @@ def read_noise_list(path: Path | str) -> frozenset[str]:
     Raises UserError where the file cannot be read, is not text, or names nothing in a line.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = read_regular(Path(path)).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not a readable list of noisy images: {e}") from e
     entries = set()
