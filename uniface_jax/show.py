@@ -22,6 +22,7 @@ from uniface_jax.data.input.contact_sheet import contact_sheet
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
 
 _CONFIG = recipes.define(
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     if output.suffix.lower() != ".png":
         given_output = f"--output={_OUTPUT.value}" if _OUTPUT.value else "--output is missing"
         raise UserError(f"{given_output}: expected a name that ends in .png")
+    expect_writable(output)
     source = open_source(given)
     config = _CONFIG.value
     chosen = Augment.from_mapping(config.data.augment.to_dict()) if config else INSIGHTFACE

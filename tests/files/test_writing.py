@@ -2,11 +2,13 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
+from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.files.writing import PRIVATE, create, open_again
+from uniface_jax.files.writing import PRIVATE, create, expect_writable, open_again
 
 
 def test_no_link_is_followed(tmp_path):
@@ -38,3 +40,13 @@ def test_a_private_file_is_never_readable_by_others(tmp_path):
     write_bytes(tmp_path / "run.json", b"1", PRIVATE)
     assert stat.S_IMODE((tmp_path / "run.json").stat().st_mode) == PRIVATE
     assert stat.S_IMODE((tmp_path / "open").stat().st_mode) != PRIVATE
+
+
+def test_a_place_is_tried_before_work(tmp_path):
+    expect_writable(tmp_path / "new" / "folder" / "file")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"/proc/new/model.onnx: cannot be written \(.* in /proc\)"):
+        expect_writable(Path("/proc/new/model.onnx"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/m.onnx: cannot be written \(Not a directory in"):
+        expect_writable(tmp_path / "file" / "m.onnx")

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from uniface_jax.cli.streams import printable_streams
 from uniface_jax.errors import EXIT_BAD_INPUT, UserError
 from uniface_jax.files.paths import expanded
 from uniface_jax.files.printable import printable
@@ -79,10 +80,12 @@ def run(
     main: Callable[[list[str]], int | None],
     prepare: Callable[[list[str]], list[str]] = lambda argv: argv,
 ) -> NoReturn:
-    """Run `main(argv)` as absl.app.run does; a UserError ends in one line and status 2.
+    """Run `main(argv)` as absl.app.run does; bad input ends in one line and status 2.
 
     argv[0] is the program, the rest are the positional arguments. `prepare` may change the command
-    line before its flags are parsed. KeyboardInterrupt ends with the shell's 130 and no traceback.
+    line before its flags are parsed. Bad input is a UserError, and what the operating system
+    refuses: a file that cannot be read or written. With --verbosity=1 its traceback comes first.
+    KeyboardInterrupt ends with the shell's 130 and no traceback.
     """
     # TensorFlow's notices on import say nothing that a user here can act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -97,12 +100,22 @@ def run(
             return main(argv)
         except UserError as e:
             fail(e)
+        except OSError as e:
+            logging.debug("refused by the operating system", exc_info=True)
+            fail(_refused(e))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
 
-    app.run(guarded, flags_parser=partial(_parse_flags, prepare=prepare))
+    with printable_streams():
+        app.run(guarded, flags_parser=partial(_parse_flags, prepare=prepare))
     raise AssertionError("absl.app.run does not return")
+
+
+def _refused(error: OSError) -> str:
+    """Return what the operating system did not do, and for which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 def define_imports() -> flags.FlagHolder[list[str]]:

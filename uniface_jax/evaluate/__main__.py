@@ -22,6 +22,7 @@ from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options, Results, checked
 from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
+from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
 
 _MODEL = flags.DEFINE_string(
@@ -170,6 +171,7 @@ def _folder(path: Path | str) -> Path:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"--output: {path} cannot be made a folder ({e.strerror})") from e
+    expect_writable(Path(path) / results.METRICS)
     return Path(path)
 
 

@@ -38,6 +38,7 @@ from uniface_jax.export.verify import (
     write_verified,
 )
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.files.writing import expect_writable
 from uniface_jax.inference.mirror import MIRROR_KEY
 
 if TYPE_CHECKING:  # loaded only where ONNX is written or checked
@@ -74,6 +75,8 @@ _REPORT = flags.DEFINE_string("report", None, "a JSON file for the result")
 def main(argv: list[str]) -> int:
     """Export or check; return the status to exit with."""
     cli.positional(argv)
+    if _REPORT.value:
+        expect_writable(Path(_REPORT.value))
     if _CHECK.value:
         findings = _check(Path(_CHECK.value))
         passed = all(finding.passed is not False for finding in findings)
@@ -117,8 +120,9 @@ def _write() -> dict[str, Any]:
     # Not at the top: a check needs no checkpoint library.
     from uniface_jax.inference.network import load_network
 
-    network, variables, info = load_network(_WORKDIR.value)
     output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value))
+    expect_writable(output)
+    network, variables, info = load_network(_WORKDIR.value)
     metadata = {
         "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),

@@ -1,8 +1,10 @@
 """Files that are written where others may write too: no link that they planted is followed."""
 
 import os
+import tempfile
 from pathlib import Path
 
+from uniface_jax.errors import UserError
 from uniface_jax.files.reading import check_regular
 
 PRIVATE = 0o600  # of files that hold a command line, which may hold what is nobody else's business
@@ -41,3 +43,16 @@ def open_again(path: Path, flags: int = 0, mode: int = 0o666) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def expect_writable(path: Path) -> None:
+    """Raise UserError where no file or folder `path` could be made; for the time before work.
+
+    It is tried in the folder that is there already, with a file that has no name; nothing is left.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written ({e.strerror} in {folder})") from e

@@ -9,6 +9,7 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.errors import UserError
+from uniface_jax.files.writing import expect_writable
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir of training, or its checkpoints/STEP.")
 _DATA = flags.DEFINE_string(
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"--output: {output} cannot be made a folder ({e.strerror})") from e
+    expect_writable(output / "inspection.json")
     run = inspect(_WORKDIR.value, _DATA.value, _IMAGES.value, _SEED.value, _BATCH_SIZE.value)
     cli.say(*summary(write(run, output, _WORKDIR.value)).split("\n"))
     cli.say(f"inspection.json and figures: {output}")

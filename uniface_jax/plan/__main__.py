@@ -20,6 +20,7 @@ from tqdm import tqdm
 from uniface_jax import cli
 from uniface_jax.cli import recipes
 from uniface_jax.errors import UserError
+from uniface_jax.files.writing import expect_writable
 
 if TYPE_CHECKING:
     from uniface_jax.plan import report
@@ -53,6 +54,9 @@ def main(argv: list[str]) -> None:
     virtual = _DEVICES.value if _VERIFY.value else 1
     given = os.environ.get("XLA_FLAGS", "")  # of a flag that is there twice, XLA takes the last
     os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={virtual}"
+
+    if _JSON.value:
+        expect_writable(Path(_JSON.value))
 
     import jax
 
