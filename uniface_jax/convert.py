@@ -23,7 +23,7 @@ from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, r
 from uniface_jax.data.conversion.verify import verify
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.data.sources.base import Source
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.registry import import_parts
 
@@ -39,9 +39,12 @@ _CHECK = flags.DEFINE_enum(
     "of every image: its structure (markers, sizes, PNG checksums), or a full decode as well",
 )
 _ON_ERROR = flags.DEFINE_enum(
-    "on_error", ON_ERROR[0], ON_ERROR, "what an image that cannot be used does to the conversion"
+    "on_error", ON_ERROR[0], ON_ERROR, "what an image or a folder that cannot be used does"
 )
 flags.DEFINE_alias("on-error", "on_error")
+_JSON_KEY = flags.DEFINE_string(
+    "json_key", None, "of the class in the .json files of a tar; default: label, cls, …"
+)
 _IMPORTS = cli.define_imports()
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)
 _SHARD = flags.DEFINE_string("shard", None, "i/n: only every n-th shard, from the i-th on")
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> None:
     part = _part(_SHARD.value)
     if _VERIFY.value and part != (0, 1):
         raise UserError("--verify: for the whole data set; expected without --shard")
-    source = open_source(given_source)
+    source = open_source(given_source, SourceOptions(_ON_ERROR.value == "skip", _JSON_KEY.value))
     for note in source.notes[:_SHOWN]:
         print(note)
     if len(source.notes) > _SHOWN:

@@ -1,8 +1,10 @@
+import shutil
+
 import pytest
 
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import UserError
 
 
@@ -56,3 +58,41 @@ def test_no_identities_and_nested_folders_are_refused(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match="absent: no such file"):
         open_source(tmp_path / "absent")
+
+
+def test_folders_of_systems_are_left_out_and_noted(faces, tmp_path):
+    root = shutil.copytree(faces, tmp_path / "faces")
+    for name in ("__MACOSX/s1", "s1/@eaDir/1.jpg", "s2/.AppleDouble"):
+        (root / name).mkdir(parents=True)
+    for name in (".DS_Store", "s1/.DS_Store", "s1/Thumbs.db", "desktop.ini", "alignment.json"):
+        (root / name).touch()
+    source, plain = FolderSource(root), FolderSource(faces)
+    assert [item.name for item in source] == [item.name for item in plain]
+    assert source.fingerprint() == plain.fingerprint()
+    assert source.skipped == []
+    assert list(source.notes) == [
+        f"{root}/__MACOSX: left out, a system's folder",
+        f"{root}/s1/@eaDir: left out, a system's folder",
+    ]
+
+
+def test_faults_are_errors_unless_they_are_skipped(faces, tmp_path):
+    root = shutil.copytree(faces, tmp_path / "faces")
+    (root / "empty").mkdir()
+    (root / "s1" / "inner").mkdir()
+    (root / "s2" / "circle").symlink_to("circle")
+    (root / "round").symlink_to(root)
+    with pytest.raises(UserError, match=r"an identity folder without an image.*on_error=skip"):
+        FolderSource(root)
+    source = FolderSource(root, skip_faults=True)
+    assert source.class_names == ["s1", "s2", "s10"]
+    assert len(source) == 23
+    notes = "\n".join(source.notes)
+    for expected in (
+        "/empty: an identity folder without an image",
+        "/s1/inner: a folder inside an identity folder: left out",
+        "/round/s1: a folder inside",
+        "/s2/circle: skipped, not an image",
+    ):
+        assert expected in notes
+    assert len(open_source(root, SourceOptions(skip_faults=True))) == 23

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.errors import UserError
 
@@ -43,6 +43,92 @@ def test_samples_with_cls_before_or_after_their_image(tmp_path, form):
     ]
     assert (source.num_classes, source.class_names) == (2, ["7", "12"])
     assert "0002.txt" in source.notes[0]
+
+
+def labeled(path, values):
+    pairs = [[(f"{i}.jpg", b"x%d" % i), (f"{i}.json", json.dumps(value).encode())]
+             for i, value in enumerate(values)]  # fmt: skip
+    return archive(path, [part for pair in pairs for part in pair])
+
+
+def test_a_class_in_json_is_never_a_generic_key(tmp_path):
+    file = labeled(tmp_path / "set.tar", [{"id": i, "subject": i // 2} for i in range(6)])
+    with pytest.raises(UserError, match=r"under label or .*found the keys id, subject: .*json_key"):
+        open_source(file)
+    source = open_source(file, SourceOptions(json_key="subject"))
+    assert [item.label for item in source] == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(UserError, match=r"under person, found the keys id, subject"):
+        open_source(file, SourceOptions(json_key="person"))
+    members = [(f"{name}/{i}{suffix}", content) for name in ("ann", "bob") for i in range(2)
+               for suffix, content in ((".jpg", b"x"), (".json", b'{"id": 3}'))]  # fmt: skip
+    source = open_source(archive(tmp_path / "people.tar", members))
+    assert source.class_names == ["ann", "bob"]
+    assert "classes are the images' folders; the .json files have only the keys id" in str(
+        source.notes
+    )
+
+
+def test_labels_in_json_are_numbers_as_in_lists(tmp_path):
+    source = open_source(labeled(tmp_path / "set.tar", [{"label": v} for v in (1.0, 7, "1", 7.0)]))
+    assert [item.label for item in source] == [0, 1, 0, 1]
+    assert source.class_names == ["1", "7"]
+    for value in (True, None, [1], " "):
+        with pytest.raises(UserError, match=r"found the keys label"):
+            open_source(labeled(tmp_path / "set.tar", [{"label": value}]))
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    """Return a header whose size, of any sign, is in base 256."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (size % (1 << 96)).to_bytes(12, "big") if size < 0 else b"%011o " % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def hostile():
+    image = header("a/x.png", 5) + b"image".ljust(512, b"\0")
+    yield "negative", image + header("a/y.png", -1024) + b"\0" * 1024
+    yield "negative directory", image + header("a", -512, tarfile.DIRTYPE) + b"\0" * 1024
+    yield "negative name", header("a", -512, tarfile.GNUTYPE_LONGNAME) + image
+    yield "long name", header("a", 1 << 30, tarfile.GNUTYPE_LONGNAME) + image
+    for records in (
+        {"size": "-1024"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(8 << 30)},
+        {"GNU.sparse.map": "0," + str(8 << 30), "GNU.sparse.size": str(8 << 30)},
+        {"GNU.sparse.size": str(8 << 30), "GNU.sparse.offset": "0", "GNU.sparse.numbytes": "1"},
+    ):
+        text = b""
+        for key, value in records.items():
+            line = f" {key}={value}\n".encode()
+            text += b"%d" % (len(line) + 2) + line
+        pax = header("pax", len(text), tarfile.XHDTYPE) + text.ljust(512, b"\0")
+        yield f"pax {next(iter(records))}", image + pax + image + b"\0" * 1024
+    sparse = header("a/z.png", 512, tarfile.GNUTYPE_SPARSE)
+    yield "sparse", image + sparse + b"\0" * 2048
+
+
+@pytest.mark.parametrize(("kind", "content"), [*hostile()], ids=lambda value: str(value)[:20])
+def test_headers_that_loop_or_lie_are_refused(tmp_path, kind, content):
+    (tmp_path / "set.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"set\.tar: "):
+        open_source(tmp_path / "set.tar")
+
+
+def test_what_is_no_regular_file_is_listed(tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for name, kind in (("a/1.jpg", tarfile.SYMTYPE), ("a/2.jpg", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        info = tarfile.TarInfo("a/3.jpg")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"x"))
+    source = open_source(tmp_path / "set.tar")
+    assert rows(source) == [("set.tar/a/3.jpg", 0, b"x")]
+    assert "a/1.jpg (no regular file), a/2.jpg (no regular file)" in source.notes[0]
 
 
 def test_a_folder_of_shards_in_natural_order(tmp_path):

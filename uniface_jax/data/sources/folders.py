@@ -16,20 +16,30 @@ from uniface_jax.files.paths import there
 from uniface_jax.files.reading import NotRegularError, read_regular
 
 MAX_FILE_BYTES = 1 << 28
+# Names that macOS, Windows and storage servers write into any folder, beside those with a dot.
+SYSTEM_NAMES = frozenset(
+    (
+        "__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found",
+        "System Volume Information", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r",
+    )
+)  # fmt: skip
+_OWN_FILES = ("alignment.json",)  # of faces.align_folders
 
 
 class FolderSource(Source):
     """Images in `path`/<identity>/<image>, sorted naturally (s2 < s10); labels follow that order.
 
     Item names, and those in `skipped`, are relative to `path`. Names that begin with a dot are
-    ignored.
+    ignored, and so is align's report; the folders that systems put beside files (SYSTEM_NAMES) are
+    left out and noted.
 
     Attributes:
         skipped: the files that are no images by their suffix, and were left out.
+        faults: the folders that were left out, with the reason.
 
     Raises:
-        UserError: there are no identity folders, or one, which the message names, holds no image,
-            or further folders.
+        UserError: there are no identity folders, or, unless faults are skipped, one, which the
+            message names, holds no image, or further folders.
 
     Example:
         >>> import tempfile
@@ -50,6 +60,7 @@ class FolderSource(Source):
         *,
         identities: Collection[str] | None = None,
         suffixes: tuple[str, ...] = SUFFIXES,
+        skip_faults: bool = False,
     ):
         """Read the names in `path`.
 
@@ -57,28 +68,33 @@ class FolderSource(Source):
             path: the folder of the identity folders.
             identities: only these sub-folders; None is all.
             suffixes: of image files, in lower case.
+            skip_faults: leave out empty people and folders inside people, and note them.
         """
         self.path = Path(path)
-        self._suffixes = suffixes
+        self._suffixes, self._skip_faults = suffixes, skip_faults
         self.name = str(path)
         self.skipped: list[str] = []
+        self.faults: list[str] = []
         self.class_names: list[str] = []
         self._files = Names()  # file names only: at 42 million, whole paths would not fit
         counts = []
-        for identity in _visible(self.path, folders=True):
+        for identity in self._folders(""):
             if identities is not None and identity not in identities:
                 continue
             images = self._images_of(identity)
+            if not images:
+                continue
             self.class_names.append(identity)
             for image in images:
                 self._files.append(image)
             counts.append(len(images))
-        self.skipped += _visible(self.path, folders=False)
+        names = visible(self.path, folders=False)
+        self.skipped += [name for name in names if name not in (*_OWN_FILES, *SYSTEM_NAMES)]
         if not counts:
             raise UserError(
                 f"{path}: no identity folders; expected one sub-folder a person, with its images"
             )
-        self.notes = [
+        self.notes = self.faults + [
             f"{path / name}: skipped, not an image by its suffix" for name in self.skipped
         ]
         self.num_classes = len(counts)
@@ -87,17 +103,31 @@ class FolderSource(Source):
     def _images_of(self, identity: str) -> list[str]:
         """Return the names of an identity's images, and note in `skipped` its other files."""
         folder = self.path / identity
-        nested = _visible(folder, folders=True)
-        if nested:
-            raise UserError(f"{folder / nested[0]}: a folder inside an identity folder")
-        names = _visible(folder, folders=False)
+        for nested in self._folders(identity):
+            self._fault(f"{folder / nested}: a folder inside an identity folder")
+        names = [name for name in visible(folder, folders=False) if name not in SYSTEM_NAMES]
         images = [name for name in names if name.lower().endswith(self._suffixes)]
         self.skipped += [f"{identity}/{name}" for name in names if name not in set(images)]
         if not images:
-            raise UserError(
+            self._fault(
                 f"{folder}: an identity folder without an image ({', '.join(self._suffixes)})"
             )
         return images
+
+    def _folders(self, identity: str) -> list[str]:
+        """Return the folders in a person's folder, or in `path`, without those of systems."""
+        names = visible(self.path / identity, folders=True)
+        theirs = [name for name in names if name in SYSTEM_NAMES]
+        self.faults += [
+            f"{self.path / identity / name}: left out, a system's folder" for name in theirs
+        ]
+        return [name for name in names if name not in SYSTEM_NAMES]
+
+    def _fault(self, message: str) -> None:
+        """Note a folder that is left out; UserError unless those are skipped."""
+        if not self._skip_faults:
+            raise UserError(f"{message}; --on_error=skip leaves such out, where a command has it")
+        self.faults.append(f"{message}: left out")
 
     @override
     def __len__(self) -> int:
@@ -178,15 +208,26 @@ def _status(path: Path) -> tuple[Path, os.stat_result]:
         return path, path.stat()
 
 
-def _visible(folder: Path, *, folders: bool) -> list[str]:
-    """Return the names in `folder` that begin with no dot: its folders, or its files; sorted."""
+def visible(folder: Path, *, folders: bool) -> list[str]:
+    """Return the names in `folder` that begin with no dot: its folders, or all others; sorted.
+
+    A link is what it leads to; one that leads nowhere, or in a circle, is no folder. Raises
+    UserError where `folder` cannot be listed.
+    """
     try:
         with os.scandir(folder) as entries:
             found = [
                 entry.name
                 for entry in entries
-                if not entry.name.startswith(".") and entry.is_dir() == folders
+                if not entry.name.startswith(".") and _is_folder(entry) == folders
             ]
     except OSError as e:
         raise UserError(f"{folder}: cannot be listed ({e.strerror})") from e
     return sorted(found, key=natural_key)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False

@@ -5,6 +5,7 @@ register_source adds a kind of one's own, which is told by its name in front of 
 
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,19 @@ from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
+from uniface_jax.files.paths import expanded
 from uniface_jax.files.reading import open_regular
 from uniface_jax.registry import Registry
 
-__all__ = ["SOURCES", "Item", "Source", "SourceOpener", "open_source", "register_source"]
+__all__ = [
+    "SOURCES",
+    "Item",
+    "Source",
+    "SourceOpener",
+    "SourceOptions",
+    "open_source",
+    "register_source",
+]
 
 FORMATS = (
     "identity folders, a .rec or .tar or a folder of them, a list, a .bin, or a TFRecord data set"
@@ -75,11 +85,26 @@ def register_source(name: str) -> Callable[[Opener], Opener]:
     return SOURCES.decorator(name, {})
 
 
-def open_source(path: Path | str) -> Source:
+@dataclass(frozen=True)
+class SourceOptions:
+    """Choices of a user where a source may be read in several ways.
+
+    Attributes:
+        skip_faults: leave out the folders of a folder of people that cannot be used, and note
+            them, where that is an error otherwise.
+        json_key: under which the .json files of tar archives have the class; None for the usual.
+    """
+
+    skip_faults: bool = False
+    json_key: str | None = None
+
+
+def open_source(path: Path | str, options: SourceOptions | None = None) -> Source:
     r"""Return the source at `path`: one of FORMATS, or NAME:PATH of a registered kind.
 
     A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
     folder with .tar files is all of them. `synthetic:CLASSES:IMAGES` is no path (synthetic.py).
+    A ~ at the beginning is the home folder.
 
     Raises:
         UserError: there is nothing at `path`, no format is recognized, or the format's own reader
@@ -93,15 +118,16 @@ def open_source(path: Path | str) -> Source:
         >>> item.label, item.image[:2]  # the bytes of a JPEG
         (2, b'\xff\xd8')
     """
+    options = options or SourceOptions()
     name, colon, rest = str(path).partition(":")
     if colon and name in SOURCES:
         return _open_registered(name, rest)
-    path = Path(path)
+    path = Path(expanded(str(path)))
     if not path.exists():
         kinds = f"; kinds of sources are {', '.join(SOURCES)}" if colon else ""
         raise UserError(f"{path}: no such file or folder{kinds}")
     try:
-        return _open_folder(path) if path.is_dir() else _open_file(path)
+        return _open_folder(path, options) if path.is_dir() else _open_file(path, options)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); expected {FORMATS}") from e
 
@@ -122,7 +148,7 @@ def _open_registered(name: str, path: str) -> Source:
     return source
 
 
-def _open_folder(path: Path) -> Source:
+def _open_folder(path: Path, options: SourceOptions) -> Source:
     """Open a folder by the files in it."""
     if (path / INFO_FILE).is_file():
         return TFRecordSource(path)
@@ -132,11 +158,11 @@ def _open_folder(path: Path) -> Source:
     if record_files:
         return RecordIOSource(record_files[0] if len(record_files) == 1 else path / "train.rec")
     if next(path.glob("*.tar"), None):
-        return TarSource(path)
-    return FolderSource(path)
+        return TarSource(path, options.json_key)
+    return FolderSource(path, skip_faults=options.skip_faults)
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, options: SourceOptions) -> Source:
     """Open a file by its first bytes."""
     with open_regular(path) as file:
         head = file.read(_SNIFFED_BYTES)
@@ -146,7 +172,7 @@ def _open_file(path: Path) -> Source:
         head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)] == _TAR_MAGIC
         or path.suffix == ".tar"
     ):
-        return TarSource(path)
+        return TarSource(path, options.json_key)
     if head.startswith(_PICKLE_MAGIC) or path.suffix == ".bin":
         return PairSource(path)
     if looks_like_list(path):

@@ -1,8 +1,9 @@
 """WebDataset-style tar shards as a source: samples are the files that share a name up to a dot.
 
 A sample is `KEY.jpg` (or another image) with `KEY.cls`, the class as text, or `KEY.json` with the
-class under one of JSON_KEYS. Archives without either are taken as identity folders: the class is
-the image's folder. Nothing is extracted; images are read where they lie in the archives.
+class under one of JSON_KEYS, or under a key that the user names. Archives without either are taken
+as identity folders: the class is the image's folder. Nothing is extracted; images are read where
+they lie in the archives.
 """
 
 import json
@@ -12,7 +13,7 @@ import tarfile
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -26,9 +27,17 @@ from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.reading import open_regular
 
-JSON_KEYS = ("label", "cls", "class", "identity", "id")
+JSON_KEYS = ("label", "cls", "class", "identity")
 _MAX_LABEL_BYTES = 1 << 16
 _MAX_NAMED = 5
+_MAX_HEADER_BYTES = 1 << 20  # of a long name, or of a pax header
+_HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 @dataclass(frozen=True)
@@ -82,14 +91,15 @@ class TarSource(Source):
         Item(image=b'an image', label=0, name='0.tar/7.jpg')
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, json_key: str | None = None):
+        """Read the archives' headers; json_key: of the class in a .json, None for JSON_KEYS."""
         path = Path(path)
         self.name = str(path)
         self.notes: list[str] = []
         archives = [path]
         if path.is_dir():
             archives = sorted(path.glob("*.tar"), key=lambda file: natural_key(file.name))
-        index = _Index(self.name)
+        index = _Index(self.name, json_key)
         for number, archive in enumerate(
             tqdm(archives, unit=" archives", disable=len(archives) < 2 or not sys.stderr.isatty())
         ):
@@ -97,7 +107,13 @@ class TarSource(Source):
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
             shown = ", ".join(index.others[:_MAX_NAMED])
-            self.notes.append(f"{path}: left out, neither image nor label: {shown}, …")
+            more = ", …" if len(index.others) > _MAX_NAMED else ""
+            self.notes.append(f"{path}: left out, neither image nor label: {shown}{more}")
+        if index.unlabeled:
+            self.notes.append(
+                f"{path}: classes are the images' folders; the .json files have only the keys "
+                f"{index.unlabeled} (--json_key chooses one)"
+            )
         self._images = TarPart(
             archives,
             np.frombuffer(index.archive, np.int32),
@@ -140,8 +156,10 @@ class TarSource(Source):
 class _Index:
     """Content of the archives' headers, collected sample by sample."""
 
-    def __init__(self, source: str):
+    def __init__(self, source: str, json_key: str | None):
         self.source = source
+        self.json_keys = JSON_KEYS if json_key is None else (json_key,)
+        self.unlabeled = ""  # the keys of the first .json that has no class
         self.archive, self.offsets, self.lengths = array("i"), array("q"), array("q")
         self.names = Names()
         self.others: list[str] = []
@@ -165,12 +183,17 @@ class _Index:
 
     def _read(self, number: int, archive: Path, file: IO[bytes]) -> None:
         """Add the images of the samples in an open archive."""
-        key, label, images = None, None, 0
+        key, label, images, place = None, None, 0, 0
         size = os.fstat(file.fileno()).st_size
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it keeps them all otherwise
+                if member.offset < place or member.size < 0:  # of a pax header's size
+                    raise UserError(f"{archive}: {member.name[:200]}: {member.size} bytes")
+                place = member.offset + 1
                 if not member.isreg():
+                    if not member.isdir() and len(self.others) <= _MAX_NAMED:
+                        self.others.append(f"{member.name[:200]} (no regular file)")
                     continue
                 if member.issparse() or member.offset_data + member.size > size:
                     raise UserError(f"{archive}: {member.name[:200]}: cut short, or a sparse file")
@@ -185,7 +208,7 @@ class _Index:
                     self._add_image(number, archive, member, folder)
                     images += 1
                 elif suffix.lower() in ("cls", "json"):
-                    label = _label(archive, member, tar) or label
+                    label = self._label(archive, member, tar) or label
                 elif len(self.others) <= _MAX_NAMED:
                     self.others.append(member.name[:200])
             self._close(images, label)
@@ -204,6 +227,31 @@ class _Index:
         self._labels.append(-1)
         self._folders.append(self._codes.setdefault(f"{folder}/", len(self._codes)))
 
+    def _label(self, archive: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> str | None:
+        """Return the class that a .cls or .json gives, as text; None for a .json without one."""
+        where = f"{archive}: {member.name[:200]}"
+        if member.size > _MAX_LABEL_BYTES:
+            raise UserError(f"{where}: {member.size} bytes; a label has at most {_MAX_LABEL_BYTES}")
+        opened = tar.extractfile(member)
+        content = opened.read() if opened else b""
+        if member.name.lower().endswith(".cls"):
+            text = content.decode("utf-8", "replace").strip()
+            if not text or "\n" in text:
+                raise UserError(f"{where}: {text[:40]!r}, expected a class")
+            return text
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"{where}: not JSON ({str(e)[:80]})") from e
+        if not isinstance(values, dict):
+            return None
+        for key in self.json_keys:
+            found = _class_of(values.get(key))
+            if found is not None:
+                return found
+        self.unlabeled = self.unlabeled or ", ".join(str(key)[:40] for key in values)[:200]
+        return None
+
     def _close(self, images: int, label: str | None) -> None:
         """End a sample: its label goes to its images."""
         if label is not None and images:
@@ -218,33 +266,58 @@ class _Index:
         codes = np.frombuffer(self._labels if self._labeled else self._folders, np.int32)
         if codes.min() < 0:
             worst = self.names[int(np.argmin(codes))]
-            raise UserError(f"{self.source}: {worst}: no .cls or .json beside it gives its class")
+            raise UserError(
+                f"{self.source}: {worst}: no .cls or .json beside it gives its class{self._hint()}"
+            )
         used, places = np.unique(codes, return_inverse=True)
         known = list(self._codes)
         texts = [known[code] if self._labeled else known[code][:-1] for code in used.tolist()]
-        if texts == [""]:
-            raise UserError(f"{self.source}: no .cls, .json or folder gives an image's class")
+        if texts == [""] or (len(texts) == 1 and not self._labeled and self.unlabeled):
+            raise UserError(
+                f"{self.source}: no .cls, .json or folder gives an image's class{self._hint()}"
+            )
+        if self._labeled:
+            self.unlabeled = ""
         return classes_of(texts, places)
 
+    def _hint(self) -> str:
+        """Return what the user may do about .json files without a class."""
+        if not self.unlabeled:
+            return ""
+        return (
+            f"; expected a .json's class under {' or '.join(self.json_keys)}, found the keys "
+            f"{self.unlabeled}: python -m uniface_jax.convert --json_key=KEY chooses one"
+        )
 
-def _label(archive: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> str | None:
-    """Return the class that a .cls or .json member gives, as text; None for a .json without one."""
-    where = f"{archive}: {member.name[:200]}"
-    if member.size > _MAX_LABEL_BYTES:
-        raise UserError(f"{where}: {member.size} bytes; a label has at most {_MAX_LABEL_BYTES}")
-    opened = tar.extractfile(member)
-    content = opened.read() if opened else b""
-    if member.name.lower().endswith(".cls"):
-        text = content.decode("utf-8", "replace").strip()
-        if not text or "\n" in text:
-            raise UserError(f"{where}: {text[:40]!r}, expected a class")
-        return text
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{where}: not JSON ({str(e)[:80]})") from e
-    for key in JSON_KEYS:
-        value = values.get(key) if isinstance(values, dict) else None
-        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return str(value)
+
+def _class_of(value: object) -> str | None:
+    """Return a value of a .json as a class, 1.0 as 1; None for what is no class."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+        return str(value)
     return None
+
+
+class _Member(tarfile.TarInfo):
+    """Header of a member that cannot make tarfile turn back, wait or take memory.
+
+    tarfile believes sizes: a negative one leads it back to where it was, for ever, one of a header
+    makes it read as much at once, and sparse files are read entry by entry past the end.
+    """
+
+    @override
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0:
+            raise ValueError(f"{member.name[:80]!r} has {member.size} bytes")
+        if member.type in _HEADER_TYPES and member.size > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {member.size} bytes")
+        return member
+
+    def _refuse_sparse(self, *_: object) -> NoReturn:
+        raise ValueError(f"{self.name[:80]!r} is a sparse file")
+
+    # The three forms of pax headers, and GNU's own.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_sparse = _refuse_sparse

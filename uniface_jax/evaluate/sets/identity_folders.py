@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.folders import SYSTEM_NAMES, FolderSource, visible
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import ImageFiles
 from uniface_jax.files.reading import open_regular
@@ -55,10 +55,8 @@ def read_populations(name: str, root: Path, table: Path | None = None) -> Identi
 
 
 def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as e:
-        raise UserError(f"{root}: cannot be listed ({e.strerror})") from e
+    names = visible(root, folders=True)
+    return [root / name for name in sorted(names) if name not in SYSTEM_NAMES]
 
 
 def _read(name: str, root: Path, folders: Mapping[str, Path]) -> Identities:
