@@ -90,7 +90,7 @@ class Embedder:
         """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`."""
         if isinstance(photograph, str | Path):
             name = str(photograph)
-            pixels = image_files.decode(read_image_file(Path(photograph)), name, upright=True)
+            pixels = image_files.decode(read_image_file(Path(photograph)), name)
         else:
             pixels = np.asarray(photograph)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.helpers.examples import examples
 from uniface_jax.data.formats import images
@@ -39,12 +39,35 @@ def test_grey_becomes_three_equal_channels():
     assert decoded.shape == (9, 7, 3)
 
 
-def test_exif_orientation_only_on_request():
+def test_exif_orientation_is_followed():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by 90 degrees
     photo = encoded(Image.fromarray(COLOUR), "PNG", exif=exif)
-    assert images.decode(photo, "a").shape == (9, 7, 3)
-    assert (images.decode(photo, "a", upright=True) == np.rot90(COLOUR, -1)).all()
+    assert images.decode(photo, "a").shape == (7, 9, 3)
+    assert (images.decode(photo, "a") == np.rot90(COLOUR, -1)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_orientation_is_found_in_the_header(kind, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    photo = Image.fromarray(COLOUR)
+    plain, turned = encoded(photo, kind), encoded(photo, kind, exif=exif)
+    assert (images.orientation(plain), images.orientation(turned)) == (1, turn)
+    assert images.orientation(memoryview(turned)) == turn
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(turned))).convert("RGB"))
+    assert (images.decode(turned, "a") == upright).all()
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>".replace(b"'", b'"')
+    if kind == "JPEG":
+        marked = plain[:2] + b"\xff\xff\xe1" + (2 + len(xmp)).to_bytes(2, "big") + xmp + plain[2:]
+        assert images.orientation(marked) == 6
+
+
+@examples(200)
+@given(st.binary(max_size=40), st.sampled_from([b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF", b""]))
+def test_an_orientation_of_noise_is_upright(content, head):
+    assert images.orientation(head + content) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(50)])

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from tests.helpers.batches import take
+from tests.helpers.paths import ROOT
 from uniface_jax.data.formats import images
+from uniface_jax.data.input.decoding import Part, fill
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
 
@@ -18,3 +21,20 @@ def test_a_huge_image_takes_no_memory(tmp_path, monkeypatch):
     (tmp_path / "a" / "1.jpg").write_bytes(jpeg)
     with pytest.raises(UserError, match=r"record 0 \(a/1.jpg\): 8000x8000 pixels, expected 112"):
         take(tmp_path, 1, batch_size=1)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_turned_photograph_has_one_answer(mirror):
+    """The file that a camera turned, by the decoder of training and by the one of all others."""
+    source = open_source(ROOT / "tests" / "cases" / "field" / "18-exif-two-answers" / "faces")
+    pixels, labels = np.zeros((4, 112, 112, 3), np.uint8), np.zeros(4, np.int32)
+    part = Part(np.arange(4), np.full(4, mirror), np.zeros((4, 0), np.float32))
+    fill(source, [], part, pixels, labels)
+    for record, filled in enumerate(pixels):
+        item = source[record]
+        expected = images.decode(item.image, item.name)
+        assert images.orientation(item.image) == (6 if "phone" in item.name else 1)
+        # Two decoders of JPEG round differently.
+        assert np.abs((filled[:, ::-1] if mirror else filled) - expected.astype(int)).max() <= 2
+    for phone, upright in ((0, 1), (2, 3)):  # compressed twice
+        assert np.abs(pixels[phone].astype(int) - pixels[upright]).mean() < 6

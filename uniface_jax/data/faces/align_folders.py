@@ -90,7 +90,7 @@ def _align_one(
 ) -> None:
     """Write the most prominent face of one photograph, and note its fate in `report`."""
     try:
-        image = images.decode(encoded, name, upright=True)
+        image = images.decode(encoded, name)
     except UserError:
         report.unreadable.append(name)
         return

@@ -11,20 +11,23 @@ from uniface_jax.errors import UserError
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")  # Pillow's names; its PPM reads PGM and PBM too
 SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 64 megapixels: 200 MB of RGB
+_ORIENTATION_TAG = 0x0112
+_EXIF_CHUNKS = (b"eXIf", b"zTXt", b"iTXt", b"tEXt")  # of PNG; as text, of older programs
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
 _PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
 
 
-def decode(encoded: bytes, name: str, *, upright: bool = False) -> np.ndarray:
+def decode(encoded: bytes, name: str) -> np.ndarray:
     """Return the pixels of one encoded image: uint8 RGB [H, W, 3].
 
     JPEG, PNG, PGM/PPM, BMP and WebP with 8 bits a channel are read; gray becomes three equal
     channels and transparency is dropped. The header's size is checked before any pixel is decoded.
+    Photographs are turned upright as their EXIF says, so that one has the same pixels everywhere;
+    TensorFlow's decoder does not turn them.
 
     Args:
         encoded: the bytes of the image.
         name: what messages call it.
-        upright: apply the EXIF orientation that cameras write. Readers of data sets do not ask for
-            it, since TensorFlow's decoder ignores it as well.
 
     Raises:
         UserError: another format, more than 64 megapixels, or a truncated or corrupt image.
@@ -34,7 +37,7 @@ def decode(encoded: bytes, name: str, *, upright: bool = False) -> np.ndarray:
         >>> decode(encode_png(red), "red.png")[0, 0].tolist()
         [200, 0, 0]
     """
-    return np.asarray(_load(encoded, name, upright))
+    return np.asarray(_load(encoded, name))
 
 
 def check(encoded: bytes, name: str) -> tuple[str, int, int]:
@@ -54,6 +57,48 @@ def header(encoded: bytes, name: str) -> tuple[str, int, int]:
     """
     with _open(encoded, name) as image:
         return str(image.format), image.height, image.width
+
+
+def orientation(encoded: bytes | memoryview) -> int:
+    """Return the EXIF orientation of an image, 1..8, by its header: 1 is upright, or unknown.
+
+    Takes two microseconds where a JPEG has neither EXIF nor XMP.
+
+    Example:
+        >>> orientation(encode_png(np.zeros((8, 8), np.uint8)))
+        1
+    """
+    if not _may_be_turned(encoded):
+        return 1
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            found = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # of Pillow's parsers: decode refuses the image, or its EXIF is none
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _may_be_turned(encoded: bytes | memoryview) -> bool:
+    """Return False where the markers of a JPEG, or the chunks of a PNG, hold no EXIF and no XMP."""
+    place = 2
+    try:
+        if encoded[:2] == b"\xff\xd8":
+            while encoded[place] == 0xFF and (marker := encoded[place + 1]) != _START_OF_SCAN:
+                if marker == _APP1:
+                    return True
+                fill = marker == 0xFF
+                place += 1 if fill else 2 + (encoded[place + 2] << 8 | encoded[place + 3])
+            return False
+        if encoded[:4] == b"\x89PNG":
+            place = 8
+            while (kind := bytes(encoded[place + 4 : place + 8])) not in (b"IEND", b""):
+                if kind in _EXIF_CHUNKS:
+                    return True
+                place += 12 + int.from_bytes(encoded[place : place + 4], "big")
+            return False
+    except IndexError:  # cut short: decode says so
+        return False
+    return encoded[:4] == b"RIFF"  # WebP
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -103,11 +148,11 @@ def _load_pixels(image: Image.Image, name: str) -> None:
         raise UserError(f"{name}: the image is truncated or corrupt ({_reason(e)})") from e
 
 
-def _load(encoded: bytes, name: str, upright: bool) -> Image.Image:
+def _load(encoded: bytes, name: str) -> Image.Image:
     with _open(encoded, name) as image:
         _load_pixels(image, name)
         try:
-            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
         except Exception as e:
             raise UserError(f"{name}: the image is corrupt ({_reason(e)})") from e
 

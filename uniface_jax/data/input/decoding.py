@@ -66,9 +66,11 @@ def fill(
     for place, (image, mirror, out, rows) in enumerate(places):
         # By libjpeg-turbo, where it is a JPEG of the right size: the decoder looks at the size in
         # the header first, takes no memory of its own for more, and leaves a smaller one's shape.
+        # One that its EXIF turns is left to the decoder of every format, which turns it.
         try:
             order = "BGR" if mirror else "RGB"
             decoded = simplejpeg.decode_jpeg(image, order, buffer=scratch).shape == shape
+            decoded = decoded and images.orientation(image) == 1
         except ValueError:
             decoded = False
         if not decoded:
