@@ -76,7 +76,7 @@ def whole(tmp_path_factory):
     checkpoints = saving.Checkpoints(workdir, keep=2)
     runner = runner_on(3)
     for state in STATES.values():
-        checkpoints.save(runner.to_global(runner.place(state)), RUN, {"auc": 0.5})
+        checkpoints.save(runner.to_global(runner.place(state)), {**RUN, "metrics": {"auc": 0.5}})
     assert checkpoints.wait()
     checkpoints.close()
     return workdir / reading.FOLDER

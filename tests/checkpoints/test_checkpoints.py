@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.tiny_training import first_state, tiny_network
-from uniface_jax.checkpoints import reading, saving
+from uniface_jax.checkpoints import reading, saving, scores
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
 from uniface_jax.state import TrainState, class_sharded
@@ -34,7 +34,7 @@ def restore(checkpoints, like, mode="shard_map", devices=1):
 
 @pytest.fixture(scope="module")
 def states():
-    return {number: make_state(number) for number in (3, 6, 9, 12)}
+    return {number: make_state(number) for number in (3, 6, 9, 12, 15)}
 
 
 RUN = {"config": "{}", "data": {"samples": 1, "num_classes": CLASSES}}
@@ -58,7 +58,9 @@ def test_round_trip_is_bitwise(tmp_path, states):
 def test_keeps_the_last_and_the_best(tmp_path, states):
     checkpoints = saving.Checkpoints(tmp_path, keep=2)
     for number, auc in ((3, 0.9), (6, 0.95), (9, 0.8), (12, None)):
-        checkpoints.save(states[number], RUN, {"auc": auc} if auc else None)
+        checkpoints.save(states[number], RUN)
+        if auc:
+            checkpoints.score(number, {"auc": auc})
     checkpoints.close()
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [6, 9, 12]
@@ -70,14 +72,37 @@ def test_keeps_the_last_and_the_best(tmp_path, states):
 def test_the_best_is_kept_after_a_restart_too(tmp_path, states):
     for number, auc in ((3, 0.9), (6, 0.95), (9, 0.8), (12, 0.95)):
         checkpoints = saving.Checkpoints(tmp_path, keep=1)
-        checkpoints.save(states[number], RUN, {"auc": auc})
+        checkpoints.save(states[number], RUN)
+        checkpoints.score(number, {"auc": auc})
         checkpoints.close()
         if number == 9:
+            assert scores.read(tmp_path) == {6: 0.95, 9: 0.8}
             kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
             assert kept == [6, 9]
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == [12]  # as good as 6, and newer
-    assert reading.read(tmp_path)[1]["metrics"] == {"auc": 0.95}
+    assert kept == [6, 12]  # its score came after it was saved
+    checkpoints = saving.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(states[15], RUN)
+    checkpoints.close()
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [12, 15]  # as good as 6, and newer
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b'{"a": 1}', b'{"3": null}', b'{"3": NaN}', b"\xff", b"[[" * 9999]
+)
+def test_damaged_scores_are_none(content, tmp_path):
+    (tmp_path / scores.SCORES_FILE).write_bytes(content)
+    assert scores.read(tmp_path) == {}
+
+
+def test_scores_from_before_they_had_a_file_count(tmp_path, states):
+    for number, auc in ((3, 0.9), (6, 0.8), (9, 0.7)):
+        checkpoints = saving.Checkpoints(tmp_path, keep=1)
+        checkpoints.save(states[number], {**RUN, "metrics": {"auc": auc}})
+        checkpoints.close()
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [3, 9]
 
 
 def test_half_written_checkpoint_is_not_seen(tmp_path, states):

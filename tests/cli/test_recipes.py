@@ -96,7 +96,7 @@ def test_former_paths_say_where_the_recipe_went(outside, recipe, now):
         ("ms1mv2", "names no variant; there are r50, r100"),
         ("webface4m:r18", "no variant r18; there are uce_m, uce_mb_lambda, uce_mb_r"),
         ("demo:small", "--config=demo:small: takes no variant"),
-        ("nowhere", "no such recipe; there are casia, demo, glint360k, ms1mv2"),
+        ("nowhere", "no such recipe; there are casia, demo, glint360k, laptop, ms1mv2"),
         ("nowhere.py", "--config=nowhere.py: no such file; recipes by name: casia, demo"),
     ],
 )

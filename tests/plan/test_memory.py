@@ -119,7 +119,7 @@ def test_what_does_not_fit_says_so(config):
     found = plan(config, device=small)
     assert not found.fits
     assert found.largest.batch == 0
-    text = report.table("small", found)
+    text = report.table(found)
     assert "DOES NOT FIT" in text
     assert "largest batch that fits  0" in text
 

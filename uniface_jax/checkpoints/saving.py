@@ -18,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from uniface_jax.checkpoints import digests
+from uniface_jax.checkpoints import digests, scores
 from uniface_jax.checkpoints.digest_item import DigestHandler, SaveDigests
 from uniface_jax.checkpoints.reading import (
     BEST_METRIC,
@@ -76,13 +76,13 @@ class _Best(PreservationPolicy):  # type: ignore[misc]  # Orbax has no types
     Orbax's own keeps scores in a file of their own, and does not start where that is damaged.
     """
 
-    def __init__(self, scores: Mapping[int, float]) -> None:
-        self._scores = scores
+    def __init__(self) -> None:
+        self.scores: Mapping[int, float] = {}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Choose the checkpoints to keep, by PreservationPolicy's protocol."""
-        scored = [info.step for info in checkpoints if info.step in self._scores]
-        best = max(scored, key=lambda step: (self._scores[step], step), default=None)
+        scored = [info.step for info in checkpoints if info.step in self.scores]
+        best = max(scored, key=lambda step: (self.scores[step], step), default=None)
         return [info.step == best for info in checkpoints]
 
 
@@ -101,7 +101,8 @@ class Checkpoints:
         self.folder = (workdir / FOLDER).absolute()
         logging.getLogger("absl").addFilter(_is_not_orbax)  # once, however often it is added
         self._scores: dict[int, float] = {}
-        policy = AnyPreservationPolicy([LatestN(keep), _Best(self._scores)])
+        self._best = _Best()
+        policy = AnyPreservationPolicy([LatestN(keep), self._best])
         self._warn = warn
         self._saving: int | None = None  # the step of a save whose end was not seen yet
         self.failing = False
@@ -114,9 +115,11 @@ class Checkpoints:
             ),
             handler_registry=_handlers(),
         )
+        self._scores |= scores.read(workdir)
         for step in self._steps():
             if (score := score_of(self.folder / str(step))) is not None:
                 self._scores[step] = score
+        self._best.scores = self._scores
 
     def latest(self) -> int | None:
         """Return the newest step that was saved whole, None where there is none."""
@@ -125,17 +128,11 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         return [step for step in self._manager.all_steps() if step != self._saving]
 
-    def save(
-        self,
-        state: TrainState,
-        run: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def save(self, state: TrainState, run: Mapping[str, Any]) -> None:
         """Save the state in the background; wait for an earlier save that still runs.
 
         `state` is global (runtime.parallel) or of host arrays. `run` is JSON (config and position
-        in the data). With `metrics`, which must hold BEST_METRIC, the checkpoint competes for being
-        the best. A step that is there already is left as it is.
+        in the data). A step that is there already is left as it is.
         """
         step = int(state.step)
         self.wait()
@@ -144,9 +141,6 @@ class Checkpoints:
         if step in self._steps():
             return
         self._scores.pop(step, None)
-        if metrics:
-            run = {**run, "metrics": dict(metrics)}
-            self._scores[step] = metrics[BEST_METRIC]
         self._saving = step
         self._guarded(lambda: self._manager.save(step, args=self._items(state, run), force=True))
 
@@ -160,6 +154,21 @@ class Checkpoints:
                 digests.FOLDER: SaveDigests(tree, shapes),
             }
         )
+
+    def score(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Note how the checkpoint of a step scored: it competes for being kept as the best.
+
+        metrics: of its evaluation, BEST_METRIC among them.
+        """
+        self._scores[step] = metrics[BEST_METRIC]
+        known = {*self._steps(), step}
+        self._scores = {step: value for step, value in self._scores.items() if step in known}
+        self._best.scores = self._scores
+        if processes.is_main():
+            try:
+                scores.write(self._workdir, self._scores)
+            except OSError as e:  # a full disk is no reason to stop
+                self._warn(f"{self._workdir / scores.SCORES_FILE}: not written ({e.strerror})")
 
     def poll(self) -> None:
         """Notice, without waiting, how a save in the background ended."""

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -173,6 +173,17 @@ def define_print_config() -> Any:
     )
 
 
+def named_keys(arguments: Sequence[str]) -> list[str]:
+    """List the config keys that a command line gives, by their dotted paths.
+
+    Example:
+        >>> named_keys(["train", "--config=demo", "--config.optim.lr=0.2", "--noconfig.debug.nans"])
+        ['optim.lr', 'debug.nans']
+    """
+    found = (re.match(rf"--?(?:no)?{FLAG}\.([^=]+)", argument) for argument in arguments)
+    return [match[1] for match in found if match]
+
+
 def print_config(config: ConfigDict) -> None:
     """Print the config with all its keys as config.json of a workdir has it."""
     print(json.dumps(config.to_dict(), indent=2))
@@ -228,9 +239,9 @@ def _with_imports(arguments: list[str]) -> list[str]:
 def _check_keys(arguments: list[str], config: ConfigDict) -> None:
     keys = list(_keys("", config.to_dict()))
     for argument in arguments:
-        found = re.match(rf"--?(?:no)?{FLAG}\.([^=]+)", argument)
-        if found and found[1] not in keys:
-            beside = found[1].rpartition(".")[0]
+        named = named_keys([argument])
+        if named and named[0] not in keys:
+            beside = named[0].rpartition(".")[0]
             siblings = [key for key in keys if key.startswith(beside)]
             raise UserError(f"{argument}: no such key; there are {', '.join(siblings or keys)}")
 

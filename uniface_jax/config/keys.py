@@ -50,6 +50,10 @@ def _data(config: ConfigDict) -> None:
     config.data.prepare = ""
     config.data.threads = 2  # that decode and augment
     config.data.decoders = "auto"  # or "threads", or "processes", one a thread
+    # An image that cannot be used: "fail", or "skip": the next usable one stands in for it.
+    config.data.on_error = "fail"
+    # A resumed run finds other images in data.train: "fail", or "accept": go on with these.
+    config.data.on_change = "fail"
     config.data.augment = ConfigDict()  # see data.augment.Augment
     config.data.augment.flip = True  # mirror half of the images
     config.data.augment.downscale = 0.0  # probability; insightface's 0.1

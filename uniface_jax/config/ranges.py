@@ -21,6 +21,8 @@ _RANGES: Mapping[str, Range] = {
     "seed": Range("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
     "data.threads": above(0),
     "data.decoders": one_of("auto", "threads", "processes"),
+    "data.on_error": one_of("fail", "skip"),
+    "data.on_change": one_of("fail", "accept"),
     "model.stage_sizes": Range(
         "four positive counts",
         lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),

@@ -15,7 +15,7 @@ from uniface_jax.registry import import_parts
 # Keys that may differ when a run is resumed: they do not change what is computed.
 CHANGEABLE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
-    "data.decoders", "finetune",
+    "data.decoders", "data.on_error", "data.on_change", "finetune",
     "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
 )  # fmt: skip

@@ -9,9 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.data.formats import images as image_files
+from uniface_jax.data.formats.image_headers import inspect
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.inference.model import Embed
+
+_BYTES = np.dtype(np.uint8)
 
 
 def extract(
@@ -92,13 +95,29 @@ def extract_batches(
             yield first, np.asarray(embed(batch), np.float32)[: len(current)]
 
 
+def check_headers(images: Sequence[bytes], name: str) -> None:
+    """Look at the structure and the size of encoded images, without decoding them.
+
+    Raises UserError for the first that does not fit, as checked_pixels names it.
+    """
+    for index, image in enumerate(images):
+        where = f"{name}: image {index}"
+        _, height, width = inspect(image, where)
+        _check_shape((height, width, 3), where)
+
+
 def checked_pixels(image: bytes | np.ndarray, name: str) -> np.ndarray:
     """Return an encoded or decoded image as uint8 RGB [112, 112, 3]; UserError by `name` if not."""
     pixels = image_files.decode(image, name) if isinstance(image, bytes) else image
-    if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or pixels.dtype != np.uint8:
-        size = "x".join(map(str, pixels.shape))
+    _check_shape(pixels.shape, name, pixels.dtype)
+    return pixels
+
+
+def _check_shape(shape: tuple[int, ...], name: str, dtype: np.dtype = _BYTES) -> None:
+    """Raise UserError, by `name`, where an image is not uint8 RGB [112, 112, 3]."""
+    if shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or dtype != _BYTES:
+        size = "x".join(map(str, shape))
         raise UserError(
-            f"{name} is {size} {pixels.dtype}, expected {IMAGE_SIZE}x{IMAGE_SIZE}x3 uint8: "
+            f"{name} is {size} {dtype}, expected {IMAGE_SIZE}x{IMAGE_SIZE}x3 uint8: "
             "align the faces first (python -m uniface_jax.align)"
         )
-    return pixels

@@ -2,20 +2,23 @@
 
 python -m uniface_jax.plan --config=webface42m --devices=64 --device_memory=80
     [--device_tflops=156] [--utilisation=0.35] [--bandwidth=100] [--verify] [--json=plan.json]
+python -m uniface_jax.plan --config=laptop --config.data.train=aligned --here
 
 Any key of the config can be given as --config.KEY=VALUE; --print_config prints all of them. The
-defaults describe an A100: 80 GB, 156 TFLOP/s in TF32 by its data sheet. The size of the data set
-comes from the data set itself where it is there, else from what the recipe says of it, or from
---images and --classes.
+defaults describe an A100: 80 GB, 156 TFLOP/s in TF32 by its data sheet. --here plans for this
+machine's own devices instead, with the memory that is free now, by compiling the step for them. The
+size of the data set comes from the data set itself where it is there, else from what the recipe
+says of it, or from --images and --classes.
 """
 
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from tqdm import tqdm
 
 from uniface_jax import cli
 from uniface_jax.cli import recipes
@@ -36,6 +39,9 @@ _UTILISATION = flags.DEFINE_float(
     "utilisation", 0.35, "share of --device_tflops that a step reaches", 1e-3, 1.0
 )
 _BANDWIDTH = flags.DEFINE_float("bandwidth", 100.0, "GB/s a device sends to others", 1e-3)
+_HERE = flags.DEFINE_bool(
+    "here", False, "plan for this machine's own devices, as they are now, instead of those above"
+)
 _IMAGES = flags.DEFINE_integer("images", None, "of the training set", lower_bound=1)
 _CLASSES = flags.DEFINE_integer("classes", None, "of the training set", lower_bound=2)
 _VERIFY = flags.DEFINE_bool("verify", False, "also compile the whole step, which takes minutes")
@@ -46,14 +52,17 @@ _PRINT_CONFIG = recipes.define_print_config()
 def main(argv: list[str]) -> None:
     """Plan the run, and print the forecast."""
     cli.positional(argv)
-    config, recipe = _CONFIG.value, recipes.located()
+    from uniface_jax.config.overrides import resolved
+
+    config, recipe = resolved(_CONFIG.value, recipes.named_keys(sys.argv)), recipes.located()
     if _PRINT_CONFIG.value:
         recipes.print_config(config)
         return
-    # Before JAX looks for devices: those of the plan are virtual, whatever this machine has.
-    virtual = _DEVICES.value if _VERIFY.value else 1
-    given = os.environ.get("XLA_FLAGS", "")  # of a flag that is there twice, XLA takes the last
-    os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={virtual}"
+    if not _HERE.value:
+        # Before JAX looks for devices: those of the plan are virtual, whatever this machine has.
+        virtual = _DEVICES.value if _VERIFY.value else 1
+        given = os.environ.get("XLA_FLAGS", "")  # of a flag that is there twice, XLA takes the last
+        os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={virtual}"
 
     if _JSON.value:
         expect_writable(Path(_JSON.value))
@@ -64,28 +73,50 @@ def main(argv: list[str]) -> None:
     from uniface_jax.files.atomic import write_bytes
     from uniface_jax.plan import report
 
-    jax.config.update("jax_platforms", "cpu")
+    if not _HERE.value:
+        jax.config.update("jax_platforms", "cpu")
+    fleet = _fleet()
+    config = configs.completed(config.to_dict())
+    configs.check(config, fleet.count)
+    data = _data(recipe, config.data.train)
+    cli.say(report.heading(recipe.name, config, data, fleet))
+    plan = report.make_plan(config, data, fleet, verify=_VERIFY.value, progress=Progress())
+    if _JSON.value:
+        write_bytes(Path(_JSON.value), (json.dumps(plan.as_json(), indent=2) + "\n").encode())
+    cli.say(*report.table(plan).split("\n"))
+
+
+class Progress:
+    """Says on standard error what a plan is at, and how long it has taken so far."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Say that `text` begins."""
+        print(f"plan: {time.monotonic() - self._began:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _fleet() -> "report.Fleet":
+    """Return the devices of the flags, or those of this machine; flags that are given count."""
+    from uniface_jax.plan import here, report
+
+    given = {name: flags.FLAGS[name].present > 0 for name in ("devices", "device_memory")}
+    count, memory, tflops = _DEVICES.value, _MEMORY.value * 1e9, _TFLOPS.value
+    if _HERE.value:
+        found = here.measured()
+        count = count if given["devices"] else found.devices
+        memory = memory if given["device_memory"] else found.memory
+        if found.tflops is not None and not flags.FLAGS["device_tflops"].present:
+            tflops = found.tflops
     device = report.Device(
-        memory=_MEMORY.value * 1e9,
+        memory=memory,
         reserve=_RESERVE.value,
-        tflops=_TFLOPS.value,
+        tflops=tflops,
         utilisation=_UTILISATION.value,
         bandwidth=_BANDWIDTH.value * 1e9,
     )
-    config = configs.completed(config.to_dict())
-    configs.check(config, _DEVICES.value)
-    data = _data(recipe, config.data.train)
-    with tqdm(desc="plan", bar_format="{desc} {elapsed}", leave=False) as bar:
-        plan = report.make_plan(
-            config,
-            data,
-            report.Fleet(_DEVICES.value, device),
-            verify=_VERIFY.value,
-            progress=lambda text: bar.set_description(f"plan: {text}"),
-        )
-    if _JSON.value:
-        write_bytes(Path(_JSON.value), (json.dumps(plan.as_json(), indent=2) + "\n").encode())
-    cli.say(*report.table(recipe.name, plan).split("\n"))
+    return report.Fleet(count, device, _HERE.value)
 
 
 def _data(recipe: recipes.Located, train: str) -> "report.Data":

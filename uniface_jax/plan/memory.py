@@ -100,6 +100,14 @@ def probe_network(
     return NetworkMemory(constant, slope)
 
 
+def network_of(recipe: Recipe, devices: int, working: int) -> NetworkMemory:
+    """Return the network's part of the bytes that the compiled step works in, all by images."""
+    nothing = NetworkMemory(0.0, 0.0)
+    head = predict(recipe, devices, nothing)
+    others = head.prototype_gradients + head.head_tiles + head.decayed
+    return NetworkMemory(0.0, max(working - others, 0) / recipe.batch_norm_group(devices))
+
+
 def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
     """Return the needs of `recipe` on each of `devices`, given the probes of its network."""
     config, state = recipe.config, recipe.shapes

@@ -6,6 +6,7 @@ kernels that programs for CPUs may have (uniface_jax.native) are left out.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -75,14 +76,19 @@ def trace(recipe: Recipe, devices: int) -> Any:
         return make(placed, _batch(recipe.config.batch_size // devices)).jaxpr
 
 
-def compiled_memory(recipe: Recipe, devices: int) -> CompiledMemory:
-    """Compile the step for the first `devices` (virtual) devices of this process."""
+def compiled_memory(
+    recipe: Recipe, devices: int, kernels: AbstractContextManager[object] | None = None
+) -> CompiledMemory:
+    """Compile the step for the first `devices` (virtual) devices of this process.
+
+    kernels: the context of compiling; None leaves out the project's kernels for CPUs.
+    """
     runner = ShardMapRunner(class_sharded(recipe.shapes), jax.devices()[:devices])
     arguments = runner.template(recipe.shapes)
     step: Any = runner.compile(recipe.make_step())
     sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
     batch = _batch(recipe.config.batch_size, sharding=sharding)
-    with build.off():
+    with kernels or build.off():
         analysis = step.lower(arguments, batch).compile().memory_analysis()
     new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return CompiledMemory(analysis.argument_size_in_bytes + new, analysis.temp_size_in_bytes)

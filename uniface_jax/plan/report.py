@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import memory, program, work
-from uniface_jax.train.from_config import Recipe
+from uniface_jax.train.from_config import Recipe, make_recipe
 
 GB = 1e9
 MOST_IMAGES = 1 << 16  # on a device, when looking for the largest batch
@@ -42,10 +43,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices of one kind, over all hosts."""
+    """Devices of one kind, over all hosts; here: they are those of this process."""
 
     count: int
     device: Device
+    here: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,31 @@ def make_plan(
     """Return the plan of `config` on these devices.
 
     network: probes that were made for the same model, images and micro-batches; None makes them.
-    With `verify` the real program is compiled too, for so many devices of this process. Raises
-    UserError for a config that such devices cannot run.
+    With `verify` the real program is compiled too, for so many devices of this process. Where the
+    fleet is here, it is the program that this process would run, and its memory is the compiler's
+    account; there are no probes. Raises UserError for a config that such devices cannot run.
     """
     devices, device = fleet.count, fleet.device
     configs.check(config, devices)
-    recipe = program.planned(config, data.images, data.classes)
-    network = network or memory.probe_network(recipe, devices, progress)
+    compiled = None
+    if fleet.here:
+        recipe = make_recipe(config, data.images, data.classes)
+        progress("compiling the step as this machine would run it")
+        compiled = program.compiled_memory(recipe, devices, nullcontext())
+        network = memory.network_of(recipe, devices, compiled.working)
+    else:
+        recipe = program.planned(config, data.images, data.classes)
+        network = network or memory.probe_network(recipe, devices, progress)
     needs = memory.predict(recipe, devices, network)
     progress("counting a step's work")
     done = work.count(program.trace(recipe, devices), devices)
     communication = done.sent / device.bandwidth
     seconds = done.flops / (device.tflops * 1e12 * device.utilisation) + communication
-    compiled = None
-    if verify:
+    if verify and compiled is None:
         progress("compiling the whole step")
         compiled = program.compiled_memory(recipe, devices)
     notes = []
-    if config.model.dtype == "bfloat16":
+    if config.model.dtype == "bfloat16" and not fleet.here:
         notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
     steps = recipe.schedule.total_steps
     return RunPlan(
@@ -185,13 +194,20 @@ def _largest(
     return Largest(images * groups, max(0, min(shard_size(recipe.num_classes, devices), block)))
 
 
-def table(name: str, plan: RunPlan) -> str:
-    """Return the plan as text for a terminal."""
+def heading(name: str, config: ConfigDict, data: Data, fleet: Fleet) -> str:
+    """Return what is planned for what, which is known before anything is computed."""
+    device = fleet.device
+    return (
+        f"{name}: {fleet.count} devices, batch {config.batch_size} in {config.micro_batches} "
+        f"micro-batches, {data.images:,} images of {data.classes:,} classes ({data.source}); "
+        f"a device of {device.memory / GB:.3g} GB and {device.tflops:.3g} TFLOP/s"
+    )
+
+
+def table(plan: RunPlan) -> str:
+    """Return the plan as text for a terminal, what follows the heading."""
     gigabytes = {key.replace("_", " "): value / GB for key, value in plan.needs._asdict().items()}
     lines = [
-        f"{name}: {plan.devices} devices, batch {plan.batch_size} in {plan.micro_batches} "
-        f"micro-batches, {plan.data.images:,} images of {plan.data.classes:,} classes "
-        f"({plan.data.source})",
         "",
         "memory on each device, GB",
         *(f"  {key:22}{value:9.3f}" for key, value in gigabytes.items()),

@@ -63,6 +63,10 @@ def initialize(
         )
     if ":" not in coordinator or not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
+    waits_for = (
+        f"the {num_processes - 1} others at {coordinator}" if process_id == 0 else coordinator
+    )
+    print(f"process {process_id} of {num_processes}: waiting for {waits_for}", flush=True)
     join(coordinator, num_processes, process_id)
 
 

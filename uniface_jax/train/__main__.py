@@ -4,7 +4,8 @@
 without it the demo trains. Any key of the config can be given as --config.KEY=VALUE;
 --print_config prints all keys with their values and ends. The same command resumes a run that was
 interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check failed), 2 bad input,
-75 preempted and saved, 76 lost another process or hung; after 75 and 76 the same command resumes.
+75 told to stop (SIGTERM, SIGHUP) and saved, 76 lost another process or its decoders, or hung; after
+75 and 76 the same command resumes.
 """
 
 import errno
@@ -15,7 +16,7 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.cli import recipes
-from uniface_jax.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError
+from uniface_jax.errors import EXIT_LOST, EXIT_PREEMPTED, EXIT_STOPPED, UserError
 
 RUNS = Path("runs")  # where a run is kept that was given no workdir
 
@@ -37,16 +38,20 @@ _HEARTBEAT = flags.DEFINE_integer(
 def main(argv: list[str]) -> int | None:
     """Run the recipe; return the exit status."""
     cli.positional(argv)
-    config = _CONFIG.value
+    from uniface_jax.config.overrides import resolved
+
+    config = resolved(_CONFIG.value, recipes.named_keys(sys.argv))
     if _PRINT_CONFIG.value:
         recipes.print_config(config)
         return None
     # After the flags: what is wrong with them must not wait for JAX to load.
     from uniface_jax.checkpoints.saving import left_waiting
+    from uniface_jax.data.input.workers import WorkerLostError
     from uniface_jax.runtime import processes
     from uniface_jax.runtime.debug import CheckError
-    from uniface_jax.train.loop import NotSavedError, Preempted, train_and_evaluate
+    from uniface_jax.train.loop import train_and_evaluate
     from uniface_jax.train.nonfinite import NotFiniteError
+    from uniface_jax.train.run import NotSavedError, Preempted
 
     processes.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value
@@ -61,6 +66,9 @@ def main(argv: list[str]) -> int | None:
             train_and_evaluate(config, workdir)
     except Preempted:
         status = EXIT_PREEMPTED
+    except WorkerLostError as e:
+        print(f"stopped: {e}; the same command resumes", file=sys.stderr)
+        status = EXIT_LOST
     except OSError as e:
         if e.errno not in NO_WRITING:
             raise

@@ -22,6 +22,7 @@ from uniface_jax.files.reading import read_lines
 
 METRICS_FILE = "metrics.jsonl"
 MAX_METRICS_BYTES = 1 << 32
+SILENCE_SECONDS = 30.0  # without a line, where no bar shows that a run is alive
 
 
 def duration(seconds: float) -> str:
@@ -98,6 +99,8 @@ class RunLog:
         self, workdir: Path, first_step: int, total_steps: int, write: bool = True
     ) -> None:
         self._write = write
+        self._said = time.monotonic()  # when the last line was
+        self._stepped = False  # whether a line has said of a first step
         if not write:
             return
         self._metrics = workdir / METRICS_FILE
@@ -138,13 +141,27 @@ class RunLog:
                 continue  # the last line of a run that was killed while it wrote
         write_bytes(self._metrics, "".join(line + "\n" for line in kept).encode())
 
-    def advance(self) -> None:
-        """Move the progress bar by one step."""
+    def advance(self, values: Mapping[str, float]) -> None:
+        """Move the progress bar by one step; it shows the loss in `values`, where there is one."""
         if self._write:
+            if "loss" in values:
+                self._bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
             self._bar.update()
+
+    def alive(self, step: int, values: Mapping[str, float]) -> None:
+        """Print a short line where none has been printed for a while and there is no bar.
+
+        step: the newest one. values: metrics of it, or of the one before.
+        """
+        silent = time.monotonic() - self._said >= SILENCE_SECONDS
+        if self._write and self._bar.disable and (silent or not self._stepped):
+            loss = f"  loss {values['loss']:.4f}" if "loss" in values else ""
+            self.line(f"step {step}/{self._bar.total}{loss}")
+            self._stepped = True
 
     def line(self, text: str) -> None:
         """Print a line for the reader, above the progress bar where there is one."""
+        self._said = time.monotonic()
         if self._write:
             _say(text, sys.stdout)
 

@@ -1,7 +1,9 @@
 """Ends a run between two steps when it is told to stop, in all processes after the same step."""
 
+import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Self
 
@@ -10,16 +12,18 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """SIGINT and SIGTERM end the run after the step in progress; a second SIGINT ends it at once.
+    """SIGINT, SIGTERM and SIGHUP end the run after the step in progress; then a SIGINT at once.
 
-    In several processes a signal to one of them stops all after the same step: JAX's preemption
-    service hears SIGTERM, tells the others and fixes the step, some steps ahead; SIGINT is passed
-    on to it.
+    The first one says so on standard error. In several processes a signal to one of them stops all
+    after the same step: JAX's preemption service hears SIGTERM, tells the others and fixes the
+    step, some steps ahead; SIGINT and SIGHUP are passed on to it. A run that was started with
+    SIGHUP ignored (nohup) goes on ignoring it.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
         self._several = jax.process_count() > 1
+        self._step = 0
 
     @property
     def interrupted(self) -> bool:
@@ -28,6 +32,7 @@ class StopSignal:
 
     def reached(self, step: int) -> bool:
         """Return True to stop after so many steps. Each process must ask at every step."""
+        self._step = step
         if not self._several:
             return self.received is not None
         if not multihost_utils.reached_preemption_sync_point(step):
@@ -36,7 +41,9 @@ class StopSignal:
         return True
 
     def __enter__(self) -> Self:
-        numbers = (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
@@ -46,7 +53,14 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.received = signal.Signals(number).name
+        # Not by print: the signal may have come in the midst of one.
+        at = "the steps in progress" if self._several else f"step {self._step + 1}"
+        line = f"{self.received}: finishing {at} and saving; Ctrl-C now ends the run at once"
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), f"\n{line}\n".encode())
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.evaluate.metrics.verification import verification_metrics
 from uniface_jax.evaluate.sets.pair_sets import read_pair_sets
 from uniface_jax.files.paths import split_parts
-from uniface_jax.inference.extract import extract
+from uniface_jax.inference.extract import check_headers, extract
 from uniface_jax.inference.network import Variables, make_embed
 from uniface_jax.runtime import processes
 from uniface_jax.train.from_config import Recipe
@@ -32,6 +32,9 @@ class Evaluator:
     def __init__(self, recipe: Recipe) -> None:
         config = recipe.config
         self.sets = _read_sets(config)
+        # Before the first step: the first evaluation may be days away.
+        for name, pairs in self.sets.items():
+            check_headers(pairs.images, name)
         self._embed = make_embed(recipe.network)
         self._batch_size = config.eval.batch_size
 

@@ -1,6 +1,7 @@
 import itertools
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.bin_pairs import write_pairs
+from uniface_jax.data.input import workers
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
@@ -99,11 +101,56 @@ def test_closing_ends_the_processes(dataset):
     assert not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
-def test_a_killed_process_is_named(dataset):
-    batches, processes = started(dataset, workers=2)
-    os.kill(processes[0], signal.SIGKILL)
-    with pytest.raises(UserError, match="a decoding process died with code -9"):
-        list(itertools.islice(batches, 100))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_is_stopped_is_replaced(number, dataset, monkeypatch):
+    monkeypatch.setattr(workers, "_PATIENCE", 0.2)
+    before = children()
+    batches = stream(dataset, kind="processes", workers=2)
+    found = [next(batches)]
+    processes = set(children()) - set(before)
+    for process in processes:
+        os.kill(process, number)
+        found += itertools.islice(batches, 5)
+    assert_equal(found, take(dataset, 11, kind="threads"))
+    assert not any(running(process) for process in processes)
+    batches.close()
+    assert set(children()) == set(before)
+
+
+def test_processes_that_die_again_and_again_are_lost(dataset, monkeypatch):
+    monkeypatch.setattr(workers, "_PROGRAM", "import os; os._exit(9)")
+    with pytest.raises(workers.WorkerLostError, match="died 3 times, the last time with code 9"):
+        take(dataset, 1, kind="processes", workers=1)
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_an_image_that_cannot_be_used_is_replaced_by_the_next(kind, faces, tmp_path):
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    good = FolderSource(folder)
+    for record in (3, 4, 22):  # the one after the last is the first
+        (folder / good.item_name(record)).write_bytes(b"no image")
+    batches = take(folder, 6, kind=kind, skip=True)
+    plain = take(faces, 6, kind=kind)
+    stand_in = {3: 5, 4: 5, 22: 0}
+    for batch, expected in zip(batches, plain, strict=True):
+        planned = expected["index"].tolist()
+        assert batch["index"].tolist() == [stand_in.get(record, record) for record in planned]
+        assert batch["skipped"].tolist() == [record for record in planned if record in stand_in]
+        untouched = ~np.isin(planned, list(stand_in))
+        np.testing.assert_array_equal(batch["image"][untouched], expected["image"][untouched])
+        labels = [good[record].label for record in batch["index"].tolist()]
+        assert batch["label"].tolist() == labels
+    with pytest.raises(UserError, match=r"not an image"):
+        take(folder, 6, kind=kind)
+
+
+def test_where_none_can_be_used_it_ends(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(3):
+        (tmp_path / "a" / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"a/\d.png.*; from there on 3 in a row cannot be used"):
+        take(tmp_path, 1, batch_size=2, kind="threads", skip=True)
 
 
 def test_polite_signals_do_not_reach_the_processes(dataset):
@@ -125,13 +172,16 @@ time.sleep(100)
 """
 
 
-def test_processes_end_with_a_killed_parent(dataset):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_processes_end_with_a_killed_parent(stopped, dataset):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(dataset)], stdout=subprocess.PIPE, cwd=ROOT
     )
     assert parent.stdout.readline() == b"ready\n"
     processes = children(parent.pid)
     assert len(processes) == 2
+    if stopped:
+        os.kill(processes[0], signal.SIGSTOP)
     parent.kill()
     parent.communicate()
     deadline = time.monotonic() + 20

@@ -6,7 +6,7 @@ decode and augment them straight into the batch's memory.
 
 import collections
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.input.augment import Augment, augmentations
 from uniface_jax.data.input.decoding import Part
 from uniface_jax.data.input.sampler import Sampler
-from uniface_jax.data.input.workers import Decoders, Processes, Threads
+from uniface_jax.data.input.workers import Decoders, Finish, Processes, Threads, Work
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -38,10 +38,13 @@ class DecoderPool:
             large data sets where the source reopens quickly (converted and synthetic ones). Batches
             are the same.
         workers: how many; None is one a core.
+        skip: let the next usable record of the source stand in for one that cannot be used, instead
+            of raising what is wrong with it.
     """
 
     kind: str = "auto"
     workers: int | None = None
+    skip: bool = False
 
     def chosen_for(self, source: Source) -> tuple[type[Processes | Threads], int]:
         """Return what decodes `source`, and how many workers of it."""
@@ -81,6 +84,8 @@ def train_batches(
             image  uint8 [B, S, S, 3], RGB
             label  int32 [B], 0..C-1
             index  int64 [B], the record's number in the data set
+            skipped  int64 [K], the records that could not be used, those of DecoderPool.skip;
+                others stand in for them, in `index` too
 
     Raises:
         UserError: at the call, when the data set is incomplete or malformed, when its images are
@@ -125,9 +130,10 @@ def _batches(
     kind, workers = pool.chosen_for(source)
     size = max(1, min(_CHUNK_IMAGES, local // workers))
     places = [slice(i, min(i + size, local)) for i in range(0, local, size)]
-    decoders: Decoders = kind(source, others, (local, image_size, image_size, 3), workers)
+    shape = (local, image_size, image_size, 3)
+    decoders: Decoders = kind(Work(source, others, shape, pool.skip), workers)
 
-    def start() -> tuple[Batch, Callable[[], None]]:
+    def start() -> tuple[Batch, Finish]:
         records, uniform = next(samples)
         labels = np.empty(local, np.int32)
         batch = {"image": decoders.buffers.take(), "label": labels, "index": records}
@@ -136,14 +142,23 @@ def _batches(
         parts = [(at, Part(records[at], mirrored[at], uniform[at])) for at in places]
         return batch, decoders.start(parts, batch["image"], labels)
 
-    waiting: collections.deque[tuple[Batch, Callable[[], None]]] = collections.deque()
+    waiting: collections.deque[tuple[Batch, Finish]] = collections.deque()
     try:
         while True:
             while len(waiting) <= BATCHES_AHEAD:
                 waiting.append(start())
             batch, finish = waiting.popleft()
-            finish()
-            yield batch
+            yield _with_records(batch, finish())
             del batch, finish  # the memory is free as soon as the caller has done with it
     finally:
         decoders.close()
+
+
+def _with_records(batch: Batch, replaced: Mapping[int, int]) -> Batch:
+    """Return the batch with the records that were used, and those that could not be."""
+    places = np.fromiter(replaced, np.int64, len(replaced))
+    skipped = batch["index"][places]
+    if replaced:
+        batch["index"] = batch["index"].copy()
+        batch["index"][places] = list(replaced.values())
+    return batch | {"skipped": skipped}

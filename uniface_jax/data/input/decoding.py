@@ -15,6 +15,8 @@ from uniface_jax.data.input.augment import Augmentation, augment
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.errors import UserError
 
+MAX_SKIPPED = 100  # records in a row that cannot be used: more than a few bad files
+
 
 class Part(NamedTuple):
     """Some images of a batch.
@@ -36,7 +38,8 @@ def fill(
     part: Part,
     pixels: np.ndarray,
     labels: np.ndarray,
-) -> None:
+    skip: bool = False,
+) -> dict[int, int]:
     """Decode and augment `part` into uint8 [K, S, S, 3] and int32 [K].
 
     Args:
@@ -45,10 +48,61 @@ def fill(
         part: the records, and the random numbers of each.
         pixels: the batch's memory for them.
         labels: the batch's memory for their classes.
+        skip: let the next usable record of the source stand in for one that cannot be used.
+
+    Returns:
+        The record that was used instead, by its place in `part`; empty without `skip`.
 
     Raises:
-        UserError: an image cannot be decoded or has another size, or a label is none.
+        UserError: an image cannot be read or decoded or has another size, or a label is none; with
+            `skip`, MAX_SKIPPED in a row.
     """
+    try:
+        _fill_all(source, functions, part, pixels, labels)
+        return {}
+    except UserError:
+        if not skip:
+            raise
+    replaced = {}
+    for place, record in enumerate(part.records.tolist()):
+        one = slice(place, place + 1)
+        alone = Part(*(column[one] for column in part))
+        used = _fill_one(source, functions, alone, pixels[one], labels[one])
+        if used != record:
+            replaced[place] = used
+    return replaced
+
+
+def _fill_one(
+    source: Source,
+    functions: list[Augmentation],
+    part: Part,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> int:
+    """Fill the one image of `part` from its record, or the next that can be used; return which."""
+    first, error = int(part.records[0]), None
+    for further in range(min(MAX_SKIPPED, len(source))):
+        record = (first + further) % len(source)
+        try:
+            instead = part._replace(records=np.array([record], np.int64))
+            _fill_all(source, functions, instead, pixels, labels)
+            return record
+        except UserError as e:
+            error = error or e
+    raise UserError(
+        f"{error}; from there on {min(MAX_SKIPPED, len(source))} in a row cannot be used"
+    )
+
+
+def _fill_all(
+    source: Source,
+    functions: list[Augmentation],
+    part: Part,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Fill every image of `part` from its own record, as fill without `skip`."""
     records, uniform = part.records, part.uniform.tolist()
     found = source.images(records)
     items = [] if found else [source[record] for record in records.tolist()]

@@ -4,21 +4,29 @@ Threads take turns in everything that Python does, so that their number brings l
 processes do not, but each takes half a second to start, opens the source itself and holds some
 60 MB. They are programs of their own, neither forks (JAX has threads) nor multiprocessing's (which
 imports the main script again), in a session of their own, so that Ctrl-C does not reach them. Each
-hangs on a socket to the process that gives it work and ends when that is gone, even by SIGKILL.
+hangs on a socket to the process that gives it work and ends when that is gone, even by SIGKILL;
+where the system can (Linux), it does so also if it was stopped (SIGSTOP). One that dies or is
+stopped is replaced, and does its work anew: the batches are the same.
 """
 
 import collections
+import contextlib
+import ctypes
+import os
 import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
 from mmap import MAP_POPULATE, MAP_SHARED, mmap
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -37,11 +45,36 @@ from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
 sys.path[:] = connection.recv()
 from {__name__} import serve
-serve(connection, int(sys.argv[2]))
+serve(connection, int(sys.argv[2]), int(sys.argv[3]))
 """
 
+MAX_DEATHS = 3  # of the processes in a row, without a piece of work done between them
+_PATIENCE = 5.0  # seconds without an answer, until a process is looked at
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 Parts = Sequence[tuple[slice, Part]]  # of a batch: where, and what
+Finish = Callable[[], dict[int, int]]
+
+
+class WorkerLostError(RuntimeError):
+    """Decoding processes died again and again; nothing is known to be wrong with the data."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decoders do, in all batches.
+
+    Attributes:
+        source: where the records are read.
+        augment: the augmentations but the mirror.
+        shape: of a batch's images, [B, S, S, 3].
+        skip: let the next usable record stand in for one that cannot be used.
+    """
+
+    source: Source
+    augment: Augment
+    shape: tuple[int, ...]
+    skip: bool = False
 
 
 class Decoders(Protocol):
@@ -49,10 +82,11 @@ class Decoders(Protocol):
 
     buffers: Buffers
 
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
         """Begin to decode, as decoding.fill, into an array of `buffers` and its labels.
 
-        The returned function waits until all is done and raises what went wrong. Those of several
+        The returned function waits until all is done and raises what went wrong; it returns the
+        records that were used instead of others, by their place in the batch. Those of several
         batches are called in the order in which they came, and none after one has raised.
         """
 
@@ -63,20 +97,20 @@ class Decoders(Protocol):
 class Threads(Decoders):
     """Decoders in `count` threads."""
 
-    def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
-        self.buffers = Buffers(shape)
+    def __init__(self, work: Work, count: int):
+        self.buffers = Buffers(work.shape)
         self._pool = ThreadPoolExecutor(count, "decode")
-        self._fill = _fill(source, config)
+        self._fill = _fill(work)
 
     @override
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
         submit = self._pool.submit
         tasks = [submit(self._fill, part, batch[at], labels[at]) for at, part in parts]
 
-        def finish() -> None:
+        def finish() -> dict[int, int]:
             wait(tasks, return_when=FIRST_EXCEPTION)  # woken once, not by every part
-            for task in tasks:
-                task.result()
+            done = zip(parts, tasks, strict=True)
+            return _in_batch((at, task.result()) for (at, _), task in done)
 
         return finish
 
@@ -88,57 +122,86 @@ class Threads(Decoders):
 class Processes(Decoders):
     """Decoders in `count` processes. Each has its next work at hand when it is done with one.
 
-    A process that has died is a UserError of `start`, or of the function that it returns.
+    Where processes die MAX_DEATHS times in a row, `start`, or the function that it returns, raises
+    WorkerLostError.
     """
 
-    def __init__(self, source: Source, config: Augment, shape: tuple[int, ...], count: int):
-        self.buffers = SharedBuffers(shape)
-        setup = pickle.dumps((source, config, shape))
+    def __init__(self, work: Work, count: int):
+        self.buffers = SharedBuffers(work.shape)
+        setup = pickle.dumps(work)
         self._processes = [_Process(setup, self.buffers.file) for _ in range(count)]
 
     @override
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
         offset = self.buffers.offset(batch)
         pending = [process.pending() for process in self._processes]
         waits = []
         for at, part in parts:
             number = pending.index(min(pending))  # the slower ones get less
             pending[number] += 1
-            waits.append(
-                self._processes[number].start((offset, at, tuple(part)), batch, labels[at])
-            )
+            task = (offset, at, tuple(part))
+            waits.append((at, self._processes[number].start(task, batch, labels[at])))
 
-        def finish() -> None:
-            for wait_for in waits:
-                wait_for()
+        def finish() -> dict[int, int]:
+            return _in_batch((at, wait_for()) for at, wait_for in waits)
 
         return finish
 
     @override
     def close(self) -> None:
         for process in self._processes:
-            process.program.kill()
+            process.kill()
         for process in self._processes:
             process.program.wait()
         self.buffers.close()
 
 
+def _in_batch(replaced: Iterable[tuple[slice, dict[int, int]]]) -> dict[int, int]:
+    """Return what was used instead by its place in the batch, of that by its place in a part."""
+    return {at.start + place: used for at, those in replaced for place, used in those.items()}
+
+
+@dataclass
+class _Owed:
+    """A piece of work that a process was given, and what it may be writing to until it is done."""
+
+    task: tuple[Any, ...]
+    batch: np.ndarray
+    labels: np.ndarray
+    replaced: dict[int, int]
+
+
 class _Process:
-    """One decoding process, and the labels that it owes, in the order of its work."""
+    """One decoding process, and the work that it owes, in order; it is started again if it dies."""
 
     def __init__(self, setup: bytes, file: int):
+        self._setup, self._file = setup, file
+        self._owed: collections.deque[_Owed] = collections.deque()
+        self._done = 0  # pieces of work, of all
+        self._deaths = 0  # since the last of them
+        self._launch()
+
+    def _launch(self) -> None:
+        """Start the program, and give it all that is owed."""
         here, there = socket.socketpair()
         self._connection = Connection(here.detach())
+        # The system ends the program with the thread that started it, which must be one that stays.
+        parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+        arguments = [str(there.fileno()), str(self._file), str(parent)]
         with there:
             self.program = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(there.fileno()), str(file)],
-                pass_fds=(there.fileno(), file), stdin=subprocess.DEVNULL, start_new_session=True,
+                [sys.executable, "-c", _PROGRAM, *arguments], pass_fds=(there.fileno(), self._file),
+                stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        self._connection.send(sys.path)
-        self._connection.send_bytes(setup)
-        # The labels that it will send, and the batch that it may be writing to until then.
-        self._owed: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()
-        self._done = 0  # pieces of work, of all
+        with contextlib.suppress(OSError):  # it has died already, which the first answer will tell
+            self._connection.send(sys.path)
+            self._connection.send_bytes(self._setup)
+            for owed in self._owed:
+                self._connection.send(owed.task)
+
+    def kill(self) -> None:
+        """End the program, also one that is stopped; program.wait() clears it away."""
+        self.program.kill()
 
     def pending(self) -> int:
         """Return how many pieces of work it has not done yet, after a look at what it has sent."""
@@ -148,54 +211,87 @@ class _Process:
 
     def start(
         self, task: tuple[Any, ...], batch: np.ndarray, labels: np.ndarray
-    ) -> Callable[[], None]:
+    ) -> Callable[[], dict[int, int]]:
         """Send a task; the returned function waits until it is done and its labels are there."""
+        owed = _Owed(task, batch, labels, {})
+        self._owed.append(owed)
+        number = self._done + len(self._owed)
         try:
             self._connection.send(task)
         except OSError:
-            raise self._died() from None
-        self._owed.append((labels, batch))
-        number = self._done + len(self._owed)
+            self._replace()
 
-        def finish() -> None:
+        def finish() -> dict[int, int]:
             while self._done < number:
                 self._receive()
+            return owed.replaced
 
         return finish
 
     def _receive(self) -> None:
         """Take in the labels of the oldest piece of work; raise what went wrong with it."""
         try:
+            while not self._connection.poll(_PATIENCE):
+                if _is_stopped(self.program.pid):  # it would keep the run waiting for ever
+                    self._replace()
             answer = self._connection.recv()
         except (EOFError, OSError):
-            raise self._died() from None
+            self._replace()
+            return
         if isinstance(answer, Exception):
             raise answer
-        labels, _ = self._owed.popleft()
-        labels[:] = answer
+        owed = self._owed.popleft()
+        owed.labels[:], replaced = answer
+        owed.replaced.update(replaced)
         self._done += 1
+        self._deaths = 0
 
-    def _died(self) -> UserError:
-        """Return the error that says with which code the process ended."""
-        return UserError(
-            f"a decoding process died with code {self.program.wait()} (-9 is often a lack of "
-            "memory: try fewer --config.data.threads, or --config.data.decoders=threads)"
-        )
+    def _replace(self) -> None:
+        """Start the program anew, where it died or was stopped; WorkerLostError if too often."""
+        self.kill()
+        code = self.program.wait()
+        self._connection.close()
+        self._deaths += 1
+        if self._deaths >= MAX_DEATHS:
+            raise WorkerLostError(
+                f"a decoding process died {self._deaths} times, the last time with code {code} (-9 "
+                "is often a lack of memory: try fewer --config.data.threads, or "
+                "--config.data.decoders=threads)"
+            )
+        self._launch()
 
 
-def _fill(source: Source, config: Augment) -> Callable[[Part, np.ndarray, np.ndarray], None]:
+def _is_stopped(pid: int) -> bool:
+    """Return True for a process that was stopped by a signal; False where nothing is known."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def _fill(work: Work) -> Callable[[Part, np.ndarray, np.ndarray], dict[int, int]]:
     """Return decoding.fill of a Part, given pixels and labels."""
     cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
-    return partial(fill, source, augmentations(config))
+    return partial(fill, work.source, augmentations(work.augment), skip=work.skip)
 
 
-def serve(connection: Connection, file: int) -> None:
-    """Fill parts of the arrays in `file` until the connection ends, in a decoding process."""
+def serve(connection: Connection, file: int, parent: int) -> None:
+    """Fill parts of the arrays in `file` until the connection ends, in a decoding process.
+
+    parent: the number of the process that is served, with which this one is to end; 0 leaves that
+    to the connection.
+    """
     # A scheduler may ask all processes to stop; the main one still has a step to finish then.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if parent and (prctl := getattr(ctypes.CDLL(None), "prctl", None)):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # which ended before it could be told
+            return
     try:
         setup = connection.recv_bytes()
-        decode = _guarded(lambda: _Filler(file, *pickle.loads(setup)))
+        decode = _guarded(lambda: _Filler(file, pickle.loads(setup)))
         while True:
             task = connection.recv()
             connection.send(decode if isinstance(decode, Exception) else _guarded(decode, *task))
@@ -206,13 +302,15 @@ def serve(connection: Connection, file: int) -> None:
 class _Filler:
     """A decoding process' maps of the arrays in `file`, of which it fills parts."""
 
-    def __init__(self, file: int, source: Source, config: Augment, shape: tuple[int, ...]):
-        self._file, self._shape = file, shape
-        self._fill = _fill(source, config)
+    def __init__(self, file: int, work: Work):
+        self._file, self._shape = file, work.shape
+        self._fill = _fill(work)
         self._maps: dict[int, np.ndarray] = {}
 
-    def __call__(self, offset: int, at: slice, part: Sequence[np.ndarray]) -> np.ndarray:
-        """Fill a Part; return its labels, int32 [K]. See Decoders.start."""
+    def __call__(
+        self, offset: int, at: slice, part: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, dict[int, int]]:
+        """Fill a Part; return its labels, int32 [K], and decoding.fill's. See Decoders.start."""
         if offset not in self._maps:
             # All page faults now, not one by one between images.
             flags, size = MAP_SHARED | MAP_POPULATE, int(np.prod(self._shape))
@@ -220,8 +318,7 @@ class _Filler:
             self._maps[offset] = np.frombuffer(memory, np.uint8).reshape(self._shape)
         pixels = self._maps[offset][at]
         labels = np.empty(len(pixels), np.int32)
-        self._fill(Part(*part), pixels, labels)
-        return labels
+        return labels, self._fill(Part(*part), pixels, labels)
 
 
 def _guarded(work: Callable[..., Any], *given: Any) -> Any:

@@ -1,0 +1,97 @@
+"""Keys that others decide about: what a command line names counts, or it is an error."""
+
+import sys
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from uniface_jax import losses, models
+from uniface_jax.errors import UserError
+from uniface_jax.registry import Registry
+
+# A key counts only where another one has one of these values.
+_COUNTS_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "optim.milestones": ("optim.schedule", ("steps",)),
+    "optim.factor": ("optim.schedule", ("steps",)),
+    "optim.power": ("optim.schedule", ("polynomial",)),
+    "optim.warmup_epochs": ("optim.schedule", ("polynomial", "cosine")),
+    "nonfinite.limit": ("nonfinite.action", ("skip",)),
+}
+# Keys of the project's own networks, which one from outside does not have.
+_BUILTIN_NETWORKS = ("stage_sizes", "width", "stem_stride", "dropout", "remat")
+
+
+def resolved(config: ConfigDict, named: Collection[str]) -> ConfigDict:
+    """Return `config` after apply_named, whose notes are printed on standard error."""
+    for note in apply_named(config, named):
+        print(f"note: {note}", file=sys.stderr)
+    return config
+
+
+def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
+    """Let the keys that a command line names count, in place, over those of its recipe.
+
+    config.epochs takes away the recipe's config.steps, which would count instead.
+
+    Args:
+        config: the recipe's, with what the command line gives in it.
+        named: the dotted paths of the keys that the command line gives.
+
+    Returns:
+        Notes for the user: keys that are named and do nothing, and harm nothing.
+
+    Raises:
+        UserError: two keys are named of which only one can count, or one that does not count with
+            the value that another key has.
+    """
+    if "epochs" in named and config.steps is not None:
+        if "steps" in named:
+            raise UserError(
+                f"config.epochs={config.epochs:g} and config.steps={config.steps}: either says how "
+                "long to train; give one of them"
+            )
+        config.steps = None
+    for key, (other, values) in _COUNTS_WITH.items():
+        found = _value(config, other)
+        if key in named and found not in values:
+            raise UserError(
+                f"config.{key}={_value(config, key)}: counts with {other}={' or '.join(values)} "
+                f"alone, and {other} is {found}; give both, or leave it out"
+            )
+    _check_parts(config, "model", models.REGISTRY, named)
+    _check_parts(config, "loss", losses.LOSSES, named)
+    if not config.eval.data:
+        return [
+            f"config.{key}={_value(config, key)} does nothing: config.eval.data is empty"
+            for key in sorted(named)
+            if key.startswith("eval.") and key != "eval.data"
+        ]
+    return []
+
+
+def _check_parts(
+    config: ConfigDict, section: str, registry: Registry[Any], named: Collection[str]
+) -> None:
+    """Raise UserError for a named key of a part that is not the one in use."""
+    used = config[section].name
+    if used not in registry:
+        return  # which is said when it is made
+    builtin = registry.entry(used, f"{section}.name={used!r}").builtin
+    for key in named:
+        path = key.split(".")
+        if path[0] != section or len(path) < 2:
+            continue
+        foreign = len(path) > 2 and path[1] != used
+        if foreign or (section == "model" and not builtin and path[1] in _BUILTIN_NETWORKS):
+            raise UserError(
+                f"config.{key}={_value(config, key)}: not a key of {section}.name={used}, which "
+                "this run uses"
+            )
+
+
+def _value(config: ConfigDict, path: str) -> object:
+    found: object = config
+    for key in path.split("."):
+        found = found[key]  # type: ignore[index]
+    return found
