@@ -159,6 +159,52 @@ def test_the_name_is_of_what_it_was_made_from(fresh, monkeypatch, tmp_path):
     assert len(paths) == len(list(fresh.glob("*.so"))) == 3
 
 
+def copying(tmp_path, kernels):
+    """A compiler that takes the kernels of this session, and a file that counts its work."""
+    compiled = tmp_path / "compiled"
+    text = f'[ "$1" = --version ] && exit\necho once >> {compiled}\nfor last; do :; done\n'
+    return script(tmp_path / "c++", f'{text}cp {kernels} "$last"'), compiled
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "a bit"])
+def test_a_damaged_library_is_compiled_again(kernels, fresh, monkeypatch, tmp_path, damage):
+    compiler, compiled = copying(tmp_path, kernels)
+    path = build._compiled([compiler])
+    whole = path.read_bytes()
+    assert build._compiled([compiler]) == path
+    assert compiled.read_text() == "once\n"
+    flipped = bytes([*whole[:999], whole[999] ^ 1]) + whole[1000:]
+    path.write_bytes({"cut short": whole[:-5000], "emptied": b"", "a bit": flipped}[damage])
+    assert build._compiled([compiler]).read_bytes() == whole
+    assert compiled.read_text() == "once\nonce\n"
+
+
+@pytest.mark.parametrize("others", ["folder", "library"])
+def test_a_library_that_others_may_have_planted_is_not_loaded(
+    kernels, fresh, monkeypatch, tmp_path, caplog, others
+):
+    compiler, _ = copying(tmp_path, kernels)
+    monkeypatch.setenv("CXX", compiler)
+    library = build._compiled([compiler])
+    (fresh if others == "folder" else library).chmod(0o777)
+    assert_as_without()
+    (warning,) = messages(caplog, logging.WARNING)
+    assert "can be written by others" in warning
+
+
+def test_without_a_home_the_kernels_are_xlas(fresh, monkeypatch, tmp_path, kernels, caplog):
+    monkeypatch.setenv("CXX", copying(tmp_path, kernels)[0])
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", no_home)
+    assert_as_without()
+    (warning,) = messages(caplog, logging.WARNING)
+    assert "no home folder" in warning
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_all_sources_are_named():
     here = Path(build.__file__).parent
     there = {path.name for path in here.iterdir() if path.suffix in (".cc", ".h")}

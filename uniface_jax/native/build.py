@@ -6,6 +6,7 @@ compiler, with UNIFACE_NATIVE=0, or on a backend other than the CPU there are no
 """
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import logging
@@ -23,7 +24,10 @@ from pathlib import Path
 
 import jax
 
+from uniface_jax.files.reading import read_regular
+from uniface_jax.files.writing import open_again
 from uniface_jax.runtime.compilation_cache import default_folder
+from uniface_jax.runtime.ownership import make_private, reason_for_distrust
 
 SOURCES = ("cross_entropy_head.cc", "convolution.cc", "winograd.cc", "vectors.cc")
 HEADERS = ("outer_products.h", "tasks.h")
@@ -38,6 +42,7 @@ TARGETS = {  # the name that programs call: the function of the library
 COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "UNIFACE_NATIVE"
 TIMEOUT_SECONDS = 300.0
+_DIGEST_BYTES = 32
 
 _off: ContextVar[bool] = ContextVar("native_off", default=False)
 _log = logging.getLogger(__name__)
@@ -121,12 +126,14 @@ def _compiled(compiler: list[str]) -> Path:
     parts = [(here / name).read_text() for name in (*SOURCES, *HEADERS)]
     name = hashlib.sha256("\0".join([*parts, *command, version]).encode()).hexdigest()[:16]
     folder = default_folder() / "native"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(folder)
+    if reason := reason_for_distrust(folder):
+        raise PermissionError(errno.EPERM, f"not loaded from a cache of others: {reason}")
     path = folder / f"{name}.so"
     # One process of many compiles, the others wait for it.
-    with (folder / "lock").open("w") as lock:
+    with os.fdopen(open_again(folder / "lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
+        if not _is_whole(path):
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 made = Path(work) / path.name
                 sources = [str(here / source) for source in SOURCES]
@@ -134,5 +141,21 @@ def _compiled(compiler: list[str]) -> Path:
                     [*command, *sources, "-o", str(made)],
                     check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
                 )  # fmt: skip
+                with made.open("rb+") as file:
+                    digest = hashlib.file_digest(file, "sha256").digest()
+                    file.seek(0, os.SEEK_END)
+                    file.write(digest)
                 made.replace(path)
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True for a library with the SHA-256 of its content behind it, where loaders stop.
+
+    One that was cut short would end every process that loads it by a signal.
+    """
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
