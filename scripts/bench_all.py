@@ -44,7 +44,7 @@ def benchmarks() -> dict[str, Path]:
 
 
 def processor() -> str:
-    """The processor's name and how many of its cores this process may use."""
+    """Return the processor's name and how many of its cores this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -90,7 +90,7 @@ def run(name: str, path: Path, args: argparse.Namespace) -> tuple[str, dict | No
 
 
 def parts_of(page: str) -> dict[str, str]:
-    """The page's parts by benchmark."""
+    """Return the page's parts by benchmark."""
     return {part.split("\n", 1)[0][3:]: part for part in re.split(r"(?m)^(?=## )", page)[1:]}
 
 

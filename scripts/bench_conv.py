@@ -132,7 +132,7 @@ VARIANTS: dict[str, Callable[..., Callable]] = {
 
 
 def of_job(job: str) -> tuple[str, int]:
-    """The part and the number of the shape: "kernel-3" is the kernel gradient of SHAPES[3]."""
+    """Return part and number of the shape: "kernel-3" is the kernel gradient of SHAPES[3]."""
     part, _, number = job.partition("-")
     return part, int(number or 0)
 

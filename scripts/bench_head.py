@@ -145,7 +145,7 @@ VARIANTS = {
 
 
 def work(args: argparse.Namespace) -> None:
-    """A variant's process."""
+    """Return a variant's process."""
     if args.training_flags:
         xla_flags.set_flags()
     limit = int(args.memory_limit * 2**30)

@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def whole(folder: Path) -> dict:
-    """The command line in a process of its own."""
+    """Return the command line in a process of its own."""
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, "-m", "uniface_jax.evaluate", "--protocol=ijb", f"--data={folder}",

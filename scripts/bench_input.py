@@ -42,7 +42,7 @@ STARTING = 6  # batches, until all memory is taken and every queue is full
 
 
 def make_data(folder: Path, images: int) -> tuple[Path, list[bytes]]:
-    """A TFRecord data set of `images` different images, and their bytes in its order."""
+    """Return a TFRecord data set of `images` different images, and their bytes in its order."""
     lines = []
     (folder / "jpeg").mkdir()
     for number in range(images):

@@ -76,7 +76,7 @@ def half_written(workdir: Path) -> bool:
 
 
 def logged(workdir: Path) -> int:
-    """The last step in metrics.jsonl, 0 without."""
+    """Return the last step in metrics.jsonl, 0 without."""
     try:
         return int(json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"])
     except (OSError, ValueError, IndexError):

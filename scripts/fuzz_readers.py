@@ -113,7 +113,7 @@ def read_dataset(folder: Path) -> None:
 
 
 def read_example(folder: Path) -> None:
-    """A record of a TFRecord data set, as its source parses it."""
+    """Return a record of a TFRecord data set, as its source parses it."""
     file = folder / "example"
     try:
         parse(file.read_bytes())
@@ -147,7 +147,7 @@ def check_message(error: UserError) -> None:
 
 
 def limit_memory() -> None:
-    """An address-space limit over what is mapped now, which a reader's bomb would meet."""
+    """Set an address-space limit over what is mapped now, which a reader's bomb would meet."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

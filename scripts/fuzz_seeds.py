@@ -130,7 +130,7 @@ def _example() -> list[Files]:
 
 
 def _tfrecord() -> list[Files]:
-    """A data set as convert writes it, and one as another program may."""
+    """Return a data set as convert writes it, and one as another program may."""
     examples = _examples()
     whole = _dataset([examples[:3], examples[3:]], 201)
     with tempfile.TemporaryDirectory() as temporary:

@@ -60,7 +60,7 @@ def relay(index: int, process: subprocess.Popen) -> None:
 
 
 def wait(processes: Sequence[subprocess.Popen]) -> int:
-    """The first status other than 0, or 0."""
+    """Return the first status other than 0, or 0."""
     first, deadline = 0, float("inf")
     while any(process.poll() is None for process in processes):
         ended = [process.poll() for process in processes]

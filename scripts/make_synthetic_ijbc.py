@@ -60,7 +60,7 @@ def make(folder: Path, scale: float = 1.0, dimension: int = 512, seed: int = 0) 
 
 
 def write_search(meta: Path, galleries: list[int], subject_of: np.ndarray) -> None:
-    """The two galleries and the probes, an image a template, as far as anybody reads them."""
+    """Write the two galleries and the probes, an image a template, as far as they are read."""
     first = 0
     parts = {}
     for name, size in zip(("gallery_G1", "gallery_G2"), galleries, strict=True):

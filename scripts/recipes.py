@@ -60,7 +60,7 @@ def record(facts: RecipeFacts, config: ConfigDict) -> dict[str, Any]:
 
 
 def row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of one recipe."""
+    """Return the cells of one recipe."""
     data = found["data"]
     expected = ", ".join(f"{key} {value:.2f}" for key, value in found["expected"].items())
     if expected and not found["measured"]:

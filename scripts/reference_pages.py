@@ -106,7 +106,7 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The word behind `uniface`."""
+        """Return the word behind `uniface`."""
         return self.module.rpartition(".")[2].replace("_", "-")
 
 

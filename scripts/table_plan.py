@@ -29,7 +29,7 @@ HEADS = (
 
 
 def plans() -> dict[str, report.RunPlan]:
-    """The plan of each recipe by its name."""
+    """Return the plan of each recipe by its name."""
     known: dict[str, int] = {}
     found = {}
     for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):

@@ -120,6 +120,6 @@ def interleave(workers: Sequence[Worker], turns: int, job: str = "step") -> None
 
 
 def write_json(path: Path | None, report: dict) -> None:
-    """The report at `path`, where one is given."""
+    """Return the report at `path`, where one is given."""
     if path:
         path.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Parts from outside, as docs/how-to tells: files and commands are read from those pages.
 
-docs/how-to/add-a-source.md, add-a-loss.md, add-a-network.md, add-a-protocol.md, in that order, in
-one folder outside of the checkout.
+docs/how-to/add-a-source.md, add-a-loss.md, add-a-network.md, add-a-protocol.md and
+add-an-augmentation.md, in that order, in one folder outside of the checkout.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.helpers.doc_commands import blocks
 from tests.helpers.paths import ROOT
 
 HOW_TO = ROOT / "docs" / "how-to"
-PAGES = ["add-a-source", "add-a-loss", "add-a-network", "add-a-protocol"]
+PAGES = ["add-a-source", "add-a-loss", "add-a-network", "add-a-protocol", "add-an-augmentation"]
 FILE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
 EXIT_PREEMPTED = 75
 
@@ -53,7 +53,7 @@ def run(command, folder, status=0):
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """The folder in which all four pages were followed, and what their commands printed."""
+    """The folder in which all pages were followed, and what their commands printed."""
     folder = tmp_path_factory.mktemp("outside")
     console.make_tools(folder / ".tools")
     printed = []
@@ -81,6 +81,38 @@ def test_parts_do_what_they_say(outside):
     assert found["accuracy"] >= 0.5  # of five people: by chance 0.2
     assert "Nearest center" in (folder / "results/report.html").read_text()
     assert (folder / "runs/plain/inspection").is_dir()
+    fogged = json.loads((folder / "runs/fog/config.json").read_text())
+    assert fogged["data"]["augment"]["fog"] == {"density": 0.5, "probability": 0.5}
+    assert (folder / "fog.png").is_file()
+
+
+def test_plan_of_a_network_from_outside(outside):
+    folder, _ = outside
+    plan = run(
+        "uniface plan --config=demo --config.imports=my_network --config.model.name=plain_cnn "
+        "--config.model.plain_cnn.channels=4 --devices=2 --classes=1000 --images=6400 "
+        "--json=plan.json",
+        folder,
+    )
+    assert "fits" in plan
+    found = json.loads((folder / "plan.json").read_text())
+    layers = ((9 * 3, 4), (9 * 4, 8), (9 * 8, 16), (9 * 16, 32), (32, 128))
+    parameters = sum((inputs + 1) * outputs for inputs, outputs in layers)
+    assert found["needs"]["network"] == 4 * parameters
+    assert found["needs"]["prototypes"] == 4 * (500 * 128 + 1)  # and one bias
+
+
+def test_results_of_a_protocol_that_is_not_registered_are_refused_first(outside):
+    folder, _ = outside
+    compare = "uniface evaluate --compare runs/plain results --protocol=folders --data=people"
+    output = run(f"{compare} --output=both", folder, 2)
+    *_, last = output.strip().splitlines()
+    assert last.startswith("error: results/metrics.json: protocol 'centers' is none of verifica")
+    assert last.endswith("a module of --imports registers")
+    assert not (folder / "both").exists()
+    again = run(f"{compare} --imports=my_protocol --output=both", folder)
+    assert "Traceback" not in again
+    assert "Nearest center" in (folder / "both/report.html").read_text()
 
 
 def test_interrupted_and_resumed_is_bitwise_the_same(outside):

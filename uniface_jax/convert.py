@@ -52,7 +52,7 @@ _FINISH = flags.DEFINE_boolean("finish", False, "make the shards of all --shard 
 _VERIFY = flags.DEFINE_boolean(
     "verify", False, "read source and result again and prove that they hold the same images"
 )
-_SHOWN = 10
+_MAX_LISTED_LINES = 10
 
 
 def main(argv: list[str]) -> None:
@@ -74,14 +74,14 @@ def main(argv: list[str]) -> None:
     if _VERIFY.value and part != (0, 1):
         raise UserError("--verify: for the whole data set; expected without --shard")
     source = open_source(given_source, SourceOptions(_ON_ERROR.value == "skip", _JSON_KEY.value))
-    for note in source.notes[:_SHOWN]:
+    for note in source.notes[:_MAX_LISTED_LINES]:
         print(note)
-    if len(source.notes) > _SHOWN:
-        print(f"… and {len(source.notes) - _SHOWN} more of this kind")
+    if len(source.notes) > _MAX_LISTED_LINES:
+        print(f"… and {len(source.notes) - _MAX_LISTED_LINES} more of this kind")
     try:
         info = _convert(source, destination, given_source, part)
     except KeyboardInterrupt:
-        print("stopped; finished shards are kept, and the same command goes on")
+        print("stopped; finished shards are kept, and the same command resumes")
         raise
     if info is None:
         print(
@@ -115,10 +115,10 @@ def _report(destination: Path) -> None:
     statistics = read_statistics(destination)
     plot_statistics(statistics, destination / PLOT_FILE)
     manifest = read_manifest(destination)
-    for entry in manifest.skipped[:_SHOWN]:
+    for entry in manifest.skipped[:_MAX_LISTED_LINES]:
         print(f"skipped: {entry['reason']}")
-    if len(manifest.skipped) > _SHOWN:
-        print(f"… and {len(manifest.skipped) - _SHOWN} more, all in manifest.json")
+    if len(manifest.skipped) > _MAX_LISTED_LINES:
+        print(f"… and {len(manifest.skipped) - _MAX_LISTED_LINES} more, all in manifest.json")
     duplicates = statistics["duplicates"]
     if duplicates["surplus_images"]:
         print(

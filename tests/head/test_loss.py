@@ -48,6 +48,17 @@ def test_every_loss_sampled(name, x64):
     assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
 
 
+def test_sphereface2_detached(x64):
+    """The release's gradient, through the whole head: the slope of g is 1."""
+    arrays = problem(8, 13, 6, "sphereface2")
+    result, _ = run_head("sphereface2", *arrays, shards=2, block=3, fixed={"gradient": "detached"})
+    expected = dense("sphereface2", *arrays, gradient="detached")
+    assert_same(result, expected)
+    formula = dense("sphereface2", *arrays)
+    assert result.loss == pytest.approx(float(formula[0]), rel=1e-12)
+    assert not np.allclose(result.gradients.features, formula[1], rtol=0.1)
+
+
 @examples(10)
 @given(data=st.data())
 def test_any_shape_blocks_and_shards(data):

@@ -89,6 +89,15 @@ def sphereface_r(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0)
     return loss_weight / scale * softmax_with_margin(cos, one_hot, scale, psi)
 
 
+def sphereface_r_v0(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0):
+    """SphereFaceR_H of opensphere: φ(θ) = (-1)^k cos(m θ) - 2k, found without its gradient."""
+    theta = m1 * arccos(cos)
+    k = jnp.floor(theta / jnp.pi)
+    phi = jnp.where(k % 2 == 0, 1, -1) * jnp.cos(theta) - 2 * k
+    logits = scale * jnp.where(one_hot, frozen_slope(phi, cos), cos)
+    return loss_weight / scale * cross_entropy(logits, one_hot)
+
+
 def sphereface_r_v2(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50.0):
     negatives = frozen_slope(jnp.cos(arccos(cos) / m1), cos)
     logits = scale * jnp.where(one_hot, cos, negatives)
@@ -96,9 +105,11 @@ def sphereface_r_v2(cos, one_hot, bias, norm, scale=30.0, m1=1.5, loss_weight=50
 
 
 def sphereface2(
-    cos, one_hot, bias, norm, scale=40.0, margin=0.4, balance=0.7, exponent=3.0, loss_weight=50.0
-):
+    cos, one_hot, bias, norm, scale=40.0, margin=0.4, balance=0.7, exponent=3.0, loss_weight=50.0,
+    gradient="formula",
+):  # fmt: skip
     g = 2 * ((cos + 1) / 2) ** exponent - 1
+    g = frozen_slope(g, cos) if gradient == "detached" else g
     positive = balance / scale * jnp.logaddexp(0, -scale * (g - margin) + bias)
     negative = (1 - balance) / scale * jnp.logaddexp(0, scale * (g + margin) - bias)
     return loss_weight * jnp.mean(jnp.sum(jnp.where(one_hot, positive, negative), 1))
@@ -135,6 +146,7 @@ REFERENCES = {
     "combined": combined,
     "sphereface": sphereface,
     "sphereface_r": sphereface_r,
+    "sphereface_r_v0": sphereface_r_v0,
     "sphereface_r_v2": sphereface_r_v2,
     "sphereface2": sphereface2,
     "adaface": adaface,

@@ -46,7 +46,7 @@ def test_within_ten_percent_of_the_compiler(name):
     for devices in (1, 2, 8):
         recipe = one.with_batch_size(one.config.batch_size * devices)
         needs = memory.predict(recipe, devices, network)
-        ahead = needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
+        ahead = needs.batches * memory.PREFETCHED_BATCHES // (1 + memory.PREFETCHED_BATCHES)
         compiled = program.compiled_memory(recipe, devices)
         assert needs.total - ahead == pytest.approx(compiled.total, rel=0.1)
         held = needs.network + needs.network_momentum + needs.batches - ahead

@@ -138,7 +138,7 @@ def test_micro_batches_follow_the_devices(tmp_path):
         configs.check_batch(adapted, devices)
         batch_norm_groups.record(adapted, tmp_path, devices)  # changes nothing
     assert config.micro_batches == 3
-    with pytest.raises(UserError, match=r"by 5 devices; go on with 1, 2, 3, 4, 6, 8, 12, 24 dev"):
+    with pytest.raises(UserError, match=r"by 5 devices; resume on 1, 2, 3, 4, 6, 8, 12, 24 dev"):
         batch_norm_groups.adapt(config, tmp_path, 5)
     config.micro_batches = 2
     with pytest.raises(UserError, match=r"micro_batches=2: .* see 2 samples; on 4 .* takes 6"):

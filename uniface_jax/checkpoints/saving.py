@@ -200,7 +200,7 @@ class Checkpoints:
                     if last is not None
                     else "none is there yet; "
                 )
-                + "training goes on and tries again"
+                + "training continues and tries again"
             )
             return False
         return True

@@ -94,7 +94,9 @@ def _loss(config: ConfigDict) -> None:
     config.loss.m2 = placeholder(float)  # radians added to the angle: combined
     config.loss.m3 = placeholder(float)  # taken from the cosine: combined
     config.loss.interclass_filtering = placeholder(float)  # arcface, cosface, combined; 0 is off
-    config.loss.gradient = placeholder(str)  # of arcface, combined, sphereface
+    config.loss.gradient = placeholder(
+        str
+    )  # formula or detached: of losses with an angle, sphereface2
     config.loss.balance = placeholder(float)  # λ of sphereface2
     config.loss.exponent = placeholder(float)  # t of sphereface2
     config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
@@ -146,7 +148,7 @@ def _run(config: ConfigDict) -> None:
     config.log.every_steps = 100  # and after the last step
 
     config.nonfinite = ConfigDict()  # a loss or gradient that is not finite
-    config.nonfinite.action = "stop"  # or "skip": leave the state as it was, count, go on
+    config.nonfinite.action = "stop"  # or "skip": leave the state as it was, count, continue
     config.nonfinite.limit = 20  # skipped steps in a row that stop the run after all
 
     config.watchdog_seconds = 1800.0  # without any progress end the run; 0 is never

@@ -11,16 +11,28 @@ from uniface_jax.errors import UserError
 
 def create_loss(config: ConfigDict) -> losses.Loss:
     """Return the loss that config.loss names, with its hyperparameters."""
+    name, given = _loss(config)
+    return losses.create(name, **given)
+
+
+def check_loss(config: ConfigDict) -> None:
+    """Raise UserError for a loss or hyperparameter that is not allowed; the loss is not made."""
+    name, given = _loss(config)
+    losses.checked(name, given)
+
+
+def _loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
+    """Return the name of the loss, and the hyperparameters that are given to it."""
     name, shared, own = _chosen(config.loss)
     if losses.LOSSES.entry(name, f"loss.name={name!r}").builtin:
-        return losses.create(name, **shared)
+        return name, shared
     for key, value in shared.items():
         if value is not None:
             raise UserError(
                 f"config.loss.{key}={value}: {name} has keys of its own, "
                 f"{', '.join(f'loss.{name}.{key}' for key in own) or 'none'}"
             )
-    return losses.create(name, **own)
+    return name, own
 
 
 def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:

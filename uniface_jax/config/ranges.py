@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import losses, models
 from uniface_jax.config.keys import base, flatten, parts_from_outside
-from uniface_jax.config.parts import create_loss
+from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
 from uniface_jax.errors import UserError
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
@@ -119,7 +119,7 @@ def check_values(config: ConfigDict) -> None:
         if key in given and not allowed_values.test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {allowed_values.words}")
     Augment.from_mapping(config.data.augment.to_dict())
-    create_loss(config)
+    check_loss(config)
     parse_range(config.profile)
 
 

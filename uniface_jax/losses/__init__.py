@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from uniface_jax.errors import UserError
 from uniface_jax.losses import adaptive, additive, softmax
-from uniface_jax.losses.base import Elementwise, Loss
+from uniface_jax.losses.base import GRADIENTS, Elementwise, Loss
 from uniface_jax.registry import Range, Registry, above, at_least, one_of
 
 __all__ = ["LOSSES", "Elementwise", "Loss", "LossFactory", "create", "register_loss"]
@@ -29,7 +29,7 @@ _RANGES: Mapping[str, Range] = {
     "balance": Range("above 0 and below 1", lambda value: 0 < value < 1),
     "exponent": at_least(1),
     "concentration": Range("above 0, at most 1", lambda value: 0 < value <= 1),
-    "gradient": one_of(*softmax.GRADIENTS),
+    "gradient": one_of(*GRADIENTS),
     "interclass_filtering": Range("from 0 (off) to below 1", lambda value: 0 <= value < 1),
 }
 
@@ -53,6 +53,7 @@ _BUILTIN: Mapping[str, LossFactory] = {
     "combined": softmax.combined,
     "sphereface": softmax.sphereface,
     "sphereface_r": softmax.sphereface_r,
+    "sphereface_r_v0": softmax.sphereface_r_v0,
     "sphereface_r_v2": softmax.sphereface_r_v2,
     "sphereface2": additive.sphereface2,
     "adaface": adaptive.adaface,
@@ -97,6 +98,13 @@ def allowed(hyperparameter: str) -> str:
     return _RANGES[hyperparameter].words
 
 
+def checked(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that are given (not None); raises UserError as `create` does."""
+    entry = LOSSES.entry(name, f"loss.name={name!r}")
+    prefix = "loss." if entry.builtin else f"loss.{name}."
+    return entry.checked(hyperparameters, prefix)
+
+
 def create(name: str, **hyperparameters: Any) -> Loss:
     """Return the loss `name` with hyperparameters other than its defaults (None: the default).
 
@@ -115,9 +123,8 @@ def create(name: str, **hyperparameters: Any) -> Loss:
     >>> losses.create("cosface", scale=64.0).scale
     64.0
     """
-    entry = LOSSES.entry(name, f"loss.name={name!r}")
-    prefix = "loss." if entry.builtin else f"loss.{name}."
-    loss = entry.part(**entry.checked(hyperparameters, prefix))
+    given = checked(name, hyperparameters)
+    loss = LOSSES[name](**given)
     if not isinstance(loss, Loss):
         raise UserError(f"loss.name={name!r}: made a {type(loss).__name__}; expected a losses.Loss")
     return loss

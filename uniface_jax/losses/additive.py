@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Loss, clipped_softplus
+from uniface_jax.losses.base import Gradient, Loss, clipped_softplus, with_gradient
 
 
 def _cross_entropy(
@@ -42,19 +42,22 @@ def sphereface2(
     balance: float = 0.7,
     exponent: float = 3.0,
     loss_weight: float = 50.0,
+    gradient: Gradient = "formula",
 ) -> Loss:
     """Return SphereFace2 (Wen et al., ICLR 2022), type C, with one learned bias.
 
     w/s [λ softplus(-(s (g(cos_iy) - m) - b)) + (1 - λ) sum_j softplus(s (g(cos_ij) + m) - b)]
     with g(c) = 2 ((c + 1)/2)^t - 1 and b of the sign that it has in UCE. scale s > 0, margin m in
     [0, 1.5), balance λ in (0, 1), exponent t >= 1, loss_weight w > 0 (the authors' release has
-    50). The gradient is that of the formula; the release replaces the slope of g by 1. b starts
-    where positives and negatives pull equally at cos = 0.
+    50). gradient: see `with_gradient`; the release, ydwen/opensphere, has "detached", which makes
+    the slope of g 1. b starts where positives and negatives pull equally at cos = 0.
     """
 
-    def similarity(cos: jax.Array) -> jax.Array:
+    def adjusted(cos: jax.Array) -> jax.Array:
         # The clip keeps a rounding error below -1 from making a NaN of the power.
         return 2 * jnp.power(jnp.maximum(cos + 1, 0) / 2, exponent) - 1
+
+    similarity = with_gradient(adjusted, gradient)
 
     def start(num_classes: float) -> float:
         odds = balance / ((1 - balance) * max(num_classes - 1, 1))

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 # cosine; the context is what the loss's `prepare` made of the sample, nothing where it has none.
 Elementwise = Callable[..., jax.Array]
 Context = tuple[jax.Array, ...]
+Gradient = Literal["formula", "detached"]  # see with_gradient
+GRADIENTS: tuple[Gradient, ...] = ("formula", "detached")
 Statistics = Mapping[str, jax.Array]
 # (positive cosines [B], feature norms [B], statistics) -> (arrays [B] of context, new statistics)
 Prepare = Callable[[jax.Array, jax.Array, Statistics], tuple[Context, Statistics]]
@@ -128,3 +130,17 @@ def added_angle(cos: jax.Array, margin: float) -> jax.Array:
 def straight_through(value: jax.Array, cos: jax.Array) -> jax.Array:
     """Return `value` with the slope of `cos`: SphereFace-R's characteristic gradient detachment."""
     return cos + jax.lax.stop_gradient(value - cos)
+
+
+def with_gradient(
+    function: Callable[[jax.Array], jax.Array], gradient: Gradient
+) -> Callable[[jax.Array], jax.Array]:
+    """Return a margin's function of the cosine with the slope that `gradient` names.
+
+    "formula": its own. "detached": 1, that of the cosine itself, as in arcface_torch, opensphere
+    and other codes that apply margins without recording them: at s = 64, m = .5 ArcFace's own logit
+    then has the slope 64 everywhere, where the formula's is 407 at 5 degrees and 38 at 120.
+    """
+    if gradient == "formula":
+        return function
+    return lambda cos: straight_through(function(cos), cos)

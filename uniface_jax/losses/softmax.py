@@ -2,15 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Elementwise, Loss, added_angle, angle, straight_through
-
-Gradient = Literal["formula", "detached"]
-GRADIENTS: tuple[Gradient, ...] = ("formula", "detached")
+from uniface_jax.losses.base import Elementwise, Gradient, Loss, added_angle, angle, with_gradient
 
 
 def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: float = 0.0) -> Loss:
@@ -27,20 +23,6 @@ def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: fl
         return scale * cos
 
     return Loss("softmax", lambda cos, b: scale * positive(cos), negative, scale)
-
-
-def with_gradient(
-    function: Callable[[jax.Array], jax.Array], gradient: Gradient
-) -> Callable[[jax.Array], jax.Array]:
-    """Return a margin's function of the cosine with the slope that `gradient` names.
-
-    "formula": its own. "detached": 1, that of the cosine itself, as arcface_torch has it, which
-    applies margins without recording them: at s = 64, m = .5 the own logit's slope is then 64
-    everywhere, where the formula's is 407 at 5 degrees and 38 at 120.
-    """
-    if gradient == "formula":
-        return function
-    return lambda cos: straight_through(function(cos), cos)
 
 
 def nsl(scale: float = 64.0, margin: float = 0.0) -> Loss:
@@ -61,7 +43,7 @@ def arcface(
 ) -> Loss:
     """Return ArcFace (Deng et al., CVPR 2019): the positive's logit is s cos(θ + m).
 
-    margin m in [0, 1.5), in radians; no "easy margin". Where θ + m > π the logit goes on falling,
+    margin m in [0, 1.5), in radians; no "easy margin". Where θ + m > π the logit keeps falling,
     as s (cos θ - m sin m); insightface's rises there. gradient: see `with_gradient`; the published
     numbers of arcface_torch are of "detached".
     """
@@ -106,25 +88,61 @@ def _falling_cosine(theta: jax.Array) -> jax.Array:
     return (1 - 2 * jnp.mod(half_turns, 2)) * jnp.cos(theta) - 2 * half_turns
 
 
-def sphereface_r(scale: float = 30.0, m1: float = 1.5, loss_weight: float = 50.0) -> Loss:
+def sphereface_r(
+    scale: float = 30.0,
+    m1: float = 1.5,
+    loss_weight: float = 50.0,
+    gradient: Gradient = "detached",
+) -> Loss:
     """Return SphereFace-R v1 (Liu et al., TPAMI 2022), with hard feature normalization.
 
-    w/s times the cross-entropy with s cos(min(m1, π/θ) θ) as the positive's logit. Gradients are
-    those of s cos θ: the characteristic gradient detachment of the paper. m1 >= 1, loss_weight w >
-    0 (the authors' release has 50).
+    w/s times the cross-entropy with s cos(min(m1, π/θ) θ) as the positive's logit. m1 >= 1,
+    loss_weight w > 0 (the authors' release has 50). gradient: see `with_gradient`; "detached", the
+    paper's characteristic gradient detachment, is the default.
     """
 
-    def positive(cos: jax.Array, b: jax.Array) -> jax.Array:
-        value = jnp.cos(jnp.minimum(m1 * angle(cos), math.pi))
-        return scale * straight_through(value, cos)
+    def margin(cos: jax.Array) -> jax.Array:
+        return jnp.cos(jnp.minimum(m1 * angle(cos), math.pi))
 
-    return Loss("softmax", positive, lambda cos, b: scale * cos, scale, weight=loss_weight / scale)
+    return _weighted(scale, with_gradient(margin, gradient), lambda cos: cos, loss_weight)
 
 
-def sphereface_r_v2(scale: float = 30.0, m1: float = 1.5, loss_weight: float = 50.0) -> Loss:
+def sphereface_r_v0(
+    scale: float = 30.0,
+    m1: float = 1.5,
+    loss_weight: float = 50.0,
+    gradient: Gradient = "detached",
+) -> Loss:
+    """Return SphereFace-R v0, the default of its repository: sphereface_r with SphereFace's ψ(θ).
+
+    SphereFaceR_H with magn_type v0 of ydwen/opensphere.
+    """
+    margin = with_gradient(lambda cos: _falling_cosine(m1 * angle(cos)), gradient)
+    return _weighted(scale, margin, lambda cos: cos, loss_weight)
+
+
+def sphereface_r_v2(
+    scale: float = 30.0,
+    m1: float = 1.5,
+    loss_weight: float = 50.0,
+    gradient: Gradient = "detached",
+) -> Loss:
     """Return SphereFace-R v2: sphereface_r with the margin on the negatives: s cos(θ / m1)."""
+    margin = with_gradient(lambda cos: jnp.cos(angle(cos) / m1), gradient)
+    return _weighted(scale, lambda cos: cos, margin, loss_weight)
 
-    def negative(cos: jax.Array, b: jax.Array) -> jax.Array:
-        return scale * straight_through(jnp.cos(angle(cos) / m1), cos)
 
-    return Loss("softmax", lambda cos, b: scale * cos, negative, scale, weight=loss_weight / scale)
+def _weighted(
+    scale: float,
+    positive: Callable[[jax.Array], jax.Array],
+    negative: Callable[[jax.Array], jax.Array],
+    loss_weight: float,
+) -> Loss:
+    """Return loss_weight / s times the cross-entropy over s positive(cos) and s negative(cos)."""
+    return Loss(
+        "softmax",
+        lambda cos, b: scale * positive(cos),
+        lambda cos, b: scale * negative(cos),
+        scale,
+        weight=loss_weight / scale,
+    )

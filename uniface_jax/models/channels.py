@@ -173,18 +173,18 @@ def _backward(
         return wide, wide * (x.astype(mean.dtype) - mean), by_slope
 
     vectors = [mean] if slope is None else [mean, factor, shift, slope]
-    total, centred, *by_slope = channel_sums(terms, [x, y_bar], vectors)
+    total, centered, *by_slope = channel_sums(terms, [x, y_bar], vectors)
     if slope is None:
         z_bar = y_bar.astype(scale.dtype)
     else:
         broadcast = (1,) * (x.ndim - 1) + (-1,)
         z_bar, _ = before_prelu(x, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
     # dx = factor * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean)))
-    along = -factor * jnp.square(inverse) * centred / count
+    along = -factor * jnp.square(inverse) * centered / count
     x_bar = affine(x.astype(scale.dtype), along, -factor * total / count - along * mean)
     x_bar += affine(z_bar, factor, jnp.zeros_like(factor))
     slope_bar = None if slope is None else by_slope[0].astype(slope.dtype)
-    return x_bar.astype(x.dtype), centred * inverse, total, slope_bar
+    return x_bar.astype(x.dtype), centered * inverse, total, slope_bar
 
 
 batch_norm.defvjp(_forward, _backward)

@@ -20,11 +20,11 @@ from uniface_jax.models import IMAGE_SIZE, IResNet
 from uniface_jax.plan.program import compiled_memory, planned
 from uniface_jax.train.from_config import Recipe
 
-FLOAT = 4
-IMAGE = IMAGE_SIZE * IMAGE_SIZE * 3 + FLOAT  # bytes of an image and its label
+FLOAT_BYTES = 4
+IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3 + FLOAT_BYTES  # and its label
 PROBE_CLASSES = 8  # hardly a head
-MIN_PROBE = 8  # images; below, weights rather than activations decide
-PREFETCHED = 2  # batches that training holds on the device beside the one in work
+MIN_PROBE_IMAGES = 8  # below, weights rather than activations decide
+PREFETCHED_BATCHES = 2  # batches that training holds on the device beside the one in work
 
 
 class NetworkMemory(NamedTuple):
@@ -70,7 +70,7 @@ def probe_network(
     """
     known = {} if known is None else known
     config, network = recipe.config, recipe.network
-    images = max(recipe.batch_norm_group(devices), MIN_PROBE)
+    images = max(recipe.batch_norm_group(devices), MIN_PROBE_IMAGES)
     # A network from outside has no depth that is known here, and is asked about as it is.
     depths = tuple(network.stage_sizes) if isinstance(network, IResNet) else ()
 
@@ -114,18 +114,18 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
     parameters = _bytes(state.weights.network)
     rows = shard_size(recipe.num_classes, devices)
     width = config.model.embedding_size
-    shard = FLOAT * rows * (width + state.weights.bias.ndim)
+    shard = FLOAT_BYTES * rows * (width + state.weights.bias.ndim)
     gradients, tiles = _head(recipe, rows)
     return Needs(
         network=parameters + _bytes(state.batch_stats),
         network_momentum=parameters,
         prototypes=shard,
         prototype_momentum=shard,
-        batches=(1 + PREFETCHED) * (config.batch_size // devices) * IMAGE,
+        batches=(1 + PREFETCHED_BATCHES) * (config.batch_size // devices) * IMAGE_BYTES,
         activations=round(network(recipe.batch_norm_group(devices))),
         prototype_gradients=gradients,
         head_tiles=tiles,
-        decayed=FLOAT * rows * width if config.head.sampling_rate < 1 else 0,
+        decayed=FLOAT_BYTES * rows * width if config.head.sampling_rate < 1 else 0,
     )
 
 
@@ -140,7 +140,7 @@ def _head(recipe: Recipe, rows: int) -> tuple[int, int]:
     if settings.micro_batches > 1:
         copies += 1  # the sum over the micro-batches
     block = even_block(chosen, settings.block_size)
-    return FLOAT * copies * chosen * width, working_bytes(samples, width, chosen, block)
+    return FLOAT_BYTES * copies * chosen * width, working_bytes(samples, width, chosen, block)
 
 
 def largest(allowed: Callable[[int], bool], most: int) -> int:

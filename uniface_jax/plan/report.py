@@ -15,7 +15,7 @@ from uniface_jax.plan import memory, program, work
 from uniface_jax.train.from_config import Recipe, make_recipe
 
 GB = 1e9
-MOST_IMAGES = 1 << 16  # on a device, when looking for the largest batch
+MAX_IMAGES = 1 << 16  # on a device, when looking for the largest batch
 Progress = Callable[[str], None]
 
 
@@ -107,7 +107,8 @@ class RunPlan:
     @property
     def within_a_step(self) -> int:
         """Return the bytes that the compiler can see: without the batches ahead."""
-        return self.needs.total - self.needs.batches * memory.PREFETCHED // (1 + memory.PREFETCHED)
+        ahead = memory.PREFETCHED_BATCHES
+        return self.needs.total - self.needs.batches * ahead // (1 + ahead)
 
 
 def make_plan(
@@ -186,7 +187,7 @@ def _largest(
         changed = recipe.with_batch_size(max(images, 1) * groups)
         return memory.predict(changed, devices, network).total <= allowed
 
-    images = memory.largest(batch_fits, MOST_IMAGES)
+    images = memory.largest(batch_fits, MAX_IMAGES)
     now = memory.predict(recipe, devices, network)
     samples = config.batch_size // config.micro_batches
     spare = math.floor((allowed - now.total) / bytes_a_class(samples, config.model.embedding_size))

@@ -63,9 +63,7 @@ def check_state(prototypes: jax.Array, valid: jax.Array, batch_stats: Any) -> No
         "row {row} of this device's prototypes is zero or not finite",
         row=jnp.argmin(good),
     )
-    debug_check(
-        jnp.all(jnp.where(valid, 0, square) == 0), "rows that only fill up a shard have moved"
-    )
+    debug_check(jnp.all(jnp.where(valid, 0, square) == 0), "padding rows have moved")
     for path, value in jax.tree_util.tree_leaves_with_path(batch_stats):
         name = jax.tree_util.keystr(path)
         low = 0 if name.endswith("['var']") else -jnp.inf

@@ -40,7 +40,7 @@ def adapt(config: ConfigDict, workdir: Path, num_devices: int) -> ConfigDict:
         fitting = [str(n) for n in range(1, groups + 1) if groups % n == 0]
         raise UserError(
             f"{workdir}: batch_size {config.batch_size} in batch norm's groups of {group} cannot "
-            f"be shared by {num_devices} devices; go on with {', '.join(fitting)} devices, or "
+            f"be shared by {num_devices} devices; resume on {', '.join(fitting)} devices, or "
             f"start another run from it: --config.finetune={workdir} --workdir=NEW"
         )
     wanted = groups // num_devices

@@ -17,8 +17,8 @@ from uniface_jax.data.input.augment import (
     random_flip,
     random_tone,
     register_augmentation,
-    remove_colour,
-    shift_colour,
+    remove_color,
+    shift_color,
 )
 from uniface_jax.errors import UserError
 from uniface_jax.registry import above
@@ -123,7 +123,7 @@ def test_config_is_frozen():
 
 
 SETS = {
-    "downscale": downscale, "blur": blur, "colour": shift_colour, "grey": remove_colour,
+    "downscale": downscale, "blur": blur, "colour": shift_color, "grey": remove_color,
     "crop": lambda image, uniform: random_crop(image, uniform, 0.5), "erase": erase,
 }  # fmt: skip
 
@@ -164,19 +164,19 @@ def test_probabilities(name):
 
 
 def test_grey_is_the_luma():
-    grey = remove_colour(FACE, [])
+    grey = remove_color(FACE, [])
     assert (grey == grey[..., :1]).all()
     np.testing.assert_allclose(grey[..., 0], FACE @ [0.299, 0.587, 0.114], atol=1)
 
 
 def test_hue_turns_and_saturation_grows():
     red = np.tile(np.uint8([150, 90, 90]), (4, 4, 1))
-    np.testing.assert_allclose(shift_colour(red, [0, 0]), red, atol=1)
-    strong = shift_colour(red, [0, 0.9999])[0, 0].astype(int)
+    np.testing.assert_allclose(shift_color(red, [0, 0]), red, atol=1)
+    strong = shift_color(red, [0, 0.9999])[0, 0].astype(int)
     assert strong[0] > 150
     assert strong[1] < 90
     # What the matrices of DALI's color_twist.h give for (150, 90, 90), 20 degrees and 1.
-    np.testing.assert_allclose(shift_colour(red, [1.0, 0])[0, 0], [143.98, 97.90, 65.12], atol=0.6)
+    np.testing.assert_allclose(shift_color(red, [1.0, 0])[0, 0], [143.98, 97.90, 65.12], atol=0.6)
 
 
 def test_blur_has_dalis_deviations():

@@ -14,6 +14,8 @@ import pytest
 
 from tests.helpers.batches import assert_equal, stream, take
 from tests.helpers.paths import ROOT
+from tests.helpers.registered import forgotten
+from uniface_jax import register_augmentation
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.bin_pairs import write_pairs
@@ -22,6 +24,7 @@ from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
+from uniface_jax.registry import import_parts
 
 
 def children(pid="self"):
@@ -41,6 +44,41 @@ def started(path, **options):
 def test_processes_give_the_batches_of_threads(dataset, options):
     expected = take(dataset, 7, kind="threads", **options)
     assert_equal(take(dataset, 7, kind="processes", **options), expected)
+
+
+FOG = """
+import numpy as np
+from uniface_jax import Range, register_augmentation
+
+@register_augmentation("fog", density=Range("> 0", lambda density: density > 0))
+def fog(pixels, generator, density: float = 0.5):
+    return np.rint(pixels * (1 - density * generator.random())).astype(np.uint8)
+"""
+
+
+def test_an_augmentation_from_outside_in_processes(dataset, tmp_path, monkeypatch):
+    (tmp_path / "outside_fog.py").write_text(FOG)
+    monkeypatch.syspath_prepend(tmp_path)
+    with forgotten():
+        import_parts(["outside_fog"])
+        augment = {"fog": {"probability": 0.5, "density": 0.8}}
+        expected = take(dataset, 5, kind="threads", augment=augment)
+        assert_equal(take(dataset, 5, kind="processes", augment=augment), expected)
+        plain = take(dataset, 5, kind="processes")
+        assert any((a["image"] != b["image"]).any() for a, b in zip(expected, plain, strict=True))
+    del sys.modules["outside_fog"]
+
+
+def test_an_augmentation_that_no_process_can_import(dataset):
+    with forgotten():
+
+        @register_augmentation("inner")
+        def inner(pixels, generator):
+            return pixels
+
+        with pytest.raises(UserError, match=r"no decoding process .*inner.*decoders=threads"):
+            take(dataset, 1, kind="processes", augment={"inner": {"probability": 1.0}})
+        take(dataset, 1, kind="threads", augment={"inner": {"probability": 1.0}})
 
 
 def named(kind, faces, dataset, folder):

@@ -21,7 +21,7 @@ from uniface_jax.data.formats.tfrecord_shards import write_index
 from uniface_jax.errors import UserError
 
 METADATA_PREFIX = ".metadata."  # of the folders that version 0.1.0 wrote metadata in
-_MAX_NAMED = 10
+_MAX_NAMED_SHARDS = 10
 _MODULUS = 1 << 256
 
 
@@ -49,7 +49,8 @@ def finish(destination: Path) -> DatasetInfo:
     if missing:
         raise UserError(
             f"{destination}: {len(missing)} of {len(files)} shards are missing: "
-            f"{', '.join(missing[:_MAX_NAMED])}{', …' if len(missing) > _MAX_NAMED else ''}"
+            f"{', '.join(missing[:_MAX_NAMED_SHARDS])}"
+            f"{', …' if len(missing) > _MAX_NAMED_SHARDS else ''}"
         )
 
     def reports() -> Iterator[ShardReport]:

@@ -33,7 +33,7 @@ from uniface_jax.files.reading import open_regular
 
 _TASK_IMAGES = 20_000  # images of the source in a task
 _TICK_IMAGES = 1000
-_MAX_NAMED = 10
+_MAX_NAMED_IMAGES = 10
 _MAX_EXPLAINED_BUCKETS = 8
 
 
@@ -219,7 +219,8 @@ def _explained(
 
     def shown(elements: Counter[bytes]) -> str:
         some = sorted({names[element] for element in elements})
-        return ", ".join(some[:_MAX_NAMED]) + (", …" if len(some) > _MAX_NAMED else "") or "none"
+        more = ", …" if len(some) > _MAX_NAMED_IMAGES else ""
+        return ", ".join(some[:_MAX_NAMED_IMAGES]) + more or "none"
 
     more = ""
     if len(differing) > len(looked_into):

@@ -86,7 +86,7 @@ def _answer(connection: Connection, process: SpawnProcess) -> tuple[str, Any]:
         process.join()
         raise UserError(
             f"a worker process died with code {process.exitcode} (-9 is often a lack of memory: "
-            "try fewer --workers); run the same command again to go on"
+            "try fewer --workers); the same command resumes"
         ) from None
     return kind, value
 

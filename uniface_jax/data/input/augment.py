@@ -187,8 +187,8 @@ def augmentations(config: Augment) -> list[Augmentation]:
     for probability, numbers, function in (
         (config.downscale, 1, downscale),
         (config.blur, 1, blur),
-        (config.colour, 2, shift_colour),
-        (config.grey, 0, remove_colour),
+        (config.colour, 2, shift_color),
+        (config.grey, 0, remove_color),
     ):
         if probability:
             chosen.append(Augmentation(1 + numbers, partial(sometimes, function, probability)))
@@ -283,7 +283,7 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.5
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
-def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+def shift_color(image: np.ndarray, uniform: Numbers) -> np.ndarray:
     """Turn the hue by 0..20 degrees and multiply saturation by 1..1.2, in YIQ. uniform: [2].
 
     In the direction of DALI's fn.hsv: red toward yellow.
@@ -294,7 +294,7 @@ def shift_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
     return cv2.transform(image, _FROM_YIQ @ turn @ _TO_YIQ)
 
 
-def remove_colour(image: np.ndarray, uniform: Numbers) -> np.ndarray:
+def remove_color(image: np.ndarray, uniform: Numbers) -> np.ndarray:
     """Return three equal channels of the luma. uniform: []."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 

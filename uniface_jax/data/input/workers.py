@@ -128,7 +128,7 @@ class Processes(Decoders):
 
     def __init__(self, work: Work, count: int):
         self.buffers = SharedBuffers(work.shape)
-        setup = pickle.dumps(work)
+        setup = _packed(work)
         self._processes = [_Process(setup, self.buffers.file) for _ in range(count)]
 
     @override
@@ -268,6 +268,17 @@ def _is_stopped(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def _packed(work: Work) -> bytes:
+    """Return what a decoding process is given first; UserError for what cannot be sent."""
+    try:
+        return pickle.dumps(work)
+    except (pickle.PicklingError, AttributeError, TypeError) as e:  # of parts from outside
+        raise UserError(
+            f"{work.source.name}: no decoding process can be started ({e}); define the part at the "
+            "top level of a module of config.imports, or take --config.data.decoders=threads"
+        ) from e
 
 
 def _fill(work: Work) -> Callable[[Part, np.ndarray, np.ndarray], dict[int, int]]:

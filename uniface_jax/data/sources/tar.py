@@ -29,7 +29,7 @@ from uniface_jax.files.reading import open_regular
 
 JSON_KEYS = ("label", "cls", "class", "identity")
 _MAX_LABEL_BYTES = 1 << 16
-_MAX_NAMED = 5
+_MAX_NAMED_FILES = 5
 _MAX_HEADER_BYTES = 1 << 20  # of a long name, or of a pax header
 _HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
@@ -106,8 +106,8 @@ class TarSource(Source):
             index.add(number, archive)
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
-            shown = ", ".join(index.others[:_MAX_NAMED])
-            more = ", …" if len(index.others) > _MAX_NAMED else ""
+            shown = ", ".join(index.others[:_MAX_NAMED_FILES])
+            more = ", …" if len(index.others) > _MAX_NAMED_FILES else ""
             self.notes.append(f"{path}: left out, neither image nor label: {shown}{more}")
         if index.unlabeled:
             self.notes.append(
@@ -209,7 +209,7 @@ class _Index:
                     images += 1
                 elif suffix.lower() in ("cls", "json"):
                     label = self._label(archive, member, tar) or label
-                elif len(self.others) <= _MAX_NAMED:
+                elif len(self.others) <= _MAX_NAMED_FILES:
                     self.others.append(member.name[:200])
             self._close(images, label)
 

@@ -11,7 +11,7 @@ from uniface_jax.evaluate.metrics.roc import OperatingPoint, Roc
 
 COMPLETE_SCORES = 1 << 20  # up to this many, a curve has a point for each of them
 _POINTS = 1000  # of each range of scores that were kept, where it is not complete
-_SAMPLED_FROM = 100  # ranks in the sample from which it estimates a FAR: to a tenth of it
+_MIN_SAMPLE_RANK = 100  # ranks in the sample from which it estimates a FAR: to a tenth of it
 _BINS = np.linspace(-1.0, 1.0, 401)
 
 
@@ -48,7 +48,7 @@ def point_at(search: Search, same: np.ndarray, far: float) -> OperatingPoint:
         rejected, false_accepts = -np.inf, total
     else:
         first_rejected = search.statistic(allowed)
-        assert first_rejected is not None  # the passes go on until it is
+        assert first_rejected is not None  # passes continue until it is
         rejected, false_accepts = float(first_rejected.value), first_rejected.larger
     accepted_from = int(np.searchsorted(same, rejected, side="right"))
     thresholds = [float(score) for score in same[accepted_from : accepted_from + 1]]
@@ -122,7 +122,7 @@ def area(search: Search, same: np.ndarray, curve: Roc) -> tuple[float, float]:
 def line_of(curve: Roc, same: np.ndarray, sample: np.ndarray) -> Line:
     """Return the curve with estimates between its points, by a sample, float32 [M] falling."""
     ranks = _spread(len(sample))
-    ranks = ranks[ranks >= _SAMPLED_FROM]
+    ranks = ranks[ranks >= _MIN_SAMPLE_RANK]
     thresholds = sample[ranks].astype(np.float64)
     rising = curve.thresholds[:0:-1]  # without the first, +inf
     at = np.searchsorted(rising, thresholds, side="left")  # the first point of no smaller one

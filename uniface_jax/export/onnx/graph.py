@@ -79,7 +79,7 @@ class Apply(Node):
 
 @dataclass(frozen=True, eq=False)
 class Compare(Node):
-    """The truth of an ONNX comparison (Greater, Less, Equal), or of its opposite."""
+    """ONNX comparison (Greater, Less, Equal), or its opposite."""
 
     operation: str
     opposite: bool
@@ -87,7 +87,7 @@ class Compare(Node):
 
 @dataclass(frozen=True, eq=False)
 class Where(Node):
-    """The second input where the first, a Compare, is true, elsewhere the third."""
+    """Second input where the first, a Compare, is true, elsewhere the third."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class Pool(Node):
 
 @dataclass(frozen=True, eq=False)
 class Pad(Node):
-    """The input with `value` around it: padding is (before, after) of each axis."""
+    """Padding of the input by `value`: padding is (before, after) of each axis."""
 
     padding: tuple[tuple[int, int], ...]
     value: float
@@ -130,12 +130,12 @@ class MatMul(Node):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Node):
-    """The same elements in JAX's order, in another shape of the same batch."""
+    """Same elements in JAX's order, in another shape of the same batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Transpose(Node):
-    """The axes in another order; the first stays."""
+    """Permutation of the axes; the first stays."""
 
     axes: tuple[int, ...]
 
@@ -147,7 +147,7 @@ class Expand(Node):
 
 @dataclass(frozen=True, eq=False)
 class Concat(Node):
-    """The inputs one behind the other along an axis."""
+    """Concatenation of the inputs along an axis."""
 
     axis: int
 

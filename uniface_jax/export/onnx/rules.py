@@ -1,4 +1,4 @@
-"""The rules of trace.py: from one JAX primitive and its inputs to a node of graph.py.
+"""Rules of trace.py: from one JAX primitive and its inputs to a node of graph.py.
 
 A rule takes the values and the parameters of an equation, and `out`, the shape of its result; it
 returns None where it is not for such values. To teach the writer another primitive, add a rule to

@@ -1,4 +1,4 @@
-"""The metrics of IJB-B and IJB-C, 1:1; those of 1:N are metrics/identification.py."""
+"""Metrics of IJB-B and IJB-C, 1:1; those of 1:N are metrics/identification.py."""
 
 from collections.abc import Sequence
 from typing import Any

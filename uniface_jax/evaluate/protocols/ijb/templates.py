@@ -1,4 +1,4 @@
-"""The templates of IJB-B and IJB-C: features of images become features of templates.
+"""Templates of IJB-B and IJB-C: features of images become features of templates.
 
 The aggregation is insightface's, in the same order of float operations, so that its numbers come
 out to the last digit. Formats: images.py.
