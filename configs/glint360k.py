@@ -39,6 +39,7 @@ def get_config(variant: str = DEFAULT) -> ConfigDict:
     facts = choose(VARIANTS, variant)
     config = base()
     config.data.train = "data/glint360k"
+    config.data.drop_last = True
     config.data.threads = 8
     config.eval.data = "data/eval"
     config.model.name = "lresnet100"

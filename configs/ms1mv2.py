@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     facts = choose(VARIANTS, variant)
     config = base()
     config.data.train = "data/ms1mv2"
+    config.data.drop_last = True
     config.data.threads = 8
     config.eval.data = "data/eval"
     config.loss.name = "uce"

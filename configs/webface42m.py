@@ -1,4 +1,4 @@
-"""WebFace42M, ResNet-200: UCE with weighted or sampled negatives, margin 0.4.
+"""WebFace42M, ResNet-200: UCE with weighted or sampled negatives, Partial FC; margin 0.4.
 
     python -m uniface_jax.train --config=webface42m --workdir=runs/webface42m
 
@@ -7,6 +7,7 @@ convert made of the set, in data/webface42m; lfw.bin, cfp_fp.bin and agedb_30.bi
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,10 +19,10 @@ from uniface_jax.evaluate.report.paper import published
 DEFAULT = "uce_mb_lambda"
 
 
-def _facts(method: str, **settings: float) -> RecipeFacts:
+def _facts(method: str, *, network: str = "ResNet-200", **settings: Any) -> RecipeFacts:
     return RecipeFacts(
         title=method,
-        network="ResNet-200",
+        network=network,
         data=KNOWN_SETS["webface42m"],
         hardware=Hardware(32, "GPU", measured=False),
         expected=Expected(published("WebFace42M, R200", method)),
@@ -32,6 +33,17 @@ def _facts(method: str, **settings: float) -> RecipeFacts:
 VARIANTS: Mapping[str, RecipeFacts] = {
     "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
     "uce_mb_r": _facts("UCE-MB r .4", loss__negative_weight=1.0, head__sampling_rate=0.4),
+    # The values of arcface_torch's wf42m_pfc03_32gpu_r200, which clips the backbone's gradient alone.
+    "partial_fc": _facts(
+        "Partial FC",
+        network="IResNet-200",
+        model__name="iresnet200",
+        loss__name="cosface",
+        head__init_std=0.01,
+        head__sampling_rate=0.3,
+        optim__clip=5.0,
+        optim__warmup_epochs=2.0,
+    ),
 }
 
 
@@ -40,6 +52,7 @@ def get_config(variant: str = DEFAULT) -> ConfigDict:
     facts = choose(VARIANTS, variant)
     config = base()
     config.data.train = "data/webface42m"
+    config.data.drop_last = True
     config.data.threads = 8
     config.eval.data = "data/eval"
     config.model.name = "lresnet200"

@@ -1,4 +1,4 @@
-"""WebFace4M, ResNet-50: UCE-M, and with weighted or sampled negatives; margin 0.4.
+"""WebFace4M, ResNet-50: UCE-M, with weighted or sampled negatives, and Partial FC; margin 0.4.
 
     python -m uniface_jax.train --config=webface4m --workdir=runs/webface4m
 
@@ -7,6 +7,7 @@ convert made of the set, in data/webface4m; lfw.bin, cfp_fp.bin and agedb_30.bin
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,10 +19,10 @@ from uniface_jax.evaluate.report.paper import published
 DEFAULT = "uce_mb_lambda"
 
 
-def _facts(method: str, **settings: float) -> RecipeFacts:
+def _facts(method: str, *, network: str = "ResNet-50", **settings: Any) -> RecipeFacts:
     return RecipeFacts(
         title=method,
-        network="ResNet-50",
+        network=network,
         data=KNOWN_SETS["webface4m"],
         hardware=Hardware(8, "GPU", measured=False),
         expected=Expected(published("WebFace4M, R50", method)),
@@ -33,6 +34,15 @@ VARIANTS: Mapping[str, RecipeFacts] = {
     "uce_m": _facts("UCE-M", loss__negative_weight=1.0),
     "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
     "uce_mb_r": _facts("UCE-MB r .4", loss__negative_weight=1.0, head__sampling_rate=0.4),
+    # The values of arcface_torch's wf4m_r50, which clips the backbone's gradient alone.
+    "partial_fc": _facts(
+        "Partial FC",
+        network="IResNet-50",
+        model__name="iresnet50",
+        loss__name="cosface",
+        head__init_std=0.01,
+        optim__clip=5.0,
+    ),
 }
 
 
@@ -41,6 +51,7 @@ def get_config(variant: str = DEFAULT) -> ConfigDict:
     facts = choose(VARIANTS, variant)
     config = base()
     config.data.train = "data/webface4m"
+    config.data.drop_last = True
     config.data.threads = 8
     config.eval.data = "data/eval"
     config.model.name = "lresnet50"

@@ -56,6 +56,7 @@ def record(facts: RecipeFacts, config: ConfigDict) -> dict[str, Any]:
         "hardware": str(facts.hardware),
         "expected": dict(facts.expected.percent),
         "measured": facts.expected.measured,
+        "gradient": facts.expected.gradient,
     }
 
 
@@ -64,7 +65,8 @@ def row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     data = found["data"]
     expected = ", ".join(f"{key} {value:.2f}" for key, value in found["expected"].items())
     if expected and not found["measured"]:
-        expected += " (paper)"
+        gradient = f", gradient {found['gradient']}" if found["gradient"] else ""
+        expected += f" (paper{gradient})"
     return (
         f"`--config={name}`", found["method"],
         f"{data['title']}: {data['images']:,} images of {data['identities']:,} people",

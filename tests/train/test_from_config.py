@@ -7,6 +7,8 @@ import pytest
 
 from uniface_jax import config as configs
 from uniface_jax import models
+from uniface_jax.cli import recipes
+from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded, create_state
 from uniface_jax.train import from_config
@@ -55,6 +57,23 @@ def test_the_same_on_any_number_of_devices(config):
             np.testing.assert_array_equal, runner.logical(runner.from_global(state)), expected
         )
     assert np.std(expected.weights.prototypes) == pytest.approx(8**-0.5, rel=0.2)
+
+
+def test_prototypes_with_another_deviation(config):
+    """insightface's starts at .01: the same directions, all lengths changed alike."""
+    recipe, runner = start(config, "shard_map", 2)
+    usual = from_config.initial_state(recipe, runner)
+    config.head.init_std = 0.01
+    try:
+        recipe, runner = start(config, "shard_map", 2)
+        small = from_config.initial_state(recipe, runner)
+    finally:
+        config.head.init_std = None
+    np.testing.assert_allclose(
+        small.weights.prototypes, usual.weights.prototypes * (0.01 * 8**0.5), rtol=1e-6
+    )
+    assert np.std(small.weights.prototypes[:CLASSES]) == pytest.approx(0.01, rel=0.2)
+    assert not np.any(small.momentum.prototypes)
 
 
 def test_no_device_holds_all_prototypes(config):
@@ -112,3 +131,31 @@ def test_another_batch_size_is_a_recipe_of_its_own(config):
     assert twice.shapes is recipe.shapes
     again = from_config.make_recipe(twice.config, 640, CLASSES)
     assert twice.settings == again.settings
+
+
+def test_every_step_has_the_releases_learning_rate(config):
+    """train.py of the release: MultiStepLR by epoch, over a loader that drops the last batch."""
+    located = recipes.locate("casia:uce_m")
+    _, casia = recipes.load(located)
+    loader_batches = 490_623 // 512
+    expected = [
+        0.1 * 0.1 ** sum(epoch >= milestone for milestone in (16, 24))
+        for epoch in range(28)
+        for _ in range(loader_batches)
+    ]
+    recipe = from_config.make_recipe(casia, 490_623, 10_572)
+    assert recipe.schedule == (958.0, len(expected))
+    found = jax.vmap(recipe.learning_rate)(jnp.arange(len(expected)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_fewer_images_than_a_batch_cannot_all_be_dropped(config):
+    config.data.drop_last = True
+    try:
+        with pytest.raises(
+            UserError, match=r"drop_last=True: .* 130 images fill no batch of .*512"
+        ):
+            from_config.make_recipe(config, 10 * CLASSES, CLASSES)
+        assert from_config.make_recipe(config, 1100, CLASSES).schedule == (2.0, 56)
+    finally:
+        config.data.drop_last = False

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from uniface_jax.data.sources.known_sets import KnownSet
 from uniface_jax.errors import UserError
 
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -34,11 +36,14 @@ class Hardware:
 class Expected:
     """Result to expect, in percent by the name of the metric.
 
-    measured: by this project; else the paper reports it, and it is a target.
+    measured: by this project; else the paper reports it, and it is a target. gradient: the value of
+    loss.gradient that the numbers came from, UNKNOWN where the code behind them is not public, ""
+    for losses that have no such choice.
     """
 
     percent: Mapping[str, float] = field(default_factory=dict)
     measured: bool = False
+    gradient: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ def _data(config: ConfigDict) -> None:
     config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
     # What makes data.train where it is missing: NAME:FOLDER, of data.faces.preparation.
     config.data.prepare = ""
+    # Leave out, in each epoch, the last images that fill no batch, as PyTorch's loader of that name
+    # does: epochs are whole steps then.
+    config.data.drop_last = False
     config.data.threads = 2  # that decode and augment
     config.data.decoders = "auto"  # or "threads", or "processes", one a thread
     # An image that cannot be used: "fail", or "skip": the next usable one stands in for it.
@@ -107,6 +110,8 @@ def _head(config: ConfigDict) -> None:
     """Add the head."""
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
+    # Standard deviation of the prototypes before training; 1/sqrt(embedding_size) where None.
+    config.head.init_std = placeholder(float)  # insightface's 0.01
     # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
     config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32

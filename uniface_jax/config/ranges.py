@@ -34,6 +34,7 @@ _RANGES: Mapping[str, Range] = {
     "model.dtype": one_of(*DTYPES),
     "model.bn_momentum": _SHARE,
     "head.sampling_rate": _SHARE,
+    "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
     "head.product_dtype": one_of(*DTYPES),
     "optim.lr": above(0),

@@ -20,7 +20,7 @@ from uniface_jax.train import optim, step
 
 
 class Schedule(NamedTuple):
-    """Length of a run: epochs may be fractions of a step, steps are whole."""
+    """Length of a run: epochs may end within a step, steps are whole."""
 
     steps_per_epoch: float
     total_steps: int
@@ -85,8 +85,19 @@ def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe
 
 
 def _schedule(config: ConfigDict, num_images: int) -> Schedule:
-    """Return config.steps, or config.epochs over so many images."""
+    """Return config.steps, or config.epochs over so many images.
+
+    Raises UserError where data.drop_last leaves nothing of them.
+    """
     steps_per_epoch = num_images / config.batch_size
+    if config.data.drop_last:
+        steps_per_epoch = float(num_images // config.batch_size)
+        if num_images and not steps_per_epoch:
+            raise UserError(
+                f"config.data.drop_last=True: the training set's {num_images} images fill no batch "
+                f"of config.batch_size={config.batch_size}; take a smaller batch_size, or "
+                "--config.data.drop_last=False"
+            )
     total = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
     return Schedule(steps_per_epoch, max(total, 1))
 
@@ -128,8 +139,17 @@ def random_state(recipe: Recipe, runner: Runner) -> Any:
     rows = template.weights.prototypes.shape[0]
     network, loss, classes = recipe.network, recipe.loss, recipe.num_classes
     rate, seed = recipe.settings.sampling_rate, recipe.settings.seed
+    wanted_std, usual_std = recipe.config.head.init_std, network.embedding_size**-0.5
+
+    def create() -> TrainState:
+        state = create_state(network, loss, classes, rate, seed, rows)
+        if wanted_std is None:
+            return state
+        prototypes = state.weights.prototypes * (wanted_std / usual_std)
+        return state._replace(weights=state.weights._replace(prototypes=prototypes))
+
     return jax.jit(
-        lambda: create_state(network, loss, classes, rate, seed, rows),
+        create,
         out_shardings=jax.tree.map(lambda x: x.sharding, template),
     )
 

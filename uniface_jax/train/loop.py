@@ -123,7 +123,7 @@ def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
         source,
-        Sampler(config.batch_size, config.seed, jax.process_index(), jax.process_count()),
+        _sampler(config),
         start_step=first,
         augment=config.data.augment.to_dict(),
         decoders=DecoderPool(
@@ -143,6 +143,12 @@ def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -
         values = run.whole(Position(first, placed, train_step), batches, stop)
         checkpoints.close()
         return values
+
+
+def _sampler(config: ConfigDict) -> Sampler:
+    """Return this process's part of the run's order."""
+    index, count = jax.process_index(), jax.process_count()
+    return Sampler(config.batch_size, config.seed, index, count, config.data.drop_last)
 
 
 def _first_state(

@@ -41,6 +41,29 @@ def test_parts_and_streams_are_the_global_order(examples, count, local, seed, da
     assert all(numbers.shape == (local, 2) for _, numbers in streamed)
 
 
+@pytest.mark.parametrize(("batch", "count"), [(4, 1), (5, 1), (6, 3), (17, 1)])
+def test_epochs_of_whole_batches(batch, count):
+    """The last images of each epoch's order that fill no batch are left out, others each time."""
+    parts = [Sampler(batch, 3, index, count, drop_last=True) for index in range(count)]
+    per_epoch = 17 // batch
+    steps = np.arange(20 * per_epoch)
+    together = [part.indices(steps, 17) for part in parts]
+    samples, records = (np.concatenate(each, axis=1) for each in zip(*together, strict=True))
+    np.testing.assert_array_equal(samples.ravel(), np.arange(len(steps) * batch))
+    left_out = []
+    for epoch in records.reshape(20, -1):
+        assert len(set(epoch.tolist())) == per_epoch * batch
+        left_out += set(range(17)) - set(epoch.tolist())
+    assert len(set(left_out)) > 17 % batch or not left_out
+    everything = Sampler(batch, 3).indices(np.arange(per_epoch), 17)[1]
+    np.testing.assert_array_equal(records[:per_epoch], everything)  # the first epoch is the same
+
+
+def test_a_batch_larger_than_the_data_set_drops_everything():
+    with pytest.raises(UserError, match=r"drop_last: 17 images fill no batch of 18"):
+        Sampler(18, 3, drop_last=True).indices(0, 17)
+
+
 @pytest.mark.parametrize(("batch", "count"), [(0, 1), (-4, 2), (9, 2)])
 def test_batches_that_cannot_be_shared(batch, count):
     with pytest.raises(UserError, match=rf"batch_size {batch}: .* multiple of the {count} proc"):

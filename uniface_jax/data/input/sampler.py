@@ -1,7 +1,8 @@
 """Records that a step of a run holds, computed from the step's number alone.
 
-Sample k of a run (k = step · batch_size + i) is position k mod N of epoch k div N, and its record
-is found by a permutation computed on the spot (shuffle.py). So the position in the data is the step
+Sample k of a run (k = step · batch_size + i) is position k mod L of epoch k div L, and its record
+is found by a permutation of N computed on the spot (shuffle.py). An epoch's length L is the number
+N of records, or with `drop_last` the whole batches in it. So the position in the data is the step
 number: any process starts at any step without replaying, and the order is the same on any number of
 processes.
 """
@@ -26,6 +27,7 @@ class Sampler:
         seed: decides the order of every epoch and the random numbers of every sample.
         process_index: which contiguous part of each batch this process holds.
         process_count: the number of processes, a divisor of batch_size.
+        drop_last: leave out the records of each epoch that fill no batch, others in every epoch.
 
     Raises:
         UserError: batch_size is not a positive multiple of process_count.
@@ -42,6 +44,7 @@ class Sampler:
     seed: int
     process_index: int = 0
     process_count: int = 1
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.process_count:
@@ -63,12 +66,23 @@ class Sampler:
             num_examples: N, the records of the data set.
 
         Returns:
-            samples, the run's running number k, and records, 0..N-1, each exactly once an epoch.
+            samples, the run's running number k, and records, 0..N-1, each exactly once an epoch, or
+            with `drop_last` at most once.
+
+        Raises:
+            UserError: with `drop_last`, where the data set does not fill one batch.
         """
+        length = num_examples
+        if self.drop_last:
+            length -= num_examples % self.batch_size
+            if not length:
+                raise UserError(
+                    f"data.drop_last: {num_examples} images fill no batch of {self.batch_size}"
+                )
         local = self.local_batch_size
         begins = np.asarray(step, np.int64)[..., None] * self.batch_size
         samples = begins + self.process_index * local + np.arange(local, dtype=np.int64)
-        epochs, positions = np.divmod(samples, num_examples)
+        epochs, positions = np.divmod(samples, length)
         return samples, shuffled(positions, num_examples, self.seed, epochs)
 
     def stream(
