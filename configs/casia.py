@@ -3,8 +3,9 @@
     python -m uniface_jax.train --config=casia:uce_m --workdir=runs/casia_uce_m
 
 The release's schedule, to the step: epochs of whole batches. Batch norm sees batch_size / (devices
-x micro_batches) images, 128 as in the release: on 4 GPUs give --config.micro_batches=1. Data: what convert made of the set as insightface
-prepared it, in data/casia_webface; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+x micro_batches) images, 128 as in the release: on 4 GPUs give --config.micro_batches=1. Data:
+what convert made of the set as insightface prepared it, in data/casia_webface; lfw.bin, cfp_fp.bin
+and agedb_30.bin in data/eval.
 """
 
 from collections.abc import Mapping

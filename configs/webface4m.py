@@ -34,7 +34,7 @@ VARIANTS: Mapping[str, RecipeFacts] = {
     "uce_m": _facts("UCE-M", loss__negative_weight=1.0),
     "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
     "uce_mb_r": _facts("UCE-MB r .4", loss__negative_weight=1.0, head__sampling_rate=0.4),
-    # The values of arcface_torch's wf4m_r50, which clips the backbone's gradient alone.
+    # As arcface_torch's wf4m_r50, which clips the backbone's gradient alone.
     "partial_fc": _facts(
         "Partial FC",
         network="IResNet-50",

@@ -141,9 +141,11 @@ def test_fine_tuning_without_a_head_starts_a_new_one(small, fine_tuned, tmp_path
     np.testing.assert_array_equal(state.weights.bias, 3)
 
 
-def test_a_bias_a_class_is_bces(small, fine_tuned, tmp_path):
+@pytest.mark.parametrize("shape", [(7,), (1, 7)])  # the latter is the release's
+def test_a_bias_a_class_is_bces(small, fine_tuned, tmp_path, shape):
     _, written, _ = small
-    np.savez(tmp_path / "bce.npz", **{**written, "loss.bias": np.arange(7.0)})
+    bias = np.arange(7.0).reshape(shape)
+    np.savez(tmp_path / "bce.npz", **{**written, "loss.bias": bias})
     import_weights(tmp_path / "bce.npz", tmp_path / "run")
     state = fine_tuned(tmp_path / "run", loss="bce")
     np.testing.assert_array_equal(state.weights.bias, np.arange(7.0))

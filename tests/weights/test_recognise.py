@@ -170,7 +170,7 @@ def changed(**replacements):
         (changed(loss__bias=np.ones(1)), r"loss\.bias without loss\.weight"),
         (
             changed(loss__weight=np.ones((9, 6)), loss__bias=np.ones(3)),
-            r"loss\.bias has shape \[3\]; expected \[1\] or \[9\]",
+            r"loss\.bias has shape \[3\]; expected \[1\], \[9\] or \[1, 9\]",
         ),
         (changed(conv1__weight=np.ones((0, 3, 3, 3))), "not a network of this project"),
         (changed(fc__weight=np.ones((0, 1568))), "not a network of this project"),

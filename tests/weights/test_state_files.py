@@ -154,25 +154,31 @@ def release_module(torch, monkeypatch):
             self.prelu = nn.PReLU(4)
 
     class Unified_Cross_Entropy_Loss(nn.Module):  # noqa: N801
+        bias_shape = (1,)
+
         def __init__(self):
             super().__init__()
-            self.weight, self.bias = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.ones(1))
+            self.weight = nn.Parameter(torch.randn(7, 5))
+            self.bias = nn.Parameter(torch.ones(self.bias_shape))
             self.register_buffer("weight_mom", torch.zeros(7, 5))
 
+    class Normalized_BCE_Loss(Unified_Cross_Entropy_Loss):  # noqa: N801
+        bias_shape = (1, 7)
+
     class LResNetXEIR(nn.Module):
-        def __init__(self):
+        def __init__(self, loss=Unified_Cross_Entropy_Loss):
             super().__init__()
             self.layer1 = nn.Sequential(IRBlock(), IRBlock())
             self.dropout, self.bn5 = nn.Dropout(0.4), nn.BatchNorm1d(5)
             self.bn5.weight.requires_grad = False
-            self.loss = Unified_Cross_Entropy_Loss()
+            self.loss = loss()
 
         def forward(self, x):
             raise AssertionError("no code of a module may run")
 
     for name, classes in (
         ("backbone", (LResNetXEIR, IRBlock)),
-        ("head", (Unified_Cross_Entropy_Loss,)),
+        ("head", (Unified_Cross_Entropy_Loss, Normalized_BCE_Loss)),
     ):
         module = types.ModuleType(name)
         for each in classes:
@@ -182,8 +188,9 @@ def release_module(torch, monkeypatch):
     return LResNetXEIR
 
 
-def test_a_whole_module_of_the_release(torch, release_module, tmp_path, monkeypatch):
-    module = release_module()
+@pytest.mark.parametrize("head", ["Unified_Cross_Entropy_Loss", "Normalized_BCE_Loss"])
+def test_a_whole_module_of_the_release(torch, release_module, tmp_path, monkeypatch, head):
+    module = release_module(getattr(sys.modules["head"], head))
     torch.save(module, tmp_path / "LResNet50EIR_28th_epoch.pth")
     torch.save(torch.nn.DataParallel(module), tmp_path / "parallel.pth")
     expected = {name: tensor.numpy() for name, tensor in module.state_dict().items()}

@@ -18,6 +18,7 @@ from uniface_jax.errors import UserError
 _CLASSES = (
     "backbone.LResNetXEIR",
     "backbone.IRBlock",
+    "head.Normalized_BCE_Loss",
     "head.Normalized_Softmax_Loss",
     "head.Unified_Cross_Entropy_Loss",
     "torch.nn.modules.container.Sequential",

@@ -180,7 +180,7 @@ def _check_fixed_scale(array: np.ndarray, name: str, source: str) -> None:
 def _checked_head(
     head: Mapping[str, np.ndarray], features: int, source: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return prototypes and bias, with the release's bias [1] as a scalar."""
+    """Return prototypes and bias: the release's [1] of UCE as [], its [1, C] of BCE as [C]."""
     prototypes, bias = head.get("prototypes"), head.get("bias")
     if prototypes is None:
         if bias is not None:
@@ -191,10 +191,12 @@ def _checked_head(
             f"{source}: loss.weight has shape {list(prototypes.shape)}; expected "
             f"[classes, {features}]"
         )
+    if bias is not None and bias.shape == (1, len(prototypes)):
+        bias = bias[0]
     if bias is not None and bias.shape not in ((), (1,), prototypes.shape[:1]):
         raise UserError(
-            f"{source}: loss.bias has shape {list(bias.shape)}; expected [1] or "
-            f"[{prototypes.shape[0]}]"
+            f"{source}: loss.bias has shape {list(bias.shape)}; expected [1], "
+            f"[{len(prototypes)}] or [1, {len(prototypes)}]"
         )
     return prototypes, bias.reshape(()) if bias is not None and bias.size == 1 else bias
 
