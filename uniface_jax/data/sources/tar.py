@@ -192,7 +192,7 @@ class _Index:
                     raise UserError(f"{archive}: {member.name[:200]}: {member.size} bytes")
                 place = member.offset + 1
                 if not member.isreg():
-                    if not member.isdir() and len(self.others) <= _MAX_NAMED:
+                    if not member.isdir() and len(self.others) <= _MAX_NAMED_FILES:
                         self.others.append(f"{member.name[:200]} (no regular file)")
                     continue
                 if member.issparse() or member.offset_data + member.size > size:

@@ -104,8 +104,8 @@ def _checked_metrics(metrics: Any) -> dict[str, list[str]]:
     for protocol, found in protocols.items():
         if protocol not in PROTOCOLS:
             raise _UnusableError(
-                f"protocol {protocol[:80]!r} is none of {', '.join(PROTOCOLS)}, and of what a module "
-                "of --imports registers"
+                f"protocol {protocol[:80]!r} is none of {', '.join(PROTOCOLS)}, and of what a "
+                "module of --imports registers"
             )
         where = f"protocols.{protocol}"
         of_sets = _object(_object(found, where).get("sets"), f"{where}.sets")
