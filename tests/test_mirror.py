@@ -12,7 +12,7 @@ BESIDE = {"configs", "docs", "notebooks", "scripts"}
 OWN = {"helpers"}
 # Tests of the whole house; each other one at the root is of the module there.
 OF_ALL = {
-    "architecture", "before_the_house", "doctests", "extras", "import", "insightface_demo",
+    "architecture", "before_the_house", "cases", "doctests", "extras", "import", "insightface_demo",
     "mirror", "no_arguments", "outside", "wheel", "words",
 }  # fmt: skip
 FILES = sorted(path.relative_to(TESTS) for path in TESTS.rglob("test_*.py"))
