@@ -19,12 +19,9 @@ EXPECTED_TO_FAIL = {
     "field/05-file-name-not-utf8",
     "field/08-validation-set-checked-late",
     "field/09-unusable-training-image",
-    "field/10-onnx-external-data",
-    "field/11-onnx-other-shapes",
     "field/12-import-foreign-head",
     "field/14-epochs-ignored",
     "hostile/06-xss",
-    "hostile/10-onnx",
     "hostile/37-compare",
 }
 

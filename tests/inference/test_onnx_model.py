@@ -5,7 +5,6 @@ import hashlib
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
 
 from tests.helpers.onnx_graphs import expected_features, face_network
 from uniface_jax.errors import UserError
@@ -20,6 +19,11 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), np.uint8)
 
 
+def settled(path, images, **options):
+    """Return the model as the images settle it."""
+    return load_model(path, **options).settled(images)
+
+
 def both_ways(images, **options):
     return expected_features(images, **options) + expected_features(images[:, :, ::-1], **options)
 
@@ -28,7 +32,7 @@ def both_ways(images, **options):
 @pytest.mark.parametrize("batch", ["batch", 1, 3])
 def test_layout_and_batch_are_read_from_the_graph(tmp_path, images, layout, batch):
     path = face_network(tmp_path / "net.onnx", layout=layout, batch=batch)
-    model = load_model(path)
+    model = settled(path, images)
     features = model.embed(images)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, both_ways(images, layout=layout), rtol=0, atol=1e-3)
@@ -39,18 +43,18 @@ def test_layout_and_batch_are_read_from_the_graph(tmp_path, images, layout, batc
 def test_a_graph_named_as_scaling_itself_gets_raw_pixels(tmp_path, images):
     model = load_model(face_network(tmp_path / "net.onnx", prefix=SUB_MUL))
     np.testing.assert_allclose(model.embed(images), both_ways(images), rtol=0, atol=1e-3)
-    assert "0..255 by the checker's rule" in model.description
+    assert "0..255 (the graph begins with 0.007843 x - 1)" in model.description
 
 
-def test_other_names_get_unit_pixels_and_a_note(tmp_path, images):
+def test_names_of_nodes_say_nothing(tmp_path, images):
+    """The MFR server goes by them; what a node computes is what counts here."""
     path = face_network(
         tmp_path / "net.onnx", prefix=[("a", "Sub", 127.5), ("b", "Mul", 1 / 127.5)]
     )
-    automatic, raw = load_model(path), load_model(path, input_scale="raw")
-    assert "NOTE" in automatic.description
-    assert "NOTE" not in raw.description
-    np.testing.assert_allclose(raw.embed(images), both_ways(images), rtol=0, atol=1e-3)
-    assert np.abs(automatic.embed(images) - raw.embed(images)).max() > 0.1
+    np.testing.assert_allclose(load_model(path).embed(images), both_ways(images), atol=1e-3)
+    lying = face_network(tmp_path / "lying.onnx", prefix=[("Sub_0", "Add", 0), ("Mul_1", "Mul", 1)])
+    model = settled(lying, images)
+    np.testing.assert_allclose(model.embed(images), both_ways(images), atol=1e-3)
 
 
 def test_input_scale_can_be_forced(tmp_path, images):
@@ -70,13 +74,14 @@ def test_input_scale_can_be_forced(tmp_path, images):
     ],
 )
 def test_mirror_sum_is_added_once(tmp_path, images, metadata, mirror, outside):
-    model = load_model(face_network(tmp_path / "net.onnx", metadata=metadata), mirror=mirror)
+    path = face_network(tmp_path / "net.onnx", metadata=metadata)
+    model = settled(path, images, mirror=mirror)
     expected = both_ways(images) if outside else expected_features(images)
     np.testing.assert_allclose(model.embed(images), expected, rtol=0, atol=1e-3)
 
 
 def test_inputs_that_no_node_reads_are_ignored(tmp_path, images):
-    model = load_model(face_network(tmp_path / "net.onnx", stale_input=True))
+    model = settled(face_network(tmp_path / "net.onnx", stale_input=True), images)
     np.testing.assert_allclose(model.embed(images), both_ways(images), rtol=0, atol=1e-3)
 
 
@@ -122,19 +127,7 @@ def test_an_output_that_is_no_feature_is_refused(tmp_path):
     del model.graph.node[1]
     model.graph.output[0].name = "flat"
     onnx.save(model, str(path))
-    with pytest.raises(UserError, match=r"output of shape \[6, 12544\] for 2 images"):
-        load_model(path)
-
-
-def test_weights_in_other_files_are_refused(tmp_path):
-    path = face_network(tmp_path / "net.onnx")
-    model = onnx.load(str(path))
-    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    entry = model.graph.initializer[0].external_data.add()
-    entry.key, entry.value = "location", "/etc/passwd"
-    model.graph.initializer[0].ClearField("raw_data")
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="weight weights is kept in another file"):
+    with pytest.raises(UserError, match=r"output of shape \[3, 12544\] for 1 images"):
         load_model(path)
 
 
@@ -142,5 +135,7 @@ def test_a_missing_model_and_a_wrong_scale_are_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.onnx: no such model"):
         load_model(tmp_path / "nowhere.onnx")
     path = face_network(tmp_path / "net.onnx")
-    with pytest.raises(UserError, match=r"input_scale=0\.\.1: expected one of auto, unit, raw"):
+    with pytest.raises(
+        UserError, match=r"input_scale=0\.\.1: expected one of auto, unit, raw, zero_one"
+    ):
         load_model(path, input_scale="0..1")

@@ -60,7 +60,20 @@ _MIRROR = flags.DEFINE_bool(
     "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
 )
 _INPUT_SCALE = flags.DEFINE_enum(
-    "input_scale", "auto", ["auto", "unit", "raw"], "Pixels an ONNX file is fed: -1..1 or 0..255."
+    "input_scale",
+    "auto",
+    ["auto", "unit", "raw", "zero_one"],
+    "Pixels an ONNX file is fed: (x-127.5)/127.5, 0..255 or x/255; auto reads its metadata and "
+    "graph, and else compares the features of some of the first set's faces, without labels.",
+)
+_CHANNEL_ORDER = flags.DEFINE_enum(
+    "channel_order",
+    "auto",
+    ["auto", "rgb", "bgr"],
+    "Order of the colors an ONNX file is fed; auto is rgb, unless the file tells.",
+)
+_OUTPUT_NAME = flags.DEFINE_string(
+    "output_name", None, "The ONNX file's output of features; default: the one of that shape."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
@@ -132,8 +145,10 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
 def _computed_features(path: str, output: Path) -> FeatureSource:
     from uniface_jax.inference.load import load_model
 
-    model = load_model(path, _MIRROR.value, _INPUT_SCALE.value)
-    cli.say(f"{path}: {model.description}")
+    model = load_model(
+        path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value
+    )
+    cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
     cache = _cache(output)
     return ComputedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
 

@@ -18,6 +18,7 @@ from unicodedata import normalize
 import numpy as np
 from tqdm import tqdm
 
+from uniface_jax import cli
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 from uniface_jax.files.arrays import create_array
@@ -27,9 +28,12 @@ from uniface_jax.files.reading import expect_regular, read_regular
 from uniface_jax.files.text_lines import numbered_lines
 from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
+from uniface_jax.inference.scale_probe import some_of
 
 SUM, APART = "features", "features apart"  # f(x) + f(mirror) in one; f(x) and f(mirror) as [N, 2D]
 _WRITE_DOWN_SECONDS = 10.0
+_ROWS_COMPARED = 1024
+_SAME = 1e-6  # of a feature's largest number: the rounding of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +92,9 @@ class ComputedFeatures:
         """Return the features of all images; compute those that are not kept yet."""
         if not len(images):
             raise UserError(f"{images.name}: no images to embed")
-        apart = apart and self._model.plain is not None
         digest = images.digest(self._files)
+        self._settle(images)
+        apart = apart and self._model.plain is not None
         record: dict[str, Any] = {
             "kind": APART if apart else SUM,
             "model": {"name": self.name, "sha256": self.hash, "description": self.description},
@@ -110,7 +115,18 @@ class ComputedFeatures:
             array = self._extract(file, record, images, apart)
         except OSError as e:
             raise UserError(f"{file}: cannot be written ({e.strerror})") from e
+        _warn_if_constant(array, f"{self.name}: {images.name}")
         return _features(array, apart, {"sha256": digest, "features": str(file)})
+
+    def _settle(self, images: ImageSet) -> None:
+        """Let the first set's faces tell the model's input, where its file does not."""
+        if self._model.settle is None:
+            return
+        faces = np.stack([images.pixels(i) for i in some_of(len(images))])
+        self._model = self._model.settled(faces)
+        self.description = self._model.description
+        for line in self._model.notes:
+            cli.say(f"{self.name}: {line}")
 
     def _extract(
         self, file: Path, record: Mapping[str, Any], images: ImageSet, apart: bool
@@ -120,7 +136,12 @@ class ComputedFeatures:
         if kept.done < len(images):
             embed = self._model.embed_apart if apart else self._model.embed
             batches = extract_batches(
-                embed, images.pixels, len(images), self._batch_size, start=kept.done
+                embed,
+                images.pixels,
+                len(images),
+                self._batch_size,
+                start=kept.done,
+                label=images.label,
             )
             bar = tqdm(
                 total=len(images),
@@ -236,6 +257,7 @@ class GivenFeatures:
             raise UserError(f"{path}: {array.dtype} {shape}; expected floats [images, features]")
         rows = self._rows(path, array, images, listed)
         chosen = array if rows is None else array[rows]
+        _warn_if_constant(chosen, str(path))
         return _features(
             chosen, kind == APART, {"sha256": images.digest(self.files), "features": str(path)}
         )
@@ -314,6 +336,17 @@ def _opened(path: Path) -> np.ndarray:
         return array
     except (OSError, ValueError, EOFError) as e:
         raise UserError(f"{path}: no array that can be read ({' '.join(str(e).split())})") from e
+
+
+def _warn_if_constant(features: np.ndarray, name: str) -> None:
+    """Print a warning where some of features [N, D], or all that there are, are the same."""
+    some = np.asarray(features[:: max(1, len(features) // _ROWS_COMPARED)], np.float64)
+    deviation = np.abs(some - some[:1]).max(initial=0)
+    if len(some) > 1 and deviation <= _SAME * np.abs(some[0]).max(initial=0):
+        cli.say(
+            f"WARNING: {name}: the features of all images are the same: no number below says "
+            "anything about faces"
+        )
 
 
 def _features(array: np.ndarray, apart: bool, record: Mapping[str, Any]) -> Features:

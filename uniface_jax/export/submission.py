@@ -8,7 +8,7 @@ project's own: the network has to recognize people when it is fed as the server 
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from uniface_jax.export.demo_faces import Faces, recognition_auc
 from uniface_jax.export.tracks import TRACKS, Track
 from uniface_jax.files.atomic import replacing
 from uniface_jax.files.reading import open_regular, read_regular
-from uniface_jax.inference.input_scale import feeds_raw_pixels
+from uniface_jax.inference.onnx_file import is_external, tensors
 from uniface_jax.models import IMAGE_SIZE
 
 MEGABYTE = 1 << 20
@@ -67,7 +67,7 @@ def check(path: Path, track: str = "cfat", faces: Faces | None = None) -> list[F
         model = onnx.load_from_string(data)
     except DecodeError as error:
         return [*findings, Finding("readable", False, _line(error), "an ONNX model")]
-    outside = [t.name for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+    outside = [tensor.name for tensor in tensors(model) if is_external(tensor)]
     found = f"{outside[0]!r} and {len(outside) - 1} more outside" if outside else "all inside"
     findings += [
         Finding("readable", True, f"{len(data)} bytes", "an ONNX model"),
@@ -84,6 +84,18 @@ def pack(model: Path, archive: Path) -> None:
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,  # weights do not shrink
     ):
         file.write(model, "model.onnx")
+
+
+def feeds_raw_pixels(graph: onnx.GraphProto) -> bool:
+    """Return True where the server feeds 0..255, and False where it feeds (x - 127.5) / 127.5.
+
+    It infers that from names: raw when among the first eight nodes one's name starts with Sub or
+    _minus and one's with Mul, _mul or Div; what the nodes compute does not matter to it.
+    """
+    names = [node.name for node in graph.node[:8]]
+    return any(name.startswith(("Sub", "_minus")) for name in names) and any(
+        name.startswith(("Mul", "_mul", "Div")) for name in names
+    )
 
 
 def _read(path: Path) -> tuple[bytes | None, list[Finding]]:
@@ -249,25 +261,6 @@ def _milliseconds(run: Callable[[], object], runs: int = 5) -> float:
         run()
         times.append(time.perf_counter() - start)
     return float(np.median(times)) * 1e3
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of the model: initializers and attributes, of subgraphs too."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            nodes += graph.node
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        else:
-            for attribute in nodes.pop().attribute:
-                graphs += [attribute.g, *attribute.graphs]
-                yield from (attribute.t, *attribute.tensors)
-                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                    yield from (sparse.values, sparse.indices)
 
 
 def _itemsize(data_type: int) -> int:

