@@ -1,7 +1,6 @@
 """Record of what a run was made with: versions, commit, devices, sizes."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -17,6 +16,7 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.writing import PRIVATE
 from uniface_jax.native import build
 from uniface_jax.state import TrainState
+from uniface_jax.train import checkout
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
 
@@ -35,18 +35,8 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return this checkout's commit, "+" behind it when tracked files differ; None outside git."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(folder), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    """Return this checkout's commit, "+" behind it when tracked files differ; None outside."""
+    return checkout.commit(Path(uniface_jax.__file__).resolve().parents[1])
 
 
 def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -> dict[str, Any]:
