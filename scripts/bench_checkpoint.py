@@ -1,4 +1,4 @@
-"""Saving and restoring a checkpoint with digests against without, taking turns.
+"""Compare saving and restoring a checkpoint with digests and without, taking turns.
 
     python scripts/bench_checkpoint.py --json=checkpoint.json
 
@@ -34,7 +34,7 @@ JOBS = ("save", "restore", "digest")
 
 
 class WithoutDigests(saving.Checkpoints):
-    """Saves as format 1 did."""
+    """Save as format 1 did."""
 
     def _items(self, state: TrainState, run: Any) -> ocp.args.Composite:
         items = {
@@ -45,7 +45,7 @@ class WithoutDigests(saving.Checkpoints):
 
 
 def create_state(gigabytes: float) -> TrainState:
-    """A state of random numbers, which do not compress, as trained ones do not."""
+    """Return a state of random numbers, which do not compress, as trained ones do not."""
     rows = int(gigabytes * 2**30 / (2 * 4 * FEATURES))
     rng = np.random.default_rng(0)
 
@@ -90,7 +90,7 @@ def prepare(args: argparse.Namespace) -> Callable[[str], Callable[[], Any]]:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """One variant's process: for each line, a job, the seconds that it took."""
+    """Run a job for each line that comes in, and answer with its seconds."""
     runs = prepare(args)
     for line in sys.stdin:
         job = line.strip()
@@ -106,7 +106,7 @@ def serve(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of the state")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a small state and few turns")
     parser.add_argument("--folder", type=Path, help="where the checkpoints go; default: a new one")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def measure(workers: list[turns.Worker], args: argparse.Namespace) -> dict[str, Any]:
-    """Let the variants take turns and print the table."""
+    """Let the variants take turns, print the table and return the numbers."""
     ours, theirs = workers
     for job in ("save", "restore"):  # the first of each fills caches
         turns.interleave(workers, args.turns + 1, job)

@@ -233,6 +233,19 @@ def test_digests_missing_from_a_newer_checkpoint_are_damage(gone, whole, tmp_pat
     assert len(warnings) == 1
 
 
+@pytest.mark.parametrize("name", ["state/_METADATA", "run/metadata", "state/d/blob"])
+def test_a_fifo_is_not_waited_for(name, whole_of_old, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole_of_old, workdir / reading.FOLDER)
+    file = workdir / reading.FOLDER / "6" / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(reading.UnreadableError, match="a FIFO, not a regular file"):
+        reading.read(workdir)
+    state, _ = resumed(workdir)
+    assert int(state.step) == 3
+
+
 def test_a_format_of_the_future_is_refused(whole_of_old, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole_of_old, workdir / reading.FOLDER)

@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from uniface_jax.errors import UserError
-from uniface_jax.files.bounded_json import read_json
+from uniface_jax.files.bounded_json import MAX_BYTES, read_json
+from uniface_jax.files.reading import expect_regular, open_regular, read_regular
 from uniface_jax.runtime import processes
 
 Tree = Any
@@ -146,7 +147,7 @@ def to_write(state: Tree, shapes: Tree) -> Unwritten:
 
 def _crc_of_file(file: Path) -> int:
     crc = 0
-    with file.open("rb") as content:
+    with open_regular(file) as content:
         while chunk := content.read(READ_BYTES):
             crc = google_crc32c.extend(crc, chunk)
     return int(crc)
@@ -177,7 +178,7 @@ def write_files(step: Path, own: Path) -> None:
 
 def _listed(file: Path) -> dict[str, tuple[int, int]]:
     """Return {name: (crc, size)} of what FILES lists; ValueError where it is damaged."""
-    content = file.read_bytes()
+    content = read_regular(file, MAX_BYTES)
     before, last = content[:-9], content[-9:]
     if last != b"%08x\n" % google_crc32c.value(before):
         raise ValueError(f"{FOLDER}/{FILES} is damaged")
@@ -189,8 +190,11 @@ def read(step: Path) -> Digests | None:
     """Check the small files of a checkpoint and return the digests of its arrays.
 
     None for one that has no digests. Raises ValueError or OSError where a small file, or a digest,
-    is damaged or missing.
+    is damaged or missing, and where anything in the folder is no regular file.
     """
+    for folder, _, names in os.walk(step):
+        for name in names:
+            expect_regular(Path(folder) / name)
     own = step / FOLDER
     if not own.is_dir():
         return None
