@@ -85,6 +85,16 @@ def test_workdir_belongs_to_one_config(tmp_path):
         configs.claim_workdir(workdir, configs.base())
 
 
+def test_what_a_run_began_from_may_be_left_out_but_not_changed(tmp_path):
+    workdir = tmp_path / "run"
+    configs.claim_workdir(workdir, changed(finetune="runs/pretrained"))
+    for again in ("", "runs/pretrained"):
+        configs.claim_workdir(workdir, changed(finetune=again))
+        assert json.loads((workdir / "config.json").read_text())["finetune"] == "runs/pretrained"
+    with pytest.raises(UserError, match=r"began from runs/pretrained, and config.finetune=other"):
+        configs.claim_workdir(workdir, changed(finetune="other"))
+
+
 def test_a_workdir_may_be_older_than_a_key(tmp_path):
     """What it does not name is at its default, when it is read and when it is claimed again."""
     config = json.loads(configs.to_json(changed(optim__lr=0.2)))

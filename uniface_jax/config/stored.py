@@ -63,4 +63,12 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
                     f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
                     f"{value}; use another --workdir, or that value to resume it"
                 )
+        # What a run began from is history when it is resumed: it may be left out, not changed.
+        began = owner.get("finetune", "")
+        if config.finetune not in ("", began):
+            raise UserError(
+                f"{workdir}: belongs to a run that began from {began or 'random weights'}, and "
+                f"config.finetune={config.finetune} would not count; use another --workdir"
+            )
+        config.finetune = began
     write_bytes(path, (to_json(config) + "\n").encode())

@@ -97,6 +97,17 @@ def test_other_labels_are_mapped_and_kept(tmp_path):
     assert (source.num_classes, source.class_names) == (3, ["5", "70", "900"])
 
 
+def test_labels_that_float32_merges_are_noted(tmp_path):
+    for largest, notes in ((2**24 - 1, 0), (2**24 + 1, 1)):
+        payloads = [
+            image_payload(k, [label], b"x") for k, label in enumerate([largest - 1, largest])
+        ]
+        source = RecordIOSource(write_records(tmp_path / "train.rec", payloads, range(2)))
+        assert len(source.notes) == notes
+        assert source.num_classes == 2 - notes  # 2^24 and 2^24 + 1 are one number
+    assert "float32" in source.notes[0]
+
+
 def insightface_set(declared=(4.0, 6.0), identities=2):
     payloads = [image_payload(0, declared, b"")]
     payloads += [image_payload(k, [k // 2], b"image") for k in (1, 2, 3)]

@@ -12,7 +12,7 @@ Besides lists, tuples, text, numbers and booleans, exactly five calls are unders
     numpy.core.multiarray.scalar(dtype, bytes)            a boolean or an integer
 """
 
-import mmap
+import io
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,11 +120,10 @@ def load(path: Path) -> Any:
         ([b'an image'], [True])
     """
     try:
-        with (
-            open_regular(path) as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            return _Machine(len(data)).run(data)
+        # Read, not mapped: a file that is cut short meanwhile must be no signal (SIGBUS).
+        with open_regular(path) as file:
+            content = file.read()
+        return _Machine(len(content)).run(io.BytesIO(content))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except _RefusedError as e:
@@ -143,7 +142,7 @@ class _Machine:
     def __init__(self, room: int):
         self.room = room
 
-    def run(self, data: mmap.mmap) -> Any:
+    def run(self, data: io.BytesIO) -> Any:
         """Return the object that the opcodes in `data` build."""
         stack: list[Any] = []
         memo: dict[int, Any] = {}
@@ -227,7 +226,7 @@ class _Machine:
 
 
 def _opcodes(data: Any) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """Yield the opcodes in a memory map, which has the two methods of a file that genops needs."""
+    """Yield the opcodes in a file."""
     yield from pickletools.genops(data)
 
 

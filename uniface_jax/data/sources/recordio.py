@@ -26,6 +26,7 @@ from uniface_jax.data.sources.labels import contiguous
 from uniface_jax.errors import UserError
 
 IMAGE_HEADER_BYTES = 24
+EXACT_LABELS = 1 << 24  # below it float32 has every whole number
 _CHUNK_RECORDS = 1 << 14  # records at a time, so that little of the file is mapped at once
 
 
@@ -97,6 +98,11 @@ class RecordIOSource(Source):
             worst = int(np.argmin(valid))
             raise UserError(
                 f"{path}: key {keys[worst]}: label {labels[worst]:g}, expected a class number"
+            )
+        if labels.max() >= EXACT_LABELS:
+            self.notes.append(
+                f"{path}: labels up to {labels.max():.0f} are float32 in RecordIO, in which some "
+                f"numbers from {EXACT_LABELS} on are one: people may have merged"
             )
         labels, self.num_classes, self.class_names = contiguous(labels.astype(np.int64), declared)
         self._images = RecordIOPart(self._file, keys, offsets, lengths, labels)
