@@ -139,6 +139,13 @@ def assert_noticed_or_harmless(workdir):
         jax.tree.map(np.testing.assert_array_equal, variables, expected)
     except reading.UnreadableError:
         pass
+    try:
+        runner = runner_on(4)
+        other = reading.read_into(workdir, runner.to_global(runner.place(STATES[3])), ABSTRACT)
+        weights = runner.logical(runner.from_global(other)).weights
+        jax.tree.map(np.testing.assert_array_equal, weights, newest.weights)
+    except reading.UnreadableError:
+        pass
     state, warnings = resumed(workdir)
     found = int(state.step)
     jax.tree.map(np.testing.assert_array_equal, state, STATES[found])
@@ -226,11 +233,35 @@ def test_digests_missing_from_a_newer_checkpoint_are_damage(gone, whole, tmp_pat
     shutil.copytree(whole, workdir / reading.FOLDER)
     lost = workdir / reading.FOLDER / "6" / digests.FOLDER / gone
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
-    with pytest.raises(reading.UnreadableError, match="checkpoints/6: not a readable checkpoint"):
+    words = "checkpoints/6: not a readable checkpoint.*; the one before is .*/checkpoints/3$"
+    with pytest.raises(reading.UnreadableError, match=words):
         reading.read(workdir)
     state, warnings = resumed(workdir)
     assert int(state.step) == 3
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("wrong", [None, 4, 7])
+def test_rows_that_other_processes_hold_are_read_for_the_check(wrong, whole, monkeypatch):
+    """Saved from three devices, blocks of the prototypes begin at rows 0, 5 and 10."""
+    pieces_of = digests._pieces
+
+    def held_here(array, owned):
+        if np.ndim(array) != 2:
+            return pieces_of(array, owned)
+        rows = array[4:8].copy()
+        if wrong is not None:
+            rows.view(np.uint32)[wrong - 4, 0] ^= 1
+        return [digests.Piece(4, rows)]
+
+    monkeypatch.setattr(digests, "_pieces", held_here)
+    if wrong is None:
+        reading.read(whole.parent)
+        return
+    first, last = {4: (0, 4), 7: (5, 9)}[wrong]
+    words = rf"prototypes, rows {first} to {last}: other bytes"
+    with pytest.raises(reading.UnreadableError, match=words):
+        reading.read(whole.parent)
 
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "run/metadata", "state/d/blob"])

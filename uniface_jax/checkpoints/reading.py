@@ -81,6 +81,24 @@ def _reading(folder: Path) -> Iterator[ocp.PyTreeCheckpointHandler]:
         handler.close()
 
 
+@contextmanager
+def _reading_given(path: str | Path) -> Iterator[tuple[ocp.PyTreeCheckpointHandler, int, Path]]:
+    """Find the step and folder as `locate` does, and open a reader as _reading does.
+
+    Nothing falls back here, where a result of another step would be a wrong one: UnreadableError
+    names the checkpoint before instead.
+    """
+    workdir, step = locate(path)
+    folder = workdir / FOLDER
+    try:
+        with _reading((folder / str(step)).absolute()) as handler:
+            yield handler, step, (folder / str(step)).absolute()
+    except UnreadableError as e:
+        before = [other for other in ocp.utils.checkpoint_steps(folder.absolute()) if other < step]
+        way = f"; the one before is {folder / str(max(before))}" if before else ""
+        raise UnreadableError(f"{e}{way}") from e
+
+
 def score_of(folder: Path) -> float | None:
     """Return the score of a checkpoint; None where it was not measured, or cannot be read."""
     try:
@@ -194,8 +212,7 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
 
     Raises UserError where there is none, UnreadableError where it is damaged.
     """
-    _, folder = _located(path)
-    with _reading(folder) as handler:
+    with _reading_given(path) as (handler, _, folder):
         opened = _open(handler, folder)
         tree = to_tree(opened.stored)
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), tree)
@@ -211,8 +228,7 @@ def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]
 
     Prototypes and momentum, which may be more than this machine holds, stay on disk.
     """
-    step, folder = _located(path)
-    with _reading(folder) as handler:
+    with _reading_given(path) as (handler, step, folder):
         opened = _open(handler, folder)
         network, batch_stats = opened.stored.weights.network, opened.stored.batch_stats
         wanted = {"weights": {"network": network}, "batch_stats": batch_stats}
@@ -229,8 +245,7 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
     taken where both have these. Raises UserError where the network is another one, or where there
     is no readable checkpoint.
     """
-    _, folder = _located(path)
-    with _reading(folder) as handler:
+    with _reading_given(path) as (handler, _, folder):
         opened = _open(handler, folder)
         found = logical(opened.stored, opened.run).weights
         if other := first_other_shape(found.network, abstract.weights.network):
@@ -309,9 +324,3 @@ def locate(path: str | Path) -> tuple[Path, int]:
         found = f"has steps {', '.join(map(str, steps))}" if steps else "has no finished checkpoint"
         raise UserError(f"{path}: {folder} {found}; give a workdir of uniface_jax.train")
     return workdir, steps[-1] if wanted is None else wanted
-
-
-def _located(path: str | Path) -> tuple[int, Path]:
-    """Find the step as `locate` does, and its folder."""
-    workdir, step = locate(path)
-    return step, (workdir / FOLDER / str(step)).absolute()
