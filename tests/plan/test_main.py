@@ -23,6 +23,20 @@ def test_the_demo(run_cli, tmp_path):
     assert "400 steps" in done.stdout
 
 
+def test_the_machine_at_hand(run_cli, tmp_path):
+    """The same numbers as training would have, and a flag that is given counts more."""
+    path = tmp_path / "plan.json"
+    done = run_cli(
+        "plan", "--config=demo", "--here", "--device_memory=0.1", "--classes=30", "--images=300",
+        "--config.model.width=4", f"--json={path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "as this machine would run it" in done.stderr
+    plan = json.loads(path.read_text())
+    assert (plan["devices"], plan["allowed"]) == (1, pytest.approx(0.09e9))
+    assert plan["compiled"]["predicted"] == pytest.approx(plan["compiled"]["total"], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -189,3 +189,17 @@ def test_skipped_steps_are_counted_until_they_are_too_many(tmp_path):
     with pytest.raises(NotFiniteError, match=r"3 in a row \(config.nonfinite.limit\)"):
         looks.check(7, BAD, PART, None)
     assert len((tmp_path / "nonfinite-0.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_silent_run_shows_that_it_is_alive(tmp_path, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("uniface_jax.train.run_log.time.monotonic", lambda: now[0])
+    with RunLog(tmp_path, 0, 90) as log:
+        log.alive(1, {})  # the first step is said in any case
+        log.alive(2, {"loss": 3.0})
+        now[0] += 31
+        log.alive(3, {"loss": 2.0})
+        log.line("step 4/90 and all that")
+        log.alive(5, {"loss": 1.0})
+    lines = ["step 1/90", "step 3/90  loss 2.0000", "step 4/90 and all that"]
+    assert capsys.readouterr().out.splitlines() == lines

@@ -185,7 +185,7 @@ class Run(NamedTuple):
 
     def _compile(self, at: Position, batch: Batch) -> None:
         """Compile the step for arrays like these, and say so: it may take minutes."""
-        self.log.line("compiling the step…")
+        self.log.line("compiling the step")
         began = time.perf_counter()
         at.train_step, at.compiled = compiled_for(at.train_step, at.placed, batch), True
         memory_limits.check_program(at.train_step, self.recipe.config, self.runner.devices)
