@@ -3,7 +3,9 @@
 import numpy as np
 
 from uniface_jax.evaluate.features import ComputedFeatures, Features
+from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.sets.image_sets import FileDigests
+from uniface_jax.files.own_folder import KnownDigests
 from uniface_jax.inference.model import Model
 
 
@@ -20,8 +22,9 @@ MODEL = Model(corners_both, "corners", "0" * 64, "twelve pixels", corners)
 
 
 def computed_features(folder, model=MODEL, batch_size=8):
-    """The features that `model` computes, kept in `folder`."""
-    return ComputedFeatures(model, folder, batch_size, FileDigests(folder))
+    """The features that `model` computes, kept in `folder` and known in a folder in it."""
+    cache = FeatureCache(folder, KnownDigests(folder / "known"))
+    return ComputedFeatures(model, cache, batch_size, FileDigests(folder / "known"))
 
 
 class FixedFeatures:

@@ -18,10 +18,12 @@ from uniface_jax import cli
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
+from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options, Results, checked
 from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
+from uniface_jax.files.own_folder import KnownDigests, own_folder
 from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
 
@@ -55,6 +57,12 @@ _OUTPUT = flags.DEFINE_string(
 )
 _CACHE = flags.DEFINE_string(
     "cache", None, "Folder of embeddings that several evaluations share; default: in the output."
+)
+_TRUST_CACHE = flags.DEFINE_bool(
+    "trust_cache",
+    False,
+    "Take embeddings that lie in the cache though this user has not computed them here; "
+    "default: they are computed again, and stay where they are the same.",
 )
 _MIRROR = flags.DEFINE_bool(
     "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
@@ -96,7 +104,7 @@ def main(argv: list[str]) -> None:
         _evaluate(_computed_features(model, output), model, output, (parts, options))
     elif given:
         output = _folder(_OUTPUT.value or _no_output("--embeddings"))
-        source = GivenFeatures.open(parse_embeddings(given), FileDigests(_cache(output)))
+        source = GivenFeatures.open(parse_embeddings(given), FileDigests(_own_folder("sets")))
         _evaluate(source, ",".join(given), output, (parts, options))
     else:
         raise UserError(f"--model or --embeddings is missing; {_usage()}")
@@ -149,8 +157,18 @@ def _computed_features(path: str, output: Path) -> FeatureSource:
         path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value
     )
     cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
-    cache = _cache(output)
-    return ComputedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(cache))
+    known = KnownDigests(_own_folder("features"))
+    cache = FeatureCache(_cache(output), known, _TRUST_CACHE.value)
+    return ComputedFeatures(model, cache, _BATCH_SIZE.value, FileDigests(_own_folder("sets")))
+
+
+def _own_folder(name: str) -> Path | None:
+    """Return the user's own folder; None, and say why, where there is none to be trusted."""
+    try:
+        return own_folder(name)
+    except OSError as e:
+        cli.say(f"{e.filename}: {e.strerror}: {name} are not known again by the next evaluation")
+        return None
 
 
 def _evaluate(

@@ -1,14 +1,11 @@
 """Features of image sets: embedded once and kept in array files, or given by the user.
 
-A kept array is NAME-KEY.npy, float32 [N, D], with NAME-KEY.json beside it, which says what it is of
-and how many rows are done; KEY is a digest of model and data. An interrupted extraction resumes at
-the last row that was written down. Files are memory-mapped: a million features need no memory.
+Files are memory-mapped: a million features need no memory.
 """
 
+import contextlib
 import hashlib
-import json
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +17,22 @@ from tqdm import tqdm
 
 from uniface_jax import cli
 from uniface_jax.errors import UserError
+from uniface_jax.evaluate.kept_features import (
+    FeatureCache,
+    GrowingRows,
+    Record,
+    check_rows,
+    read_record,
+)
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
-from uniface_jax.files.arrays import create_array
-from uniface_jax.files.atomic import write_bytes
-from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
-from uniface_jax.files.reading import expect_regular, read_regular
+from uniface_jax.files.own_folder import KnownDigests
+from uniface_jax.files.reading import expect_regular
 from uniface_jax.files.text_lines import numbered_lines
 from uniface_jax.inference.extract import extract_batches
 from uniface_jax.inference.model import Model
 from uniface_jax.inference.scale_probe import some_of
 
 SUM, APART = "features", "features apart"  # f(x) + f(mirror) in one; f(x) and f(mirror) as [N, 2D]
-_WRITE_DOWN_SECONDS = 10.0
 _ROWS_COMPARED = 1024
 _SAME = 1e-6  # of a feature's largest number: the rounding of float32
 
@@ -80,11 +81,17 @@ class FeatureSource(Protocol):
 
 
 class ComputedFeatures:
-    """Features that a model computes, kept in `folder`."""
+    """Features that a model computes, kept in the folder of a cache."""
 
-    def __init__(self, model: Model, folder: Path, batch_size: int, files: Digest) -> None:
+    def __init__(
+        self, model: Model, cache: FeatureCache | Path, batch_size: int, files: Digest
+    ) -> None:
+        """Take a folder for a cache that knows nothing of what lies in it."""
         self.name, self.hash, self.description = model.name, model.hash, model.description
-        self._model, self._folder, self._batch_size, self._files = model, folder, batch_size, files
+        self._model, self._batch_size, self._files = model, batch_size, files
+        self._cache = (
+            cache if isinstance(cache, FeatureCache) else FeatureCache(cache, KnownDigests(None))
+        )
 
     def features(
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
@@ -95,24 +102,18 @@ class ComputedFeatures:
         digest = images.digest(self._files)
         self._settle(images)
         apart = apart and self._model.plain is not None
-        record: dict[str, Any] = {
-            "kind": APART if apart else SUM,
-            "model": {"name": self.name, "sha256": self.hash, "description": self.description},
-            "data": {
-                "name": images.name,
-                "sha256": digest,
-                "images": len(images),
-            },
-        }
-        key = hashlib.sha256(
-            "\0".join([self.hash, self.description, digest, record["kind"]]).encode()
-        ).hexdigest()[:16]
-        # The same images under another name, in another protocol, are not embedded again.
-        known = sorted(self._folder.glob(f"*-{key}.npy"))
-        file = known[0] if known else self._folder / f"{images.name}-{key}.npy"
+        record = Record(
+            APART if apart else SUM,
+            {"name": self.name, "sha256": self.hash, "description": self.description},
+            {"name": images.name, "sha256": digest, "images": len(images)},
+        )
+        file = self._cache.file_of(record)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            array = self._extract(file, record, images, apart)
+            array = self._cache.taken(file, record)
+            if array is None:
+                with self._cache.growing(file, record) as kept:
+                    self._extract(kept, images, apart)
+                    array = kept.finish()
         except OSError as e:
             raise UserError(f"{file}: cannot be written ({e.strerror})") from e
         _warn_if_constant(array, f"{self.name}: {images.name}")
@@ -128,81 +129,27 @@ class ComputedFeatures:
         for line in self._model.notes:
             cli.say(f"{self.name}: {line}")
 
-    def _extract(
-        self, file: Path, record: Mapping[str, Any], images: ImageSet, apart: bool
-    ) -> np.ndarray:
-        """Compute the rows that are missing; return the finished array, memory-mapped."""
-        kept = _KeptRows(file, record, len(images))
-        if kept.done < len(images):
-            embed = self._model.embed_apart if apart else self._model.embed
-            batches = extract_batches(
-                embed,
-                images.pixels,
-                len(images),
-                self._batch_size,
-                start=kept.done,
-                label=images.label,
-            )
-            bar = tqdm(
-                total=len(images),
-                initial=kept.done,
-                desc=f"{self.name}: {images.name}",
-                unit=" images",
-                disable=not sys.stderr.isatty(),
-            )
-            with bar:
-                try:
-                    for _, found in batches:
-                        kept.append(found)
-                        bar.update(len(found))
-                finally:
-                    kept.write_down()
-        return _opened(file)
-
-
-class _KeptRows:
-    """Array of an extraction in its file, which grows row by row.
-
-    done: rows that are in it. The file beside it says how many of them are sure to be on disk.
-    """
-
-    def __init__(self, file: Path, record: Mapping[str, Any], count: int) -> None:
-        self._file, self._record, self._count = file, record, count
-        self._array, self.done = _resumed(file, record)
-        self._written_down = time.monotonic()
-
-    def append(self, rows: np.ndarray) -> None:
-        """Put rows [K, D] behind those that are there, and now and then write them down."""
-        if self._array is None:
-            shape = (self._count, rows.shape[1])
-            self._array = create_array(self._file, shape, np.float32)
-        self._array[self.done : self.done + len(rows)] = rows
-        self.done += len(rows)
-        if time.monotonic() - self._written_down > _WRITE_DOWN_SECONDS:
-            self.write_down()
-
-    def write_down(self) -> None:
-        """Bring the rows to disk, and then their number."""
-        if self._array is not None:
-            self._array.flush()
-            content = json.dumps({**self._record, "done": self.done}, indent=1) + "\n"
-            write_bytes(self._file.with_suffix(".json"), content.encode())
-            self._written_down = time.monotonic()
-
-
-def _resumed(file: Path, record: Mapping[str, Any]) -> tuple[np.memmap | None, int]:
-    """Return an earlier run's array for writing and its number of rows done, or (None, 0)."""
-    try:
-        found = parse_json(read_regular(file.with_suffix(".json"), MAX_BYTES))
-        done = int(found.pop("done"))
-        found["data"]["name"] = record["data"]["name"]  # which does not matter
-        array = np.lib.format.open_memmap(file, "r+")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None, 0
-    whole = array.ndim == 2 and array.dtype == np.float32
-    if found != record or not whole or not 0 <= done <= len(array) == record["data"]["images"]:
-        return None, 0
-    return array, done
+    def _extract(self, kept: GrowingRows, images: ImageSet, apart: bool) -> None:
+        """Compute the rows that are missing."""
+        batches = extract_batches(
+            self._model.embed_apart if apart else self._model.embed,
+            images.pixels,
+            len(images),
+            self._batch_size,
+            start=kept.done,
+            label=images.label,
+        )
+        bar = tqdm(
+            total=len(images),
+            initial=kept.done,
+            desc=f"{self.name}: {images.name}",
+            unit=" images",
+            disable=not sys.stderr.isatty(),
+        )
+        with bar:
+            for _, found in batches:
+                kept.append(found)
+                bar.update(len(found))
 
 
 @dataclass(frozen=True)
@@ -251,6 +198,7 @@ class GivenFeatures:
         kind = SUM
         if path.is_dir():
             path, kind = _kept(path, images.name, images.digest(self.files))
+            check_rows(path, read_record(path.with_suffix(".json")))
         array = _opened(path)
         if array.ndim != 2 or array.dtype.kind != "f":
             shape = "x".join(map(str, array.shape))
@@ -283,10 +231,8 @@ def _name_of(path: Path) -> str:
     """Return the name of given features: the model that was noted beside them, or the file."""
     beside = [path.with_suffix(".json")] if path.is_file() else sorted(path.glob("*.json"))
     for file in beside:
-        try:
-            return str(parse_json(read_regular(file, MAX_BYTES))["model"]["name"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        with contextlib.suppress(UserError):
+            return str(read_record(file)["model"]["name"])
     return path.resolve().stem
 
 
@@ -313,16 +259,18 @@ def _rows_by_name(names: Path, rows: int, images: ImageSet) -> np.ndarray:
 
 def _kept(folder: Path, name: str, digest: str) -> tuple[Path, str]:
     """Find the finished array of that data in an earlier evaluation's folder, and its kind."""
-    found = {}
+    found, damaged = {}, []
     for beside in sorted(folder.glob("*.json")):
         try:
-            record = parse_json(read_regular(beside, MAX_BYTES))
-            if record["data"]["sha256"] == digest and record["done"] == record["data"]["images"]:
-                found[beside.with_suffix(".npy")] = record["kind"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # some other file
+            record = read_record(beside)
+        except UserError as e:
+            damaged.append(str(e))  # or some other file
+            continue
+        if record["data"]["sha256"] == digest and record["done"] == record["data"]["images"]:
+            found[beside.with_suffix(".npy")] = record["kind"]
     if len(found) != 1:
         which = f": {', '.join(path.name for path in found)}; name one of them" if found else ""
+        which = which or "".join(f"; {problem}" for problem in damaged[:1])
         raise UserError(f"{folder}: {len(found)} finished arrays for {name}{which}")
     return next(iter(found.items()))
 

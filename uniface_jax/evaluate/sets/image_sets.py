@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from uniface_jax.inference.extract import checked_pixels
 Digest = Callable[[Path, Sequence[str]], str]
 _MEMORY_FILE = "digests.json"
 _BLOCK_FILES = 1024  # hashed at a time
+_CLOCK_NANOSECONDS = 20_000_000  # a file system's clock goes in steps of up to ten milliseconds
 
 
 class ImageSet(Protocol):
@@ -105,9 +107,10 @@ class ImageFiles(ImageSet):
 
 
 class FileDigests:
-    """SHA-256 of files by name and content; what was read once is known by its sizes and times.
+    """SHA-256 of files by name and content; what was read once is known by its inodes and times.
 
-    memory: a folder for digests.json, which keeps that knowledge between runs; None keeps nothing.
+    memory: a folder of this user alone for digests.json, which keeps that knowledge between runs;
+    None keeps nothing.
     """
 
     def __init__(self, memory: Path | None = None) -> None:
@@ -126,20 +129,38 @@ class FileDigests:
         Where `root` lies does not count. A terminal shows a progress bar. Raises UserError naming
         the file that cannot be read.
         """
-        stat = hashlib.sha256()
-        for name in names:
-            try:
-                found = (root / name).stat()
-            except OSError as e:
-                raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
-            stat.update(os.fsencode(name) + f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
-        fingerprint = stat.hexdigest()
-        if fingerprint not in self._known:
-            self._known[fingerprint] = _content_digest(root, names)
+        fingerprint = _fingerprint(root, names)
+        if fingerprint in self._known:
+            return self._known[fingerprint]
+        digest = _content_digest(root, names)
+        if _fingerprint(root, names) == fingerprint:  # else a file changed while it was read
+            self._known[fingerprint] = digest
             if self._memory is not None:
                 content = json.dumps(self._known, indent=1) + "\n"
                 write_bytes(self._memory, content.encode())
-        return self._known[fingerprint]
+        return digest
+
+
+def _fingerprint(root: Path, names: Sequence[str]) -> str:
+    """Return a digest of what changes when files do, without reading them.
+
+    The time of an inode's change cannot be set, as the one of its content can: a copy with the
+    times of another file, of the same size, differs. A change that follows at once has a later
+    time, since it is waited for.
+    """
+    total, newest = hashlib.sha256(), 0
+    for name in names:
+        try:
+            found = (root / name).stat()
+        except OSError as e:
+            raise UserError(f"{root / name}: cannot be read ({e.strerror})") from e
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        total.update(os.fsencode(name) + b"\0%d\0%d\0%d\0%d\0%d\0" % identity)
+        newest = max(newest, found.st_ctime_ns)
+    wait = (newest + _CLOCK_NANOSECONDS - time.time_ns()) / 1e9
+    if 0 < wait <= _CLOCK_NANOSECONDS / 1e9:
+        time.sleep(wait)
+    return total.hexdigest()
 
 
 def _content_digest(root: Path, names: Sequence[str]) -> str:
