@@ -113,8 +113,22 @@ def _convert(
 def _report(destination: Path) -> None:
     """Draw the statistics and print the result."""
     statistics = read_statistics(destination)
-    plot_statistics(statistics, destination / PLOT_FILE)
+    if not (destination / PLOT_FILE).exists():
+        plot_statistics(statistics, destination / PLOT_FILE)
     manifest = read_manifest(destination)
+    for entry in manifest.turned[:_MAX_LISTED_LINES]:
+        print(
+            f"{entry['name']}: EXIF says that it is stored turned (orientation "
+            f"{entry['orientation']}); it is turned upright here, not by TensorFlow's decoder"
+        )
+    if len(manifest.turned) > _MAX_LISTED_LINES:
+        more = len(manifest.turned) - _MAX_LISTED_LINES
+        print(f"… and {more} more of this kind, all in manifest.json")
+    if manifest.dropped:
+        print(
+            f"{len(manifest.dropped)} of {manifest.source_classes} classes are left out: every "
+            "image of theirs was skipped; the others are numbered anew"
+        )
     for entry in manifest.skipped[:_MAX_LISTED_LINES]:
         print(f"skipped: {entry['reason']}")
     if len(manifest.skipped) > _MAX_LISTED_LINES:

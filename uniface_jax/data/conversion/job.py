@@ -8,6 +8,7 @@ when the data set is complete.
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import read_json
+from uniface_jax.files.printable import printable
 
 FOLDER = ".conversion"
 JOB_FILE = "plan.json"  # its name since before jobs were called so: begun ones can be resumed
@@ -110,12 +112,7 @@ class Job:
 
 
 def create_job(source: Source, settings: ConversionSettings) -> Job:
-    """Return the job of converting `source`.
-
-    Raises:
-        UserError: a class has a name that the data set's file of them cannot hold.
-    """
-    _check_class_names(source)
+    """Return the job of converting `source`."""
     return Job(
         name=settings.name,
         seed=settings.seed,
@@ -125,7 +122,7 @@ def create_job(source: Source, settings: ConversionSettings) -> Job:
         images=len(source),
         num_classes=source.num_classes,
         fingerprint=source.fingerprint(),
-        class_names=source.class_names,
+        class_names=stored_names(source.class_names),
         source=source.name,
         description=settings.description,
     )
@@ -185,27 +182,41 @@ def difference(begun: Job, wanted: Job) -> str | None:
     return None
 
 
-def _check_class_names(source: Source) -> None:
-    """Raise UserError naming a class whose name is not what a line of a text file gives back.
+def stored_names(names: Sequence[str] | None) -> list[str] | None:
+    r"""Return the names of classes as a data set keeps them, or None.
 
-    TFDS reads the names without the blanks around them and leaves out those that are then empty.
+    They are lines of UTF-8 text, which TFDS reads without the blanks around them and leaves out
+    where they are then empty: what is no such line is escaped, and of equal ones the later have
+    their number behind them.
+
+    Example:
+        >>> print(*stored_names(["ann", " ann", "a\nb", "Zo\udceb"]))
+        ann ann-1 a\nb Zo\xeb
     """
-    seen: dict[str, str] = {}
-    for name in source.class_names or ():
-        stripped = name.strip()
-        other = seen.setdefault(stripped, name)
-        if not stripped or other != name or len(name.splitlines()) > 1 or not _is_text(name):
-            also = f" beside {other!r:.80}" if other != name else ""
-            raise UserError(
-                f"{source.name}: a class called {name!r:.80}{also}: a data set keeps the names of "
-                "classes as lines of UTF-8 text, without blanks around them; rename it"
-            )
+    if names is None:
+        return None
+    stored: list[str] = []
+    seen = set(names)
+    for label, name in enumerate(names):
+        line = "".join(printable(name).splitlines()).strip() or "_"
+        while line != name and line in seen:
+            line = f"{line}-{label}"
+        seen.add(line)
+        stored.append(line)
+    return stored
 
 
-def _is_text(name: str) -> bool:
-    """Return False for what os.fsdecode makes of a file's name that is not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def remaining_names(
+    names: Sequence[str] | None, num_classes: int, dropped: Sequence[int]
+) -> list[str] | None:
+    """Return the names of classes without those taken out: numbers where they had none.
+
+    Example:
+        >>> remaining_names(None, 4, [1])
+        ['0', '2', '3']
+    """
+    if not dropped:
+        return None if names is None else list(names)
+    out = set(dropped)
+    kept = (label for label in range(num_classes) if label not in out)
+    return [str(label) if names is None else names[label] for label in kept]

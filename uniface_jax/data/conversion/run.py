@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from uniface_jax.data.conversion import job as jobs
 from uniface_jax.data.conversion import workers as pool
+from uniface_jax.data.conversion.emptied import is_relabeling
 from uniface_jax.data.conversion.finish import clean, finish
 from uniface_jax.data.conversion.job import ConversionSettings, Job, create_job
-from uniface_jax.data.conversion.manifest import MANIFEST_FILE, read_manifest
+from uniface_jax.data.conversion.manifest import read_manifest
 from uniface_jax.data.conversion.shard import ShardTask, is_finished, write_shard
+from uniface_jax.data.formats.seal import MANIFEST_FILE
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
@@ -59,10 +61,9 @@ def convert(
         What the data set says of itself, None where only a part was written.
 
     Raises:
-        UserError: a class has a name that the data set's file of them cannot hold, `destination`
-            holds another data set or the beginning of another job or is being written by another
-            process, the disk is too small or becomes full, or an image cannot be used, which the
-            message names.
+        UserError: `destination` holds another data set or the beginning of another job or is being
+            written by another process, the disk is too small or becomes full, or an image cannot be
+            used, which the message names.
 
     Example:
         >>> import tempfile
@@ -84,6 +85,8 @@ def convert(
     with _disk_errors(destination), _locked(destination, part):
         _begin(destination, wanted)
         shards = range(index, wanted.num_shards, count)
+        if is_relabeling(destination):  # which begins when every shard is written
+            return finish(destination)
         _remove_temporary(destination, wanted, shards)
         try:
             _write(source, destination, wanted, shards, workers)

@@ -68,6 +68,7 @@ class ShardReport:
         sha256: of the file.
         multiset: the sum of the images' elements (see multiset.py).
         skipped: index in the source, name and reason of each image left out.
+        turned: index in the source, name and EXIF orientation of each image that is not upright.
     """
 
     bounds: np.ndarray
@@ -78,6 +79,7 @@ class ShardReport:
     sha256: str
     multiset: int
     skipped: list[dict[str, Any]]
+    turned: list[dict[str, Any]]
 
 
 def write_shard(task: ShardTask, tick: Tick) -> None:
@@ -90,6 +92,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
     """
     bounds, begins, labels, digests, sizes = [0], [], [], [], []
     skipped: list[dict[str, Any]] = []
+    turned: list[dict[str, Any]] = []
     sha256, multiset = hashlib.sha256(), 0
     with replacing(task.file) as temporary, temporary.open("wb", buffering=0) as file:
         for block in _blocks(task.sizes):
@@ -106,6 +109,9 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                     index = int(task.positions[place])
                     skipped.append({"index": index, "name": name, "reason": str(e)})
                     continue
+                if (orientation := images.orientation(item.image)) != 1:
+                    index = int(task.positions[place])
+                    turned.append({"index": index, "name": item.name, "orientation": orientation})
                 encoded_name = item.name.encode("utf-8", "surrogateescape")
                 before, after = around(len(item.image), item.label, encoded_name)
                 frame = framed(b"".join((before, item.image, after)))
@@ -130,8 +136,9 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
             sha256.hexdigest(),
             multiset % (1 << 256),
             skipped,
+            turned,
         )
-        _write_report(task.report, report)
+        write_report(task.report, report)
         tick(0)  # fails when the main process is gone: another one may be at this shard already
 
 
@@ -149,6 +156,7 @@ def read_report(path: Path) -> ShardReport:
                 str(text["sha256"]),
                 int(text["multiset"], 16),
                 list(text["skipped"]),
+                list(text.get("turned", ())),  # not in a report that 0.2.0 has begun with
             )
     except Exception as e:  # zip, npy and JSON each have their own errors
         raise UserError(f"{path}: not a shard's report ({str(e)[:80]}); remove it") from e
@@ -208,13 +216,14 @@ def _write(file: Any, content: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _write_report(path: Path, report: ShardReport) -> None:
-    """Write a report, atomically."""
+def write_report(path: Path, report: ShardReport) -> None:
+    """Write a report to `path`, atomically."""
     text = json.dumps(
         {
             "sha256": report.sha256,
             "multiset": f"{report.multiset:x}",
             "skipped": report.skipped,
+            "turned": report.turned,
         }
     )
     with replacing(path) as temporary, temporary.open("wb") as file:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from uniface_jax.data.conversion import workers as pool
+from uniface_jax.data.conversion.emptied import renumbered
+from uniface_jax.data.conversion.job import remaining_names, stored_names
 from uniface_jax.data.conversion.manifest import Manifest, read_manifest
 from uniface_jax.data.conversion.multiset import Multiset, image_digests
 from uniface_jax.data.conversion.shard import Tick
+from uniface_jax.data.conversion.statistics import PLOT_FILE
+from uniface_jax.data.formats import image_headers
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE, read_image_index
+from uniface_jax.data.formats.seal import check_file
 from uniface_jax.data.formats.tf_example import parse
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo, read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import (
@@ -29,12 +34,13 @@ from uniface_jax.data.formats.tfrecord_shards import (
 )
 from uniface_jax.data.sources.base import Items, Source
 from uniface_jax.errors import UserError
-from uniface_jax.files.reading import open_regular
+from uniface_jax.files.reading import open_regular, read_regular
 
 _TASK_IMAGES = 20_000  # images of the source in a task
 _TICK_IMAGES = 1000
 _MAX_NAMED_IMAGES = 10
 _MAX_EXPLAINED_BUCKETS = 8
+_INDICES = (INDEX_FILE, IMAGE_INDEX_FILE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class _Task:
     """Items of the source, or (items is None) a shard: file, record bounds, classes, SHA-256.
 
     rows: what the index of the images says of the shard, or None where there is none. names_of: the
-    buckets of which element and name of each image are wanted; None is the multiset.
+    buckets of which element and name of each image are wanted; None is the multiset. numbers: of
+    the source's classes in the data set.
     """
 
     items: Items | None
@@ -61,14 +68,15 @@ class _Task:
     sha256: str = ""
     rows: np.ndarray | None = None
     names_of: frozenset[int] | None = None
+    numbers: np.ndarray | None = None
 
 
 def verify(source: Source, destination: Path, workers: int | None = None) -> Verification:
     """Read `source` and the data set in `destination` whole, and compare them.
 
     Images that the manifest lists as skipped are left out on the source's side. Of the data set the
-    record checksums, the shards' SHA-256, the labels' range and the index of its images are checked
-    as well.
+    record checksums, the shards' SHA-256, the labels' range, the index of its images and every
+    file's SHA-256 are checked as well.
 
     Args:
         source: what was converted.
@@ -80,14 +88,10 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
             data set; the message names them.
     """
     manifest = read_manifest(destination)
+    fault = _changed_file(destination, manifest)  # before reading mends an index
     info = read_dataset_info(destination)
-    if len(source) != manifest.source_images or source.num_classes != manifest.classes:
-        raise UserError(
-            f"{source.name}: {len(source)} images of {source.num_classes} classes; {destination} "
-            f"was made of {manifest.source_images} of {manifest.classes}"
-        )
-    if source.class_names != info.class_names:
-        raise UserError(f"{destination}: its class names are not those of {source.name}")
+    _check_source(source, info, manifest)
+    numbers = renumbered(source.num_classes, manifest.dropped)
     skipped = np.array([entry["index"] for entry in manifest.skipped], np.int64)
     processes = pool.cores() if workers is None else workers
     if workers is None and len(source) <= _TASK_IMAGES:
@@ -102,24 +106,59 @@ def verify(source: Source, destination: Path, workers: int | None = None) -> Ver
         of_source, of_result = Multiset(), Multiset()
         for multiset, tasks in (
             (of_result, _shard_tasks(info, manifest)),
-            (of_source, _source_tasks(source, skipped)),
+            (of_source, _source_tasks(source, skipped, numbers)),
         ):
             for found in pool.run(_read, tasks, processes, pool.ticking(shown)):
                 multiset.merge(found)
     differing = of_source.differing(of_result)
     if differing:
-        raise _explained(source, skipped, info, manifest, differing, processes)
+        sides = (
+            lambda: _source_tasks(source, skipped, numbers),
+            lambda: _shard_tasks(info, manifest),
+        )
+        raise _explained(source, info, sides, differing, processes)
+    if fault:
+        raise fault
     images, total = of_result.total()
     if f"{total:064x}" != manifest.multiset_sha256:
         raise UserError(f"{destination}: manifest.json states another multiset_sha256")
     return Verification(images, len(skipped), f"{total:064x}")
 
 
-def _source_tasks(source: Source, skipped: np.ndarray) -> Iterator[_Task]:
-    """Yield the source in pieces, without the skipped images."""
+def _check_source(source: Source, info: DatasetInfo, manifest: Manifest) -> None:
+    """Raise UserError unless the data set was made of so many images, classes and names."""
+    classes = manifest.source_classes
+    if len(source) != manifest.source_images or source.num_classes != classes:
+        raise UserError(
+            f"{source.name}: {len(source)} images of {source.num_classes} classes; {info.path} "
+            f"was made of {manifest.source_images} of {classes}"
+        )
+    if remaining_names(stored_names(source.class_names), classes, manifest.dropped) != (
+        info.class_names
+    ):
+        raise UserError(f"{info.path}: its class names are not those of {source.name}")
+
+
+def _changed_file(destination: Path, manifest: Manifest) -> UserError | None:
+    """Return the error of a file beside the shards that has changed since it was written."""
+    try:
+        for name, stated in manifest.files.items():
+            if name in _INDICES and not (destination / name).exists():
+                continue  # left out, a data set reads slower
+            check_file(destination, name, stated)
+        plot = destination / PLOT_FILE
+        if plot.exists():  # drawn after the manifest; a PNG has checksums of its own
+            image_headers.inspect(read_regular(plot), str(plot))
+    except UserError as e:
+        return e
+    return None
+
+
+def _source_tasks(source: Source, skipped: np.ndarray, numbers: np.ndarray) -> Iterator[_Task]:
+    """Yield the source in pieces, without the skipped images, with the classes' new numbers."""
     for start in range(0, len(source), _TASK_IMAGES):
         chunk = np.arange(start, min(start + _TASK_IMAGES, len(source)))
-        yield _Task(source.part(chunk[~np.isin(chunk, skipped)]))
+        yield _Task(source.part(chunk[~np.isin(chunk, skipped)]), numbers=numbers)
 
 
 def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
@@ -139,7 +178,7 @@ def _shard_tasks(info: DatasetInfo, manifest: Manifest) -> Iterator[_Task]:
 def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
     """Return the multiset of a task's images; or digest and name of those of the wanted bucket."""
     multiset, listed, done = Multiset(), [], 0
-    for image, label, name in _of_shard(task) if task.items is None else _of_source(task.items):
+    for image, label, name in _of_shard(task) if task.items is None else _of_source(task):
         if task.names_of is None:
             multiset.add(image, label)
         else:
@@ -153,9 +192,14 @@ def _read(task: _Task, tick: Tick) -> Multiset | list[tuple[bytes, str]]:
     return multiset if task.names_of is None else listed
 
 
-def _of_source(items: Items) -> Iterator[tuple[bytes, int, str]]:
+def _of_source(task: _Task) -> Iterator[tuple[bytes, int, str]]:
     """Yield (image, label, name) of the source's items."""
-    return (items[i] for i in range(len(items)))
+    assert task.items is not None
+    assert task.numbers is not None
+    for index in range(len(task.items)):
+        image, label, name = task.items[index]
+        known = 0 <= label < len(task.numbers)
+        yield image, int(task.numbers[label]) if known else label, name
 
 
 def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
@@ -199,9 +243,8 @@ def _of_shard(task: _Task) -> Iterator[tuple[bytes, int, str]]:
 
 def _explained(
     source: Source,
-    skipped: np.ndarray,
     info: DatasetInfo,
-    manifest: Manifest,
+    tasks_of: tuple[Callable[[], Iterator[_Task]], Callable[[], Iterator[_Task]]],
     differing: list[int],
     workers: int,
 ) -> UserError:
@@ -209,8 +252,8 @@ def _explained(
     looked_into = frozenset(differing[:_MAX_EXPLAINED_BUCKETS])  # the images of these fit in memory
     sides: list[Counter[bytes]] = []
     names: dict[bytes, str] = {}
-    for tasks in (_source_tasks(source, skipped), _shard_tasks(info, manifest)):
-        wanted = (dataclasses.replace(task, names_of=looked_into) for task in tasks)
+    for tasks in tasks_of:
+        wanted = (dataclasses.replace(task, names_of=looked_into) for task in tasks())
         side: Counter[bytes] = Counter()
         for listed in pool.run(_read, wanted, workers, lambda _: None):
             side.update(element for element, _ in listed)

@@ -46,13 +46,18 @@ class Metadata:
 
 def write_metadata(destination: Path, metadata: Metadata) -> None:
     """Add label names, features.json and, last of all, dataset_info.json to the shards' folder."""
+    for name, content in metadata_files(metadata).items():
+        write_bytes(destination / name, content)
+
+
+def metadata_files(metadata: Metadata) -> dict[str, bytes]:
+    """Return the contents of the files that describe a data set, dataset_info.json last."""
+    files = {}
     if metadata.class_names:
-        names = "".join(f"{name}\n" for name in metadata.class_names)
-        write_bytes(destination / NAMES_FILE, names.encode())
-    features = json.dumps(_features(metadata), indent=4, sort_keys=True)
-    write_bytes(destination / FEATURES_FILE, features.encode())
-    info = json.dumps(_info(metadata), indent=2, sort_keys=True)
-    write_bytes(destination / INFO_FILE, info.encode())
+        files[NAMES_FILE] = "".join(f"{name}\n" for name in metadata.class_names).encode()
+    files[FEATURES_FILE] = json.dumps(_features(metadata), indent=4, sort_keys=True).encode()
+    files[INFO_FILE] = json.dumps(_info(metadata), indent=2, sort_keys=True).encode()
+    return files
 
 
 def _features(metadata: Metadata) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`.
 """
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 from typing_extensions import override
 
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE, read_image_index
+from uniface_jax.data.formats.seal import check_indices
 from uniface_jax.data.formats.tf_example import parse
 from uniface_jax.data.formats.tfrecord_info import SPLIT, DatasetInfo, read_dataset_info
-from uniface_jax.data.formats.tfrecord_shards import RecordReader
+from uniface_jax.data.formats.tfrecord_shards import INDEX_FILE, RecordReader
 from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.errors import UserError
 from uniface_jax.files.arrays import is_cut_short
@@ -28,7 +30,10 @@ class TFRecordSource(Source):
 
     reopens_quickly = True
 
-    def __init__(self, path: Path, split: str = SPLIT):
+    def __init__(self, path: Path, split: str = SPLIT, *, checked: bool = False):
+        """Open the data set; checked: its indices were compared with the manifest before."""
+        if not checked:
+            check_indices(Path(path), (INDEX_FILE, IMAGE_INDEX_FILE))
         self.info: DatasetInfo = read_dataset_info(path, split)
         self.name = str(path)
         self.num_classes = self.info.num_classes
@@ -38,7 +43,8 @@ class TFRecordSource(Source):
         self._images = read_image_index(self.info, self._records.bounds)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TFRecordSource, (self.info.path, self.info.split)  # memory maps do not travel
+        # Memory maps do not travel, and are not looked at again in each process.
+        return partial(TFRecordSource, checked=True), (self.info.path, self.info.split)
 
     @override
     def __len__(self) -> int:
