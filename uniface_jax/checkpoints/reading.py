@@ -21,6 +21,7 @@ import tensorstore
 
 from uniface_jax.checkpoints import digests
 from uniface_jax.errors import UserError
+from uniface_jax.files.printable import printable
 from uniface_jax.runtime import processes
 from uniface_jax.state import TrainState, Weights, class_sharded
 
@@ -165,7 +166,7 @@ def _open(handler: ocp.PyTreeCheckpointHandler, folder: Path) -> _Opened:
 
 
 def _say(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {printable(text)}", file=sys.stderr)
 
 
 def logical(stored: TrainState, run: Mapping[str, Any]) -> TrainState:
