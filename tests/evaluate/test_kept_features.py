@@ -139,6 +139,29 @@ def test_features_from_elsewhere_are_taken_when_they_are_trusted(tmp_path, image
     assert f"features taken from {file}, trusted as they are" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("same_input", [True, False])
+def test_features_of_a_former_version_that_described_the_model_otherwise(
+    tmp_path, images, pixels, same_input
+):
+    """They stay where they are the same, and where they are not: another input may need them."""
+    kept, former = tmp_path / "kept", replace(MODEL, description="12 pixels")
+    if not same_input:
+        former = replace(former, embed=lambda batch: 2 * corners_both(batch))
+    source = ComputedFeatures(former, kept, 2, FileDigests())
+    file = Path(source.features(images).record["features"])
+    beside = file.with_suffix(".json")
+    record = json.loads(beside.read_text())
+    del record["digest"], record["check"]
+    beside.write_text(json.dumps(record))
+    written, watched = file.read_bytes(), Watched()
+    for _ in range(2):
+        found = computed_by(watched, kept).features(images)
+        np.testing.assert_array_equal(found.values, corners_both(pixels))
+        assert (found.record["features"] == str(file)) == same_input
+        assert file.read_bytes() == written
+    assert watched.batches == 5
+
+
 @pytest.mark.parametrize("has_digest", [True, False])
 def test_features_of_another_machine_stay_where_they_are_the_same(
     tmp_path, images, capsys, has_digest

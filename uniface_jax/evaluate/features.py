@@ -114,6 +114,7 @@ class ComputedFeatures:
                 with self._cache.growing(file, record) as kept:
                     self._extract(kept, images, apart)
                     array = kept.finish()
+                    file = kept.file
         except OSError as e:
             raise UserError(f"{file}: cannot be written ({e.strerror})") from e
         _warn_if_constant(array, f"{self.name}: {images.name}")

@@ -86,6 +86,7 @@ class FeatureCache:
         # The same images under another name, in another protocol, are not embedded again.
         kept = sorted(self.folder.glob(f"*-{record.key}.npy"))
         name = os.fsencode(record.data["name"])[:_NAME_BYTES].decode(errors="ignore")
+        kept += [file for file in sorted(self.folder.glob("*.npy")) if _is_former(file, record)]
         return kept[0] if kept else self.folder / f"{name}-{record.key}.npy"
 
     def taken(self, file: Path, record: Record) -> np.ndarray | None:
@@ -103,7 +104,7 @@ class FeatureCache:
             digest = record.digest(_hash_rows(source, record.images, width), record.images, width)
             if digest in self._known:
                 cli.say(f"{record.data['name']}: features taken from {file}, computed before")
-            elif self._trust and _done(file) == record.images:
+            elif self._trust and record.key in file.stem and _done(file) == record.images:
                 cli.say(f"{record.data['name']}: features taken from {file}, trusted as they are")
             else:
                 cli.say(
@@ -121,11 +122,12 @@ class FeatureCache:
 class GrowingRows:
     """Array of an extraction, which grows row by row in a part file that this process has locked.
 
-    done: rows that are in it. Leaving the context keeps them for the next evaluation.
+    file: that of the whole array. done: rows that are in the part. Leaving the context keeps them
+    for the next evaluation.
     """
 
     def __init__(self, file: Path, record: Record, known: KnownDigests) -> None:
-        self._file, self._record, self._known = file, record, known
+        self.file, self._record, self._known = file, record, known
         self._array: np.memmap | None = None
         self._rows, self.done, self._noted = hashlib.sha256(), 0, ""
         self._written_down = time.monotonic()
@@ -133,7 +135,8 @@ class GrowingRows:
         for part in sorted(file.parent.glob(f"*-{record.key}.part-*.npy")):
             if self._adopt(part):
                 return
-        self._part = file.with_name(f"{file.stem}.part-{uuid.uuid4().hex[:12]}.npy")
+        name = file.stem if record.key in file.stem else f"{file.stem[:_NAME_BYTES]}-{record.key}"
+        self._part = file.with_name(f"{name}.part-{uuid.uuid4().hex[:12]}.npy")
         self._lock = create(self._part)
         with contextlib.suppress(OSError):  # a file system without locks: nobody else resumes it
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,23 +219,26 @@ class GrowingRows:
         self._array.flush()
         images, width = self._array.shape
         whole = self._record.digest(self._rows, images, width)
-        before = _opened(self._file, images)
+        before = _opened(self.file, images)
         if before is not None:
             with before[0] as source:
                 rows = _hash_if_same(source, self._array) if before[1] == width else None
                 digest = rows and self._record.digest(rows, images, width)
-                if digest and _is_as_written(self._file, digest):
-                    cli.say(f"{self._file}: the same features as computed now; kept")
+                if digest and _is_as_written(self.file, digest):
+                    cli.say(f"{self.file}: the same features as computed now; kept")
                     self._known.add(digest)
                     self._known.discard(self._noted)
                     _remove(self._part)
                     return _mapped(source, images, width)
-            cli.say(f"{self._file}: other features than were computed now; replaced")
+            if self._record.key in self.file.stem:
+                cli.say(f"{self.file}: other features than were computed now; replaced")
+            else:  # a former version's, and of another input to the same model, as it turns out
+                self.file = self._part.with_name(f"{self._part.name.partition('.part-')[0]}.npy")
         with open_regular(self._part) as part:
             os.fsync(part.fileno())
             self._known.add(whole)
-            self._part.replace(self._file)
-            _write_json(self._file, self._record, images, whole)
+            self._part.replace(self.file)
+            _write_json(self.file, self._record, images, whole)
             self._part.with_suffix(".json").unlink(missing_ok=True)
             if self._noted != whole:
                 self._known.discard(self._noted)
@@ -258,6 +264,23 @@ def read_record(beside: Path) -> dict[str, Any]:
     if "check" in found and found.pop("check") != _check_of(found):
         raise UserError(f"{beside}: damaged: it is not what was written")
     return {"digest": "", **found}
+
+
+def _is_former(file: Path, record: Record) -> bool:
+    """Return True for a former version's array of the same model and data.
+
+    It described models in other words, of which the key is made.
+    """
+    try:
+        found = read_record(file.with_suffix(".json"))
+    except UserError:
+        return False
+    same = (found["model"].get("sha256"), found["data"]["sha256"], found["kind"])
+    return (
+        not found["digest"]
+        and same == (record.model["sha256"], record.data["sha256"], record.kind)
+        and found["done"] == record.images
+    )
 
 
 def check_rows(file: Path, record: Mapping[str, Any]) -> None:
