@@ -18,7 +18,6 @@ EXPECTED_TO_FAIL = {
     "field/05-file-name-not-utf8",
     "field/08-validation-set-checked-late",
     "field/09-unusable-training-image",
-    "field/12-import-foreign-head",
     "field/14-epochs-ignored",
     "hostile/06-xss",
     "hostile/37-compare",

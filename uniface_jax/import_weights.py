@@ -3,13 +3,21 @@
 python -m uniface_jax.import_weights backbone.pth runs/imported
 
 SOURCE is a state dict of UniFace's release (with or without head) or of insightface's iresnet, as
-.pth, .pt, .safetensors or .npz. The network is recognized from names and shapes.
+.pth, .pt, .ckpt, .safetensors or .npz. The network is recognized from names and shapes. What a
+training script keeps beside it (a head, a loss, an averaged copy) is left out and listed.
 """
 
 from pathlib import Path
 
+from absl import flags
+
 from uniface_jax import cli
 from uniface_jax.files.writing import expect_writable
+
+_PREFIX = flags.DEFINE_string(
+    "prefix", None, "Of the network's names, as model_ema.module., where there are several."
+)
+_LISTED = 8  # of the tensors that were left out
 
 
 def main(argv: list[str]) -> None:
@@ -17,17 +25,25 @@ def main(argv: list[str]) -> None:
     source, workdir = cli.positional(argv, "SOURCE", "WORKDIR")
     expect_writable(Path(workdir))
     # Not at the top: bad arguments are answered without loading the checkpoint library.
+    from uniface_jax.weights.recognise import LEFT_OUT
     from uniface_jax.weights.workdir import REPORT_FILE, import_weights
 
-    imported = import_weights(Path(source), Path(workdir))
+    imported = import_weights(Path(source), Path(workdir), _PREFIX.value)
     dropped = sum(row["to"].startswith("dropped") for row in imported.tensors)
+    left = [f"{row['name']} {row['shape']}" for row in imported.tensors if row["to"] == LEFT_OUT]
     model = ", ".join(f"{key} {value}" for key, value in imported.model.items() if value)
     head = "no head" if imported.prototypes is None else f"{len(imported.prototypes)} classes"
-    print(
-        f"{source}: {imported.family}'s network ({model}), {head}\n"
-        f"{workdir}: {len(imported.tensors) - dropped} tensors taken over, {dropped} dropped as "
-        f"not needed, none left over; each is named in {Path(workdir) / REPORT_FILE}"
+    taken = len(imported.tensors) - dropped - len(left)
+    cli.say(
+        f"{source}: {imported.family}'s network ({model}), {head}",
+        f"{workdir}: {taken} tensors taken over, {dropped} dropped as not needed, "
+        f"{len(left) or 'none'} left out; each is named in {Path(workdir) / REPORT_FILE}",
     )
+    if left:
+        more = f" and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
+        cli.say(f"left out, not of the network: {', '.join(left[:_LISTED])}{more}")
+    for prefix in imported.copies:
+        cli.say(f"another network is at {prefix!r}: --prefix={prefix} takes that one")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """SavedModel, TFLite and StableHLO hold what JAX computes, for any batch."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
+from tests.helpers.paths import ROOT
 from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export import formats
@@ -69,3 +73,30 @@ def test_unreadable(tmp_path, name):
     with pytest.raises(UserError, match=r"TensorFlow .* cannot read the StableHLO of jax"):
         formats.write_format(FUNCTION, tmp_path / "model", name)
     assert not list(tmp_path.iterdir())
+
+
+@for_tensorflow
+@pytest.mark.slow
+def test_two_processes_write_equal_bytes(tmp_path):
+    """Of every format; each process orders its hashes anew."""
+    program = (
+        "import sys, pathlib\n"
+        "from tests.helpers.trained_networks import SMALL, feature_function\n"
+        "from uniface_jax.export.formats import FORMATS, write_format\n"
+        "from uniface_jax.export.onnx.from_jaxpr import to_onnx\n"
+        "function = feature_function('lresnet18', **SMALL, stage_sizes=(1, 1, 1, 1))\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "folder.mkdir()\n"
+        "for name in FORMATS:\n"
+        "    write_format(function, folder / name, name)\n"
+        "model = to_onnx(function, metadata={'b': '1', 'a': '2'})\n"
+        "(folder / 'onnx').write_bytes(model.SerializeToString())\n"
+    )
+    contents = []
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", program, tmp_path / name], check=True, cwd=ROOT)
+        files = sorted(file for file in (tmp_path / name).rglob("*") if file.is_file())
+        contents.append({str(f.relative_to(tmp_path / name)): f.read_bytes() for f in files})
+    assert contents[0].keys() >= {"onnx", "tflite", "stablehlo", "savedmodel/fingerprint.pb"}
+    assert [n for n, content in contents[0].items() if contents[1][n] != content] == []
+    assert contents[0].keys() == contents[1].keys()

@@ -216,6 +216,11 @@ def test_archives(tmp_path):
         assert file.namelist() == ["model.onnx"]
         assert file.read("model.onnx") == model.read_bytes()
     assert {finding.passed for finding in submission.check(archive)} == {True, None}
+    first = archive.read_bytes()
+    os.utime(model, (0, 0))
+    model.chmod(0o600)
+    submission.pack(model, archive)
+    assert archive.read_bytes() == first
 
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("second.onnx", b"")

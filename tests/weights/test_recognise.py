@@ -15,7 +15,7 @@ from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.weights.names import layout, to_state
-from uniface_jax.weights.recognise import from_state
+from uniface_jax.weights.recognise import LEFT_OUT, from_state
 
 SMALL = {"width": 4, "embedding_size": 6}
 
@@ -182,3 +182,74 @@ def test_refusals_name_the_tensor(state, message):
     with pytest.raises(UserError, match=f"backbone.npz: {message}") as caught:
         from_state(state, "backbone.npz")
     assert "\n" not in str(caught.value)
+
+
+def placed(imported):
+    """Return which tensors were left out."""
+    return {row["name"] for row in imported.tensors if row["to"] == LEFT_OUT}
+
+
+def wrapped(prefix, **others):
+    state = {f"{prefix}{name}": array for name, array in small_state().items()}
+    return state | {name.replace("__", "."): array for name, array in others.items()}
+
+
+@pytest.mark.parametrize(
+    ("state", "left"),
+    [
+        (wrapped("model.", head__kernel=np.zeros((6, 30))), {"head.kernel"}),
+        (wrapped("model.module.", margin=np.zeros(())), {"margin"}),
+        (wrapped("", classifier__weight=np.zeros((30, 6))), {"classifier.weight"}),
+        (
+            wrapped("net.", net__head__weight=np.zeros((9, 6)), net__head__bias=np.zeros(9)),
+            {"net.head.weight", "net.head.bias"},
+        ),
+        (
+            wrapped("backbone.", queue=np.zeros((4, 4), np.int64), other__x=np.full(2, np.nan)),
+            {"queue", "other.x"},
+        ),
+        (wrapped("module.", module__logit_scale=np.ones(1)), {"module.logit_scale"}),
+    ],
+)
+def test_what_lies_beside_a_network_is_left_out(state, left):
+    imported, alone = from_state(state, "file"), from_state(small_state(), "file")
+    assert placed(imported) == left
+    assert len(imported.tensors) == len(state)
+    jax.tree.map(np.testing.assert_array_equal, imported.params, alone.params)
+
+
+@pytest.mark.parametrize("copy", ["model_ema.module.", "ema.", "model.ema.", "teacher."])
+def test_an_averaged_copy(copy):
+    own, averaged = small_state(), small_state(width=8)
+    state = {f"model.{name}": array for name, array in own.items()}
+    state |= {f"{copy}{name}": array for name, array in averaged.items()}
+    imported = from_state(state, "file")
+    assert imported.model["width"] == 4
+    assert imported.copies == (copy,)
+    assert placed(imported) == {f"{copy}{name}" for name in averaged}
+    other = from_state(state, "file", copy)
+    assert (other.model["width"], other.copies) == (8, ("model.",))
+
+
+def test_which_network_is_meant():
+    state = {f"{side}.{name}": a for side in ("left", "right") for name, a in small_state().items()}
+    with pytest.raises(UserError, match=r"file: 2 networks, at 'left\.', 'right\.'; choose one by"):
+        from_state(state, "file")
+    assert placed(from_state(state, "file", "left.")) == {n for n in state if n.startswith("right")}
+    with pytest.raises(UserError, match=r"prefix=middle\.: no network of that; found 'left\.'"):
+        from_state(state, "file", "middle.")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"layer1__0__se__weight": np.ones((6, 30))},
+        {"conv1__bias": np.ones(4)},
+        {"fc__extra": np.ones((30, 6))},
+        {"attention__weight": np.ones((6, 6))},
+        {"neck__weight": np.ones((7, 5)), "neck__bias": np.ones(7)},
+    ],
+)
+def test_what_may_belong_to_the_network_is_refused(others):
+    with pytest.raises(UserError, match="without a place in insightface's"):
+        from_state(wrapped("", **others), "file")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from uniface_jax.errors import UserError
-from uniface_jax.weights.state_files import read_state, write_safetensors
+from uniface_jax.weights.state_files import _unwrapped, read_state, write_safetensors
 
 STATE = {
     "conv1.weight": np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32),
@@ -107,7 +107,7 @@ def test_npz_that_unfolds_without_end(tmp_path):
 
 
 def test_other_files(tmp_path):
-    assert "allowed are .pth, .pt, .tar, .safetensors, .npz" in refused(tmp_path / "w.h5")
+    assert "allowed are .pth, .pt, .ckpt, .tar, .safetensors, .npz" in refused(tmp_path / "w.h5")
     assert "no such file" in refused(tmp_path / "w.npz")
     (tmp_path / "w.npz").write_bytes(b"")
     assert "cannot be read" in refused(tmp_path / "w.npz")
@@ -121,6 +121,19 @@ def test_pth_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "pip install torch" in refused(path)
     assert not touched.exists()
+
+
+def test_dicts_in_dicts_keep_the_names_of_all_keys(tmp_path):
+    own, averaged = {"conv1.weight": np.ones(2)}, {"conv1.weight": np.zeros(2)}
+    loop = {"epoch": 3}
+    loop |= {"self": loop, "model": own, "ema": {"module": averaged}}
+    deep = found = {}
+    for _ in range(100_000):
+        found["x"] = found = {}
+    found["w"] = np.ones(1)
+    loop["deep"] = deep
+    assert set(_unwrapped(tmp_path, loop)) == {"model.conv1.weight", "ema.module.conv1.weight"}
+    assert _unwrapped(tmp_path, own) is own
 
 
 @pytest.fixture
@@ -265,3 +278,16 @@ def test_pth_of_something_else(torch, tmp_path):
         for member in plain.infolist():
             packed.writestr(member.filename, plain.read(member))
     assert "compressed" in refused(tmp_path / "z.pth")
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    metadata = {f"key{i}": "Mü" * i for i in range(20)}
+    for name in ("a", "b"):
+        write_safetensors(tmp_path / name, STATE, metadata)
+        metadata = dict(reversed(metadata.items()))
+    content = (tmp_path / "a").read_bytes()
+    assert content == (tmp_path / "b").read_bytes()
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")].decode()
+    assert header.index('"key0"') < header.index('"key1"') < header.index('"key10"')
+    (tmp_path / "a").rename(tmp_path / "a.safetensors")
+    assert_same(read_state(tmp_path / "a.safetensors"))

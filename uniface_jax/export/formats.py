@@ -125,6 +125,17 @@ def _write_savedmodel(features: Function, path: Path) -> None:
     module = tf.Module()
     module.features = tensorflow_function(features, None)
     tf.saved_model.save(module, path, signatures=module.features.get_concrete_function())
+    _name_by_content(path / "fingerprint.pb")
+
+
+def _name_by_content(fingerprint: Path) -> None:
+    """Put a UUID of a SavedModel's own hashes in place of the random one that TensorFlow draws."""
+    from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
+
+    found = FingerprintDef.FromString(fingerprint.read_bytes())
+    found.uuid = ""
+    found.uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, str(found)).int)
+    fingerprint.write_bytes(found.SerializeToString(deterministic=True))
 
 
 def _load_savedmodel(path: Path) -> Run:

@@ -18,10 +18,12 @@ from uniface_jax.weights.names import (
     layout,
     torch_name,
 )
+from uniface_jax.weights.selection import State, is_head, select_network
 
 Tree = dict[str, Any]
-State = Mapping[str, np.ndarray]
 
+FAMILIES = (RELEASE, INSIGHTFACE)
+LEFT_OUT = "left out: not of the network"
 _HEAD = {"loss.weight": "prototypes", "loss.bias": "bias"}
 _COUNTER = "num_batches_tracked"
 _MOMENTUM = "loss.weight_mom"  # the release's head keeps the prototypes' momentum as a buffer
@@ -33,7 +35,8 @@ class Imported:
 
     family: whose names the tensors have. model: what config.model is to hold. params and
     batch_stats: its variables. prototypes [C, D] and bias [] or [C]: of the head, None without one.
-    tensors: of every tensor in the state dict its name, shape, dtype, and what it became.
+    tensors: of every tensor in the state dict its name, shape, dtype, and what it became. copies:
+    prefixes of other whole networks in it.
     """
 
     family: str
@@ -43,17 +46,28 @@ class Imported:
     prototypes: np.ndarray | None
     bias: np.ndarray | None
     tensors: list[dict[str, Any]]
+    copies: tuple[str, ...] = ()
 
 
-def from_state(state: State, source: str) -> Imported:
+def from_state(state: State, source: str, prefix: str | None = None) -> Imported:
     """Recognize the network whose weights `state` holds, from names and shapes.
 
-    Names may share a prefix ("module."). Arrays keep their dtype; where nothing has to be permuted
-    they are views. Raises UserError, naming `source` and the tensor, for a network of another
-    kind, a missing or surplus tensor, a wrong shape, values that are not floating or not finite,
-    and a last batch norm whose scale is not 1.
+    What lies beside the network is left out: other prefixes, an averaged copy of the weights, and
+    modules beside its own that have the shapes of a head. Arrays keep their dtype; where nothing
+    has to be permuted they are views.
+
+    Args:
+        state: tensors by name, which may share a prefix ("module.").
+        source: what errors call the file.
+        prefix: of the network's names; None finds it, see select_network.
+
+    Raises:
+        UserError: names the source and the tensor, for a network of another kind, a missing tensor,
+            one that may belong to the network and has no place in it, a wrong shape, values that
+            are not floating or not finite, and a last batch norm whose scale is not 1.
     """
-    state = _without_prefix(state)
+    selected = select_network(state, [_marks(family) for family in FAMILIES], source, prefix)
+    state = selected.state
     family, model = _recognized(state, source)
     network, slots = _fitting_stem(model, state)
     described = f"{family.name}'s {model['name']} of width {network.width}"
@@ -62,33 +76,27 @@ def from_state(state: State, source: str) -> Imported:
         raise UserError(f"{source}: {_some(missing)} missing; needed for {described}")
     variables: dict[str, Tree] = {"params": {}, "batch_stats": {}}
     head: dict[str, np.ndarray] = {}
-    tensors, surplus = [], []
+    tensors, surplus = [], {}
     for name, array in state.items():
-        if name.endswith(_COUNTER):
-            place = "dropped: a counter that nothing here uses"
-        elif name == _MOMENTUM:
-            place = "dropped: momentum; training starts without any"
-        else:
+        if name in slots:
+            slot = slots[name]
             _check_values(array, name, source)
-            if name in slots:
-                slot = slots[name]
-                _check_shape(array, slot.shape, name, source, described)
-                _put(variables[slot.collection], slot.path, slot.to_jax(array))
-                place = slot.place
-            elif name in _HEAD:
-                head[_HEAD[name]] = array
-                place = _HEAD[name]
-            elif name == torch_name(family, ("bn5", "scale")):
-                _check_fixed_scale(array, name, source)
-                place = "dropped: 1 everywhere, as is fixed here"
-            else:
-                surplus.append(name)
+            _check_shape(array, slot.shape, name, source, described)
+            _put(variables[slot.collection], slot.path, slot.to_jax(array))
+            place = slot.place
+        elif name in _HEAD:
+            _check_values(array, name, source)
+            place = _HEAD[name]
+            head[place] = array
+        else:
+            place = _dropped(name, array, family, source)
+            if not place:
+                surplus[name] = array
                 continue
-        tensors.append(
-            {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "to": place}
-        )
-    if surplus:
-        raise UserError(f"{source}: {_some(surplus)} without a place in {described}")
+        tensors.append(_row(name, array, place))
+    _check_left(surplus, slots, network.embedding_size, f"{source}: ", described)
+    left = {selected.prefix + name: array for name, array in surplus.items()}
+    tensors += [_row(n, array, LEFT_OUT) for n, array in {**left, **selected.elsewhere}.items()]
     prototypes, bias = _checked_head(head, network.embedding_size, source)
     return Imported(
         family=family.name,
@@ -98,23 +106,64 @@ def from_state(state: State, source: str) -> Imported:
         prototypes=prototypes,
         bias=bias,
         tensors=tensors,
+        copies=tuple(selected.copies),
     )
 
 
-def _without_prefix(state: State) -> State:
-    """Return names without what wrappers such as DataParallel put in front of all of them."""
-    stems = [name for name in state if re.fullmatch(r"(\w+\.)*conv1\.weight", name)]
-    prefix = min(stems, key=len, default="").removesuffix("conv1.weight")
-    return {name.removeprefix(prefix): array for name, array in state.items()}
+def _row(name: str, array: np.ndarray, place: str) -> dict[str, Any]:
+    return {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "to": place}
+
+
+def _dropped(name: str, array: np.ndarray, family: Family, source: str) -> str:
+    """Return why a tensor of the network's implementation has no place here, "" for others."""
+    if name.endswith(_COUNTER):
+        return "dropped: a counter that nothing here uses"
+    if name == _MOMENTUM:
+        return "dropped: momentum; training starts without any"
+    if name == torch_name(family, ("bn5", "scale")):
+        _check_values(array, name, source)
+        _check_fixed_scale(array, name, source)
+        return "dropped: 1 everywhere, as is fixed here"
+    return ""
+
+
+def _check_left(
+    surplus: State, slots: Mapping[str, Slot], features: int, where: str, described: str
+) -> None:
+    """Raise UserError for tensors that may belong to the network: no module of a head's shapes."""
+    own = {name.partition(".")[0] for name in slots}
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in surplus.items():
+        modules.setdefault(name.partition(".")[0], {})[name] = array
+    for module, tensors in modules.items():
+        if module in own or not is_head(tensors, features):
+            raise UserError(
+                f"{where}{_some(list(tensors))} without a place in {described}, and no head of "
+                f"{features} features"
+            )
+
+
+def _marks(family: Family) -> list[str]:
+    """Return the names of tensors that tell a family."""
+    return [
+        "conv1.weight",
+        torch_name(family, ("fc5", "kernel")),
+        torch_name(family, ("bn5", "mean")),
+        "layer1.0.prelu.weight",
+    ]
 
 
 def _recognized(state: State, source: str) -> tuple[Family, dict[str, Any]]:
     """Return the family, and config.model but for the stride of the stem."""
     stem = state["conv1.weight"].shape if "conv1.weight" in state else ()
-    for family in (RELEASE, INSIGHTFACE):
+    for family in FAMILIES:
         tail = torch_name(family, ("fc5", "kernel"))
-        marks = {tail, torch_name(family, ("bn5", "mean")), "layer1.0.prelu.weight"}
-        if marks <= state.keys() and stem[1:] == (3, 3, 3) and stem[0] and state[tail].size:
+        if (
+            set(_marks(family)) <= state.keys()
+            and stem[1:] == (3, 3, 3)
+            and stem[0]
+            and state[tail].size
+        ):
             break
     else:
         names = ", ".join(list(state)[:3])

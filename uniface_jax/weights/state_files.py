@@ -5,6 +5,7 @@ read by PyTorch alone, with weights_only. Declared sizes are compared with the f
 is taken.
 """
 
+import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -21,10 +22,11 @@ from uniface_jax.weights import pickled_module
 State = dict[str, np.ndarray]
 
 # .tar is what UniFace's train.py calls its checkpoints; they are no tar archives.
-SUFFIXES = (".pth", ".pt", ".tar", ".safetensors", ".npz")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
 # Where training scripts keep the state dict: UniFace's release (train.py), arcface_torch
 # (train_v2.py), others.
 WRAPPERS = ("state_dict", "state_dict_backbone", "model_state_dict")
+MAX_DEPTH = 4  # of dicts in dicts
 MIN_TORCH = (2, 6)  # before it, weights_only could be led to run code (CVE-2025-32434)
 MAX_EXPANSION = 20  # of a compressed file; weights hardly compress
 
@@ -39,7 +41,8 @@ def read_state(path: Path) -> State:
 
     Args:
         path: its suffix is one of SUFFIXES. A checkpoint that wraps its state dict is unwrapped by
-            WRAPPERS, and a whole module that UniFace's release saved becomes its state dict.
+            WRAPPERS, one of dicts in dicts has names of all their keys, and a whole module that
+            UniFace's release saved becomes its state dict.
 
     Raises:
         UserError: names the file for another suffix, a missing or damaged file, a .pth that holds
@@ -74,11 +77,32 @@ def read_state(path: Path) -> State:
 def write_safetensors(
     path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write the tensors, atomically; `metadata` goes into the file's header."""
+    """Write the tensors, atomically; `metadata` goes into the file's header.
+
+    The same tensors and metadata give the same bytes.
+    """
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, temporary, dict(metadata))
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Bring the header's metadata into alphabetical order; safetensors leaves it in any.
+
+    The header is JSON behind its length in 8 bytes, padded with blanks: its length stays.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(content) > length:
+            raise ValueError(f"{path}: a header of {len(content)} bytes in place of {length}")
+        file.seek(8)
+        file.write(content.ljust(length))
 
 
 def _read_safetensors(path: Path) -> State:
@@ -141,7 +165,26 @@ def _unwrapped(path: Path, loaded: Any) -> Mapping[str, Any]:
             return inner
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
-    return loaded
+    return _flattened(loaded) if any(isinstance(v, Mapping) for v in loaded.values()) else loaded
+
+
+def _flattened(loaded: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the tensors of dicts in dicts by all keys on the way, and nothing else of them.
+
+    Training scripts keep networks, averaged copies and optimizers so.
+    """
+    found = {}
+    seen, waiting = {id(loaded)}, [("", 0, loaded)]
+    while waiting:
+        prefix, depth, mapping = waiting.pop()
+        for key, value in mapping.items():
+            if isinstance(value, Mapping):
+                if id(value) not in seen and depth < MAX_DEPTH:
+                    seen.add(id(value))
+                    waiting.append((f"{prefix}{key}.", depth + 1, value))
+            elif hasattr(value, "dtype"):
+                found[f"{prefix}{key}"] = value
+    return found
 
 
 def _from_torch(path: Path, name: Any, tensor: Any, torch: Any) -> np.ndarray:

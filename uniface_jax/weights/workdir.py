@@ -21,17 +21,24 @@ from uniface_jax.weights.state_files import read_state
 REPORT_FILE = "import.json"
 
 
-def import_weights(source: Path, workdir: Path) -> Imported:
+def import_weights(source: Path, workdir: Path, prefix: str | None = None) -> Imported:
     """Read `source` (see state_files.read_state) and write `workdir`: a checkpoint at step 0.
 
     Weights become float32. The config is base() with config.model of the network that was
-    recognized. The workdir also holds import.json, with every tensor and what became of it. Raises
-    UserError, before anything is written, for a file that is no such network, and for a workdir
-    that is in use.
+    recognized. The workdir also holds import.json, with every tensor and what became of it.
+
+    Args:
+        source: the file of weights.
+        workdir: a new folder.
+        prefix: of the network's names; None finds it.
+
+    Raises:
+        UserError: before anything is written, for a file that is no such network, and for a
+            workdir that is in use.
     """
     if (workdir / FOLDER).exists() or (workdir / "config.json").exists():
         raise UserError(f"{workdir}: holds a run already; give a new folder")
-    imported = from_state(read_state(source), str(source))
+    imported = from_state(read_state(source), str(source), prefix)
     config = configs.base()
     config.model.update(imported.model)
     if imported.bias is not None and imported.bias.ndim:
