@@ -152,6 +152,8 @@ def _open(handler: ocp.PyTreeCheckpointHandler, folder: Path) -> _Opened:
     """Check the small files, and read what stands in them."""
     saved = digests.read(folder)
     run = _run_json(folder)
+    if not isinstance(run.get("config"), str) or not isinstance(run.get("data"), dict):
+        raise UnreadableError(f"{folder}: its run metadata names no config, or no data")
     written = run.pop(FORMAT_KEY, 1)
     if written > FORMAT:
         raise UserError(f"{folder}: format {written}; this version reads up to {FORMAT}")

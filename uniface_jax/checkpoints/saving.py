@@ -106,15 +106,21 @@ class Checkpoints:
         self._warn = warn
         self._saving: int | None = None  # the step of a save whose end was not seen yet
         self.failing = False
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
-            ),
-            handler_registry=_handlers(),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
         )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder, options=options, handler_registry=_handlers()
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            reason = " ".join(str(e).split())[:200]
+            raise UserError(
+                f"{self.folder}: a checkpoint's metadata cannot be read ({reason}); move the "
+                "damaged one away"
+            ) from e
         self._scores |= scores.read(workdir)
         for step in self._steps():
             if (score := score_of(self.folder / str(step))) is not None:

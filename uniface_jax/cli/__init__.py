@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -103,13 +103,24 @@ def run(
         except OSError as e:
             logging.debug("refused by the operating system", exc_info=True)
             fail(_refused(e))
+        except MemoryError as e:
+            logging.debug("out of memory", exc_info=True)
+            fail(f"out of memory: {e or 'less at a time is needed'}")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
-            return 130
+            _leave(130)
 
     with printable_streams():
         app.run(guarded, flags_parser=partial(_parse_flags, prepare=prepare))
     raise AssertionError("absl.app.run does not return")
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process at once: threads of XLA that still compile would crash in its teardown."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def _refused(error: OSError) -> str:

@@ -4,7 +4,9 @@ All functions do the obvious thing in a single process.
 """
 
 import faulthandler
+import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,8 +68,33 @@ def initialize(
     waits_for = (
         f"the {num_processes - 1} others at {coordinator}" if process_id == 0 else coordinator
     )
+    bind = _free_address(coordinator) if process_id == 0 else None
     print(f"process {process_id} of {num_processes}: waiting for {waits_for}", flush=True)
-    join(coordinator, num_processes, process_id)
+    join(coordinator, num_processes, process_id, coordinator_bind_address=bind)
+
+
+def _free_address(coordinator: str) -> str:
+    """Return the address on which process 0 listens: of one interface where it is called by one.
+
+    Whoever reaches the port can join the run or end it. By an IP address, or localhost, this
+    machine listens there alone; a name may be another address for each of the others, so that it
+    listens on all interfaces. Raises UserError where the port is in use, at which JAX crashes.
+    """
+    host, _, port = coordinator.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = ipaddress.ip_address("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((str(address), int(port)))
+    except (OSError, OverflowError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise UserError(f"--coordinator={coordinator}: cannot listen there ({reason})") from e
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 @contextmanager

@@ -132,13 +132,20 @@ class RunLog:
     def _keep_until(self, step: int) -> None:
         if not self._metrics.exists():
             return
-        kept = []
-        for line in read_lines(self._metrics, MAX_METRICS_BYTES):
+        kept, broken = [], []
+        lines = read_lines(self._metrics, MAX_METRICS_BYTES)
+        for number, line in enumerate(lines, 1):
             try:
                 if parse_json(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
-                continue  # the last line of a run that was killed while it wrote
+                # The last line may be of a run that was killed while it wrote.
+                broken += [number] if number < len(lines) else []
+        if broken:
+            warn(
+                f"{self._metrics}: {len(broken)} lines that are no JSON of a step are left out, "
+                f"the first of them line {broken[0]}"
+            )
         write_bytes(self._metrics, "".join(line + "\n" for line in kept).encode())
 
     def advance(self, values: Mapping[str, float]) -> None:

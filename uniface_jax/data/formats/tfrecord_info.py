@@ -17,7 +17,8 @@ INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 NAMES_FILE = "label.labels.txt"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-_MAX_COUNT = 1 << 40  # images, or classes: more is no count, and does not fit where it is used
+_MAX_CLASSES = (1 << 31) - 1  # labels are int32
+_MAX_COUNT = 1 << 40  # images: more is no count, and does not fit where it is used
 _MAX_NAME_LENGTH = 255  # of a file, nearly everywhere
 _STRUCTURE_ERRORS = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 _HINT = (
@@ -137,7 +138,7 @@ def _read_features(
             f"{features_file}: expected the features image (an image) and label (a class label), "
             f"found another structure ({e!r:.80})"
         ) from e
-    if not 1 <= num_classes <= _MAX_COUNT:
+    if not 1 <= num_classes <= _MAX_CLASSES:
         raise UserError(
             f"{features_file}: numClasses is {num_classes!s:.80}, expected 1 or more, in reason"
         )
