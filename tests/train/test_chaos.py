@@ -1,5 +1,6 @@
 """Whole runs that are stopped, killed, starved of disk or damaged: nothing is lost."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -212,3 +214,48 @@ def test_harmed_at_random_moments_all_end_the_same(data, tmp_path):
     summary = json.loads(report.read_text())
     assert summary["bitwise_the_same"] == 3
     assert summary["faults"] >= 3
+
+
+def cut_a_shard(training, train):
+    shard = next(train.glob("*.tfrecord*"))
+    os.truncate(shard, shard.stat().st_size // 8)
+
+
+def kill_decoders(training, train):
+    deadline = time.monotonic() + 60
+    while training.process.poll() is None and time.monotonic() < deadline:
+        tasks = Path(f"/proc/{training.process.pid}/task").glob("*/children")
+        for child in [int(number) for file in tasks for number in file.read_text().split()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def hang_up(training, train):
+    training.process.send_signal(signal.SIGHUP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoders", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        (cut_a_shard, 2, r"error: \S+tfrecord\S+: record \d+: the file was cut short .*is saved"),
+        (kill_decoders, 76, r"step \d+ is saved(.|\n)*stopped: a decoding process died 3 times"),
+        (hang_up, 75, r"SIGHUP: finishing step \d+ (.|\n)*SIGHUP: saved step \d+; the same"),
+    ],
+)
+def test_what_ends_a_run_leaves_it_saved(fault, status, words, decoders, data, tmp_path):
+    if decoders == "threads" and fault is kill_decoders:
+        pytest.skip("threads cannot be killed")
+    train = shutil.copytree(data[0], tmp_path / "train")
+    endless = {"steps": 100000, "checkpoint.every_steps": 100000, "data.decoders": decoders}
+    training = Training(tmp_path / "run", flags((train,), **endless))
+    training.wait_for(lambda: training.step >= 2)
+    fault(training, train)
+    assert training.end() == status, training.lines[-20:]
+    output = "".join(training.lines)
+    assert re.search(words, output), output[-2000:]
+    assert "Traceback" not in output
+    reached = training.step
+    assert reached <= reading.locate(tmp_path / "run")[1] <= reached + 2

@@ -7,6 +7,7 @@ prototypes and the head's working arrays follow from shapes (scripts/table_head_
 the latter with the compiler). `compiled_memory` of program.py is what predictions are held against.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -73,6 +74,7 @@ def probe_network(
     images = max(recipe.batch_norm_group(devices), MIN_PROBE_IMAGES)
     # A network from outside has no depth that is known here, and is asked about as it is.
     depths = tuple(network.stage_sizes) if isinstance(network, IResNet) else ()
+    probes, asked = 2 + sum(depth > 1 for depth in depths), itertools.count(1)
 
     def working(stages: tuple[int, ...], images: int) -> int:
         probe = config.copy_and_resolve_references()
@@ -80,10 +82,11 @@ def probe_network(
         probe.micro_batches = min(config.micro_batches, 2)
         probe.batch_size = images * probe.micro_batches
         probe.loss, probe.head.sampling_rate = configs.base().loss, 1.0
+        number = next(asked)
         question = f"{configs.create_network(probe)} {images} {probe.micro_batches}"
         if question not in known:
             shape = f"{'-'.join(map(str, stages))} blocks" if stages else config.model.name
-            progress(f"{shape}, {images} images")
+            progress(f"compiling probe {number} of {probes}: {shape}, {images} images")
             shallow = planned(probe, recipe.num_images, PROBE_CLASSES)
             known[question] = compiled_memory(shallow, 1).working
         return known[question]
