@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from uniface_jax.checkpoints.reading import locate
+from uniface_jax.evaluate.metrics.verification import base_rate
 from uniface_jax.train.run_log import METRICS_FILE, duration
 
 
@@ -14,6 +15,7 @@ def main(workdir: Path) -> None:
     evaluation = workdir / "evaluation"
     verification = json.loads((evaluation / "metrics.json").read_text())
     unseen = verification["protocols"]["verification"]["sets"]["orl"]
+    accuracy = unseen["accuracy"]
     exported = json.loads((workdir / "export.json").read_text())
     strict = {point["far"]: point["strict"]["tar"] for point in unseen["tar_at_far"]}
     _, step = locate(workdir)
@@ -21,8 +23,9 @@ def main(workdir: Path) -> None:
         ("steps trained", f"{step} in {duration(last['elapsed_seconds'])}"),
         ("unified threshold b/s", f"{last['threshold']:.4f}"),
         ("ROC-AUC, 10 unseen people", f"{unseen['auc']:.4f}"),
-        ("10-fold accuracy", f"{unseen['accuracy']['mean']:.4f} ± {unseen['accuracy']['std']:.4f}"),
         *((f"TAR at FAR {far:g}", f"{tar:.4f}") for far, tar in strict.items()),
+        ("10-fold accuracy", f"{accuracy['mean']:.4f} ± {accuracy['std']:.4f}"),
+        ("  calling all different", f"{base_rate(unseen):.4f}"),
         ("ONNX against JAX", f"{max(exported['differences'].values()):.1e} relative"),
     ]
     width = max(len(name) for name, _ in rows)

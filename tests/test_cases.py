@@ -15,12 +15,9 @@ from tests.helpers.paths import ROOT
 CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
 # What does not hold yet. Whoever mends one takes its name out.
 EXPECTED_TO_FAIL = {
-    "field/05-file-name-not-utf8",
     "field/08-validation-set-checked-late",
     "field/09-unusable-training-image",
     "field/14-epochs-ignored",
-    "hostile/06-xss",
-    "hostile/37-compare",
 }
 
 

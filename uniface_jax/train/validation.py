@@ -8,7 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from uniface_jax.data.formats.bin_pairs import PairSet
-from uniface_jax.evaluate.metrics.verification import verification_metrics
+from uniface_jax.evaluate.metrics.verification import (
+    base_rate,
+    is_balanced,
+    verification_metrics,
+)
 from uniface_jax.evaluate.sets.pair_sets import read_pair_sets
 from uniface_jax.files.paths import split_parts
 from uniface_jax.inference.extract import check_headers, extract
@@ -46,6 +50,8 @@ class Evaluator:
             metrics = verification_metrics(self._features(placed, pairs, name), pairs)
             values[f"{name}/auc"] = metrics["auc"]
             values[f"{name}/accuracy"] = metrics["accuracy"]["mean"]
+            if not is_balanced(metrics):  # else the accuracy says more than it is
+                values[f"{name}/base_rate"] = base_rate(metrics)
         aucs = [values[f"{name}/auc"] for name in self.sets]
         return {**values, "auc": float(np.mean(aucs))} if aucs else {}
 

@@ -14,7 +14,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.metrics.verification import verification_metrics
 from uniface_jax.evaluate.protocols.base import Options
-from uniface_jax.evaluate.protocols.verification import run
+from uniface_jax.evaluate.protocols.verification import row, run
 from uniface_jax.inference.model import Model
 
 
@@ -108,3 +108,17 @@ def test_a_model_that_gives_nan_is_named_with_the_set(tmp_path):
     model = Model(lambda batch: np.full((len(batch), 4), np.nan, np.float32), "broken", "", "")
     with pytest.raises(UserError, match=r"good\.bin with broken: the feature of image 0 is not"):
         run(Parts([tmp_path / "good.bin"]), computed_features(tmp_path / "kept", model), Options())
+
+
+def test_a_set_that_is_not_balanced_shows_its_base_rate_and_the_rates_first(tmp_path):
+    balanced = {
+        "pairs": 6000, "same": 3000, "different": 3000, "auc": 0.9,
+        "accuracy": {"mean": 0.98, "std": 0.01},
+        "tar_at_far": [{"far": 0.01, "resolvable": True, "strict": {"tar": 0.86}}],
+    }  # fmt: skip
+    assert list(row(balanced)) == ["pairs", "AUC", "10-fold accuracy", "TAR@FAR≤0.01"]
+    cells = row({**balanced, "pairs": 4950, "same": 450, "different": 4500})
+    assert list(cells) == ["pairs", "TAR@FAR≤0.01", "AUC", "10-fold accuracy", "base rate"]
+    assert cells["base rate"] == "90.91%"
+    mostly_same = row({**balanced, "pairs": 4000, "different": 1000})
+    assert mostly_same["base rate"] == "75.00%"

@@ -4,7 +4,7 @@ The protocol of LFW and its successors as insightface computes it; float64 numpy
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +150,23 @@ def check_pairs(same: np.ndarray, folds: int = FOLDS) -> None:
     if len(same) < folds:
         raise UserError(f"{len(same)} pairs; {folds} folds need at least {folds}")
     check_kinds(same)
+
+
+def base_rate(metrics: Mapping[str, Any]) -> float:
+    """Return the accuracy, 0.5 to 1, of calling all pairs of verification_metrics the same kind.
+
+    An accuracy says something of a model only as far as it is above this.
+
+    >>> base_rate({"pairs": 4950, "same": 450, "different": 4500})
+    0.9090909090909091
+    """
+    share: float = max(metrics["same"], metrics["different"]) / metrics["pairs"]
+    return share
+
+
+def is_balanced(metrics: Mapping[str, Any]) -> bool:
+    """Return True where same and different pairs are as many, to one in a hundred."""
+    return base_rate(metrics) < 0.505
 
 
 def verification_metrics(

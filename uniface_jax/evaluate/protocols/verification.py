@@ -13,7 +13,13 @@ from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import Side, far_thresholds, hard_pairs, histogram, roc_line
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.metrics.roc import roc
-from uniface_jax.evaluate.metrics.verification import FARS, pair_scores, verification_metrics
+from uniface_jax.evaluate.metrics.verification import (
+    FARS,
+    base_rate,
+    is_balanced,
+    pair_scores,
+    verification_metrics,
+)
 from uniface_jax.evaluate.protocols.base import (
     Options,
     Protocol,
@@ -85,19 +91,23 @@ def pair_result(
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of the table."""
+    """Return the cells of the table.
+
+    Where one kind of pair is in the majority, TAR at FAR comes first, and beside the accuracies
+    stands what guessing that kind would reach.
+    """
 
     def accuracy(found: Mapping[str, Any]) -> str:
         return f"{found['accuracy']['mean']:.2%} ± {found['accuracy']['std']:.2%}"
 
-    cells = {
-        "pairs": f"{metrics['pairs']:,}",
-        "AUC": f"{metrics['auc']:.5f}",
-        "10-fold accuracy": accuracy(metrics),
-    }
+    pairs = {"pairs": f"{metrics['pairs']:,}"}
+    tars = tar_cells(metrics)
+    cells = {"AUC": f"{metrics['auc']:.5f}", "10-fold accuracy": accuracy(metrics)}
     if "without_mirror" in metrics:
         cells["without mirror"] = accuracy(metrics["without_mirror"])
-    return {**cells, **tar_cells(metrics)}
+    if is_balanced(metrics):
+        return {**pairs, **cells, **tars}
+    return {**pairs, **tars, **cells, "base rate": f"{base_rate(metrics):.2%}"}
 
 
 VERIFICATION = Protocol(
