@@ -95,6 +95,23 @@ def test_what_a_run_began_from_may_be_left_out_but_not_changed(tmp_path):
         configs.claim_workdir(workdir, changed(finetune="other"))
 
 
+def test_a_workdir_may_be_extended_or_taken_over(tmp_path):
+    workdir = tmp_path / "run"
+    configs.claim_workdir(workdir, changed(optim__lr=0.2))
+    longer = changed(optim__lr=0.1, steps=9, optim__multipliers="network.*=0")
+    with pytest.raises(
+        UserError, match=r"optim.lr=0.2, this one has 0.1; .*, or --extend to .*NEW"
+    ):
+        configs.claim_workdir(workdir, longer)
+    configs.claim_workdir(workdir, longer, extend=True)
+    configs.claim_workdir(workdir, longer)
+    wider = changed(optim__lr=0.1, steps=9, optim__multipliers="network.*=0", model__width=32)
+    with pytest.raises(UserError, match=r"width=64, this one has 32; .*finetune=.*run --workdir=N"):
+        configs.claim_workdir(workdir, wider, extend=True)
+    configs.claim_workdir(workdir, wider, begun=False)  # what is there has no checkpoint
+    assert json.loads((workdir / "config.json").read_text())["model"]["width"] == 32
+
+
 def test_a_workdir_may_be_older_than_a_key(tmp_path):
     """What it does not name is at its default, when it is read and when it is claimed again."""
     config = json.loads(configs.to_json(changed(optim__lr=0.2)))

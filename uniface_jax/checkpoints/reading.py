@@ -322,8 +322,17 @@ def locate(path: str | Path) -> tuple[Path, int]:
     else:
         workdir, wanted = given, None
     folder = workdir / FOLDER
-    steps = sorted(ocp.utils.checkpoint_steps(folder.absolute())) if folder.is_dir() else []
+    steps = _finished_steps(folder)
     if not steps or (wanted is not None and wanted not in steps):
         found = f"has steps {', '.join(map(str, steps))}" if steps else "has no finished checkpoint"
         raise UserError(f"{path}: {folder} {found}; give a workdir of uniface_jax.train")
     return workdir, steps[-1] if wanted is None else wanted
+
+
+def is_begun(workdir: Path) -> bool:
+    """Return True where a run has left a checkpoint here, be it one that cannot be read."""
+    return bool(_finished_steps(workdir / FOLDER)) or (workdir / CORRUPT_FOLDER).is_dir()
+
+
+def _finished_steps(folder: Path) -> list[int]:
+    return sorted(ocp.utils.checkpoint_steps(folder.absolute())) if folder.is_dir() else []

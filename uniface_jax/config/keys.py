@@ -83,6 +83,8 @@ def _model(config: ConfigDict) -> None:
     config.model.dropout = placeholder(float)  # before the last linear layer
     config.model.dtype = "float32"  # of the computation; parameters stay float32
     config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
+    # Normalize by the running statistics in training too, and leave them as they are.
+    config.model.frozen_statistics = False
     config.model.bn_momentum = 0.1  # weight of new statistics in the running ones
 
 
@@ -124,6 +126,8 @@ def _optim(config: ConfigDict) -> None:
     config.optim.momentum = 0.9  # of SGD
     config.optim.weight_decay = 5e-4  # of all weights, biases and slopes
     config.optim.clip = 10.0  # of the global gradient norm
+    # PATTERN=FACTOR,…: of the learning rate of parameters by name; 0 freezes. config/multipliers.py
+    config.optim.multipliers = ""
     config.optim.schedule = "steps"  # how the learning rate falls
     config.optim.milestones = (16, 24)  # epochs, of schedule "steps"
     config.optim.factor = 0.1  # at each milestone

@@ -45,6 +45,11 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     shared["dtype"] = dtype or shared["dtype"]
     if models.REGISTRY.entry(name, f"model.name={name!r}").builtin:
         return models.create(name, **shared)
+    if shared["frozen_statistics"]:
+        raise UserError(
+            f"config.model.frozen_statistics=True: {name} is a network from outside, whose batch "
+            "norm is its own; give it a hyperparameter for this"
+        )
     return models.create(
         name, embedding_size=shared["embedding_size"], dtype=shared["dtype"], **own
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from uniface_jax import losses, models
+from uniface_jax.config import multipliers
 from uniface_jax.config.keys import base, flatten, parts_from_outside
 from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
@@ -84,6 +85,8 @@ def allowed(key: str) -> str:
         return f"from 0 to {MAX_VALUES[name]:g}"
     if key == "profile":
         return "empty, or START:STOP"
+    if key == "optim.multipliers":
+        return f"empty, or {multipliers.FORM}"
     ranges = _ranges()
     return ranges[key].words if key in ranges else ""
 
@@ -122,6 +125,7 @@ def check_values(config: ConfigDict) -> None:
     Augment.from_mapping(config.data.augment.to_dict())
     check_loss(config)
     parse_range(config.profile)
+    multipliers.parse(config.optim.multipliers)
 
 
 def check_batch(config: ConfigDict, num_devices: int) -> None:
@@ -133,7 +137,7 @@ def check_batch(config: ConfigDict, num_devices: int) -> None:
             f"{config.micro_batches} micro_batches = {groups}; {_ways_out(config, num_devices)}"
         )
     known = models.REGISTRY.entry(config.model.name).builtin  # and has batch norm
-    if known and config.batch_size // groups < 2:
+    if known and not config.model.frozen_statistics and config.batch_size // groups < 2:
         raise UserError(
             f"config.batch_size={config.batch_size}: leaves batch norm one sample in each of "
             f"{num_devices} devices x {config.micro_batches} micro_batches; at least 2 are needed"

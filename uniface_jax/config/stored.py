@@ -12,6 +12,8 @@ from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
 from uniface_jax.files.reading import read_regular
 from uniface_jax.registry import import_parts
 
+# Keys that may differ when a run is extended: the state of training has the same form.
+EXTENDABLE_KEYS = ("epochs", "steps", "optim.")
 # Keys that may differ when a run is resumed: they do not change what is computed.
 CHANGEABLE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
@@ -42,14 +44,18 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2)
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+def claim_workdir(
+    workdir: Path, config: ConfigDict, *, begun: bool = True, extend: bool = False
+) -> None:
     """Write config.json into the workdir, or check that the one there is of the same run.
 
-    Raises UserError naming the first key that differs, with both values.
+    begun: the run there has a checkpoint; what left none owns nothing. extend: EXTENDABLE_KEYS may
+    differ. Raises UserError naming the first key that differs, with both values and the ways out.
     """
     path = workdir / "config.json"
     config = completed(config.to_dict())
-    if path.exists():
+    if begun and path.exists():
+        allowed = CHANGEABLE_KEYS + (EXTENDABLE_KEYS if extend else ())
         try:
             text = read_regular(path, MAX_BYTES).decode("utf-8")
             owner = flatten(from_json(text, workdir))
@@ -58,10 +64,13 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         except ValueError as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():
-            if not key.startswith(CHANGEABLE_KEYS) and owner.get(key) != value:
+            if not key.startswith(allowed) and owner.get(key) != value:
+                extendable = key.startswith(EXTENDABLE_KEYS)
                 raise UserError(
                     f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
                     f"{value}; use another --workdir, or that value to resume it"
+                    f"{', or --extend to resume it with this one' if extendable else ''}; "
+                    f"--config.finetune={workdir} --workdir=NEW starts from its weights"
                 )
         # What a run began from is history when it is resumed: it may be left out, not changed.
         began = owner.get("finetune", "")

@@ -61,6 +61,7 @@ class IResNet(nn.Module):
     dropout: rate before the linear layer, drawn from the rng stream "dropout" when training.
     dtype: of the computation; parameters and statistics stay float32.
     remat: recompute each block in the backward pass instead of keeping its activations.
+    frozen_statistics: batch norm normalizes by its running statistics in training too.
     """
 
     stage_sizes: Sequence[int]
@@ -75,14 +76,15 @@ class IResNet(nn.Module):
     dropout: float = 0.4
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    frozen_statistics: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Map images [B, S, S, 3] to features [B, embedding_size]; train: as in BatchNorm."""
         block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
-        x = images.astype(self.dtype)
+        x, by_batch = images.astype(self.dtype), train and not self.frozen_statistics
         stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")
-        x = BatchNorm(self.dtype, name="bn1")(stem(x), train, PReLU(name="prelu")(self.width))
+        x = BatchNorm(self.dtype, name="bn1")(stem(x), by_batch, PReLU(name="prelu")(self.width))
         for stage, size in enumerate(self.stage_sizes):
             for index in range(size):
                 x = block(
@@ -94,8 +96,8 @@ class IResNet(nn.Module):
                     self.kernel_init,
                     self.dtype,
                     name=f"layer{stage + 1}_{index}",
-                )(x, train)
-        x = BatchNorm(self.dtype, name="bn4")(x, train)
+                )(x, by_batch)
+        x = BatchNorm(self.dtype, name="bn4")(x, by_batch)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # The release writes this as a valid convolution over the whole map; it is a linear layer.
         x = x.reshape(x.shape[0], -1)
@@ -108,4 +110,4 @@ class IResNet(nn.Module):
         )(x)
         wide = at_least_float32(self.dtype)
         # The scale of the last BN is fixed at 1 in both families: only its bias trains.
-        return BatchNorm(wide, use_scale=False, name="bn5")(x.astype(wide), train)
+        return BatchNorm(wide, use_scale=False, name="bn5")(x.astype(wide), by_batch)

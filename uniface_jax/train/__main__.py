@@ -3,9 +3,10 @@
 --config is the name of a recipe, with a variant after a colon, or the path of a file in Python;
 without it the demo trains. Any key of the config can be given as --config.KEY=VALUE;
 --print_config prints all keys with their values and ends. The same command resumes a run that was
-interrupted. Exit status: 0 done, 1 stopped (not finite, not saved, a check failed), 2 bad input,
-75 told to stop (SIGTERM, SIGHUP) and saved, 76 lost another process or its decoders, or hung; after
-75 and 76 the same command resumes.
+interrupted; with --extend one whose epochs, steps or optim keys are others now. Exit status: 0
+done, 1 stopped (not finite, not saved, a check failed), 2 bad input, 75 told to stop (SIGTERM,
+SIGHUP) and saved, 76 lost another process or its decoders, or hung; after 75 and 76 the same
+command resumes.
 """
 
 import errno
@@ -25,6 +26,9 @@ NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 _CONFIG = recipes.define("NAME[:VARIANT] of a recipe, or PATH.py[:VARIANT]; default: demo.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept; default: runs/ and the name of the recipe."
+)
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "Resume the workdir's run with other epochs, steps or optim keys."
 )
 _PRINT_CONFIG = recipes.define_print_config()
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
@@ -63,7 +67,7 @@ def main(argv: list[str]) -> int | None:
     status = None
     try:
         with processes.leaving_alone():
-            train_and_evaluate(config, workdir)
+            train_and_evaluate(config, workdir, extend=_EXTEND.value)
     except Preempted:
         status = EXIT_PREEMPTED
     except WorkerLostError as e:

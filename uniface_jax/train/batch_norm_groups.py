@@ -54,10 +54,10 @@ def adapt(config: ConfigDict, workdir: Path, num_devices: int) -> ConfigDict:
     return adapted
 
 
-def record(config: ConfigDict, workdir: Path, num_devices: int) -> None:
-    """Write the layout of a run that starts; leave the one of a run that is resumed."""
+def record(config: ConfigDict, workdir: Path, num_devices: int, *, begun: bool = True) -> None:
+    """Write the layout of a run that starts; leave the one of a run that has `begun`."""
     path = workdir / LAYOUT_FILE
-    if not path.exists():
+    if not begun or not path.exists():
         group = config.batch_size // (num_devices * config.micro_batches)
         layout = {"batch_norm_group": group, "micro_batches": config.micro_batches}
         write_bytes(path, (json.dumps(layout) + "\n").encode())

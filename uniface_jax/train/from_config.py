@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from uniface_jax import config as configs
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
+from uniface_jax.config import multipliers
 from uniface_jax.errors import UserError
 from uniface_jax.head.block_size import block_of_budget
 from uniface_jax.losses import Loss
@@ -71,16 +72,19 @@ def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed
     schedule = _schedule(config, num_images)
+    shapes = jax.eval_shape(lambda: create_state(network, loss, num_classes, rate, seed))
+    settings = _settings(config, num_classes)
+    multipliers.check_fit(settings.multipliers, shapes.weights)
     return Recipe(
         config=config,
         num_images=num_images,
         num_classes=num_classes,
         network=network,
         loss=loss,
-        shapes=jax.eval_shape(lambda: create_state(network, loss, num_classes, rate, seed)),
+        shapes=shapes,
         schedule=schedule,
         learning_rate=_learning_rate(config, schedule),
-        settings=_settings(config, num_classes),
+        settings=settings,
     )
 
 
@@ -129,6 +133,8 @@ def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
         bn_momentum=config.model.bn_momentum,
         sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
         seed=config.seed,
+        multipliers=multipliers.parse(config.optim.multipliers),
+        frozen_statistics=config.model.frozen_statistics,
         skip_nonfinite=config.nonfinite.action == "skip",
     )
 

@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
+from uniface_jax.checkpoints import reading
 from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.input.batches import DecoderPool, train_batches
 from uniface_jax.data.input.sampler import Sampler
@@ -41,12 +42,15 @@ from uniface_jax.train.watchdog import Watchdog
 COUNTS = ("skipped_steps", "skipped_images")  # of a run, that its checkpoints carry on
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, *, extend: bool = False
+) -> dict[str, float]:
     """Train until config.steps or config.epochs, resuming what the workdir holds.
 
     Args:
         config: As a recipe's get_config() returns it.
         workdir: Gets config.json, run.json, metrics.jsonl, tensorboard/ and checkpoints/.
+        extend: Resume the run there although it was begun with other epochs, steps or optim keys.
 
     Returns:
         The last metrics by name.
@@ -70,8 +74,11 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     config = configs.completed(config.to_dict())
     configs.check_values(config)
+    if extend and not reading.is_begun(workdir):
+        raise UserError(f"--extend: {workdir} holds no run with a checkpoint; leave the flag out")
     compilation_cache.enable(config.compilation_cache)
-    config = batch_norm_groups.adapt(config, workdir, jax.device_count())
+    if reading.is_begun(workdir):
+        config = batch_norm_groups.adapt(config, workdir, jax.device_count())
     configs.check_batch(config, jax.device_count())
     _prepare_data(config)
     if not config.data.train:
@@ -86,15 +93,17 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, float]:
             warn(warning)
     jax.config.update("jax_debug_nans", config.debug.nans)
     with ExitStack() as held:
-
-        def claim() -> None:
-            held.enter_context(workdir_lock.hold(workdir, warn))
-            configs.claim_workdir(workdir, config)
-            batch_norm_groups.record(config, workdir, jax.device_count())
-
-        processes.on_main(claim)
+        processes.on_main(lambda: _claim(held, config, workdir, extend))
         with memory_limits.in_one_line(config):
             return _train(recipe, workdir, source, evaluate)
+
+
+def _claim(held: ExitStack, config: ConfigDict, workdir: Path, extend: bool) -> None:
+    """Make the workdir this run's, and keep others out until `held` ends."""
+    held.enter_context(workdir_lock.hold(workdir, warn))
+    begun = reading.is_begun(workdir)  # now that nobody else can write here
+    configs.claim_workdir(workdir, config, begun=begun, extend=extend)
+    batch_norm_groups.record(config, workdir, jax.device_count(), begun=begun)
 
 
 def _prepare_data(config: ConfigDict) -> None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax import models
+from uniface_jax.config.multipliers import Multiplier, factors
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.sampling import Subset, sample_classes
@@ -23,7 +24,7 @@ from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
 from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
-from uniface_jax.state import TrainState, Tree, Weights
+from uniface_jax.state import TrainState, Tree, Weights, class_sharded
 from uniface_jax.train import optim
 
 Batch = Mapping[str, jax.Array]
@@ -41,6 +42,8 @@ class Settings(NamedTuple):
     bn_momentum: float = 0.1  # in PyTorch's sense: the weight of the new statistics
     sgd: optim.Sgd = optim.Sgd()
     seed: int = 0
+    multipliers: tuple[Multiplier, ...] = ()  # of the learning rate
+    frozen_statistics: bool = False  # batch_stats stay as they are
     skip_nonfinite: bool = False  # where loss or gradient are not finite, only `step` moves
     unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see _fold
 
@@ -103,10 +106,12 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
     gradients = gradients._replace(network=_over_devices(gradients.network))
     debug.check_gradients(gradients, measured.loss)
-    norm = _global_norm(gradients)
+    norm = _global_norm(_trained(gradients, settings))
     lr = parts.learning_rate(state.step)
     weights, momentum = _update(parts, lr, state, _clipped(gradients, norm, settings), shard.subset)
-    batch_stats = _running(parts, state.batch_stats, _over_devices(sums.batch_stats))
+    batch_stats = state.batch_stats
+    if not settings.frozen_statistics:
+        batch_stats = _running(parts, batch_stats, _over_devices(sums.batch_stats))
     metrics = _metrics(parts, state.weights.bias, measured) | {
         "learning_rate": jnp.asarray(lr),
         "grad_norm": norm,
@@ -257,9 +262,21 @@ def _shard(weights: Weights, labels: jax.Array, key: jax.Array, settings: Settin
     return Shard(prototypes, start, rows, subset)
 
 
+def _trained(gradients: Weights, settings: Settings) -> Weights:
+    """Return the gradients with None for those of frozen parameters."""
+    if not settings.multipliers:
+        return gradients
+    trained: Weights = jax.tree.map(
+        lambda gradient, factor: gradient if factor else None,
+        gradients, factors(settings.multipliers, gradients),
+    )  # fmt: skip
+    return trained
+
+
 def _global_norm(gradients: Weights) -> jax.Array:
     replicated, split = [gradients.network], [gradients.prototypes]
-    (split if gradients.bias.ndim else replicated).append(gradients.bias)
+    by_class = gradients.bias is not None and gradients.bias.ndim
+    (split if by_class else replicated).append(gradients.bias)
     return jnp.sqrt(optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS))
 
 
@@ -270,6 +287,8 @@ def _update(
 
     With a subset, on its rows of the prototypes (and of a bias a class) and on all the rest.
     """
+    if parts.settings.multipliers:
+        return _update_by_factors(parts, lr, state, gradients, subset)
     sgd = parts.settings.sgd
 
     def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
@@ -284,6 +303,34 @@ def _update(
     new = Weights(*weights)
     network = optim.clamp_slopes(new.network, parts.marks.slopes)
     return new._replace(network=network), Weights(*momentum)
+
+
+def _update_by_factors(
+    parts: _Parts, lr: jax.Array, state: TrainState, gradients: Weights, subset: Subset | None
+) -> tuple[Weights, Weights]:
+    """Do as _update with a learning rate for each array; frozen ones stay as they are, bitwise."""
+    sgd, weights = parts.settings.sgd, state.weights
+
+    def update(
+        weight: jax.Array, buffer: jax.Array, gradient: jax.Array, by_class: bool, factor: float
+    ) -> tuple[jax.Array, jax.Array]:
+        if not factor:
+            return weight, buffer
+        if subset is None or not by_class:
+            return optim.sgd_update(sgd, lr * factor, weight, buffer, gradient)
+        index = jnp.where(subset.valid, subset.row, weight.shape[0])
+        return optim.sgd_update_rows(sgd, lr * factor, weight, buffer, gradient, index)
+
+    by_factor = factors(parts.settings.multipliers, weights)
+    by_class = class_sharded(state).weights
+    pairs = jax.tree.map(update, weights, state.momentum, gradients, by_class, by_factor)
+    new, momentum = jax.tree.transpose(
+        jax.tree.structure(weights), jax.tree.structure((0, 0)), pairs
+    )
+    slopes = jax.tree.map(
+        lambda is_slope, factor: is_slope and factor > 0, parts.marks.slopes, by_factor.network
+    )
+    return new._replace(network=optim.clamp_slopes(new.network, slopes)), momentum
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:
