@@ -3,6 +3,7 @@
 All functions do the obvious thing in a single process.
 """
 
+import errno
 import faulthandler
 import ipaddress
 import os
@@ -82,16 +83,19 @@ def _free_address(coordinator: str) -> str:
     """
     host, _, port = coordinator.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        address = ipaddress.ip_address("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
+        address = ipaddress.ip_address(everywhere)
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((str(address), int(port)))
     except (OSError, OverflowError) as e:
+        if getattr(e, "errno", None) == errno.EADDRNOTAVAIL:  # translated on its way here
+            return f"[{everywhere}]:{port}" if ":" in everywhere else f"{everywhere}:{port}"
         reason = getattr(e, "strerror", None) or e
         raise UserError(f"--coordinator={coordinator}: cannot listen there ({reason})") from e
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
