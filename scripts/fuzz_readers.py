@@ -45,6 +45,7 @@ from uniface_jax.errors import UserError
 ALLOWANCE = 1 << 18  # bytes of interpreter and buffers, whatever the input
 ADDRESS_SPACE = 1 << 28  # beyond what the process holds at its start
 MEASURED = 16
+PIECE = 1000  # inputs of a reader in one process, at least
 INTEGERS = [0, 1, 2, 3, 4, 7, 8, 24, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**29 - 1, 2**29]
 INTEGERS += [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
 
@@ -248,7 +249,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     kinds, begin = args.readers.split(","), time.perf_counter()
-    pieces = max(args.processes, 8)
+    # A process a piece, which takes longer to start than to read a hundred inputs.
+    pieces = max(1, min(max(args.processes, 8), args.inputs // (len(kinds) * PIECE)))
     each = -(-args.inputs // (len(kinds) * pieces))
     result = {
         kind: {"inputs": 0, "read": 0, "refused": 0, "beyond": 0, "failures": {}} for kind in kinds

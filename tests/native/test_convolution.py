@@ -24,23 +24,27 @@ def plain(x, kernel, stride, padding):
     )
 
 
-def references(seed, batch, height, width, kernel_shape, stride, padding):
-    """x, kernel and the cotangent in float32; y and the gradients by x and kernel in float64."""
+def problem(seed, batch, height, width, kernel_shape, stride, padding):
+    """x, kernel and the cotangent, in float32."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((batch, height, width, kernel_shape[2])).astype(np.float32)
     kernel = rng.standard_normal(kernel_shape).astype(np.float32)
+    y = jax.eval_shape(partial(plain, stride=stride, padding=padding), x, kernel)
+    return x, kernel, rng.standard_normal(y.shape).astype(np.float32)
+
+
+def references(seed, batch, height, width, kernel_shape, stride, padding):
+    """The problem, with y and the gradients by x and kernel in float64."""
+    arrays = problem(seed, batch, height, width, kernel_shape, stride, padding)
+
+    @jax.jit
+    def value_and_gradients(x, kernel, y_bar):
+        y, backward = jax.vjp(partial(plain, stride=stride, padding=padding), x, kernel)
+        return y, *backward(y_bar)
+
     with jax.enable_x64(True):
-        wide = x.astype(np.float64), kernel.astype(np.float64)
-        function = partial(plain, stride=stride, padding=padding)
-        y_bar = rng.standard_normal(jax.eval_shape(function, *wide).shape).astype(np.float32)
-
-        @jax.jit
-        def value_and_gradients(x, kernel, y_bar):
-            y, backward = jax.vjp(function, x, kernel)
-            return y, *backward(y_bar)
-
-        expected = [np.asarray(a) for a in value_and_gradients(*wide, y_bar.astype(np.float64))]
-    return x, kernel, y_bar, expected
+        expected = value_and_gradients(*(array.astype(np.float64) for array in arrays))
+    return *arrays, [np.asarray(array) for array in expected]
 
 
 def assert_close(ours, expected):
@@ -110,7 +114,7 @@ def test_large_kernels_are_split_by_taps():
 
 def test_the_same_bits_on_every_call():
     size = 4 * build.vector_width()
-    x, kernel, y_bar, _ = references(3, 4, 30, 30, (3, 3, size, size), 1, 1)
+    x, kernel, y_bar = problem(3, 4, 30, 30, (3, 3, size, size), 1, 1)
     for function, arguments in (
         (convolution.forward, (x, kernel, 1, 1)),
         (convolution.kernel_gradient, (x, y_bar, kernel.shape, 1, 1)),
@@ -124,7 +128,7 @@ def test_the_same_bits_on_every_call():
 @pytest.mark.parametrize("wrapped", ["vmap", "remat", "jit"])
 def test_trained_as_plain_where_the_maps_are_large(wrapped):
     size = build.vector_width()
-    x, kernel, _, _ = references(4, 2, 28, 30, (3, 3, size, size), 1, 1)
+    x, kernel, _ = problem(4, 2, 28, 30, (3, 3, size, size), 1, 1)
 
     def value(function, x, kernel):
         return jnp.sum(jnp.sin(function(x, kernel, 1, 1)))
