@@ -18,6 +18,7 @@ from pathlib import Path
 
 from turns import Worker, interleave, serve, write_json
 
+from uniface_jax.cli import say
 from uniface_jax.runtime.xla_flags import set_flags
 
 # Input side, channels in and out, kernel, stride, padding, how many of them the network has.
@@ -155,13 +156,13 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     for worker in workers:
         worker.end()
         if worker.failed:
-            print(f"{worker.name} failed: {worker.failed}")
+            say(f"{worker.name} failed: {worker.failed}")
     return seconds
 
 
 def show(args: argparse.Namespace, seconds: dict[str, dict[str, float]]) -> dict:
     plain = 2 * SIDE**3 / seconds["matmul"]["after"]
-    print(f"plain {SIDE}^3 product: {plain / 1e9:.0f} GFLOP/s; before / after / PyTorch, (share)")
+    say(f"plain {SIDE}^3 product: {plain / 1e9:.0f} GFLOP/s; before / after / PyTorch, (share)")
     rows = []
     for number, shape in enumerate(SHAPES):
         if f"forward-{number}" not in seconds:
@@ -178,16 +179,16 @@ def show(args: argparse.Namespace, seconds: dict[str, dict[str, float]]) -> dict
         name = (
             f"{side:3}x{side:<3} {inputs:3} to {outputs:3}, {kernel}x{kernel}/{stride}, x{count:<2}"
         )
-        print(f"{name}  {'   '.join(words)}")
+        say(f"{name}  {'   '.join(words)}")
         rows.append(row)
     sums = []
     for number, (side, channels) in enumerate(SUMS):
         if times := seconds.get(f"sums-{number}"):
             sums.append({"side": side, "channels": channels, **times})
             each = " / ".join(f"{times.get(v, float('nan')) * 1e3:.2f}" for v in VARIANTS)
-            print(f"{side:3}x{side:<3} {channels:3} channels, sums: {each} ms")
+            say(f"{side:3}x{side:<3} {channels:3} channels, sums: {each} ms")
     ratios = [row[p]["after"] / row[p]["before"] for row in rows for p in PARTS]
-    print(f"after is {statistics.median(ratios):.2f} times as fast as before (median of all)")
+    say(f"after is {statistics.median(ratios):.2f} times as fast as before (median of all)")
     return {"batch": args.batch, "matmul_gflops": plain / 1e9, "convolutions": rows, "sums": sums}
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uniface_jax.cli import say
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
 from uniface_jax.data.sources.base import Item
@@ -215,16 +216,16 @@ def main() -> None:
     if not set_folder(args).exists():
         begin = time.perf_counter()
         write_set(set_folder(args), args.records)
-        print(f"a set written in {time.perf_counter() - begin:.1f} s", flush=True)
+        say(f"a set written in {time.perf_counter() - begin:.1f} s")
     result = {}
     if args.rounds:
         result = compared_with_copying(args)
     for key, value in result.items():
         shown = f"{value:>14,.2f}" if isinstance(value, float) else f"{value:>14,}"
-        print(f"{key:<24}{shown}", flush=True)
+        say(f"{key:<24}{shown}")
     if args.rounds and args.kills:
         result |= kill_and_resume(args, args.folder / "converted", result["convert seconds"])
-        print(
+        say(
             f"{result['kills']} kills, {result['kills with a half-written shard']} of them with a "
             f"half-written shard; {result['bit-identical']} of {result['completed']} completed "
             "conversions bit-identical"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from turns import write_json
 
+from uniface_jax.cli import say
+
 ROOT = Path(__file__).resolve().parent.parent
 BEFORE = "9878e0e~1"  # the commit before the first one that made the CPU faster
 
@@ -80,16 +82,16 @@ def main() -> None:
                     turns[key].append(train(checkout, args.steps, folder / f"{key}-{turn}"))
         finally:
             subprocess.run([*git, "remove", "--force", before], check=True)
-    print(f"{args.steps} steps; seconds, medians of {args.turns} turns")
-    print(f"{'':10} {'process':>9} {'training':>9}")
+    say(f"{args.steps} steps; seconds, medians of {args.turns} turns")
+    say(f"{'':10} {'process':>9} {'training':>9}")
     medians = {
         key: {what: statistics.median(turn[what] for turn in each) for what in each[0]}
         for key, each in turns.items()
     }
     for key, row in medians.items():
-        print(f"{key:10} {row['process']:9.1f} {row['training']:9.1f}")
+        say(f"{key:10} {row['process']:9.1f} {row['training']:9.1f}")
     ratios = {what: medians["before"][what] / medians["now"][what] for what in medians["now"]}
-    print(f"{'times':10} {ratios['process']:9.2f} {ratios['training']:9.2f}")
+    say(f"{'times':10} {ratios['process']:9.2f} {ratios['training']:9.2f}")
     write_json(args.json, {"before": args.before, "seconds": turns, "ratios": ratios})
 
 

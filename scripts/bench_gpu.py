@@ -25,6 +25,7 @@ from roofline import DEVICES, bound, step_parts
 from turns import Worker, interleave, ratios, serve, spread, write_json
 
 from uniface_jax import models
+from uniface_jax.cli import say
 from uniface_jax.head.block_size import block_of_budget
 from uniface_jax.runtime.xla_flags import set_flags
 from uniface_jax.state import class_sharded, create_state
@@ -181,9 +182,9 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
 def show(row: dict) -> None:
     label = f"{row['network']:10} {row['classes']:7} {row['batch']:4} {row['variant']:14}"
     if "milliseconds" not in row:
-        print(f"{label} failed: {row.get('failed')}", flush=True)
+        say(f"{label} failed: {row.get('failed')}")
         return
-    print(
+    say(
         f"{label} {row['milliseconds']:8.1f} {row['images_per_second']:8.0f} "
         f"{row['share_of_peak']:6.0%} {row['share_of_roof']:6.0%} {row['device_gib']:6.1f} "
         f"{row['first_seconds']:8.1f} {row['plain_tflops']:7.0f}  {spread(row.get('times_ours'))}",
@@ -215,7 +216,7 @@ def main() -> None:
         parser.error(f"--variants={args.variants}: expected ours and any of {', '.join(VARIANTS)}")
     # Several processes share the card: none may take most of its memory beforehand.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    print(f"{'':38} {'ms':>8} {'images/s':>8} {'peak':>6} {'roof':>6} {'GiB':>6} {'first s':>8} "
+    say(f"{'':38} {'ms':>8} {'images/s':>8} {'peak':>6} {'roof':>6} {'GiB':>6} {'first s':>8} "
           f"{'plain T':>7}  times ours")  # fmt: skip
     rows = []
     for network in args.networks.split(","):

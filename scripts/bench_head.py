@@ -255,8 +255,8 @@ def main() -> None:
         if worker.failed and worker.name in ("matmul", "streamed"):
             raise SystemExit(f"error: {worker.name}: {worker.failed}")
     report = summarize(args, workers)
-    show(report)
     write_json(args.json, report)
+    show(report)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ row is left out.
 
 import argparse
 import itertools
-import json
 import shutil
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from turns import write_json
 
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
@@ -175,8 +175,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     return {"settings": vars(args), "image_bytes": mean_bytes, "images_per_second": speeds}
 
 
-def summarize(report: dict) -> None:
-    """Adds medians and ratios; the bare decoder is, in each turn, the faster of the two."""
+def summarize(report: dict, target: Path | None) -> None:
+    """Adds medians and ratios, writes, prints; the bare decoder is the faster one of each turn."""
     speeds = report["images_per_second"]
     decoders = (speeds["decode cv2"], speeds["decode simplejpeg"])
     best = [max(pair) for pair in zip(*decoders, strict=True)]
@@ -184,6 +184,7 @@ def summarize(report: dict) -> None:
     report["pipeline_of_bare_decoding"] = _ratio(ours, best)
     if "dataloader" in speeds:
         report["pipeline_of_dataloader"] = _ratio(ours, speeds["dataloader"])
+    write_json(target, report)
     print(f"{report['image_bytes']:.0f} bytes an image, {report['settings']['threads']} threads")
     print(f"{'':22} {'images/s':>9} {'of bare decoding':>17}")
     for name, values in speeds.items():
@@ -208,11 +209,7 @@ def main() -> None:
     target = args.__dict__.pop("json")
     with tempfile.TemporaryDirectory() as folder:
         report = measure(args, Path(folder))
-    summarize(report)
-    if target:
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(target)
+    summarize(report, target)
 
 
 if __name__ == "__main__":

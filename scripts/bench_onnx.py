@@ -41,9 +41,9 @@ def main() -> int:
         command = [arguments.torch_python, Path(__file__).with_name("bench_onnx_torch.py"), folder]
         subprocess.run(command, check=True)
         result = measure(folder, arguments.rounds)
-    show(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
     return 0 if result["passed"] else 1
 
 

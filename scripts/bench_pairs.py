@@ -179,9 +179,9 @@ def main() -> None:
         report["numpy"] = in_process(passed_on, "numpy", sizes[-1])
         report["times_numpy"] = report["numpy"]["seconds"] / rows[-1]["seconds"]
     report["extrapolated"] = extrapolated(rows, args.dim)
-    show(report)
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=2))
+    show(report)
 
 
 if __name__ == "__main__":

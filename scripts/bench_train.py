@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from turns import Worker, interleave, ratios, serve, spread, write_json
 
+from uniface_jax.cli import say
 from uniface_jax.runtime.xla_flags import set_flags
 from uniface_jax.state import class_sharded, create_state
 
@@ -134,9 +135,9 @@ def measure(args: argparse.Namespace, network: str, batch: int, inference: bool)
 def show(row: dict) -> None:
     label = f"{row['what']:10} {row['network']:6} {row['batch']:4} {row['variant']:9}"
     if "seconds" not in row:
-        print(f"{label} failed: {row.get('failed')}", flush=True)
+        say(f"{label} failed: {row.get('failed')}")
         return
-    print(
+    say(
         f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
         f" {row['first_seconds']:8.1f}  {spread(row.get('times_torch'))}",
         flush=True,
@@ -161,7 +162,7 @@ def main() -> None:
         return
     if args.quick:
         args.networks, args.batches, args.turns = "small", "16", 3
-    print(f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'first s':>8}  times PyTorch")
+    say(f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'first s':>8}  times PyTorch")
     rows = []
     for network in args.networks.split(","):
         for batch in map(int, args.batches.split(",")):

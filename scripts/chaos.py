@@ -212,11 +212,11 @@ def main() -> int:
         bar = tqdm(outcomes, total=options.runs, unit="run", disable=None)
         results = [result for result in bar if result]
     summary = summarize(results, time.monotonic() - began)
-    for key, value in summary.items():
-        print(f"{key:38} {value}")
     if options.json:
         runs = [result._asdict() for result in results]
         options.json.write_text(json.dumps(summary | {"results": runs}, indent=1) + "\n")
+    for key, value in summary.items():
+        print(f"{key:38} {value}")
     return 0 if summary["bitwise_the_same"] == len(results) else 1
 
 

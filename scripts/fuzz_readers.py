@@ -271,6 +271,8 @@ def main() -> None:
                     row[outcome] += count
                 else:
                     row["failures"][outcome] = row["failures"].get(outcome, 0) + count
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
     print(
         f"{'reader':<10}{'inputs':>10}{'read':>10}{'refused':>10}{'failures':>10}  memory beyond 2x"
     )
@@ -284,8 +286,6 @@ def main() -> None:
             print(f"    {count} x {outcome}")
     total = sum(row["inputs"] for row in result.values())
     print(f"{total:,} inputs in {time.perf_counter() - begin:.0f} s")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
     if any(row["failures"] for row in result.values()):
         sys.exit("failures: see above")
 

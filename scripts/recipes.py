@@ -104,11 +104,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for the table as JSON")
     arguments = parser.parse_args()
     records = {name: record(*found) for name, found in recipes().items()}
-    print(page(records))
     if arguments.output:
         write_bytes(arguments.output, page(records).encode())
     if arguments.json:
         write_bytes(arguments.json, (json.dumps(records, indent=1) + "\n").encode())
+    print(page(records))
 
 
 if __name__ == "__main__":

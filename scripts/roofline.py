@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uniface_jax import models
+from uniface_jax.cli import say
 
 # Dense bfloat16 TFLOP/s, memory TB/s, of the vendors' data sheets.
 DEVICES = {"H100 SXM": (989.0, 3.35), "TPU v5e": (197.0, 0.819)}
@@ -96,26 +97,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all numbers")
     args = parser.parse_args()
     parts = step_parts(args.model, args.batch, args.classes)
-    print(f"{args.model}, batch {args.batch}, {args.classes} classes: arithmetic, nothing measured")
+    say(f"{args.model}, batch {args.batch}, {args.classes} classes: arithmetic, nothing measured")
     report: dict = {}
     for device, (flops, memory) in DEVICES.items():
         times = {name: bound(part, device) for name, part in parts.items()}
         total = sum(seconds for seconds, _ in times.values())
         work = sum(part.flops for part in parts.values())
-        print(
-            f"\n{device}: {flops:.0f} TFLOP/s, {memory} TB/s; they meet at"
-            f" {flops / memory:.0f} FLOP a byte"
+        say(
+            "",
+            f"{device}: {flops:.0f} TFLOP/s, {memory} TB/s; they meet at"
+            f" {flops / memory:.0f} FLOP a byte",
         )
         for name, part in parts.items():
             seconds, roof = times[name]
-            print(
+            say(
                 f"  {name:24} {part.flops / 1e12:8.2f} TFLOP {part.bytes / 1e9:7.2f} GB"
                 f" {part.flops / part.bytes:7.0f} FLOP/B {seconds * 1e3:8.2f} ms"
                 f" {seconds / total:5.0%}  {roof}"
             )
         share = work / (flops * 1e12) / total
         rate = args.batch / total
-        print(f"  at best {total * 1e3:.1f} ms, {rate:,.0f} images/s, {share:.0%} of peak")
+        say(f"  at best {total * 1e3:.1f} ms, {rate:,.0f} images/s, {share:.0%} of peak")
         report[device] = {
             "seconds": total,
             "images_per_second": rate,

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from uniface_jax.cli import say
 from uniface_jax.head.block_size import working_bytes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime import xla_flags
@@ -103,8 +104,8 @@ def main() -> None:
         analyse(args.devices, args.block_memory)
         return
     rows = []
-    print(f"batch {BATCH}, {DIMENSION} dimensions, float32, MiB on each device")
-    print(
+    say(f"batch {BATCH}, {DIMENSION} dimensions, float32, MiB on each device")
+    say(
         f"{'classes':>12} {'devices':>8} {'held':>9} {'working':>9} {'sum':>9} {'formula':>9}"
         f" {'error':>6} {'dense':>9}"
     )
@@ -130,7 +131,7 @@ def main() -> None:
             row["error"] = (held + working) / total - 1
             rows.append(row)
             cells = [row["held"], row["working"], total, held + working]
-            print(
+            say(
                 f"{row['classes']:12,} {devices:8}"
                 + "".join(f" {cell / 2**20:9.0f}" for cell in cells)
                 + f" {row['error']:+6.1%} {dense / 2**20:9.0f}"

@@ -89,12 +89,12 @@ def main() -> None:
     arguments = parser.parse_args()
     found = plans()
     text = page(found)
-    print(text)
     if arguments.output:
         write_bytes(arguments.output, text.encode())
     if arguments.json:
         records = {name: plan.as_json() for name, plan in found.items()}
         write_bytes(arguments.json, (json.dumps(records, indent=1) + "\n").encode())
+    print(text)
 
 
 if __name__ == "__main__":
