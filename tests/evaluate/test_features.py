@@ -189,3 +189,46 @@ def test_unusable_given_arrays_are_named(tmp_path, images):
             given(file).features(images)
     with pytest.raises(UserError, match="none for people, only for other"):
         given(file, "other").features(images)
+
+
+def test_faces_of_the_first_set_settle_the_model(tmp_path, images, pixels, capsys):
+    seen = []
+
+    def settle(faces):
+        seen.append(faces)
+        return replace(MODEL, description="settled", notes=("input as faces tell",))
+
+    source = computed_features(tmp_path / "kept", replace(MODEL, description="not", settle=settle))
+    for _ in range(2):
+        found = source.features(images)
+    np.testing.assert_array_equal(found.values, corners_both(pixels))
+    assert source.description == "settled"
+    (faces,) = seen
+    np.testing.assert_array_equal(faces, pixels)
+    assert capsys.readouterr().out.count("corners: input as faces tell") == 1
+
+
+def test_features_that_are_all_the_same_are_warned_of(tmp_path, images, capsys):
+    constant = replace(MODEL, embed=lambda batch: np.tile([3.0, 4.0], (len(batch), 1)), plain=None)
+    computed_features(tmp_path / "constant", constant).features(images)
+    assert "WARNING: corners: people: the features of all images are the same" in (
+        capsys.readouterr().out
+    )
+    computed_features(tmp_path / "different").features(images)
+    assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"), [(np.nan, "holds nan"), (np.inf, "holds nan or infinity"), (0, "is zero")]
+)
+def test_a_feature_of_no_use_names_its_image(tmp_path, images, pixels, value, problem):
+    bad = corners_both(pixels)[6]
+
+    def embed(batch):
+        found = corners_both(batch)
+        found[(found == bad).all(1)] = value
+        return found
+
+    source = computed_features(tmp_path / "kept", replace(MODEL, embed=embed), batch_size=4)
+    with pytest.raises(UserError, match=rf"p1/6\.png: the feature that the model gives {problem}"):
+        source.features(images)
