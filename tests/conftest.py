@@ -40,6 +40,11 @@ from tests.helpers.examples import register_profiles
 from tests.helpers.faces import make_faces
 from tests.helpers.float64_convolution import sum_of_products
 from tests.helpers.paths import FIXTURES, GOLDEN, GOLDEN2, ROOT
+from tests.helpers.processor_time import (  # hooks, which pytest finds here
+    pytest_runtest_makereport,  # noqa: F401
+    pytest_runtest_setup,  # noqa: F401
+    pytest_terminal_summary,  # noqa: F401
+)
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.native import build
