@@ -54,14 +54,18 @@ set_flags()  # as the command lines do
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# More than a minute each: begun first, so that no worker is left with them.
+# The longest by processor time, as make test prints it: begun first, so that no worker is left with
+# them.
 LONGEST = (
+    "test_cases.py",
+    "test_training.py",
+    "test_parallel.py",
+    "test_loss.py",
+    "test_outside.py",
     "test_processes.py",
     "test_notebook.py",
-    "test_parallel.py",
-    "test_training.py",
-    "test_loss.py",
     "test_debug.py",
+    "test_run.py",
 )
 
 WARNING = re.compile(r"^\S+:\d+: \w*Warning: ", re.MULTILINE)  # as Python prints one
