@@ -7,6 +7,8 @@ from tests.helpers.paths import ROOT
 COMMANDS = {
     "align": "SOURCE DEST",
     "convert": "SOURCE DEST",
+    "hold_out": "SOURCE DEST",
+    "make_pairs": "SOURCE DEST",
     "unpack": "SOURCE DEST",
     "show": "DATASET",
     "demo_data": "DEST",

@@ -12,6 +12,8 @@ COMMANDS = {
     "demo-data": "prepare the real faces of the demo, without a download",
     "align": "move the faces of photographs to the template, 112x112",
     "convert": "turn a source of face images into TFRecord shards",
+    "hold-out": "take people out of a training set, to be evaluated on",
+    "make-pairs": "make a verification set of labeled images, or of a list",
     "unpack": "turn a data set into folders, or insightface's RecordIO",
     "show": "draw some images of a data set, plain and augmented",
     "plan": "forecast memory and time of a run, without its devices",

@@ -48,7 +48,7 @@ def write_folders(source: Source, destination: Path) -> int:
         4
         ['0/0.jpg', '0/2.jpg', '1/1.jpg', '1/3.jpg']
     """
-    folders = _folder_names(source)
+    folders = folder_names(source)
     seen: set[int] = set()  # hashes: 42 million names would not fit
     new = 0
     for index in _progress(source, "unpack"):
@@ -91,7 +91,7 @@ def _progress(source: Source, what: str) -> "tqdm[int]":
     return tqdm(range(len(source)), desc=what, unit=" images", disable=not sys.stderr.isatty())
 
 
-def _folder_names(source: Source) -> list[str]:
+def folder_names(source: Source) -> list[str]:
     """Return the folder's name of each class, no two the same even where case does not count."""
     if source.class_names is None:
         width = len(str(source.num_classes - 1))
