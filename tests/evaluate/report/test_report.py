@@ -149,8 +149,8 @@ window.addEventListener("load", () => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("models", [1, 3])
-def test_a_browser_draws_every_figure_without_an_error(runs, tmp_path, models):
+@pytest.mark.parametrize(("models", "width"), [(1, 1280), (3, 1280), (3, 500)])
+def test_a_browser_draws_every_figure_without_an_error(runs, tmp_path, models, width):
     folder, (run, hostile) = runs
     chosen = results.named_apart([run, hostile, reading.read(folder / "run")][:models])
     report.write(tmp_path, chosen)
@@ -162,7 +162,7 @@ def test_a_browser_draws_every_figure_without_an_error(runs, tmp_path, models):
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1280,900", "--virtual-time-budget=20000", "--enable-logging=stderr",
+            f"--window-size={width},900", "--virtual-time-budget=20000", "--enable-logging=stderr",
             "--dump-dom", f"file://{tmp_path / 'watched.html'}",
         ],
         capture_output=True, text=True, timeout=240,
