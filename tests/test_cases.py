@@ -13,26 +13,13 @@ from tests.helpers.forked_commands import Ended, ForkedCommands, wait
 from tests.helpers.paths import ROOT
 
 CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
-# What does not hold yet. Whoever mends one takes its name out.
-EXPECTED_TO_FAIL = {
-    "field/08-validation-set-checked-late",
-    "field/09-unusable-training-image",
-    "field/14-epochs-ignored",
-}
 
 
 def name(case: Path) -> str:
     return f"{case.parent.name}/{case.name}"
 
 
-FOUND = [
-    pytest.param(
-        case,
-        id=name(case),
-        marks=[pytest.mark.xfail(strict=True)] if name(case) in EXPECTED_TO_FAIL else [],
-    )
-    for case in cases.found(CASES)
-]
+FOUND = [pytest.param(case, id=name(case)) for case in cases.found(CASES)]
 
 
 @pytest.fixture(scope="module")
