@@ -5,6 +5,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from uniface_jax.errors import UserError
+from uniface_jax.export import submission
+from uniface_jax.inference import onnx_model
 from uniface_jax.inference import probe as probing
 from uniface_jax.inference.load import load_model
 
@@ -55,6 +57,26 @@ def test_an_endless_loop_is_ended(tmp_path, monkeypatch):
     path = save(tmp_path / "loop.onnx", [loop()], [("n", ENDLESS), ("true", True)])
     with pytest.raises(UserError, match=r"loop\.onnx: did not end within 1 s of processor time"):
         load_model(path)
+    (found,) = [f for f in submission.check(path) if f.rule == "runs"]
+    assert not found.passed
+    assert "did not end within 1 s" in found.found
+
+
+def test_a_loop_that_only_some_images_begin_is_ended(tmp_path, monkeypatch):
+    """As often as the image is bright: not at all for the first run's."""
+    nodes = [
+        helper.make_node("ReduceMax", ["f"], ["most"], keepdims=0),
+        helper.make_node("Sub", ["most", "bright"], ["over"]),
+        helper.make_node("Mul", ["over", "many"], ["times"]),
+        helper.make_node("Cast", ["times"], ["n"], to=TensorProto.INT64),
+        loop(),
+    ]
+    constants = [("bright", np.float32(100)), ("many", np.float32(1e15)), ("true", True)]
+    model = load_model(save(tmp_path / "some.onnx", nodes, constants), input_scale="raw")
+    model.embed(np.full((2, 112, 112, 3), 9, np.uint8))
+    monkeypatch.setattr(onnx_model, "RUN_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"some\.onnx: onnxruntime cannot run it .*Loop"):
+        model.embed(np.full((2, 112, 112, 3), 200, np.uint8))
 
 
 @pytest.mark.parametrize("size", [1 << 40, 1 << 33])

@@ -24,6 +24,7 @@ from uniface_jax.export.tracks import TRACKS, Track
 from uniface_jax.files.atomic import replacing
 from uniface_jax.files.reading import open_regular, read_regular
 from uniface_jax.inference.onnx_file import is_external, tensors
+from uniface_jax.inference.probe import probe
 from uniface_jax.models import IMAGE_SIZE
 
 MEGABYTE = 1 << 20
@@ -192,7 +193,11 @@ def _dynamic(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its complaints are findings here
     allowed = f"loads, and runs a batch of {BATCH_IMAGES}"
+    constants = {tensor.name for tensor in model.graph.initializer}
+    given = [value.name for value in model.graph.input if value.name not in constants]
     try:
+        # In another process, within bounds: what does not end would not end here.
+        probe(Path("the model"), data, given[0] if given else "", [pixels])
         session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
         name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
         features = session.run([output], {name: np.repeat(pixels, BATCH_IMAGES, axis=0)})[0]

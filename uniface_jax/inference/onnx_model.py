@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from uniface_jax.inference.probe import Answer, one_line, probe
 from uniface_jax.inference.scale_probe import choose_scale
 
 PROBE_IMAGES = 3
+RUN_SECONDS = 600  # for one batch
 # Of a feature, relative to its length: rounding differs with the batch, by less than this.
 MAX_BATCH_EFFECT = {np.dtype(np.float16): 2e-2}
 DEFAULT_MAX_BATCH_EFFECT = 1e-3
@@ -80,10 +82,17 @@ class _Network:
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
         feeds = {self.input.name: np.ascontiguousarray(pixels)}
+        bounds = onnxruntime.RunOptions()
+        # Images may lead where the first run did not: into a loop. It ends between two nodes.
+        watch = Timer(RUN_SECONDS, setattr, (bounds, "terminate", True))
+        watch.daemon = True
+        watch.start()
         try:
-            (found,) = self.session.run([self.output.name], feeds)
+            (found,) = self.session.run([self.output.name], feeds, bounds)
         except Exception as e:  # onnxruntime's exceptions share no base class
             raise UserError(f"{self.path}: onnxruntime cannot run it ({one_line(str(e))})") from e
+        finally:
+            watch.cancel()
         if width_of(found.shape, len(pixels)) != self.output.width:
             raise UserError(
                 f"{self.path}: output of shape {list(found.shape)} for {len(pixels)} images; "
