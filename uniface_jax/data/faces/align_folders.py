@@ -5,12 +5,14 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from uniface_jax.data.faces.alignment import FaceDetector, align
+from uniface_jax.data.faces.alignment import CHOICES, Face, FaceDetector, align
 from uniface_jax.data.formats import images
-from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.base import Item
+from uniface_jax.data.sources.folders import SYSTEM_NAMES, FolderSource, read_image_file, visible
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
@@ -28,9 +30,14 @@ class Report:
         aligned: faces in the destination, already_done of them from an earlier run.
         already_done: faces of an earlier run.
         no_face: left out.
-        several_faces: the most prominent one was taken.
+        several_faces: the one that `choose` says was taken.
         unreadable: left out.
         skipped: not images by their suffix.
+        choose: the rule by which one of several faces was taken, a key of alignment.CHOICES.
+        faults: folders that were left out.
+        faces: of each photograph with a face: the file that it became, the number of faces found,
+            and of the one taken box (x, y, width, height) and landmarks in pixels of the upright
+            photograph, and score. None where an earlier version has aligned it.
     """
 
     source: str
@@ -40,17 +47,65 @@ class Report:
     several_faces: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    choose: str = "prominent"
+    faults: list[str] = field(default_factory=list)
+    faces: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def align_folders(source: FolderSource, destination: Path, detector: FaceDetector) -> Report:
+class FlatFolder:
+    """Photographs that lie in one folder, without people: names and bytes as a FolderSource's."""
+
+    def __init__(self, path: Path):
+        self.path, self.faults = path, list[str]()
+        names = visible(path, folders=False)
+        self._names = [name for name in names if name.lower().endswith(images.SUFFIXES)]
+        known = {*self._names, *SYSTEM_NAMES}
+        self.skipped = [name for name in names if name not in known]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def item_name(self, index: int) -> str:
+        """Return the photograph's name."""
+        return self._names[index]
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        return Item(read_image_file(self.path / name), 0, name)
+
+
+def open_photographs(path: Path, *, skip_faults: bool = False) -> FolderSource | FlatFolder:
+    """Open folders of people, or one folder of photographs where there are no folders in it.
+
+    Raises UserError where there are neither, and as FolderSource does.
+    """
+    if path.is_dir():
+        flat = FlatFolder(path)
+        if len(flat) and not set(visible(path, folders=True)) - SYSTEM_NAMES:
+            return flat
+    return FolderSource(path, skip_faults=skip_faults)
+
+
+def align_folders(
+    source: FolderSource | FlatFolder,
+    destination: Path,
+    detector: FaceDetector,
+    choose: str = "prominent",
+) -> Report:
     """Write <identity>/<file name>.png, 112x112 RGB, for every photograph of `source`.
 
     Gray photographs give gray PNG. Faces that an earlier run has written are not done again. The
-    report goes to `destination`/alignment.json as well.
+    report goes to `destination`/alignment.json as well, also where a run is interrupted.
+
+    Args:
+        source: the photographs.
+        destination: the folder of the faces.
+        detector: finds them.
+        choose: the rule by which one of several faces is taken, a key of alignment.CHOICES.
 
     Raises:
         UserError: `destination` is inside of `source` or the other way round, or holds the report
-            of another source.
+            of another source, or of another rule.
     """
     here, there = source.path.resolve(), destination.resolve()
     if here == there or here in there.parents or there in here.parents:
@@ -61,8 +116,14 @@ def align_folders(source: FolderSource, destination: Path, detector: FaceDetecto
         raise UserError(
             f"{report_file}: holds the faces of {before.source}, not of {here}; give another DEST"
         )
-    several = set(before.several_faces) if before else set()
-    report = Report(str(here), skipped=source.skipped)
+    if before and before.choose != choose:
+        raise UserError(
+            f"{report_file}: holds faces chosen by {before.choose}, not by {choose}; give another "
+            "DEST"
+        )
+    before = before or Report(str(here))
+    several = set(before.several_faces)
+    report = Report(str(here), skipped=source.skipped, choose=choose, faults=source.faults)
     names = [source.item_name(i) for i in range(len(source))]
     targets = _targets(names, destination)
     rows = tqdm(
@@ -72,38 +133,69 @@ def align_folders(source: FolderSource, destination: Path, detector: FaceDetecto
         desc="align",
         disable=not sys.stderr.isatty(),
     )
-    for number, (name, target) in enumerate(rows):
-        if target.is_file():
-            report.already_done += 1
-            report.aligned += 1
-            if name in several:
-                report.several_faces.append(name)
-        else:
-            _align_one(source[number].image, name, target, detector, report)
-    content = json.dumps(dataclasses.asdict(report), indent=1)  # ASCII: any file name can be held
-    write_bytes(report_file, content.encode("ascii") + b"\n")
+    try:
+        for number, (name, target) in enumerate(rows):
+            file = target.relative_to(destination).as_posix()
+            if target.is_file():
+                report.already_done += 1
+                report.aligned += 1
+                if name in several:
+                    report.several_faces.append(name)
+                report.faces[name] = before.faces.get(name) or _face(file)
+            elif found := _align_one(source, number, target, detector, report):
+                report.faces[name] = _face(file, *found)
+    finally:
+        # Of an interrupted run: what an earlier one knew of the photographs that were not reached.
+        left = set(names) - report.faces.keys()
+        report.faces |= {name: before.faces[name] for name in before.faces.keys() & left}
+        report.several_faces += sorted(several & left - set(report.several_faces))
+        # ASCII: any file name can be held.
+        content = json.dumps(dataclasses.asdict(report), indent=1).encode("ascii")
+        write_bytes(report_file, content + b"\n")
     return report
 
 
+def _face(file: str, face: Face | None = None, found: int | None = None) -> dict[str, Any]:
+    """Return what the report says of a photograph's face."""
+    return {
+        "file": file,
+        "found": found,
+        "box": None if face is None else face.box.round(2).tolist(),
+        "score": None if face is None else round(face.score, 4),
+        "landmarks": None if face is None else face.landmarks.round(2).tolist(),
+    }
+
+
 def _align_one(
-    encoded: bytes, name: str, target: Path, detector: FaceDetector, report: Report
-) -> None:
-    """Write the most prominent face of one photograph, and note its fate in `report`."""
+    source: FolderSource | FlatFolder,
+    number: int,
+    target: Path,
+    detector: FaceDetector,
+    report: Report,
+) -> tuple[Face, int] | None:
+    """Write the chosen face of a photograph, and note its fate; return it, and how many there are.
+
+    None where there is no face, or no image.
+    """
+    name = source.item_name(number)
     try:
-        image = images.decode(encoded, name)
+        image = images.decode(source[number].image, name)
     except UserError:
         report.unreadable.append(name)
-        return
+        return None
     faces = detector.detect(image)
     if not faces:
         report.no_face.append(name)
-        return
+        return None
     if len(faces) > 1:
         report.several_faces.append(name)
-    face = align(image, faces[0].landmarks)
+    rule = CHOICES[report.choose]
+    chosen = max(faces, key=lambda each: rule(each, image.shape))
+    face = align(image, chosen.landmarks)
     gray = (face == face[..., :1]).all()
     write_bytes(target, images.encode_png(face[..., 0] if gray else face))
     report.aligned += 1
+    return chosen, len(faces)
 
 
 def _targets(names: list[str], destination: Path) -> list[Path]:
@@ -123,6 +215,9 @@ def _read_report(file: Path) -> Report | None:
     if not file.is_file():
         return None
     try:
-        return Report(**parse_json(read_regular(file, MAX_BYTES)))
+        report = Report(**parse_json(read_regular(file, MAX_BYTES)))
+        if not isinstance(report.faces, dict) or not isinstance(report.several_faces, list):
+            raise TypeError("faces or several_faces of another type")
+        return report
     except (OSError, ValueError, TypeError) as e:
         raise UserError(f"{file}: not the report of an alignment ({str(e)[:80]})") from e

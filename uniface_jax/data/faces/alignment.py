@@ -6,6 +6,7 @@ face in a 112x112 crop, as every face-recognition data set of the last years use
 
 import hashlib
 import importlib.util
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,14 +150,32 @@ class FaceDetector:
             landmarks = (row[4:14].reshape(5, 2) + 0.5) / zoom - 0.5 - margin
             box = row[:4] / zoom - np.array([margin, margin, 0, 0])
             faces.append(Face(box.astype(float), landmarks.astype(float), float(row[14])))
-        return sorted(faces, key=lambda face: _prominence(face, image.shape), reverse=True)
+        return sorted(faces, key=lambda face: prominence(face, image.shape), reverse=True)
 
 
-def _prominence(face: Face, shape: tuple[int, ...]) -> float:
+def prominence(face: Face, shape: tuple[int, ...]) -> float:
     """Return the area of the box less twice its center's squared distance, insightface's rule."""
-    center = face.box[:2] + face.box[2:] / 2
-    offset = center - np.array([shape[1], shape[0]]) / 2
-    return float(face.box[2] * face.box[3] - 2 * (offset**2).sum())
+    return area(face, shape) + 2 * centrality(face, shape)
+
+
+def centrality(face: Face, shape: tuple[int, ...]) -> float:
+    """Return how central a face is: less the squared distance of the centers, pixels."""
+    offset = face.box[:2] + face.box[2:] / 2 - np.array([shape[1], shape[0]]) / 2
+    return -float((offset**2).sum())
+
+
+def area(face: Face, shape: tuple[int, ...]) -> float:
+    """Return the area of the box, pixels."""
+    return float(face.box[2] * face.box[3])
+
+
+# What decides among several faces in an image of a shape; the highest is taken.
+CHOICES: Mapping[str, Callable[[Face, tuple[int, ...]], float]] = {
+    "prominent": prominence,
+    "centre": centrality,
+    "largest": area,
+    "score": lambda face, shape: face.score,
+}
 
 
 def packaged_detector() -> Path:
