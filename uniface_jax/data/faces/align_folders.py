@@ -107,23 +107,9 @@ def align_folders(
         UserError: `destination` is inside of `source` or the other way round, or holds the report
             of another source, or of another rule.
     """
-    here, there = source.path.resolve(), destination.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise UserError(f"{destination}: DEST must lie outside of SOURCE, {source.path}")
-    report_file = destination / REPORT_FILE
-    before = _read_report(report_file)
-    if before and before.source != str(here):
-        raise UserError(
-            f"{report_file}: holds the faces of {before.source}, not of {here}; give another DEST"
-        )
-    if before and before.choose != choose:
-        raise UserError(
-            f"{report_file}: holds faces chosen by {before.choose}, not by {choose}; give another "
-            "DEST"
-        )
-    before = before or Report(str(here))
+    before, report_file = _before(source, destination, choose), destination / REPORT_FILE
     several = set(before.several_faces)
-    report = Report(str(here), skipped=source.skipped, choose=choose, faults=source.faults)
+    report = Report(before.source, skipped=source.skipped, choose=choose, faults=source.faults)
     names = [source.item_name(i) for i in range(len(source))]
     targets = _targets(names, destination)
     rows = tqdm(
@@ -153,6 +139,24 @@ def align_folders(
         content = json.dumps(dataclasses.asdict(report), indent=1).encode("ascii")
         write_bytes(report_file, content + b"\n")
     return report
+
+
+def _before(source: FolderSource | FlatFolder, destination: Path, choose: str) -> Report:
+    """Return the report of an earlier run, an empty one where there was none."""
+    here, there = source.path.resolve(), destination.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UserError(f"{destination}: DEST must lie outside of SOURCE, {source.path}")
+    file = destination / REPORT_FILE
+    before = _read_report(file) or Report(str(here), choose=choose)
+    if before.source != str(here):
+        raise UserError(
+            f"{file}: holds the faces of {before.source}, not of {here}; give another DEST"
+        )
+    if before.choose != choose:
+        raise UserError(
+            f"{file}: holds faces chosen by {before.choose}, not by {choose}; give another DEST"
+        )
+    return before
 
 
 def _face(file: str, face: Face | None = None, found: int | None = None) -> dict[str, Any]:
