@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {  # page -> where its file is in the repository
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
+    "security.md": "SECURITY.md",
     "reference/recipes.md": "configs/README.md",
 }
 REFERENCE = "Reference"
@@ -44,6 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = dict(reference_pages.pages())
     for page, name in ELSEWHERE.items():
         text = (ROOT / name).read_text().replace("](docs/", "](")
+        for other, source in ELSEWHERE.items():
+            text = text.replace(f"]({source})", f"]({other})")
         generated[page] = stacked(Path(page).stem, text)
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
