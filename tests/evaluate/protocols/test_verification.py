@@ -106,7 +106,7 @@ def test_unusable_data_is_named_before_anything_is_embedded(tmp_path):
 def test_a_model_that_gives_nan_is_named_with_the_set(tmp_path):
     write_set(tmp_path / "good.bin", 1)
     model = Model(lambda batch: np.full((len(batch), 4), np.nan, np.float32), "broken", "", "")
-    with pytest.raises(UserError, match=r"good\.bin with broken: the feature of image 0 is not"):
+    with pytest.raises(UserError, match=r"good\.bin: image 0 .*holds nan"):
         run(Parts([tmp_path / "good.bin"]), computed_features(tmp_path / "kept", model), Options())
 
 
