@@ -6,38 +6,45 @@ from typing import Any
 import jax
 
 _KIB = 1024
-_UNLIMITED = 1 << 60  # what a cgroup without a limit says, at least
+_MEMINFO = Path("/proc/meminfo")
+# Folder, limit, use, and the counts of files' pages and of shared memory among these.
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "file", "shmem"),
+    (
+        Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes",
+        "total_cache", "total_shmem",
+    ),
+)  # fmt: skip
 
 
 def free_bytes() -> int | None:
     """Return the bytes that this process can still have, swap among them; None where unknown.
 
-    The limit of a container counts where it is lower than what the machine has (cgroup 1 and 2).
+    The limit of a container (cgroup 1 and 2) counts where it leaves less than the machine has.
+    Pages that only hold what is on disk are free: the system gives them up.
     """
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        values = {name: int(rest.split()[0]) * _KIB for name, _, rest in map(_split, lines)}
-        free = values["MemAvailable"] + values.get("SwapFree", 0)
-    except (OSError, ValueError, KeyError, IndexError):
+    machine = _counts(_MEMINFO)
+    if "MemAvailable" not in machine:
         return None
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
+    free = (machine["MemAvailable"] + machine.get("SwapFree", 0)) * _KIB
+    for folder, limit_file, used_file, files, shared in _CGROUPS:
         try:
-            limit, used = (int(Path(file).read_text()) for file in (limit_file, used_file))
+            limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
         except (OSError, ValueError):  # no such cgroup, or "max"
             continue
-        if limit < _UNLIMITED:
-            free = min(free, max(limit - used, 0))
+        counts = _counts(folder / "memory.stat")
+        given_up = max(counts.get(files, 0) - counts.get(shared, 0), 0)
+        free = min(free, max(limit - used + given_up, 0))
     return free
 
 
-def _split(line: str) -> tuple[str, str, str]:
-    return line.partition(":")
+def _counts(file: Path) -> dict[str, int]:
+    """Return the numbers of a file of lines of a name and a number; nothing of another one."""
+    try:
+        lines = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
+        return {words[0]: int(words[1]) for words in lines if len(words) > 1}
+    except (OSError, ValueError):
+        return {}
 
 
 def working_bytes(program: Any) -> int | None:
