@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.helpers import mxnet_fixtures
 from tests.helpers.demo_run import flags
 from uniface_jax.data.conversion.manifest import read_manifest
 
@@ -13,8 +14,10 @@ def test_convert_train_evaluate(fixtures_folder, run_cli, tmp_path):
     data, run, results = tmp_path / "set", tmp_path / "run", tmp_path / "results"
     converted = run_cli("convert", fixtures_folder / "insightface", data, "--verify")
     assert converted.returncode == 0, converted.stderr
-    assert "verified: source and data set hold the same 40 images" in converted.stdout
-    assert read_manifest(data).classes == 8
+    images = len(mxnet_fixtures.expected(fixtures_folder / "insightface"))
+    assert f"verified: source and data set hold the same {images} images" in converted.stdout
+    classes = mxnet_fixtures.num_classes(fixtures_folder / "insightface")
+    assert read_manifest(data).classes == classes
 
     overrides = flags(data, steps=60, **{"checkpoint.every_steps": 30, "log.every_steps": 20})
     trained = run_cli("train", "--config=demo", f"--workdir={run}", *overrides)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import mxnet_fixtures
 from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
@@ -22,10 +23,18 @@ from uniface_jax.data.tfds_builders import FaceBuilder
 class TinyFaces(FaceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The fixture of insightface's layout."
     known = KnownSet(
-        name="tiny", title="Tiny", images=40, identities=8, url="none", citation="none",
+        name="tiny", title="Tiny", images=IMAGES, identities=IDENTITIES,
+        url="none", citation="none",
         folders=("insightface",),
     )
 """
+
+
+def tiny(folder):
+    """Return the module of a builder with the counts of the layout in a folder."""
+    counts = len(mxnet_fixtures.expected(folder)), mxnet_fixtures.num_classes(folder)
+    return TINY.replace("IMAGES", str(counts[0])).replace("IDENTITIES", str(counts[1]))
+
 
 EXPECTED = {
     "casia_webface": (490_623, 10_572),
@@ -67,7 +76,10 @@ def test_all_are_registered_with_their_counts(manual, tmp_path):
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "absent")
             )
-        counts = f"40 images of 8 identities, {name} has {images:,} of {identities:,}"
+        folder = manual / "insightface"
+        there = f"{len(mxnet_fixtures.expected(folder))} images"
+        there += f" of {mxnet_fixtures.num_classes(folder)} identities"
+        counts = f"{there}, {name} has {images:,} of {identities:,}"
         with pytest.raises(UserError, match=counts):
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual / "insightface")
@@ -77,7 +89,7 @@ def test_all_are_registered_with_their_counts(manual, tmp_path):
 def test_tfds_build_gives_what_convert_gives(manual, tmp_path):
     import tensorflow_datasets as tfds
 
-    (tmp_path / "tiny_builder.py").write_text(TINY)
+    (tmp_path / "tiny_builder.py").write_text(tiny(manual / "insightface"))
     path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
     # The subcommand build of tfds as it is; tfds imports Beam and Croissant for its others.
     code = (
@@ -103,18 +115,18 @@ def test_tfds_build_gives_what_convert_gives(manual, tmp_path):
     )  # fmt: skip
 
     builder = tfds.builder_from_directory(str(folder))
-    assert builder.info.splits["train"].num_examples == 40
+    assert builder.info.splits["train"].num_examples == len(source)
     assert builder.info.features["image"].shape == (112, 112, 3)
-    assert len(list(builder.as_dataset(split="train"))) == 40
+    assert len(list(builder.as_dataset(split="train"))) == len(source)
     ours = open_source(folder)
-    assert sorted(ours[i] for i in range(40)) == sorted(source[i] for i in range(40))
+    assert sorted(ours[i] for i in range(len(ours))) == sorted(source)
 
 
 def test_load_by_name(manual, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     module = tmp_path / "tiny_builder_two.py"
-    module.write_text(TINY.replace("TinyFaces", "TinyFacesTwo"))
+    module.write_text(tiny(manual / "insightface").replace("TinyFaces", "TinyFacesTwo"))
     monkeypatch.syspath_prepend(tmp_path)
     __import__("tiny_builder_two")
     config = tfds.download.DownloadConfig(manual_dir=manual)
@@ -127,6 +139,6 @@ def test_load_by_name(manual, tmp_path, monkeypatch):
         download_and_prepare_kwargs={"download_config": config},
     )
     labels = [int(label) for _, label in data]
-    assert sorted(labels) == sorted(i % 8 for i in range(40))
+    assert sorted(labels) == sorted(mxnet_fixtures.labels(manual / "insightface"))
     assert info.supervised_keys == ("image", "label")
     assert not list(Path(tmp_path / "data").glob("*.converting"))

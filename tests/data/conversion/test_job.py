@@ -20,9 +20,11 @@ from uniface_jax.data.conversion.job import (
     write_job,
 )
 from uniface_jax.data.conversion.run import convert
+from uniface_jax.data.conversion.unpacking import write_folders
 from uniface_jax.data.conversion.verify import verify
 from uniface_jax.data.formats import images
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
 
@@ -133,3 +135,25 @@ def test_malformed_jobs_are_named(source, tmp_path, change, message):
 def test_settings_that_are_not_allowed(change, message):
     with pytest.raises(UserError, match=message):
         replace(FACES, **change)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"<img src=x>\x1b]0;x\x07", b"p\nnewline", b"$\\frac{$", b"caf\xe9", b"\xe2\x80\xae"],
+    ids=repr,
+)
+def test_odd_names_are_converted_and_come_back(name, tmp_path):
+    for person in (name, b"ann"):
+        folder = tmp_path / "f" / os.fsdecode(person)
+        folder.mkdir(parents=True)
+        pixels = np.full((112, 112, 3), len(person), np.uint8)
+        (folder / os.fsdecode(name + b".png")).write_bytes(images.encode_png(pixels))
+    source = FolderSource(tmp_path / "f")
+    info = convert(source, tmp_path / "set", FACES)
+    assert verify(source, tmp_path / "set").images == 2
+    assert all(each.isprintable() for each in info.class_names)
+    found = open_source(tmp_path / "set")
+    assert sorted(item.image for item in found) == sorted(item.image for item in source)
+    write_folders(found, tmp_path / "out")
+    assert len(FolderSource(tmp_path / "out")) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"f", "set", "out"}

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import pickle
 import struct
 
@@ -7,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.helpers import mxnet_fixtures
 from tests.helpers.examples import examples
 from tests.helpers.record_files import write_records
 from uniface_jax.data.conversion.recordio_writer import image_payload
@@ -21,7 +21,7 @@ def contents(source):
 
 
 def assert_expected(source, folder):
-    expected = json.loads((folder / "expected.json").read_text())
+    expected = mxnet_fixtures.expected(folder)
     found = [(item.name, item.label, hashlib.sha256(item.image).hexdigest()) for item in source]
     assert found == [(str(e["index"]), int(e["label"]), e["sha256"]) for e in expected]
     assert [len(item.image) for item in source] == [e["bytes"] for e in expected]
@@ -31,7 +31,8 @@ def test_fixtures_of_both_layouts(layout):
     source = open_source(layout)
     assert isinstance(source, RecordIOSource)
     assert_expected(source, layout)
-    assert (source.num_classes, source.class_names, source.notes) == (8, None, [])
+    classes = mxnet_fixtures.num_classes(layout)
+    assert (source.num_classes, source.class_names, source.notes) == (classes, None, [])
     assert contents(open_source(layout / "train.rec")) == contents(source)
     assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
 
