@@ -13,7 +13,7 @@ from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.input.batches import DecoderPool, train_batches
 from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.base import Source
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.files.paths import split_paths
 from uniface_jax.runtime import compilation_cache, debug, processes, profiling
@@ -83,11 +83,13 @@ def train_and_evaluate(
     _prepare_data(config)
     if not config.data.train:
         raise UserError("config.data.train is empty: name the faces, --config.data.train=FOLDER")
-    source = open_source(config.data.train)  # one cut short is refused now, without a workdir
+    skip = config.data.on_error == "skip"
+    # One cut short is refused now, without a workdir.
+    source = open_source(config.data.train, SourceOptions(skip_faults=skip))
     recipe = make_recipe(config, len(source), source.num_classes)
     warnings = input_checks.warnings_of(recipe, source, jax.device_count())
     evaluate = Evaluator(recipe)  # which looks at every image that it will need
-    warnings += input_checks.check_images(source, config.data.on_error == "skip")
+    warnings += input_checks.check_images(source, skip)
     if processes.is_main():
         for warning in warnings:
             warn(warning)

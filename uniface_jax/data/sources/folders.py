@@ -126,7 +126,10 @@ class FolderSource(Source):
     def _fault(self, message: str) -> None:
         """Note a folder that is left out; UserError unless those are skipped."""
         if not self._skip_faults:
-            raise UserError(f"{message}; --on_error=skip leaves such out, where a command has it")
+            raise UserError(
+                f"{message}; --on_error=skip of convert and align, and config.data.on_error=skip, "
+                "leave such out"
+            )
         self.faults.append(f"{message}: left out")
 
     @override
