@@ -75,7 +75,7 @@ def held_out(labels: np.ndarray, num_classes: int, people: int, seed: int) -> li
 
     Example:
         >>> held_out(np.array([0, 0, 1, 1, 2, 3, 3]), num_classes=4, people=2, seed=0)
-        [0, 3]
+        [1, 3]
     """
     able = np.flatnonzero(np.bincount(labels, minlength=num_classes) >= 2)
     if not 1 <= people <= len(able) or people >= num_classes:

@@ -295,8 +295,12 @@ def likely_roots(file: Path, others: Sequence[Path] = ()) -> list[Path]:
     """Return where a list's images may lie: in its folder, in `others`, or in a folder beside it.
 
     Example:
-        >>> likely_roots(Path("lists/pairs.txt"), [Path("faces")])[:2]
-        [PosixPath('lists'), PosixPath('faces')]
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "faces").mkdir()
+        ...     found = likely_roots(Path(folder) / "pairs.txt")
+        ...     [str(path.relative_to(folder)) for path in found]
+        ['.', 'faces']
     """
     here = file.parent
     try:
