@@ -191,7 +191,7 @@ def test_parts_have_keys_of_their_own(parts):
         ({"model__plain__channels": 0}, r"config.model.plain.channels=0: must be > 0"),
         ({"data__augment__fog__probability": 2.0}, r"fog.probability=2.0: must be from 0"),
         ({"loss__name": "soft", "loss__margin": 0.3}, r"loss.margin=0.3: soft has .* loss.soft.te"),
-        ({"model__name": "vit"}, r"config.model.name=vit: must be one of .*iresnet200, plain"),
+        ({"model__name": "swin"}, r"config.model.name=swin: must be one of .*mbf_large, plain"),
     ],
 )
 def test_bad_values_of_parts(parts, values, message):

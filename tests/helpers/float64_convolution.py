@@ -5,7 +5,7 @@ import itertools
 import jax.numpy as jnp
 
 
-def sum_of_products(x, kernel, strides, padding, dimension_numbers):
+def sum_of_products(x, kernel, strides, padding, dimension_numbers, feature_group_count=1):
     """A convolution from its definition: one product for each tap of the kernel.
 
     XLA's CPU backend has loops without any blocking for convolutions in float64, which took
@@ -22,4 +22,12 @@ def sum_of_products(x, kernel, strides, padding, dimension_numbers):
         )
         return x[:, rows, columns]
 
-    return sum(reached_by(tap) @ kernel[tap] for tap in itertools.product(*map(range, taps)))
+    def product(tap):
+        if feature_group_count == 1:
+            return reached_by(tap) @ kernel[tap]
+        # One group's outputs lie behind the other's.
+        by_group = reached_by(tap).reshape(*x.shape[:1], *size, feature_group_count, -1)
+        outputs = kernel[tap].reshape(kernel.shape[2], feature_group_count, -1)
+        return jnp.einsum("bhwgc,cgo->bhwgo", by_group, outputs).reshape(*by_group.shape[:3], -1)
+
+    return sum(map(product, itertools.product(*map(range, taps))))

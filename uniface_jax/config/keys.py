@@ -77,15 +77,28 @@ def _model(config: ConfigDict) -> None:
     config.model = ConfigDict()
     config.model.name = "lresnet50"  # of models.NETWORKS
     config.model.stage_sizes = placeholder(tuple)  # blocks a stage
-    config.model.width = 64  # channels of the stem; stage k has width * 2**k
+    config.model.width = 64  # channels of an IResNet's stem; stage k has width * 2**k
     config.model.embedding_size = 512  # D, the length of a feature
-    config.model.stem_stride = 1  # 2 halves all maps: a quarter of the work
-    config.model.dropout = placeholder(float)  # before the last linear layer
+    config.model.stem_stride = 1  # 2 halves all maps of an IResNet: a quarter of the work
+    config.model.dropout = placeholder(float)  # before an IResNet's last linear layer
     config.model.dtype = "float32"  # of the computation; parameters stay float32
     config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
     # Normalize by the running statistics in training too, and leave them as they are.
     config.model.frozen_statistics = False
     config.model.bn_momentum = 0.1  # weight of new statistics in the running ones
+    config.model.vit = ConfigDict()  # of vit_t and its like; see models.vit.ViT
+    config.model.vit.dim = placeholder(int)  # D of a token
+    config.model.vit.depth = placeholder(int)  # blocks
+    config.model.vit.heads = placeholder(int)  # of the attention
+    config.model.vit.patch = placeholder(int)  # side of a patch, in pixels
+    config.model.vit.mlp_ratio = placeholder(int)  # hidden size of a block's MLP, in dims
+    config.model.vit.drop_path = placeholder(float)  # rate of the last block
+    config.model.vit.mask_ratio = placeholder(float)  # share of tokens that training leaves out
+    config.model.vit.mask_as_published = False  # leave out 10 % wherever mask_ratio is not 0
+    config.model.vit.attention = "einsum"  # or "cudnn", the fused kernel: CUDA, bfloat16
+    config.model.mobilefacenet = ConfigDict()  # of mbf and mbf_large; see models.mobilefacenet
+    config.model.mobilefacenet.blocks = placeholder(tuple)  # residual blocks a stage
+    config.model.mobilefacenet.scale = placeholder(int)  # channels of the stem, in 64
 
 
 def _loss(config: ConfigDict) -> None:

@@ -10,12 +10,19 @@ from uniface_jax.config.keys import base, flatten, parts_from_outside
 from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
 from uniface_jax.errors import UserError
+from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
 from uniface_jax.runtime.profiling import parse_range
 
 DTYPES = ("float32", "bfloat16")
 
 _FRACTION = Range("from 0 to below 1", lambda value: 0 <= value < 1)
+_OPTIONAL_FRACTION = Range("from 0 to below 1", lambda value: value is None or 0 <= value < 1)
+_COUNT = Range("> 0", lambda value: value is None or value > 0)
+_FOUR_COUNTS = Range(
+    "four positive counts",
+    lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),
+)
 _SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
 
 _RANGES: Mapping[str, Range] = {
@@ -24,16 +31,25 @@ _RANGES: Mapping[str, Range] = {
     "data.decoders": one_of("auto", "threads", "processes"),
     "data.on_error": one_of("fail", "skip"),
     "data.on_change": one_of("fail", "accept"),
-    "model.stage_sizes": Range(
-        "four positive counts",
-        lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),
-    ),
+    "model.stage_sizes": _FOUR_COUNTS,
     "model.width": above(0),
     "model.embedding_size": above(0),
     "model.stem_stride": Range("1 or 2", lambda value: value in (1, 2)),
-    "model.dropout": Range("from 0 to below 1", lambda value: value is None or 0 <= value < 1),
+    "model.dropout": _OPTIONAL_FRACTION,
     "model.dtype": one_of(*DTYPES),
     "model.bn_momentum": _SHARE,
+    **dict.fromkeys(
+        ("model.vit.dim", "model.vit.depth", "model.vit.heads", "model.vit.mlp_ratio"), _COUNT
+    ),
+    "model.vit.patch": Range(
+        f"from 1 to {models.IMAGE_SIZE}",
+        lambda value: value is None or 1 <= value <= models.IMAGE_SIZE,
+    ),
+    "model.vit.drop_path": _OPTIONAL_FRACTION,
+    "model.vit.mask_ratio": _OPTIONAL_FRACTION,
+    "model.vit.attention": one_of(*ATTENTIONS),
+    "model.mobilefacenet.blocks": _FOUR_COUNTS,
+    "model.mobilefacenet.scale": _COUNT,
     "head.sampling_rate": _SHARE,
     "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),

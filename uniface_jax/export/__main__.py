@@ -164,10 +164,10 @@ def _require_extra(written: str) -> None:
 def _write_safetensors(
     network: models.Network, variables: Mapping[str, Any], output: Path, metadata: Mapping[str, str]
 ) -> dict[str, Any]:
-    from uniface_jax.weights.names import family_of, iresnet, to_state
+    from uniface_jax.weights.names import family_of, in_pytorch, to_state
     from uniface_jax.weights.state_files import write_safetensors
 
-    known = iresnet(network)
+    known = in_pytorch(network)
     state = to_state(known, variables)
     family = family_of(known).name
     write_safetensors(output, state, {**metadata, "uniface_jax.family": family})

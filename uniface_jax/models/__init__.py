@@ -7,7 +7,7 @@ A network maps images [B, 112, 112, 3], float in [-1, 1], RGB, to features [B, D
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -17,13 +17,17 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet, kaiming_linear
 from uniface_jax.models.layers import BatchNorm, PReLU
+from uniface_jax.models.mobilefacenet import VARIANTS as MOBILEFACENETS
+from uniface_jax.models.mobilefacenet import MobileFaceNet, create_mobilefacenet
 from uniface_jax.models.outside import Outside
+from uniface_jax.models.vit import VARIANTS as VITS
+from uniface_jax.models.vit import ViT, create_vit
 from uniface_jax.registry import Range, Registry
 
 __all__ = [
-    "IMAGE_SIZE", "NETWORKS", "REGISTRY", "IResNet", "Marks", "Network", "NetworkFactory", "create",
-    "create_iresnet", "features", "initialize", "marks", "normalize",
-    "register_network", "train_forward",
+    "FAMILIES", "IMAGE_SIZE", "NETWORKS", "REGISTRY", "IResNet", "Marks", "MobileFaceNet",
+    "Network", "NetworkFactory", "ViT", "create", "create_iresnet", "features", "initialize",
+    "marks", "normalize", "register_network", "train_forward",
 ]  # fmt: skip
 
 Tree = Any
@@ -48,6 +52,15 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[int, ...]]] = {
     "iresnet50": (_INSIGHTFACE, (3, 4, 14, 3)),
     "iresnet100": (_INSIGHTFACE, (3, 13, 30, 3)),
     "iresnet200": (_INSIGHTFACE, (6, 26, 60, 6)),
+}
+
+
+# Family of the networks that come with this package, of which config.model has a section of its
+# own but for "iresnet", whose keys are config.model's -> names of its networks.
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "iresnet": tuple(NETWORKS),
+    "vit": tuple(VITS),
+    "mobilefacenet": tuple(MOBILEFACENETS),
 }
 
 
@@ -88,7 +101,10 @@ Factory = TypeVar("Factory", bound=NetworkFactory)
 
 _FIELDS = tuple(field.name for field in fields(IResNet))
 REGISTRY: Registry[NetworkFactory] = Registry(
-    "network", "model", given=("embedding_size", "dtype"), reserved=(*_FIELDS, "bn_momentum")
+    "network",
+    "model",
+    given=("embedding_size", "dtype"),
+    reserved=(*_FIELDS, "bn_momentum", *FAMILIES),
 )
 
 
@@ -133,8 +149,8 @@ def create(name: str, **overrides: Any) -> Network:
 
     Args:
         name: One of REGISTRY.
-        **overrides: Fields of IResNet for the networks in NETWORKS; embedding_size, dtype and its
-            own hyperparameters for one from outside.
+        **overrides: Fields of IResNet, ViT or MobileFaceNet for the networks of FAMILIES;
+            embedding_size, dtype and its own hyperparameters for one from outside.
 
     Returns:
         A network from images [B, 112, 112, 3] in [-1, 1] to features [B, embedding_size].
@@ -148,7 +164,8 @@ def create(name: str, **overrides: Any) -> Network:
     """
     entry = REGISTRY.entry(name, f"model.name={name!r}")
     if entry.builtin:
-        return create_iresnet(name, **overrides)
+        network: Any = entry.part(**overrides)
+        return cast(Network, network)
     given = {key: value for key, value in overrides.items() if value is not None}
     size = given.pop("embedding_size", 512)
     dtype = jnp.dtype(given.pop("dtype", jnp.float32))
@@ -167,8 +184,12 @@ def create_iresnet(name: str, **overrides: Any) -> IResNet:
     return IResNet(**{**family, "stage_sizes": stage_sizes, **given})
 
 
-for _name in NETWORKS:
-    REGISTRY.add(_name, partial(create_iresnet, _name), builtin=True)
+_FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
+    "iresnet": create_iresnet, "vit": create_vit, "mobilefacenet": create_mobilefacenet,
+}  # fmt: skip
+for _family, _names in FAMILIES.items():
+    for _name in _names:
+        REGISTRY.add(_name, partial(_FACTORIES[_family], _name), builtin=True)
 
 
 def normalize(images: jax.Array) -> jax.Array:

@@ -33,6 +33,7 @@ class BatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
     use_scale: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    epsilon: float = BN_EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, slope: jax.Array | None = None) -> jax.Array:
@@ -46,12 +47,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         scale, bias = scale.astype(wide), bias.astype(wide)
         if train:
-            y, mean, var = batch_norm(x, scale, bias, slope, BN_EPSILON, jnp.dtype(self.dtype))
+            y, mean, var = batch_norm(x, scale, bias, slope, self.epsilon, jnp.dtype(self.dtype))
             count = x.size // channels
             mean_state.value = mean
             var_state.value = var * (count / max(count - 1, 1))
             return y
-        scale = jax.lax.rsqrt(var_state.value + BN_EPSILON) * scale
+        scale = jax.lax.rsqrt(var_state.value + self.epsilon) * scale
         y = affine(x.astype(wide), scale, bias - mean_state.value * scale).astype(self.dtype)
         return y if slope is None else prelu(y, slope)
 

@@ -1,13 +1,15 @@
-"""Names, shapes and layouts of the two PyTorch families of IR-ResNets, against this project's.
+"""Names, shapes and layouts of the networks' PyTorch implementations, against this project's.
 
 "release" is the LResNet-E-IR of UniFace's authors (github.com/CVI-SZU/UniFace, backbone.py),
-"insightface" the iresnet of arcface_torch (github.com/deepinsight/insightface,
-recognition/arcface_torch/backbones/iresnet.py).
-Both keep convolutions as [out, in, h, w] and flatten the last map channel by channel; here they
-are [h, w, in, out], and the map is flattened position by position.
+"insightface" the iresnet, vit and mobilefacenet of arcface_torch
+(github.com/deepinsight/insightface, recognition/arcface_torch/backbones).
+All keep convolutions as [out, in, h, w] and linear layers as [out, in], and the IR-ResNets flatten
+the last map channel by channel; here they are [h, w, in, out] and [in, out], and the map is
+flattened position by position.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,10 @@ import numpy as np
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
+from uniface_jax.models.mobilefacenet import MobileFaceNet
+from uniface_jax.models.vit import ViT
+
+TorchNetwork = IResNet | ViT | MobileFaceNet  # those that have a PyTorch implementation
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ INSIGHTFACE = Family(
     flat_tail=True,
 )
 _FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all others: weight
+_WHOLE = ("pos_embed", "mask_token")  # parameters of a module, not of a layer
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Slot:
             array = array.reshape(-1, width, self.positions, self.positions)
         if array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
+        elif array.ndim == 2:
+            array = array.T
         return array.reshape(-1, array.shape[-1]) if self.positions else array
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
@@ -71,35 +80,50 @@ class Slot:
             array = array.reshape(self.positions, self.positions, -1, array.shape[-1])
         if array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2:
+            array = array.T
         return array.reshape(self.shape)
 
 
-def layout(network: IResNet) -> dict[str, Slot]:
+def layout(network: TorchNetwork) -> dict[str, Slot]:
     """List every variable of `network` by its PyTorch name; no array is made."""
-    family = family_of(network)
     params, batch_stats = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
     slots = {}
     for collection, tree in (("params", params), ("batch_stats", batch_stats)):
         for keys, value in jax.tree_util.tree_leaves_with_path(tree):
             path = tuple(key.key for key in keys)
-            shape, positions = value.shape, 0
-            if path == ("fc5", "kernel"):
-                channels = network.width * 8
-                positions = math.isqrt(shape[0] // channels)
-                shape = (
-                    (shape[1], shape[0])
-                    if family.flat_tail
-                    else (shape[1], channels, positions, positions)
-                )
+            name, positions, shape = _named(network, path), 0, value.shape
+            if isinstance(network, IResNet) and path == ("fc5", "kernel"):
+                shape, positions = _tail(network, shape)
             elif len(shape) == 4:
                 shape = (shape[3], shape[2], shape[0], shape[1])
-            slots[torch_name(family, path)] = Slot(shape, collection, path, positions)
+            elif len(shape) == 2:
+                shape = shape[::-1]
+            slots[name] = Slot(shape, collection, path, positions)
     return slots
 
 
-def iresnet(network: models.Network) -> IResNet:
-    """Return `network`, once it is known to have a PyTorch implementation; UserError for others."""
+def _tail(network: IResNet, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return the PyTorch shape of an IResNet's linear layer, and the side of its last map."""
+    channels = network.width * 8
+    side = math.isqrt(shape[0] // channels)
+    if family_of(network).flat_tail:
+        return shape[::-1], side
+    return (shape[1], channels, side, side), side
+
+
+def _named(network: TorchNetwork, path: tuple[str, ...]) -> str:
+    """Return the PyTorch name of the variable at `path`."""
     if isinstance(network, IResNet):
+        return torch_name(family_of(network), path)
+    *modules, field = path
+    numbered = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
+    return ".".join([*numbered, field if field in _WHOLE else _FIELDS.get(field, "weight")])
+
+
+def in_pytorch(network: models.Network) -> TorchNetwork:
+    """Return `network`, once it is known to have a PyTorch implementation; UserError for others."""
+    if isinstance(network, TorchNetwork):
         return network
     raise UserError(
         f"the network {getattr(network, 'name', network)} is from outside and has no PyTorch "
@@ -107,15 +131,15 @@ def iresnet(network: models.Network) -> IResNet:
     )
 
 
-def family_of(network: IResNet) -> Family:
+def family_of(network: TorchNetwork) -> Family:
     """Return the family whose PyTorch implementation computes what `network` does."""
-    return INSIGHTFACE if network.tail_bias else RELEASE
+    return RELEASE if isinstance(network, IResNet) and not network.tail_bias else INSIGHTFACE
 
 
-def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_state(network: TorchNetwork, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return `variables` as the state dict of the network's PyTorch implementation, headless.
 
-    The fixed scale of the last batch norm is written as ones, which PyTorch holds as a parameter.
+    An IResNet's fixed scale of the last batch norm is written as ones: PyTorch holds it.
     """
     state = {}
     for name, slot in layout(network).items():
@@ -123,8 +147,9 @@ def to_state(network: IResNet, variables: Mapping[str, Any]) -> dict[str, np.nda
         for key in slot.path:
             value = value[key]
         state[name] = slot.to_torch(np.asarray(value))
-    last = torch_name(family_of(network), ("bn5", "bias"))
-    state[last.replace("bias", "weight")] = np.ones_like(state[last])
+    if isinstance(network, IResNet):
+        last = torch_name(family_of(network), ("bn5", "bias"))
+        state[last.replace("bias", "weight")] = np.ones_like(state[last])
     return state
 
 

@@ -129,6 +129,20 @@ class MatMul(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Product(Node):
+    """Products of matrices, [1, …, M, K] by [1, …, K, N] -> [1, …, M, N]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Node):
+    """Elements from start to stop of each axis, a step apart."""
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    step: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Reshape(Node):
     """Same elements in JAX's order, in another shape of the same batch."""
 

@@ -25,8 +25,10 @@ from uniface_jax.export.onnx.graph import (
     Pad,
     Pool,
     PReLU,
+    Product,
     Reduce,
     Reshape,
+    Slice,
     Transpose,
     Where,
 )
@@ -88,8 +90,10 @@ def _conv(node: Conv, writer: Writer, inputs: list[str]) -> str:
 @write_node.register
 def _affine(node: Affine, writer: Writer, inputs: list[str]) -> str:
     if len(node.shape) not in (2, 4):  # whose second axis is not the channels'
-        scaled = writer.add("Mul", inputs, {"scale": node.scale})
-        return writer.add("Add", scaled, {"bias": node.bias})[0]
+        scaled = inputs
+        if (node.scale != 1).any() or not node.bias.any():
+            scaled = writer.add("Mul", inputs, {"scale": node.scale})
+        return (writer.add("Add", scaled, {"bias": node.bias}) if node.bias.any() else scaled)[0]
     # One node, not Mul and Add. The variance and epsilon add up to 1; an epsilon of 0 would be
     # raised to 1e-5 by older cuDNN.
     epsilon = 1e-5
@@ -130,6 +134,28 @@ def _linear(node: Linear, writer: Writer, inputs: list[str]) -> str:
 @write_node.register
 def _matmul(node: MatMul, writer: Writer, inputs: list[str]) -> str:
     return writer.add("MatMul", inputs, {"weight": node.kernel})[0]
+
+
+@write_node.register
+def _product(node: Product, writer: Writer, inputs: list[str]) -> str:
+    rank = len(node.shape)
+    as_jax = [_place(axis, rank) for axis in range(rank)]
+    (name,) = writer.add("MatMul", [_transposed(writer, name, as_jax) for name in inputs])
+    return _transposed(writer, name, _axes(rank))
+
+
+@write_node.register
+def _slice(node: Slice, writer: Writer, inputs: list[str]) -> str:
+    before, rank = node.inputs[0].shape, len(node.shape)
+    whole = zip(node.start, node.stop, node.step, strict=True)
+    cut = [axis for axis, each in enumerate(whole) if each != (0, before[axis], 1)]
+    constants = {
+        "starts": np.array([node.start[axis] for axis in cut]),
+        "ends": np.array([node.stop[axis] for axis in cut]),
+        "axes": np.array([_place(axis, rank) for axis in cut]),
+        "steps": np.array([node.step[axis] for axis in cut]),
+    }
+    return writer.add("Slice", inputs, constants)[0]
 
 
 @write_node.register

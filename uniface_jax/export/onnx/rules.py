@@ -5,59 +5,35 @@ returns None where it is not for such values. To teach the writer another primit
 RULES (and a node to graph.py and write.py if no node there computes it).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from uniface_jax.export.onnx import shape_rules
 from uniface_jax.export.onnx.graph import (
     Add,
     Affine,
     Apply,
     Cast,
     Compare,
-    Concat,
     Constant,
     Conv,
-    Expand,
     Linear,
     MatMul,
     Node,
-    Pad,
     Pool,
     PReLU,
+    Product,
     Reduce,
-    Reshape,
     Transpose,
     Where,
 )
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Flat:
-    """x [1, …, C] as [1, … * C]: in NCHW another order, which a linear layer undoes.
-
-    reshaped: the same, for all other rules.
-    """
-
-    x: Node
-    reshaped: Reshape
-
-
-Value = np.ndarray | Node | Flat
-Rule = Callable[..., Value | None]
+from uniface_jax.export.onnx.values import Flat, Rule, Shape, Value, materialized
 
 _ZERO, _ONE = np.zeros(()), np.ones(())
-
-
-def materialized(value: Value) -> np.ndarray | Node:
-    """Return the value without Flat, for all rules but that of a linear layer."""
-    return value.reshaped if isinstance(value, Flat) else value
 
 
 def _node(value: np.ndarray | Node) -> Node:
@@ -280,6 +256,8 @@ def _conv(
 def _dot(x: Any, kernel: Any, *, dimension_numbers: Any, out: Shape, **_: Any) -> Value | None:
     """Return a linear layer: of all that a Flat holds, or of the last axis."""
     contracted, batched = dimension_numbers
+    if isinstance(x, Node | Flat) and isinstance(kernel, Node | Flat):
+        return _product(materialized(x), materialized(kernel), contracted, batched, out)
     source = x.x if isinstance(x, Flat) else x
     if not (isinstance(source, Node) and isinstance(kernel, np.ndarray) and kernel.ndim == 2):
         return None
@@ -296,47 +274,31 @@ def _dot(x: Any, kernel: Any, *, dimension_numbers: Any, out: Shape, **_: Any) -
     return MatMul(out, (source,), kernel)
 
 
-# Shapes
-
-
-def _reshape(x: Node, *, out: Shape, **_: Any) -> Value | None:
-    if out[:1] != (1,):
-        return None
-    reshaped = Reshape(out, (x,))
-    return Flat(x, reshaped) if len(out) == 2 else reshaped
-
-
-def _broadcast(
-    x: Node, *, broadcast_dimensions: Sequence[int], out: Shape, **_: Any
+def _product(
+    x: Any,
+    y: Any,
+    contracted: Sequence[Sequence[int]],
+    batched: Sequence[Sequence[int]],
+    out: Shape,
 ) -> Value | None:
-    if tuple(broadcast_dimensions[:1]) != (0,):
-        return None  # the batch would be another axis
-    aligned = [1] * len(out)
-    for size, axis in zip(x.shape, broadcast_dimensions, strict=True):
-        aligned[axis] = size
-    same_rank = Reshape(tuple(aligned), (x,)) if tuple(aligned) != x.shape else x
-    return same_rank if tuple(aligned) == out else Expand(out, (same_rank,))
-
-
-def _transpose(x: Node, *, permutation: Sequence[int], out: Shape, **_: Any) -> Value | None:
-    return Transpose(out, (x,), tuple(permutation)) if permutation[0] == 0 else None
-
-
-def _concatenate(*values: Any, dimension: int, out: Shape, **_: Any) -> Value | None:
-    if dimension == 0 or not all(isinstance(value, Node) for value in values):
+    """Return matrix products over common axes, which JAX puts in front, the batch's first."""
+    if any(len(axes) != 1 for axes in contracted) or any(tuple(b[:1]) != (0,) for b in batched):
         return None
-    return Concat(out, values, dimension)
-
-
-def _pad(
-    x: Any, value: Any, *, padding_config: Sequence[Sequence[int]], out: Shape, **_: Any
-) -> Value | None:
-    plain = min(min(each) for each in padding_config) >= 0 and not any(
-        interior for _, _, interior in padding_config
-    )
-    if not (plain and isinstance(x, Node) and isinstance(value, np.ndarray)):
+    free = [
+        [axis for axis in range(len(value.shape)) if axis not in (*common, *summed)]
+        for value, common, summed in zip((x, y), batched, contracted, strict=True)
+    ]
+    if any(len(axes) != 1 for axes in free):
         return None
-    return Pad(out, (x,), tuple((low, high) for low, high, _ in padding_config), float(value))
+    rows = _transpose_to(x, (*batched[0], *free[0], *contracted[0]))
+    columns = _transpose_to(y, (*batched[1], *contracted[1], *free[1]))
+    return Product(out, (rows, columns))
+
+
+def _transpose_to(x: Node, axes: Sequence[int]) -> Node:
+    if list(axes) == sorted(axes):
+        return x
+    return Transpose(tuple(x.shape[axis] for axis in axes), (x,), tuple(axes))
 
 
 _ELEMENTWISE = {
@@ -383,11 +345,12 @@ RULES: Mapping[str, Rule] = {
     "reduce_window_sum": _sum_pool,
     "conv_general_dilated": _conv,
     "dot_general": _dot,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "broadcast_in_dim": _broadcast,
-    "transpose": _transpose,
-    "concatenate": _concatenate,
-    "pad": _pad,
+    "slice": shape_rules.sliced,
+    "reshape": shape_rules.reshape,
+    "squeeze": shape_rules.reshape,
+    "expand_dims": shape_rules.reshape,
+    "broadcast_in_dim": shape_rules.broadcast,
+    "transpose": shape_rules.transpose,
+    "concatenate": shape_rules.concatenate,
+    "pad": shape_rules.pad,
 }

@@ -11,7 +11,8 @@ from jax.extend import core
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.constants import constant, evaluate
 from uniface_jax.export.onnx.graph import Input, Node
-from uniface_jax.export.onnx.rules import RULES, Value, materialized
+from uniface_jax.export.onnx.rules import RULES
+from uniface_jax.export.onnx.values import Value, materialized
 
 FALLBACK = "--route=jax2tf (by tf2onnx) or another --format may know it"
 
@@ -65,6 +66,10 @@ def _apply(equation: Any, inputs: Sequence[Value]) -> list[Value]:
         if isinstance(inner, core.Jaxpr):  # remat's carries no constants
             inner = core.ClosedJaxpr(inner, [])
         return _walk(inner, inputs)
+    if name == "platform_index":
+        return [_elsewhere(equation.params["platforms"])]
+    if name == "cond" and isinstance(inputs[0], np.ndarray):
+        return _walk(equation.params["branches"][int(inputs[0])], inputs[1:])
     constants = [value for value in inputs if isinstance(value, np.ndarray)]
     if len(constants) == len(inputs):
         return [*evaluate(equation, constants)]
@@ -84,6 +89,17 @@ def _apply(equation: Any, inputs: Sequence[Value]) -> list[Value]:
             f"the ONNX writer; {FALLBACK}"
         )
     return [result]
+
+
+def _elsewhere(platforms: Sequence[Sequence[str] | None]) -> np.ndarray:
+    """Return the number of the branch for platforms that have none of their own.
+
+    What is written for one platform, as the kernels for CPUs are, is not for a file.
+    """
+    without = [index for index, names in enumerate(platforms) if names is None]
+    if not without:
+        raise UserError(f"export: a branch for each of {platforms} and none for others; {FALLBACK}")
+    return np.array(without[0])
 
 
 def _kind(value: Value) -> str:

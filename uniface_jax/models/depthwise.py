@@ -1,0 +1,108 @@
+"""Grouped convolutions as in PyTorch; depthwise ones are sums over taps on CPUs.
+
+XLA's CPU backend has a loop without any blocking for convolutions in groups, 20 to 300 times slower
+than one shifted product a tap, which it fuses into a single loop (scripts/bench_conv.py). Which
+form a program gets is chosen when it is lowered.
+"""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from uniface_jax.models.channels import channel_sums
+from uniface_jax.models.convolution import LAYOUT
+
+
+def convolve_grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolve x [B, H, W, C] with kernel [h, w, C / groups, O] -> [B, H', W', O].
+
+    H' = (H + 2 padding - h) // stride + 1; padded by zeros, no bias; x and kernel have one dtype.
+    """
+    if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
+        return _depthwise(x, kernel, stride, padding)
+    return _plain(x, kernel, stride, padding)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT,
+        feature_group_count=x.shape[3] // kernel.shape[2],
+    )  # fmt: skip
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps = partial(_by_taps, stride=stride, padding=padding)
+    plain = partial(_plain, stride=stride, padding=padding)
+    y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=taps, default=plain)
+    return y
+
+
+def _shifted(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> list[tuple[tuple[int, int], jax.Array]]:
+    """List for every tap (i, j) the pixels [B, H', W', C] that it meets in x [B, H, W, C]."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((x.shape[1 + i] - kernel.shape[i]) // stride + 1 for i in (0, 1))
+    return [
+        ((i, j), x[:, i : i + height * stride : stride, j : j + width * stride : stride])
+        for i, j in itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
+    ]
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    if kernel.shape[:2] == x.shape[1:3] and not padding:
+        return jnp.sum(x * kernel[None, :, :, 0], (1, 2), keepdims=True)
+    met = _shifted(x, kernel, stride, padding)
+    terms = [part * kernel[None, None, i, j] for (i, j), part in met]
+    return sum(terms[1:], terms[0])
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _depthwise(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def plain(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        by_x, by_kernel = jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](
+            y_bar
+        )
+        return by_x, by_kernel
+
+    taps = partial(_gradients_by_taps, stride=stride, padding=padding)
+    by_x, by_kernel = jax.lax.platform_dependent(*saved, y_bar, cpu=taps, default=plain)
+    return by_x, by_kernel
+
+
+def _gradients_by_taps(
+    x: jax.Array, kernel: jax.Array, y_bar: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradients of _by_taps by x and by kernel."""
+    taps = kernel.shape[0]
+    if kernel.shape[:2] == x.shape[1:3] and not padding:
+        return y_bar * kernel[None, :, :, 0], jnp.sum(x * y_bar, 0)[:, :, None]
+    # The transpose is a convolution of y_bar, with zeros between the strides, with the kernel
+    # turned round.
+    height, width = x.shape[1:3]
+    zero = jnp.zeros((), y_bar.dtype)
+    before = taps - 1 - padding
+    spread = [(size - 1) * stride + 1 for size in y_bar.shape[1:3]]
+    behind = [n + taps - 1 - before - size for n, size in zip((height, width), spread, strict=True)]
+    edges = [(0, 0, 0), *((before, after, stride - 1) for after in behind), (0, 0, 0)]
+    by_x = _by_taps(jax.lax.pad(y_bar, zero, edges), kernel[::-1, ::-1], 1, 0)
+    met = _shifted(x, kernel, stride, padding)
+
+    def products(y_bar: jax.Array, *parts: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(part * y_bar for part in parts)
+
+    sums = channel_sums(products, [y_bar, *(part for _, part in met)])
+    return by_x, jnp.stack(sums).reshape(kernel.shape)
+
+
+_depthwise.defvjp(_forward, _backward)

@@ -1,0 +1,254 @@
+"""Vision transformer for 112x112 faces, as in insightface's arcface_torch (backbones/vit.py).
+
+An image is cut into patches of `patch` x `patch` pixels, whose products are the tokens; pixels
+beyond the last whole patch are not used. There is no class token: the features come from all tokens
+at once. Module names are those of the PyTorch code.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from uniface_jax.errors import UserError
+from uniface_jax.models.convolution import convolve
+from uniface_jax.models.layers import BatchNorm, at_least_float32
+
+# dim, depth and rates of the networks that arcface_torch names; all have eight heads.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "vit_t": dict(dim=256, depth=12, drop_path=0.1, mask_ratio=0.1),
+    "vit_t_dp005_mask0": dict(dim=256, depth=12, drop_path=0.05, mask_ratio=0.0),
+    "vit_s": dict(dim=512, depth=12, drop_path=0.1, mask_ratio=0.1),
+    "vit_s_dp005_mask_0": dict(dim=512, depth=12, drop_path=0.05, mask_ratio=0.0),
+    "vit_b": dict(dim=512, depth=24, drop_path=0.1, mask_ratio=0.1),
+    "vit_b_dp005_mask_005": dict(dim=512, depth=24, drop_path=0.05, mask_ratio=0.05),
+    "vit_l_dp005_mask_005": dict(dim=768, depth=24, drop_path=0.05, mask_ratio=0.05),
+    "vit_h": dict(dim=1024, depth=48, drop_path=0.1, mask_ratio=0.0),
+}
+ATTENTIONS = ("einsum", "cudnn")  # implementations, see Attention
+PUBLISHED_MASK_RATIO = 0.1  # of every variant with a mask: its code passes its own ratio nowhere
+_LAYER_NORM_EPSILON, _BATCH_NORM_EPSILON = 1e-5, 2e-5
+
+# PyTorch cuts its normal of deviation .02 off at ±2, a hundred deviations away.
+_linear = nn.initializers.normal(0.02)
+# PyTorch's default of a convolution's kernel and bias: uniform within 1/sqrt(fan-in).
+_patches = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Kept(NamedTuple):
+    """Tokens of each image that take part in a step, and where all tokens are found again.
+
+    kept: their numbers [B, K]. order [B, N]: where token n is behind the kept ones and the masked.
+    """
+
+    kept: jax.Array
+    order: jax.Array
+
+
+def keep_tokens(noise: jax.Array, count: int) -> Kept:
+    """Return the `count` tokens of lowest `noise` [B, N] in each image.
+
+    >>> keep_tokens(jnp.array([[0.5, 0.1, 0.9]]), 2).kept.tolist()
+    [[1, 0]]
+    """
+    by_noise = jnp.argsort(noise, axis=1)
+    return Kept(by_noise[:, :count], jnp.argsort(by_noise, axis=1))
+
+
+def _dense(features: int, dtype: DTypeLike, name: str, bias: bool = True) -> nn.Dense:
+    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=_linear, name=name)
+
+
+def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    # Two passes: the difference of mean squares loses what a large common mean hides.
+    return nn.LayerNorm(_LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class Attention(nn.Module):
+    """Self-attention: x [B, N, D] -> [B, N, D].
+
+    implementation: "einsum" holds the logits [B, heads, N, N], in float32 at least, as the softmax
+    needs them; "cudnn" is cuDNN's fused kernel, for CUDA and bfloat16 alone.
+    """
+
+    heads: int
+    dtype: DTypeLike
+    implementation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map tokens x [B, N, D] to as many of the same size."""
+        batch, tokens, dim = x.shape
+        qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, dim // self.heads)
+        query, key, value = (qkv[:, :, which] for which in range(3))
+        if self.implementation == "cudnn":
+            mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+        else:
+            mixed = attend(query, key, value)
+        return _dense(dim, self.dtype, "proj")(mixed.reshape(batch, tokens, dim))
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Return softmax(q k' / sqrt(d)) v of query, key, value [B, N, heads, d], in their dtype.
+
+    Logits and softmax are float32 at least: jax.nn.dot_product_attention takes float32 for float64
+    too.
+    """
+    wide = at_least_float32(query.dtype)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
+    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with ReLU6 between: x [B, N, D] -> [B, N, D]."""
+
+    ratio: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map tokens x [B, N, D] to as many of the same size."""
+        hidden = nn.relu6(_dense(self.ratio * x.shape[-1], self.dtype, "fc1")(x))
+        return _dense(x.shape[-1], self.dtype, "fc2")(hidden)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer norm and added to its input: x [B, N, D] -> same.
+
+    drop_path: rate at which training leaves a branch of an image out; others are scaled up.
+    """
+
+    heads: int
+    mlp_ratio: int
+    drop_path: float
+    implementation: str
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map tokens x [B, N, D]; with train, some images skip a branch."""
+        # One number an image, which all of its tokens share.
+        path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
+        attention = Attention(self.heads, self.dtype, self.implementation, name="attn")
+        x = x + path(attention(_layer_norm(self.dtype, "norm1")(x)))
+        mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
+        out: jax.Array = x + path(mlp(_layer_norm(self.dtype, "norm2")(x)))
+        return out
+
+
+class PatchEmbed(nn.Module):
+    """Products of every patch of the images: [B, S, S, 3] -> tokens [B, N, dim], row by row."""
+
+    dim: int
+    patch: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map images [B, S, S, 3] to tokens [B, (S // patch)**2, dim]."""
+        limit = (3 * self.patch**2) ** -0.5
+
+        def within(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+        def patches(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+            return convolve(x, kernel, self.patch, 0)
+
+        maps = nn.Conv(
+            self.dim, (self.patch, self.patch), self.patch, padding="VALID", dtype=self.dtype,
+            kernel_init=_patches, bias_init=within, conv_general_dilated=patches, name="proj",
+        )(images)  # fmt: skip
+        return maps.reshape(len(maps), -1, self.dim)
+
+
+class ViT(nn.Module):
+    """Images [B, S, S, 3] in [-1, 1] (RGB) -> features [B, embedding_size], float32 at least.
+
+    dim, depth, heads: of the tokens, blocks and attention.
+    drop_path: rate of the last block; it rises to it linearly from 0.
+    mask_ratio: share of tokens that training leaves out, drawn anew for each image.
+    mask_as_published: leave out PUBLISHED_MASK_RATIO wherever mask_ratio is not 0.
+    attention: "einsum", or "cudnn" (CUDA, bfloat16).
+    dtype: of the computation; parameters and statistics stay float32.
+    remat: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    dim: int
+    depth: int
+    heads: int = 8
+    patch: int = 9
+    mlp_ratio: int = 4
+    drop_path: float = 0.0
+    mask_ratio: float = 0.0
+    mask_as_published: bool = False
+    embedding_size: int = 512
+    attention: str = "einsum"
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool, noise: jax.Array | None = None) -> jax.Array:
+        """Map images [B, S, S, 3] to features [B, embedding_size]; train: as in BatchNorm.
+
+        noise: numbers [B, N] that choose the masked tokens, in place of drawn ones.
+        """
+        embed = PatchEmbed(self.dim, self.patch, self.dtype, name="patch_embed")
+        x = embed(images.astype(self.dtype))
+        positions = self.param("pos_embed", _linear, (1, x.shape[1], self.dim))
+        mask_token = self.param("mask_token", _linear, (1, 1, self.dim))
+        x = x + positions.astype(self.dtype)
+        tokens = x.shape[1]
+        keep = int(tokens * (1 - self._ratio())) if train else tokens
+        order = None
+        if keep < tokens:
+            if noise is None:
+                noise = jax.random.uniform(self.make_rng("dropout"), x.shape[:2])
+            kept, order = keep_tokens(noise, keep)
+            x = jnp.take_along_axis(x, kept[..., None], axis=1)
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        for index in range(self.depth):
+            rate = self.drop_path * index / max(self.depth - 1, 1)
+            x = block(
+                self.heads, self.mlp_ratio, rate, self.attention, self.dtype, name=f"blocks_{index}"
+            )(x, train)
+        wide = at_least_float32(self.dtype)
+        x = _layer_norm(wide, "norm")(x)
+        if order is not None:
+            masked = jnp.broadcast_to(mask_token.astype(wide), (len(x), tokens - keep, self.dim))
+            x = jnp.concatenate([x, masked], axis=1)
+            x = jnp.take_along_axis(x, order[..., None], axis=1)
+        return self._features(x.reshape(len(x), -1).astype(self.dtype), train)
+
+    def _ratio(self) -> float:
+        as_published = self.mask_as_published and self.mask_ratio > 0
+        return PUBLISHED_MASK_RATIO if as_published else self.mask_ratio
+
+    def _features(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map all tokens of an image in one row, x [B, N D], to features [B, embedding_size]."""
+        wide = at_least_float32(self.dtype)
+        x = _dense(self.dim, self.dtype, "feature_0", bias=False)(x)
+        x = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_1")(x.astype(wide), train)
+        x = _dense(self.embedding_size, self.dtype, "feature_2", bias=False)(x)
+        return BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_3")(x.astype(wide), train)
+
+
+def create_vit(name: str, **overrides: Any) -> ViT:
+    """Return the network `name` of VARIANTS with fields of ViT replaced by `overrides`.
+
+    Raises UserError for heads that do not divide dim, and for cuDNN's attention without bfloat16.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    network = ViT(**{**VARIANTS[name], **given})
+    if network.dim % network.heads:
+        raise UserError(f"model.vit.heads={network.heads}: must divide {name}'s {network.dim}")
+    if network.attention == "cudnn" and jnp.dtype(network.dtype) != jnp.bfloat16:
+        raise UserError(
+            f"model.vit.attention='cudnn': with model.dtype={jnp.dtype(network.dtype).name!r}; "
+            "cuDNN's attention needs model.dtype='bfloat16'"
+        )
+    return network
