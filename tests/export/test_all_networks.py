@@ -9,11 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.helpers.trained_networks import SMALL, feature_function, trained_looking
+from tests.helpers.trained_networks import (
+    SMALL,
+    SMALL_OTHERS,
+    feature_function,
+    trained_looking,
+)
 from uniface_jax import models
 from uniface_jax.export import formats
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
+from uniface_jax.export.onnx.opsets import OPSETS
 from uniface_jax.export.verify import compare, onnx_runner, relative
 from uniface_jax.inference.mirror import mirror_sum
 
@@ -31,6 +37,27 @@ def test_small(name):
     model = to_onnx(function)
     assert not any(node.op_type == "Transpose" for node in model.graph.node)
     assert max(compare(model, mirror_sum(function), BATCHES).values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SMALL_OTHERS)
+@pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
+def test_small_of_other_families(name, opset):
+    function = feature_function(name, **SMALL_OTHERS[name])
+    model = to_onnx(function, opset=opset)
+    if name != "vit_t":  # the depthwise convolution as one node, not as the CPU's sum over taps
+        operations = {node.op_type for node in model.graph.node}
+        assert operations <= {"Conv", "PRelu", "Add", "Gemm", "Flatten", "Slice", "Concat", "Split"}
+    assert max(compare(model, mirror_sum(function), BATCHES[:2]).values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="too new for TensorFlow")
+@pytest.mark.parametrize("name", SMALL_OTHERS)
+@pytest.mark.parametrize("format_", formats.FORMATS)
+def test_other_families_in_other_formats(name, format_, tmp_path):
+    function = feature_function(name, **SMALL_OTHERS[name])
+    written = formats.write_format(function, tmp_path / "model", format_)
+    assert max(written.differences.values()) <= TOLERANCE
 
 
 @pytest.mark.slow

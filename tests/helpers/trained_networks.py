@@ -6,6 +6,12 @@ import numpy as np
 from uniface_jax import models
 
 SMALL = {"width": 8, "embedding_size": 16, "stem_stride": 2}
+# One network of each form that the other families have.
+SMALL_OTHERS = {
+    "vit_t": {"dim": 32, "depth": 2, "heads": 4, "embedding_size": 16},
+    "mbf": {"blocks": (1, 2, 1, 1), "scale": 1, "embedding_size": 16},
+    "mbf_large": {"blocks": (2, 1, 1, 1), "scale": 1, "embedding_size": 16},
+}
 
 
 def trained_looking(network, seed=0):
@@ -24,6 +30,8 @@ def trained_looking(network, seed=0):
                 values = rng.uniform(-0.2, 0.6, shape)
             case "kernel":
                 values = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
+            case "pos_embed" | "mask_token":
+                values = rng.normal(0, 0.5, shape)
         return values.astype(np.float32)
 
     tree = {"params": params, "batch_stats": statistics}

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from uniface_jax import losses, models
+from uniface_jax.config.parts import IRESNET_KEYS
 from uniface_jax.errors import UserError
 from uniface_jax.registry import Registry
 
@@ -18,8 +19,6 @@ _COUNTS_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "optim.warmup_epochs": ("optim.schedule", ("polynomial", "cosine")),
     "nonfinite.limit": ("nonfinite.action", ("skip",)),
 }
-# Keys of the project's own networks, which one from outside does not have.
-_BUILTIN_NETWORKS = ("stage_sizes", "width", "stem_stride", "dropout", "remat")
 
 
 def resolved(config: ConfigDict, named: Collection[str]) -> ConfigDict:
@@ -77,13 +76,16 @@ def _check_parts(
     used = config[section].name
     if used not in registry:
         return  # which is said when it is made
-    builtin = registry.entry(used, f"{section}.name={used!r}").builtin
+    family = models.family(used) if section == "model" else ""
+    lacking = () if section == "loss" or family == "iresnet" else IRESNET_KEYS
+    if section == "model" and not family:
+        lacking = (*lacking, "remat")
     for key in named:
         path = key.split(".")
         if path[0] != section or len(path) < 2:
             continue
-        foreign = len(path) > 2 and path[1] != used
-        if foreign or (section == "model" and not builtin and path[1] in _BUILTIN_NETWORKS):
+        foreign = len(path) > 2 and path[1] != (family or used)
+        if foreign or path[1] in lacking:
             raise UserError(
                 f"config.{key}={_value(config, key)}: not a key of {section}.name={used}, which "
                 "this run uses"

@@ -8,10 +8,7 @@ from ml_collections import ConfigDict
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
 
-# Keys of config.model that only IResNets have, with their defaults.
-IRESNET_KEYS: Mapping[str, Any] = {
-    "stage_sizes": None, "width": 64, "stem_stride": 1, "dropout": None,
-}  # fmt: skip
+IRESNET_KEYS = ("stage_sizes", "width", "stem_stride", "dropout")  # of config.model
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:
@@ -43,25 +40,18 @@ def _loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
 def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:
     """Return the network that config.model names; `dtype` replaces the configured one.
 
-    One from outside has embedding_size, dtype and its own keys; the others do not concern it.
-    Raises UserError for a key of IResNets alone that is set for a network of another family.
+    One from outside has embedding_size, dtype and its own keys; the others do not concern it, as
+    IRESNET_KEYS do not concern another family.
     """
     name, shared, own = _chosen(config.model)
     shared.pop("bn_momentum")  # of the training step, not of the network
     shared["dtype"] = dtype or shared["dtype"]
-    if not models.REGISTRY.entry(name, f"model.name={name!r}").builtin:
-        size = shared["embedding_size"]
-        return models.create(name, embedding_size=size, dtype=shared["dtype"], **own)
-    family = next(family for family, names in models.FAMILIES.items() if name in names)
+    family = models.family(name)
     if family == "iresnet":
         return models.create(name, **shared)
-    for key, default in IRESNET_KEYS.items():
-        if shared.pop(key) != default:
-            raise UserError(
-                f"config.model.{key}={config.model[key]}: {name} has no such key; its own are "
-                f"{', '.join(f'model.{family}.{own}' for own in config.model[family])}"
-            )
-    return models.create(name, **shared, **config.model[family].to_dict())
+    for key in IRESNET_KEYS if family else (*IRESNET_KEYS, "remat"):
+        del shared[key]
+    return models.create(name, **shared, **(config.model[family].to_dict() if family else own))
 
 
 def _chosen(section: ConfigDict) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -26,8 +26,8 @@ from uniface_jax.registry import Range, Registry
 
 __all__ = [
     "FAMILIES", "IMAGE_SIZE", "NETWORKS", "REGISTRY", "IResNet", "Marks", "MobileFaceNet",
-    "Network", "NetworkFactory", "ViT", "create", "create_iresnet", "features", "initialize",
-    "marks", "normalize", "register_network", "train_forward",
+    "Network", "NetworkFactory", "ViT", "create", "create_iresnet", "family", "features",
+    "initialize", "marks", "normalize", "register_network", "train_forward",
 ]  # fmt: skip
 
 Tree = Any
@@ -62,6 +62,15 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "vit": tuple(VITS),
     "mobilefacenet": tuple(MOBILEFACENETS),
 }
+
+
+def family(name: str) -> str:
+    """Return the family of the network `name`, of FAMILIES; "" for one from outside.
+
+    Raises UserError for a name that is not known.
+    """
+    REGISTRY.entry(name, f"model.name={name!r}")
+    return next((family for family, names in FAMILIES.items() if name in names), "")
 
 
 class Network(Protocol):

@@ -46,10 +46,14 @@ def _shifted(
     """List for every tap (i, j) the pixels [B, H', W', C] that it meets in x [B, H, W, C]."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = ((x.shape[1 + i] - kernel.shape[i]) // stride + 1 for i in (0, 1))
-    return [
-        ((i, j), x[:, i : i + height * stride : stride, j : j + width * stride : stride])
-        for i, j in itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
-    ]
+
+    def met(i: int, j: int) -> jax.Array:
+        # Not by indexing, which becomes a gather where the batch is symbolic, as in exports.
+        rows = jax.lax.slice_in_dim(x, i, i + (height - 1) * stride + 1, stride, axis=1)
+        return jax.lax.slice_in_dim(rows, j, j + (width - 1) * stride + 1, stride, axis=2)
+
+    taps = itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
+    return [((i, j), met(i, j)) for i, j in taps]
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:

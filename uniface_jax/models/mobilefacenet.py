@@ -162,7 +162,7 @@ class GlobalFeatures(nn.Module):
         whole = ConvNorm(
             channels, self.dtype, height, groups=channels, padded=False, act=False, name="layers_0"
         )
-        x = whole(x, train).reshape(len(x), -1)
+        x = whole(x, train).reshape(x.shape[0], -1)
         x = nn.Dense(
             self.embedding_size, use_bias=False, dtype=self.dtype, kernel_init=_kaiming_fan_out,
             name="layers_2",

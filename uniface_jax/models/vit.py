@@ -82,9 +82,9 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x [B, N, D] to as many of the same size."""
         batch, tokens, dim = x.shape
-        qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
-        qkv = qkv.reshape(batch, tokens, 3, self.heads, dim // self.heads)
-        query, key, value = (qkv[:, :, which] for which in range(3))
+        qkv = jnp.split(_dense(3 * dim, self.dtype, "qkv", bias=False)(x), 3, axis=-1)
+        by_head = (batch, tokens, self.heads, dim // self.heads)
+        query, key, value = (part.reshape(by_head) for part in qkv)
         if self.implementation == "cudnn":
             mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
         else:
@@ -163,7 +163,7 @@ class PatchEmbed(nn.Module):
             self.dim, (self.patch, self.patch), self.patch, padding="VALID", dtype=self.dtype,
             kernel_init=_patches, bias_init=within, conv_general_dilated=patches, name="proj",
         )(images)  # fmt: skip
-        return maps.reshape(len(maps), -1, self.dim)
+        return maps.reshape(maps.shape[0], -1, self.dim)
 
 
 class ViT(nn.Module):
@@ -219,10 +219,12 @@ class ViT(nn.Module):
         wide = at_least_float32(self.dtype)
         x = _layer_norm(wide, "norm")(x)
         if order is not None:
-            masked = jnp.broadcast_to(mask_token.astype(wide), (len(x), tokens - keep, self.dim))
+            masked = jnp.broadcast_to(
+                mask_token.astype(wide), (x.shape[0], tokens - keep, self.dim)
+            )
             x = jnp.concatenate([x, masked], axis=1)
             x = jnp.take_along_axis(x, order[..., None], axis=1)
-        return self._features(x.reshape(len(x), -1).astype(self.dtype), train)
+        return self._features(x.reshape(x.shape[0], -1).astype(self.dtype), train)
 
     def _ratio(self) -> float:
         as_published = self.mask_as_published and self.mask_ratio > 0
