@@ -58,7 +58,9 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     from uniface_jax.train import step
 
     check_gpu()
-    network, loss = models.create(args.network, dtype="bfloat16"), losses.create("uce")
+    own = {"attention": args.attention} if models.family(args.network) == "vit" else {}
+    network = models.create(args.network, dtype="bfloat16", **own)
+    loss = losses.create("uce")
     images, labels = inputs(args)
     state = jax.device_get(create_state(network, loss, args.classes, 1.0, 0))
     runner = parallel.create_runner("auto", class_sharded(state), jax.devices()[:1])
@@ -86,14 +88,14 @@ def theirs(
     args: argparse.Namespace, about: dict[str, float], *, half: str, last: bool, compiled: bool
 ) -> Callable:
     import torch
-    from torch_network import network, training_step
+    from torch_network import training_step
 
     if not torch.cuda.is_available():
         raise RuntimeError("PyTorch finds no GPU")
     torch.backends.cudnn.benchmark = True
     images, labels = inputs(args)
     layout = torch.channels_last if last else torch.contiguous_format
-    net = network(models.create(args.network).stage_sizes).cuda().to(memory_format=layout)
+    net = in_torch(args.network).cuda().to(memory_format=layout)
     pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).cuda().float() - 127.5) / 127.5
     pixels = pixels.contiguous(memory_format=layout)
     if compiled:
@@ -109,6 +111,19 @@ def theirs(
         about["device_bytes"] = torch.cuda.max_memory_allocated()
 
     return run
+
+
+def in_torch(name: str) -> "torch.nn.Module":  # noqa: F821
+    """Return the network in plain PyTorch."""
+    from torch_families import TorchViT, mobilefacenet
+    from torch_network import network
+
+    ours = models.create(name)
+    if isinstance(ours, models.ViT):
+        return TorchViT(ours)
+    return (
+        mobilefacenet(ours) if isinstance(ours, models.MobileFaceNet) else network(ours.stage_sizes)
+    )
 
 
 def matmul(args: argparse.Namespace, about: dict[str, float]) -> Callable:
@@ -139,7 +154,12 @@ VARIANTS: dict[str, Callable[[argparse.Namespace, dict[str, float]], Callable]] 
 
 def measure(args: argparse.Namespace, network: str, classes: int, batch: int) -> list[dict]:
     """One row a variant."""
-    arguments = [f"--network={network}", f"--class-count={classes}", f"--batch={batch}"]
+    arguments = [
+        f"--attention={args.attention}",
+        f"--network={network}",
+        f"--class-count={classes}",
+        f"--batch={batch}",
+    ]
     names = ["matmul", *args.variants.split(",")]
     if find_spec("torch") is None:
         names = ["matmul", "ours"]
@@ -152,7 +172,9 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
     plain = workers.pop("matmul")
     if plain.failed:
         raise SystemExit(f"error: {plain.failed}")
-    parts = step_parts(network, batch, classes)
+    # The arithmetic of roofline.py is that of IR-ResNets.
+    counted = network in models.NETWORKS
+    parts = step_parts(network, batch, classes) if counted else {}
     flops = sum(part.flops for part in parts.values())
     roof = sum(bound(part, DEVICE)[0] for part in parts.values())
     rows = []
@@ -202,7 +224,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--network", choices=models.NETWORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--attention", default="einsum", help="of a ViT: einsum or cudnn")
+    parser.add_argument("--network", choices=models.REGISTRY, help=argparse.SUPPRESS)
     parser.add_argument("--class-count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -49,7 +49,12 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     family = models.family(name)
     if family == "iresnet":
         return models.create(name, **shared)
-    for key in IRESNET_KEYS if family else (*IRESNET_KEYS, "remat"):
+    if not family and shared["frozen_statistics"]:
+        raise UserError(
+            f"config.model.frozen_statistics=True: {name} is a network from outside, whose batch "
+            "norm is its own; give it a hyperparameter for this"
+        )
+    for key in IRESNET_KEYS if family else (*IRESNET_KEYS, "remat", "frozen_statistics"):
         del shared[key]
     return models.create(name, **shared, **(config.model[family].to_dict() if family else own))
 

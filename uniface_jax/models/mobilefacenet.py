@@ -106,7 +106,8 @@ class MobileFaceNet(nn.Module):
 
     blocks: residual ones in each of the four stages. scale: of the channels, 64 * scale in the
     stem. dtype: of the computation; parameters and statistics stay float32.
-    remat: recompute each residual block in the backward pass.
+    remat: recompute each residual block in the backward pass. frozen_statistics: batch norm
+    normalizes by its running statistics in training too.
     """
 
     blocks: tuple[int, ...]
@@ -114,6 +115,7 @@ class MobileFaceNet(nn.Module):
     embedding_size: int = 512
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    frozen_statistics: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -143,10 +145,10 @@ class MobileFaceNet(nn.Module):
             residual(3, 2 * channels, 256, 7),
             ConvNorm(512, dtype, name="conv_sep"),
         ]
-        x = images.astype(dtype)
+        x, by_batch = images.astype(dtype), train and not self.frozen_statistics
         for layer in layers:
-            x = layer(x, train)
-        return GlobalFeatures(self.embedding_size, dtype, name="features")(x, train)
+            x = layer(x, by_batch)
+        return GlobalFeatures(self.embedding_size, dtype, name="features")(x, by_batch)
 
 
 class GlobalFeatures(nn.Module):

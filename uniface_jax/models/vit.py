@@ -176,6 +176,7 @@ class ViT(nn.Module):
     attention: "einsum", or "cudnn" (CUDA, bfloat16).
     dtype: of the computation; parameters and statistics stay float32.
     remat: recompute each block in the backward pass instead of keeping its activations.
+    frozen_statistics: batch norm normalizes by its running statistics in training too.
     """
 
     dim: int
@@ -190,6 +191,7 @@ class ViT(nn.Module):
     attention: str = "einsum"
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    frozen_statistics: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool, noise: jax.Array | None = None) -> jax.Array:
@@ -224,19 +226,22 @@ class ViT(nn.Module):
             )
             x = jnp.concatenate([x, masked], axis=1)
             x = jnp.take_along_axis(x, order[..., None], axis=1)
-        return self._features(x.reshape(x.shape[0], -1).astype(self.dtype), train)
+        by_batch = train and not self.frozen_statistics
+        return self._features(x.reshape(x.shape[0], -1).astype(self.dtype), by_batch)
 
     def _ratio(self) -> float:
         as_published = self.mask_as_published and self.mask_ratio > 0
         return PUBLISHED_MASK_RATIO if as_published else self.mask_ratio
 
-    def _features(self, x: jax.Array, train: bool) -> jax.Array:
+    def _features(self, x: jax.Array, by_batch: bool) -> jax.Array:
         """Map all tokens of an image in one row, x [B, N D], to features [B, embedding_size]."""
         wide = at_least_float32(self.dtype)
         x = _dense(self.dim, self.dtype, "feature_0", bias=False)(x)
-        x = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_1")(x.astype(wide), train)
+        x = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_1")(x.astype(wide), by_batch)
         x = _dense(self.embedding_size, self.dtype, "feature_2", bias=False)(x)
-        return BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_3")(x.astype(wide), train)
+        return BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_3")(
+            x.astype(wide), by_batch
+        )
 
 
 def create_vit(name: str, **overrides: Any) -> ViT:
