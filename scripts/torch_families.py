@@ -93,12 +93,10 @@ class TorchViT(nn.Module):
         return self.tail(torch.cat([x, masked], 1).gather(1, order).flatten(1))
 
 
-def conv_norm(
-    inputs: int, outputs: int, kernel: int, stride: int, padding: int, groups: int, act: bool
-) -> list[nn.Module]:
-    """Convolution, batch norm and PReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), *([nn.PReLU(outputs)] if act else [])]
+def conv_norm(inputs: int, outputs: int, kernel: int = 1, **options: int) -> list[nn.Module]:
+    """Convolution, batch norm and PReLU; options: of nn.Conv2d."""
+    conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)
+    return [conv, nn.BatchNorm2d(outputs), nn.PReLU(outputs)]
 
 
 class DepthWise(nn.Module):
@@ -108,9 +106,9 @@ class DepthWise(nn.Module):
         super().__init__()
         self.residual = stride == 1
         self.layers = nn.Sequential(
-            *conv_norm(inputs, width, 1, 1, 0, 1, True),
-            *conv_norm(width, width, 3, stride, 1, width, True),
-            *conv_norm(width, outputs, 1, 1, 0, 1, False),
+            *conv_norm(inputs, width),
+            *conv_norm(width, width, 3, stride=stride, padding=1, groups=width),
+            *conv_norm(width, outputs)[:2],  # without PReLU
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -125,15 +123,15 @@ def mobilefacenet(network: MobileFaceNet) -> nn.Module:
     def residual(channels: int, width: int, count: int) -> list[nn.Module]:
         return [DepthWise(channels, channels, width, 1) for _ in range(count)]
 
-    first = conv_norm(channels, channels, 3, 1, 1, 64, True)
+    first = conv_norm(channels, channels, 3, padding=1, groups=64)
     return nn.Sequential(
-        *conv_norm(3, channels, 3, 2, 1, 1, True),
+        *conv_norm(3, channels, 3, stride=2, padding=1),
         *(first if blocks[0] == 1 else residual(channels, 128, blocks[0])),
         DepthWise(channels, channels, 128, 2), *residual(channels, 128, blocks[1]),
         DepthWise(channels, 2 * channels, 256, 2), *residual(2 * channels, 256, blocks[2]),
         DepthWise(2 * channels, 2 * channels, 512, 2), *residual(2 * channels, 256, blocks[3]),
-        *conv_norm(2 * channels, 512, 1, 1, 0, 1, True),
-        *conv_norm(512, 512, 7, 1, 0, 512, False),
+        *conv_norm(2 * channels, 512),
+        *conv_norm(512, 512, 7, groups=512)[:2],
         nn.Flatten(), nn.Linear(512, network.embedding_size, bias=False),
         nn.BatchNorm1d(network.embedding_size),
     )  # fmt: skip

@@ -82,9 +82,13 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x [B, N, D] to as many of the same size."""
         batch, tokens, dim = x.shape
-        qkv = jnp.split(_dense(3 * dim, self.dtype, "qkv", bias=False)(x), 3, axis=-1)
+        qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
         by_head = (batch, tokens, self.heads, dim // self.heads)
-        query, key, value = (part.reshape(by_head) for part in qkv)
+        # Not by indexing, which becomes a gather where the batch is symbolic, as in exports.
+        query, key, value = (
+            jax.lax.slice_in_dim(qkv, which * dim, (which + 1) * dim, axis=2).reshape(by_head)
+            for which in range(3)
+        )
         if self.implementation == "cudnn":
             mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
         else:
