@@ -188,8 +188,8 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
             row |= {
                 "milliseconds": 1e3 * seconds,
                 "images_per_second": batch / seconds,
-                "share_of_peak": flops / seconds / (DEVICES[DEVICE][0] * 1e12),
-                "share_of_roof": roof / seconds,
+                "share_of_peak": flops / seconds / (DEVICES[DEVICE][0] * 1e12) if counted else None,
+                "share_of_roof": roof / seconds if counted else None,
                 "device_gib": max(worker.values("device_bytes")) / 2**30,
                 "first_seconds": worker.values("first_seconds")[0],
                 "loss": worker.values("loss")[-1],
@@ -206,11 +206,13 @@ def show(row: dict) -> None:
     if "milliseconds" not in row:
         say(f"{label} failed: {row.get('failed')}")
         return
+    shares = "     -      -"
+    if row["share_of_peak"] is not None:
+        shares = f"{row['share_of_peak']:6.0%} {row['share_of_roof']:6.0%}"
     say(
         f"{label} {row['milliseconds']:8.1f} {row['images_per_second']:8.0f} "
-        f"{row['share_of_peak']:6.0%} {row['share_of_roof']:6.0%} {row['device_gib']:6.1f} "
-        f"{row['first_seconds']:8.1f} {row['plain_tflops']:7.0f}  {spread(row.get('times_ours'))}",
-        flush=True,
+        f"{shares} {row['device_gib']:6.1f} "
+        f"{row['first_seconds']:8.1f} {row['plain_tflops']:7.0f}  {spread(row.get('times_ours'))}"
     )
 
 

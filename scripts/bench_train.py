@@ -139,8 +139,7 @@ def show(row: dict) -> None:
         return
     say(
         f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
-        f" {row['first_seconds']:8.1f}  {spread(row.get('times_torch'))}",
-        flush=True,
+        f" {row['first_seconds']:8.1f}  {spread(row.get('times_torch'))}"
     )
 
 

@@ -88,8 +88,9 @@ def training_step(
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
         scaler.step(optimizer)
         scaler.update()
-        with torch.no_grad():
-            torch._foreach_clamp_min_(slopes, 0.01)
+        if slopes:  # which a ViT has not
+            with torch.no_grad():
+                torch._foreach_clamp_min_(slopes, 0.01)
         return loss.detach()
 
     return step

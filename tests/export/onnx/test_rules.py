@@ -11,6 +11,7 @@ from tests.export.onnx.test_from_jaxpr import operations
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.from_jaxpr import DEFAULT_OPSET, to_onnx
 from uniface_jax.export.verify import compare
+from uniface_jax.models.vit import attend
 
 OPSETS = (DEFAULT_OPSET, 13, 18)  # where operations take their axes in another way
 ROWS = np.arange(7, dtype=np.float32)[None, None, :, None]
@@ -43,6 +44,11 @@ def tokens(x):
 
 
 MAPS = {
+    "products": lambda x: jax.lax.batch_matmul(x, x.swapaxes(2, 3)),
+    "attention": lambda x: attend(
+        *(x[..., k : k + 2].reshape(len(x), 49, 2, 1) for k in (0, 2, 4))
+    ),
+    "slice": lambda x: x[:, 1:6:2, :5],
     "relu": nn.relu,
     "relu6": lambda x: nn.relu6(4 * x),
     "leaky_relu": nn.leaky_relu,
@@ -141,8 +147,8 @@ def test_a_plain_network_is_small():
     [
         (lambda x: jnp.cumsum(x, 1), r"'cumsum' is not known to the ONNX writer; --route=jax2tf"),
         (
-            lambda x: jax.lax.batch_matmul(x, x.swapaxes(2, 3)),
-            r"'dot_general' on \(Affine, Transpose\) of .*; --route=j",
+            lambda x: jnp.einsum("bhwc,bhwd->bcd", x, x),
+            r"'dot_general' on \(Affine, Affine\) of .*; --route=j",
         ),
         (lambda x: nn.ConvTranspose(4, (2, 2), (2, 2))(x), r"'conv_general_dilated' on"),
         (lambda x: x - x.mean(0, keepdims=True), r"'reduce_sum' on"),
