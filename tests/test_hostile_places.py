@@ -102,6 +102,8 @@ def test_what_is_no_file_is_refused(name, forked, tmp_path):
     for kind in KINDS if name in ("list.txt", "a.npy") else KINDS[:1]:
         shutil.rmtree(tmp_path / "at", ignore_errors=True)
         plant(kind, tmp_path / "at" / name)
+        if name.startswith("run/"):  # of a run that has begun: what left no checkpoint owns nothing
+            (tmp_path / "at" / "run" / "checkpoints" / "1").mkdir(parents=True)
         if name == "pairs.bin":
             shutil.copy(CASES / "hostile" / "25-npy" / "zero.npy", tmp_path / "at" / "good.npy")
         said = refused(forked, READ[name], tmp_path)
