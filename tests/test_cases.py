@@ -20,6 +20,12 @@ def name(case: Path) -> str:
 
 
 FOUND = [pytest.param(case, id=name(case)) for case in cases.found(CASES)]
+# Of many commands: these take as long as all the others, and have their turn in the slow part.
+LONG = ("hostile/10-onnx", "hostile/37-compare", "field/14-epochs-ignored")
+IN_ONE_PROCESS = [
+    pytest.param(case, id=name(case), marks=[pytest.mark.slow] if name(case) in LONG else [])
+    for case in cases.found(CASES)
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def places(case, trained, out):
     return cases.Places(case, CASES, out, workdir, model)
 
 
-@pytest.mark.parametrize("case", FOUND)
+@pytest.mark.parametrize("case", IN_ONE_PROCESS)
 def test_a_case(case, trained, forked, tmp_path):
     def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
         return forked.run(arguments, trained[0], tmp_path / "log", env, seconds)

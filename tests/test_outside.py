@@ -99,7 +99,7 @@ def test_plan_of_a_network_from_outside(outside):
     layers = ((9 * 3, 4), (9 * 4, 8), (9 * 8, 16), (9 * 16, 32), (32, 128))
     parameters = sum((inputs + 1) * outputs for inputs, outputs in layers)
     assert found["needs"]["network"] == 4 * parameters
-    assert found["needs"]["prototypes"] == 4 * (500 * 128 + 1)  # and one bias
+    assert found["needs"]["prototypes"] == 4 * 500 * 128
 
 
 def test_results_of_a_protocol_that_is_not_registered_are_refused_first(outside):

@@ -1,5 +1,8 @@
 """Settings and comparisons that tests of conversions share."""
 
+import json
+from pathlib import Path
+
 from uniface_jax.data.conversion.job import ConversionSettings
 
 FACES = ConversionSettings("faces", shard_size=4)
@@ -12,6 +15,14 @@ def tree(folder):
         for f in folder.rglob("*")
         if f.is_file() and f.suffix != ".png"
     }
+
+
+def without_digests(folder: Path) -> None:
+    """Make a data set one of before its manifest stated digests, whose indices are believed."""
+    file = folder / "manifest.json"
+    values = json.loads(file.read_text())
+    del values["files"], values["digest"]
+    file.write_text(json.dumps(values))
 
 
 # The smallest one: a gray pixel.

@@ -16,7 +16,11 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("case", GOLDEN)
+# The one that has all that the others have, and a convolution in groups, in the fast part.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c == "mbf_scale2" else [pytest.mark.slow]) for c in GOLDEN],
+)
 def test_golden_features_and_gradients(case, golden2, x64, convolutions_as_products):
     network = MobileFaceNet(*GOLDEN[case], embedding_size=64, dtype=jnp.float64)
     golden_networks.check_features(network, case, golden2)

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from tests.helpers.conversion import without_digests
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
 from uniface_jax.data.formats.tfrecord_info import read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import (
@@ -68,6 +69,7 @@ def test_shards_missing_or_of_another_set_are_named(copy):
 
 
 def test_an_index_with_other_places_is_named(copy):
+    without_digests(copy)
     for place, wrong in ((1, 1 << 63), (1, 0), (2, 1), (10, (1 << 64) - 1)):
         index = np.load(copy / INDEX_FILE)
         index[place] = wrong
@@ -132,6 +134,7 @@ def test_an_index_cut_short_while_it_is_in_use_is_an_error_with_its_name(name, c
 
 
 def test_an_index_of_huge_images_takes_no_memory(copy):
+    without_digests(copy)
     rows = np.load(copy / IMAGE_INDEX_FILE)
     rows["size"][:9] = 2**32 - 1
     np.save(copy / IMAGE_INDEX_FILE, rows)

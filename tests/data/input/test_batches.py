@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.batches import FULL, assert_equal, stream, take
+from tests.helpers.conversion import without_digests
 from tests.helpers.paths import ROOT
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats import images
@@ -221,6 +222,7 @@ def test_mirrored_in_decoding_is_the_flip_of_the_augmentations(tmp_path):
 
 def test_without_an_index_or_with_a_wrong_one_batches_are_the_same(tmp_path):
     write_dataset(fill_folders(tmp_path / "f"), tmp_path / "set", name="set", shard_size=4)
+    without_digests(tmp_path / "set")
     file = tmp_path / "set" / IMAGE_INDEX_FILE
     rows = np.load(file)
     expected = take(tmp_path / "set", 3)

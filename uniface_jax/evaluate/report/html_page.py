@@ -185,7 +185,7 @@ def ending(name: str, letters: int = _LABEL_LETTERS) -> str:
 
     Example:
         >>> ending("/home/ann/photographs/2024/aligned/s1/1.png", letters=24)
-        '…/aligned/s1/1.png'
+        '…/2024/aligned/s1/1.png'
     """
     if len(name) <= letters:
         return name
