@@ -18,10 +18,11 @@ def tree(folder):
 
 
 def without_digests(folder: Path) -> None:
-    """Make a data set one of before its manifest stated digests, whose indices are believed."""
+    """Make a data set one of version 0.2, whose manifest states no digests: it is believed."""
     file = folder / "manifest.json"
     values = json.loads(file.read_text())
-    del values["files"], values["digest"]
+    for key in ("digest", "files", "turned", "dropped"):
+        del values[key]
     file.write_text(json.dumps(values))
 
 

@@ -4,7 +4,6 @@ What is drawn, and how, is in ../shared/golden2/README.md; names and shapes are 
 file, which were read off the reference code.
 """
 
-import zlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.helpers.release_weights import draw
 from uniface_jax import models
 from uniface_jax.weights.names import TorchNetwork, layout, to_state
 
@@ -26,10 +26,6 @@ KINDS = {
     "prelu": lambda r, shape: r.uniform(0.005, 0.5, shape),
     "embedding": lambda r, shape: r.normal(0, 0.5, shape),
 }
-
-
-def draw(seed: int, tag: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(tag.encode())])
 
 
 def images(seed: int) -> np.ndarray:

@@ -41,7 +41,7 @@ _SAME = 1e-4  # of a row's length: what other kernels or another machine make of
 
 @dataclass(frozen=True)
 class Record:
-    """What the rows of an array are: of which model and data, and how the mirror is in them.
+    """Origin of the rows of an array: of which model and data, and how the mirror is in them.
 
     kind: see features.SUM and APART. model: `name`, `sha256`, `description`; data: `name`,
     `sha256`, `images`. Both names are for readers alone.

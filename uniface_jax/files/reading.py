@@ -47,7 +47,12 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 def open_descriptor(path: Path) -> int:
     """Open the regular file `path` as open_regular does, and return its descriptor."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return open_with(path, os.O_RDONLY)
+
+
+def open_with(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open the regular file `path` by os.open's flags and mode, without waiting; its descriptor."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
     try:
         check_regular(descriptor, path)
     except OSError:

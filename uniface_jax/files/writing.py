@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from uniface_jax.errors import UserError
-from uniface_jax.files.reading import check_regular
+from uniface_jax.files.reading import open_with
 
 PRIVATE = 0o600  # of files that hold a command line, which may hold what is nobody else's business
 
@@ -35,14 +35,7 @@ def open_again(path: Path, flags: int = 0, mode: int = 0o666) -> int:
         ...         print(e.strerror)
         Too many levels of symbolic links
     """
-    safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe | flags, mode)
-    try:
-        check_regular(descriptor, path)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return open_with(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
 
 
 def expect_writable(path: Path) -> None:

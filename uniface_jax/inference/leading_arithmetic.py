@@ -22,7 +22,7 @@ _PASSING = ("Identity", "Cast", "Dropout")
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What a graph does to its pixels first: slope * x + offset, float64 [3], a value a channel.
+    """Arithmetic of a graph on its pixels: slope * x + offset, float64 [3], a value a channel.
 
     shifts: True where it adds, subtracts or normalizes, and does not only multiply.
     """

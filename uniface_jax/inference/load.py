@@ -10,7 +10,7 @@ WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
 
 
 class InputOptions(TypedDict, total=False):
-    """What load_model takes on the input and output of an ONNX file."""
+    """Choices that load_model takes on the input and output of an ONNX file."""
 
     input_scale: str
     channel_order: str

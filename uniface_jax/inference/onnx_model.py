@@ -40,7 +40,7 @@ _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """What a user says of an ONNX file, where it does not say it itself.
+    """Answers of a user about an ONNX file, where it does not say it itself.
 
     input_scale: of pixels.INPUT_SCALES; channel_order: of pixels.CHANNEL_ORDERS. output_name: of
     the features; None chooses by shape.

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.helpers.conversion import without_digests
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
@@ -80,10 +81,7 @@ def test_a_data_set_of_before_is_believed(converted, tmp_path):
     """One whose manifest has neither digests nor a digest, as version 0.2 wrote it."""
     folder, source = converted
     copy = shutil.copytree(folder, tmp_path / "set")
-    values = json.loads((copy / MANIFEST_FILE).read_text())
-    for key in ("digest", "files", "turned", "dropped"):
-        del values[key]
-    (copy / MANIFEST_FILE).write_text(json.dumps(values))
+    without_digests(copy)
     assert verify(source, copy).images == len(TFRecordSource(copy)) == 23
     (copy / MANIFEST_FILE).unlink()
     assert len(TFRecordSource(copy)) == 23

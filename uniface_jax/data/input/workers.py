@@ -62,7 +62,7 @@ class WorkerLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Work:
-    """What decoders do, in all batches.
+    """Work that decoders do, in all batches.
 
     Attributes:
         source: where the records are read.
