@@ -68,7 +68,7 @@ def resident(root: int) -> int:
 
 
 def set_folder(args: argparse.Namespace) -> Path:
-    """Where the set to convert lies."""
+    """Return the folder of the set to convert."""
     return args.folder / f"set-{args.records}"
 
 
@@ -86,7 +86,7 @@ def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
 
 
 def processor_seconds() -> float:
-    """Of all child processes that have ended."""
+    """Return those of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

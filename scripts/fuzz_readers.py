@@ -155,7 +155,7 @@ def limit_memory() -> None:
 
 
 def outcome_of(reader: Callable[[Path], object], folder: Path, seconds: float) -> str:
-    """How a read ended: read, refused, or what went wrong."""
+    """Return how a read ended: read, refused, or what went wrong."""
     # Processor time tells a loop, whatever else the machine does; a wait takes none of it.
     timers = ((signal.ITIMER_PROF, seconds), (signal.ITIMER_REAL, 60 * seconds))
     for timer, limit in timers:

@@ -53,7 +53,7 @@ def modules_of(package: Path) -> dict[str, list[str]]:
 
 
 def _has_content(file: Path) -> bool:
-    """Whether a module defines or exports a public name."""
+    """Return whether a module defines or exports a public name."""
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             return True

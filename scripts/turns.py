@@ -90,23 +90,23 @@ class Worker:
         self._process.wait()
 
     def values(self, key: str = "seconds", job: str = "step") -> list[float]:
-        """What all turns of a job gave."""
+        """Return what all turns of a job gave."""
         return [turn[key] for turn in self.turns.get(job, []) if key in turn]
 
     def median(self, key: str = "seconds", job: str = "step") -> float:
-        """Median over the turns of a job."""
+        """Return the median over the turns of a job."""
         return statistics.median(self.values(key, job))
 
 
 def ratios(ours: Worker, theirs: Worker, job: str = "step") -> dict[str, float]:
-    """How many times as long `theirs` takes, turn by turn: median, lowest and highest."""
+    """Return how many times as long `theirs` takes, by turns: median, lowest and highest."""
     pairs = zip(ours.values(job=job), theirs.values(job=job), strict=True)
     each = [b / a for a, b in pairs]
     return {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
 
 
 def spread(ratio: dict[str, float] | None) -> str:
-    """What ratios() gave, for a table; "-" for none."""
+    """Write what ratios() gave for a table; "-" for none."""
     if ratio is None:
         return "-"
     return f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"

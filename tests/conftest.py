@@ -86,7 +86,7 @@ def x64():
 
 @pytest.fixture
 def convolutions_as_products(monkeypatch):
-    """For networks in float64: test_float64_convolution.py compares them with XLA's."""
+    """Replace those of float64 networks: test_float64_convolution.py compares them with XLA's."""
     monkeypatch.setattr(jax.lax, "conv_general_dilated", sum_of_products)
 
 

@@ -63,7 +63,7 @@ def test_train_trains_the_demo_to_its_end(run_cli, tmp_path):
 
 
 def test_train_begins_the_demo_alone(run_cli, tmp_path):
-    """As the slow test, but for two steps."""
+    """Do as the slow test does, for two steps."""
     done = run_cli("train", "--config.steps=2", "--config.eval.data=", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("recipe demo; writes to runs/demo; --config=NAME trains another")

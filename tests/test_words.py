@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 NO_VERB = re.compile(r"(What|Whether|Of|How|As|The|A|An)\b")
+QUESTION = re.compile(r"(What|Whether|Of|How|As)\b")  # a fixture may say what it is
 BRITISH = re.compile(
     r"normalis|initialis|optimis|serialis|recognis(?!e\.py)|behaviour|licence|favour|"
     r"colour|\bcentred?\b|\bgrey\b",
@@ -24,6 +25,7 @@ NAMES = re.compile(
     re.MULTILINE,
 )
 PYTHON = sorted((ROOT / "uniface_jax").rglob("*.py"))
+OUTSIDE = [path for room in ("tests", "scripts") for path in sorted((ROOT / room).rglob("*.py"))]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -63,12 +65,13 @@ def test_a_british_spelling_is_found_and_a_key_is_not():
     assert british(prose(source)) == ["Initialis", "centre"]
 
 
-def test_docstrings_of_functions_begin_with_a_verb():
+@pytest.mark.parametrize(("files", "no_verb"), [(PYTHON, NO_VERB), (OUTSIDE, QUESTION)])
+def test_docstrings_of_functions_begin_with_a_verb(files, no_verb):
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {docstring.splitlines()[0]}"
-        for path in PYTHON
+        for path in files
         for line, docstring in function_docstrings(path.read_text())
-        if NO_VERB.match(docstring)
+        if no_verb.match(docstring)
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -126,7 +126,7 @@ def resumed(workdir):
 
 
 def assert_noticed_or_harmless(workdir):
-    """As evaluation, export, inspection, fine-tuning and training read the newest checkpoint."""
+    """Read the newest checkpoint as evaluation, export, fine-tuning and training do."""
     newest = STATES[6]
     try:
         state, _ = reading.read(workdir)
@@ -189,7 +189,7 @@ def test_two_hundred_flipped_bits_are_noticed_or_harmless(seed, whole, tmp_path)
 
 
 def test_before_digests_flips_went_unnoticed_and_no_failure_was_final(whole_of_old, tmp_path):
-    """What the digests are for; and where reading an old one fails, the one before is used."""
+    """Show what the digests are for; where reading an old one fails, the one before is used."""
     rng, silent = random.Random(SEED), 0
     names = [name for name in files_in(whole_of_old / "6") if name.parts[0] == "state"]
     blob = max(names, key=lambda name: (whole_of_old / "6" / name).stat().st_size)

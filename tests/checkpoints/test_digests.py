@@ -56,7 +56,7 @@ def test_rows_are_checked_on_any_devices(devices, tree, tmp_path):
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (9, 22), (21, 23), (36, 37)])
 def test_of_a_block_held_in_part_the_other_rows_are_read(start, stop, tree, tmp_path, monkeypatch):
-    """As one of several processes holds them, on other devices than those of the saving."""
+    """Hold them as one of several processes does, on other devices than those of the saving."""
     prototypes, asked = tree["prototypes"], []
     saved = written(tree | {"prototypes": sharded(prototypes, 3)}, tree, tmp_path)
 

@@ -113,7 +113,7 @@ def test_a_workdir_may_be_extended_or_taken_over(tmp_path):
 
 
 def test_a_workdir_may_be_older_than_a_key(tmp_path):
-    """What it does not name is at its default, when it is read and when it is claimed again."""
+    """Take what it does not name at its default, when it is read and when it is claimed again."""
     config = json.loads(configs.to_json(changed(optim__lr=0.2)))
     del config["optim"]["power"], config["data"]["prepare"]
     text = json.dumps(config)

@@ -52,7 +52,7 @@ STATUSES = {"uniface export --check": (0, 1)}
 
 @pytest.fixture(scope="module")
 def belongings(tmp_path_factory):
-    """What a reader of the pages has: photographs, downloads, a run, an ONNX file."""
+    """Make what a reader of the pages has: photographs, downloads, a run, an ONNX file."""
     folder = tmp_path_factory.mktemp("reader")
     for person in ("s1", "s2", "s3", "s4"):
         (folder / "photographs" / person).mkdir(parents=True)

@@ -52,7 +52,7 @@ class Watched:
 
 
 class Killed(BaseException):
-    """What no handler sees, as a kill."""
+    """Pass by every handler, as a kill does."""
 
 
 def kill():
@@ -192,7 +192,7 @@ def test_features_of_another_machine_stay_where_they_are_the_same(
 
 
 def test_a_flipped_bit_is_noticed(tmp_path, images, pixels):
-    """Of the array and of the JSON beside it, by who computes and by who is given the folder."""
+    """Flip bits of the array and of the JSON beside it, for who computes and who is given them."""
     images = ImageFiles("people", images.root, images.names[:2])
     kept, right = tmp_path / "kept", corners_both(pixels[:2])
     digest = computed_features(kept).features(images).record["sha256"]

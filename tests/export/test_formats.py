@@ -78,7 +78,7 @@ def test_unreadable(tmp_path, name):
 @for_tensorflow
 @pytest.mark.slow
 def test_two_processes_write_equal_bytes(tmp_path):
-    """Of every format; each process orders its hashes anew."""
+    """Write every format twice; each process orders its hashes anew."""
     program = (
         "import sys, pathlib\n"
         "from tests.helpers.trained_networks import SMALL, feature_function\n"

@@ -271,7 +271,7 @@ def script_flags(script: str) -> frozenset[str]:
 
 
 def _is_known_anywhere(word: str) -> bool:
-    """Whether a flag that stands alone in prose is one of any command or script."""
+    """Return whether a flag that stands alone in prose is one of any command or script."""
     name = word.lstrip("-").partition("=")[0]
     if _PLACEHOLDER.search(name) or word == "--":
         return True

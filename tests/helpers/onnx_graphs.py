@@ -50,7 +50,7 @@ def face_network(
 
 
 def expected_features(images, *, layout="NCHW", scale="unit", dimension=8):
-    """What face_network without a prefix computes of images uint8 [B, H, W, 3], in float64."""
+    """Return what face_network without a prefix gives for images uint8 [B, H, W, 3], in float64."""
     pixels = images.astype(np.float64)
     if scale == "unit":
         pixels = (pixels - 127.5) / 127.5

@@ -86,7 +86,7 @@ def without_padding(head, result, drawn):
 
 
 def run_by_pmap(head, samples, by_row, rest):
-    """As the program of jax.shard_map, which takes and gives whole arrays."""
+    """Take and give whole arrays, as the program of jax.shard_map does."""
 
     def split(x):
         return x.reshape(head.shards, -1, *x.shape[1:])

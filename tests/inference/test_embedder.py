@@ -40,7 +40,7 @@ def model(tmp_path_factory):
 
 
 def means(images):
-    """What the model gives for uint8 [B, 112, 112, 3], without the mirror sum."""
+    """Return what the model gives for uint8 [B, 112, 112, 3], without the mirror sum."""
     scaled = (images[..., 0].astype(float) - 127.5) / 127.5
     return scaled.reshape(-1, 7, 16, 7, 16).mean((2, 4)).reshape(-1, 49)
 

@@ -116,7 +116,7 @@ def branch(tensor):
 
 @pytest.mark.parametrize("where", ["constant", "branch", "nested", "function"])
 def test_other_tensors_read_no_file(tmp_path, where):
-    """Of nodes, of branches and of functions: even where the file lies beside the model."""
+    """Refuse those of nodes, branches and functions, even where the file lies beside the model."""
     path = face_network(tmp_path / "net.onnx")
     (tmp_path / "leak.bin").write_bytes(b"12345678")
     model = onnx.load(path)

@@ -63,7 +63,7 @@ def test_an_endless_loop_is_ended(tmp_path, monkeypatch):
 
 
 def test_a_loop_that_only_some_images_begin_is_ended(tmp_path, monkeypatch):
-    """As often as the image is bright: not at all for the first run's."""
+    """Loop as often as the image is bright: not at all for the first run's."""
     nodes = [
         helper.make_node("ReduceMax", ["f"], ["most"], keepdims=0),
         helper.make_node("Sub", ["most", "bright"], ["over"]),

@@ -24,7 +24,7 @@ from uniface_jax.native import build
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path, caplog):
-    """As at the start of a process with an empty cache; the folder for the kernels."""
+    """Begin as a process with an empty cache does; give the folder for the kernels."""
     monkeypatch.delenv(build.SWITCH, raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

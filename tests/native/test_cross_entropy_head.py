@@ -27,7 +27,7 @@ FACTOR = 0.25  # of the gradients
 
 
 def tolerance(scale):
-    """Of exp(s cos): a cosine is known to a few 1e-7."""
+    """Return that of exp(s cos): a cosine is known to a few 1e-7."""
     return 1e-5 + 5e-7 * scale
 
 
@@ -64,7 +64,7 @@ def draw(seed, batch, classes, dimension, scale, bias, by_class, saturated, inva
 
 
 def tolerances(loss, prototypes, samples):
-    """What float32 may be off by: Sums, of samples and of classes by row.
+    """Return what float32 may be off by: Sums, of samples and of classes by row.
 
     Each is a share of the sum of its terms' sizes, and where a cosine is too near to a jump of the
     slope or of the threshold to say on which side it is, the whole term.

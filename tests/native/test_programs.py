@@ -60,7 +60,7 @@ def test_off_and_on_again():
 
 
 def test_plans_are_without_them():
-    """What a CPU would have says nothing about accelerators."""
+    """Leave out what a CPU would have: it says nothing about accelerators."""
     config = configs.base()
     width = max(16, build.vector_width())
     config.model.update(name="lresnet18", width=width, embedding_size=width)

@@ -82,7 +82,7 @@ def test_collectives():
 
 @pytest.mark.parametrize("micro", [1, 2])
 def test_a_training_step(micro):
-    """Of what the head and the network's gradients are known to be."""
+    """Compare with what the head and the network's gradients are known to send."""
     config = configs.base()
     config.model.update(name="lresnet18", width=4, embedding_size=16, stem_stride=2)
     config.model.stage_sizes = (1, 1, 1, 1)

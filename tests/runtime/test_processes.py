@@ -88,7 +88,7 @@ def assert_close(workdir, expected, step=STEPS):
 
 
 def wait_for_step(process, step: int) -> str:
-    """What was printed until a step beyond `step` was logged."""
+    """Return what was printed until a step beyond `step` was logged."""
     printed = ""
     for line in process.stdout:
         printed += line

@@ -88,7 +88,7 @@ ALL = {multipliers.name_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(fi
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_frozen_parameters_are_bitwise_unchanged(batch, devices, rate):
-    """With weight decay, momentum and slopes below their floor; sharded and sampled."""
+    """Train with weight decay, momentum and slopes below their floor; sharded and sampled."""
     state, _ = train(batch, "network.*=0,network.fc5.*=1", devices, rate=rate)
     trained = {"network.fc5.kernel", "prototypes", "bias"}
     assert moved(first().weights, state.weights) == trained
@@ -126,7 +126,7 @@ def test_a_factor_is_a_learning_rate(batch):
 
 
 def test_the_norm_is_of_what_is_trained(batch):
-    """As PyTorch's clip_grad_norm_ over the parameters that have gradients."""
+    """Take the norm as PyTorch's clip_grad_norm_ does, of the parameters that have gradients."""
     _, whole = train(batch, steps=1)
     _, network_alone = train(batch, "prototypes=0,bias=0", steps=1)
     _, head_alone = train(batch, "network.*=0", steps=1)

@@ -34,7 +34,7 @@ class Cycle:
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
-    """What is there already is left alone by the garbage collector, which JAX keeps busy."""
+    """Keep the garbage collector, which JAX keeps busy, from what is there already."""
     gc.collect()
     gc.freeze()
     yield

@@ -82,7 +82,7 @@ def test_an_augmentation_that_no_process_can_import(dataset):
 
 
 def named(kind, faces, dataset, folder):
-    """What a command line names to train on these faces, in the format `kind`."""
+    """Return what a command line names to train on these faces, in the format `kind`."""
     source = FolderSource(faces)
     items = [source[i] for i in range(len(source))]
     if kind == "recordio":

@@ -58,7 +58,7 @@ def test_tensorflow_datasets_opens_it_as_it_is(faces, dataset):
 
 
 def test_a_set_made_elsewhere_has_no_names_and_no_index(tmp_path):
-    """As TFDS' own builders may write it: no name in a record, classes without names."""
+    """Read what TFDS' own builders may write: no name in a record, classes without names."""
     import tensorflow as tf
 
     (tmp_path / "f" / "a").mkdir(parents=True)
