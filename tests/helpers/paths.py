@@ -6,3 +6,4 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 GOLDEN2 = ROOT / "tests" / "golden2"
 FIXTURES = ROOT / "tests" / "fixtures"
+FIXTURES2 = ROOT / "tests" / "fixtures2"

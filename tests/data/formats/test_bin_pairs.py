@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import lzma
 import pickle
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.containers import EXPECTED, FOLDER
 from tests.helpers.examples import examples
-from uniface_jax.data.formats.bin_pairs import read_pairs, write_pairs
+from uniface_jax.data.formats.bin_pairs import looks_like_bin, read_pairs, write_pairs
 from uniface_jax.errors import UserError
 
 
@@ -157,3 +159,29 @@ def test_noise_raises_nothing_but_user_errors(scratch, content):
     scratch.write_bytes(b"\x80\x02" + content)
     with pytest.raises(UserError):
         read_pairs(scratch)
+
+
+def test_a_bin_packed_by_xz_is_the_bin():
+    pairs = read_pairs(FOLDER / "xz" / "small.xz")
+    expected = EXPECTED["xz/small.xz"]["pairs"]
+    assert pairs.same.tolist() == [pair["same"] for pair in expected]
+    hashes = [hashlib.sha256(image).hexdigest() for image in pairs.images]
+    rows = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    assert [[hashes[a], hashes[b]] for a, b in rows] == [pair["sha256"] for pair in expected]
+    assert looks_like_bin(FOLDER / "xz" / "small.xz")
+
+
+def test_xz_that_is_cut_short_or_a_bomb_is_refused(tmp_path):
+    whole = (FOLDER / "xz" / "small.xz").read_bytes()
+    file = tmp_path / "set.xz"
+    for end in np.random.default_rng(0).integers(0, len(whole), 50).tolist():
+        file.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"set\.xz: "):
+            read_pairs(file)
+    file.write_bytes(lzma.compress(bytes(1 << 24)))
+    with pytest.raises(UserError, match=r"set\.xz: refused, the pickle holds more than \d+ bytes"):
+        read_pairs(file)
+    # Two streams one behind the other, as cat makes them.
+    pickled = lzma.decompress(whole)
+    file.write_bytes(lzma.compress(pickled[:999]) + lzma.compress(pickled[999:]))
+    assert len(read_pairs(file)) == len(EXPECTED["xz/small.xz"]["pairs"])

@@ -1,7 +1,9 @@
+import gzip
 import io
 import json
 import pickle
 import tarfile
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
+from uniface_jax.data.formats import tar_members
 from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.errors import UserError
+from uniface_jax.files import unnamed
 
 
 def archive(path, members, form=tarfile.PAX_FORMAT):
@@ -207,3 +211,50 @@ def test_damage_raises_nothing_but_user_errors(tmp_path_factory, data):
         message = str(e)
     assert message.startswith(f"{file}: ")
     assert "\n" not in message
+
+
+def packed(path, members):
+    path.write_bytes(gzip.compress(archive(path.with_suffix(""), members).read_bytes()))
+    path.with_suffix("").unlink()
+    return path
+
+
+def test_gzip_is_unpacked_where_nobody_sees_it(tmp_path, monkeypatch):
+    members = [("a/1.jpg", b"one"), ("a/1.cls", b"7\n"), ("b/2.jpg", b"two!"), ("b/2.cls", b"9")]
+    file = packed(tmp_path / "set.tar.gz", members)
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    source = open_source(file)
+    assert rows(source) == [
+        ("set.tar.gz/a/1.jpg", 0, b"one"), ("set.tar.gz/b/2.jpg", 1, b"two!"),
+    ]  # fmt: skip
+    assert "gzip is read from its beginning alone" in source.notes[0]
+    assert [*room.iterdir()] == []
+    # Decoding processes get the source, converting ones parts of it.
+    for copy in (source, source.part(np.arange(2))):
+        assert rows(pickle.loads(pickle.dumps(copy))) == rows(source)
+    opened = source._unpacked[file].path
+    del source, copy
+    assert not opened.exists() or "uniface-" not in str(opened.readlink())
+
+
+def test_a_bomb_and_a_full_disk_are_refused_before_they_fill_it(tmp_path, monkeypatch):
+    file = tmp_path / "set.tar.gz"
+    monkeypatch.setattr(tar_members, "_MIN_UNPACKED_BYTES", 1 << 16)
+    file.write_bytes(gzip.compress(bytes(1 << 20), 9))
+    with pytest.raises(UserError, match=r"set\.tar\.gz: \d+ bytes unpack to more than \d+"):
+        open_source(file)
+    packed(file, [("a/1.jpg", b"x"), ("a/1.cls", b"7")])
+    monkeypatch.setattr(unnamed, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(UserError, match=r"set\.tar\.gz: .* whose disk is then full .*TMPDIR"):
+        open_source(file)
+
+
+def test_an_archive_without_its_end_mark_is_noted(tmp_path):
+    file = archive(tmp_path / "set.tar", [("a/1.jpg", b"x"), ("a/1.cls", b"7")])
+    file.write_bytes(file.read_bytes()[:2048])
+    assert "ends without a tar's end mark" in str(open_source(file).notes)
+    file.write_bytes(file.read_bytes()[:1300])
+    with pytest.raises(UserError, match="cut short"):
+        open_source(file)

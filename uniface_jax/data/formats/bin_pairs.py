@@ -1,5 +1,7 @@
 """Verification sets: pairs of face images, same person or not, in insightface's .bin files.
 
+HaiyuWu's .xz is such a file, packed.
+
 A .bin (lfw, cfp_fp, agedb_30, …) is a pickle of (list of 2P encoded images, list of P booleans);
 pair i is images 2i and 2i+1. It comes from the internet, so safe_pickle reads it as data.
 """
@@ -50,13 +52,16 @@ class PairSet:
 
 
 def looks_like_bin(file: Path) -> bool:
-    """Return True where a file is a pickle by its suffix or its first byte.
+    """Return True where a file is a pickle, packed by xz or not, by its suffix or first bytes.
 
     Raises UserError where it is no regular file or cannot be read.
     """
     try:
         with open_regular(file) as opened:
-            return file.suffix == ".bin" or opened.read(1) in (b"\x80", b"(")
+            head = opened.read(len(safe_pickle.XZ_MAGIC))
+            return (
+                file.suffix == ".bin" or head[:1] in (b"\x80", b"(") or head == safe_pickle.XZ_MAGIC
+            )
     except NotRegularError as e:
         raise UserError(f"{file}: not a file; expected pairs, as a .bin or as a list") from e
     except OSError as e:
@@ -66,7 +71,8 @@ def looks_like_bin(file: Path) -> bool:
 def read_pairs(path: Path | str) -> PairSet:
     """Read a .bin written by Python 2 or 3, with images as bytes, str or uint8 numpy arrays.
 
-    Images and marks may be lists or tuples, marks numpy's booleans as well, or an array of them.
+    Images and marks may be lists or tuples, marks numpy's booleans as well, or an array of them. It
+    may be packed by xz.
 
     Images are not decoded, and equal ones are kept once. Nothing in the file runs.
 
@@ -92,22 +98,27 @@ def read_pairs(path: Path | str) -> PairSet:
         raise UserError(
             f"{path}: {len(encoded)} images for {len(same)} pairs; expected two a pair, and pairs"
         )
-    unique: dict[bytes, int] = {}
-    indices = np.empty(len(encoded), np.int32)
-    for i, image in enumerate(map(safe_pickle.content, encoded)):
+    images = list(map(safe_pickle.content, encoded))
+    for i, image in enumerate(images):
         if not isinstance(image, bytes) or not image:
             raise UserError(
                 f"{path}: image {i} is a {type(image).__name__}, expected encoded bytes"
             )
-        indices[i] = unique.setdefault(image, len(unique))
     for i, flag in enumerate(same):
         if not isinstance(flag, int) or flag not in (0, 1):
             raise UserError(
                 f"{path}: pair {i} is marked by a {type(flag).__name__}, expected a bool"
             )
+    return pair_set(path.stem, images, np.array(same, bool))
+
+
+def pair_set(name: str, images: Sequence[bytes], same: np.ndarray) -> PairSet:
+    """Return the pairs of images 2i and 2i + 1, equal ones kept once; same: bool [P]."""
+    unique: dict[bytes, int] = {}
+    indices = np.fromiter((unique.setdefault(image, len(unique)) for image in images), np.int32)
     numbers = np.unique(indices, return_index=True)[1]
     first, second = indices[0::2].copy(), indices[1::2].copy()
-    return PairSet(path.stem, list(unique), first, second, np.array(same, bool), numbers)
+    return PairSet(name, list(unique), first, second, same, numbers)
 
 
 def _place(number: int) -> str:

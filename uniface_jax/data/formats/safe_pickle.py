@@ -13,6 +13,7 @@ Besides lists, tuples, text, numbers and booleans, exactly five calls are unders
 """
 
 import io
+import lzma
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuff
 _SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _GLOBALS = frozenset((_ENCODE, _NDARRAY, _DTYPE, *_RECONSTRUCT, *_FROM_BUFFER, *_SCALAR))
 _ITEM_BYTES = {"b1": 1, **{f"{kind}{size}": size for kind in "iu" for size in (1, 2, 4, 8)}}
+
+XZ_MAGIC = b"\xfd7zXZ\0"
+# In a set the same image stands in many pairs, so that xz makes it a few times smaller.
+_MAX_EXPANSION, _MIN_UNPACKED_BYTES = 50, 1 << 20
+_MAX_DICTIONARY_BYTES = 1 << 27  # of `xz -9` twice
+_CHUNK_BYTES = 1 << 20
 
 _CONSTANTS: dict[str, Any] = {"NEWTRUE": True, "NEWFALSE": False, "NONE": None, "EMPTY_TUPLE": ()}
 _LATIN1 = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))  # Python 2's str: bytes
@@ -103,6 +110,7 @@ class _RefusedError(Exception):
 def load(path: Path) -> Any:
     """Return the object in the pickle at `path`: lists and tuples of bytes, str, int, bool, None.
 
+    The file may be packed by xz.
     Numpy arrays come back as objects of which `content` gives the bytes, `items` the numbers. A
     hostile file may nest values so that printing or comparing them takes for ever: check types
     first. Takes memory in proportion to the file, whatever the file declares.
@@ -123,6 +131,8 @@ def load(path: Path) -> Any:
         # Read, not mapped: a file that is cut short meanwhile must be no signal (SIGBUS).
         with open_regular(path) as file:
             content = file.read()
+        if content.startswith(XZ_MAGIC):
+            content = _unpacked(content)
         return _Machine(len(content)).run(io.BytesIO(content))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
@@ -134,6 +144,26 @@ def load(path: Path) -> Any:
         raise UserError(
             f"{path}: not a pickle, or a truncated one ({str(e)[:100] or type(e).__name__})"
         ) from e
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Return what a file of xz holds; refused where that is far more than pairs of images need."""
+    most = _MIN_UNPACKED_BYTES + _MAX_EXPANSION * len(content)
+    pieces, size, rest = [], 0, content
+    while rest:  # one stream after another, as lzma.open reads them
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY_BYTES)
+        given = rest
+        while not unpacker.eof:
+            piece = unpacker.decompress(given, _CHUNK_BYTES)
+            given = b""
+            if not piece and unpacker.needs_input:
+                raise EOFError("xz that is cut short")
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise _RefusedError(f"more than {most} bytes in {len(content)} of xz")
+        rest = unpacker.unused_data.lstrip(b"\0")  # padding may follow a stream
+    return b"".join(pieces)
 
 
 class _Machine:

@@ -8,7 +8,6 @@ so that a data set cut short is refused before training starts.
 import bisect
 import contextlib
 import os
-import resource
 import struct
 import weakref
 from array import array
@@ -20,6 +19,7 @@ import numpy as np
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.errors import UserError
 from uniface_jax.files.arrays import is_cut_short, map_array, save_array
+from uniface_jax.files.kept_open import allow_open_files
 from uniface_jax.files.reading import open_descriptor, read_at
 
 INDEX_FILE = "record_index.npy"
@@ -27,7 +27,6 @@ HEADER_BYTES, FOOTER_BYTES = 12, 4  # u64 length, u32 CRC of it | the record | u
 _FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
 _BOUND_DTYPE = np.dtype(np.uint64)
 _MAX_CUT_BYTES = 1 << 28  # a thousand times what a part of a batch has
-_SPARE_FILES = 256  # open files beyond the shards
 
 
 def framed(record: bytes) -> bytes:
@@ -81,7 +80,7 @@ class RecordReader:
         self._first: list[int] = self._starts.tolist()  # bisect is ten times searchsorted's speed
         self.bounds = record_bounds(info)
         self._shards: list[int] = []
-        _allow_open_files(len(info.shards))
+        allow_open_files(len(info.shards))
         weakref.finalize(self, _close_all, self._shards)
         for shard, _ in info.shards:
             self._shards.append(_opened(shard))
@@ -134,19 +133,6 @@ class RecordReader:
 def _close_all(files: list[int]) -> None:
     for file in files:
         os.close(file)
-
-
-def _allow_open_files(count: int) -> None:
-    """Raise this process's soft limit of open files where `count` would not fit into it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise UserError(
-                f"{count} shards need {needed} open files, {hard} are allowed: raise `ulimit -Hn`, "
-                "or convert again with a larger --shard_size"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _opened(shard: Path) -> int:

@@ -4,20 +4,25 @@ register_source adds a kind of one's own, which is told by its name in front of 
 """
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from uniface_jax.data.formats import tar_members
+from uniface_jax.data.formats.lmdb_pages import looks_like_lmdb
 from uniface_jax.data.formats.recordio import MAGIC_BYTES
+from uniface_jax.data.formats.safe_pickle import XZ_MAGIC
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.lists import ListSource, looks_like_list
+from uniface_jax.data.sources.lmdb import DATA_FILE, KIND, LmdbSource, open_lmdb
 from uniface_jax.data.sources.pairs import PairSource
 from uniface_jax.data.sources.recordio import RecordIOSource
+from uniface_jax.data.sources.shard_names import expand_shards, is_pattern
 from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
-from uniface_jax.data.sources.tar import TarSource
+from uniface_jax.data.sources.tar import TarSource, find_archives
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 from uniface_jax.files.paths import expanded
@@ -35,11 +40,13 @@ __all__ = [
 ]
 
 FORMATS = (
-    "identity folders, a .rec or .tar or a folder of them, a list, a .bin, or a TFRecord data set"
+    "identity folders, a .rec, .tar or .tar.gz or a folder of them, an LMDB file, a list, a .bin, "
+    "or a TFRecord data set"
 )
 _SNIFFED_BYTES = 512
-_TAR_MAGIC_OFFSET, _TAR_MAGIC = 257, b"ustar"
+_TAR_MAGIC_END = tar_members.MAGIC_OFFSET + len(tar_members.MAGIC)
 _PICKLE_MAGIC = b"\x80"  # protocol 2 and later; no text begins with it
+_PAIRS_MAGIC = (_PICKLE_MAGIC, XZ_MAGIC)
 
 
 class SourceOpener(typing.Protocol):
@@ -53,6 +60,7 @@ Opener = TypeVar("Opener", bound=SourceOpener)
 
 SOURCES: Registry[SourceOpener] = Registry("source", given=("path",))
 SOURCES.add(PREFIX.rstrip(":"), lambda path: parse_synthetic(PREFIX + path), builtin=True)
+SOURCES.add(KIND, lambda path: open_lmdb(expanded(path)), builtin=True)
 
 
 def register_source(name: str) -> Callable[[Opener], Opener]:
@@ -103,7 +111,9 @@ def open_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     r"""Return the source at `path`: one of FORMATS, or NAME:PATH of a registered kind.
 
     A folder with .rec files is RecordIO, of which train.rec is taken where there are several; a
-    folder with .tar files is all of them. `synthetic:CLASSES:IMAGES` is no path (synthetic.py).
+    folder with .tar or .tar.gz files is all of them, and so are those that a pattern names, as
+    `train-{0000..0127}.tar` or `train-*.tar.gz`. `synthetic:CLASSES:IMAGES` is no path
+    (synthetic.py).
     A ~ at the beginning is the home folder.
 
     Raises:
@@ -122,8 +132,10 @@ def open_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     name, colon, rest = str(path).partition(":")
     if colon and name in SOURCES:
         return _open_registered(name, rest)
-    path = Path(expanded(str(path)))
+    text, path = str(path), Path(expanded(str(path)))
     if not path.exists():
+        if is_pattern(text):
+            return _open_shards(path, expand_shards(text), options)
         kinds = f"; kinds of sources are {', '.join(SOURCES)}" if colon else ""
         raise UserError(f"{path}: no such file or folder{kinds}")
     try:
@@ -152,28 +164,52 @@ def _open_folder(path: Path, options: SourceOptions) -> Source:
     """Open a folder by the files in it."""
     if (path / INFO_FILE).is_file():
         return TFRecordSource(path)
+    if (path / DATA_FILE).is_file():
+        return LmdbSource(path)
     record_files = sorted(path.glob("*.rec"))
     if len(record_files) > 1 and path / "train.rec" not in record_files:
         raise UserError(f"{path}: several .rec files; give one of them: {record_files[0].name}, …")
     if record_files:
         return RecordIOSource(record_files[0] if len(record_files) == 1 else path / "train.rec")
-    if next(path.glob("*.tar"), None):
+    if find_archives(path):
         return TarSource(path, options.json_key)
     return FolderSource(path, skip_faults=options.skip_faults)
+
+
+def _open_shards(path: Path, shards: Sequence[Path], options: SourceOptions) -> Source:
+    """Open the files that a pattern names, by the first of them."""
+    try:
+        with open_regular(shards[0]) as file:
+            head = file.read(_SNIFFED_BYTES)
+    except OSError as e:
+        raise UserError(f"{shards[0]}: cannot be read ({e.strerror})") from e
+    if _is_archive(shards[0], head):
+        return TarSource(path, options.json_key, shards)
+    if len(shards) == 1:
+        return open_source(shards[0], options)
+    raise UserError(f"{path}: {len(shards)} files; a pattern names the shards of .tar or .tar.gz")
+
+
+def _is_archive(path: Path, head: bytes) -> bool:
+    """Return True for a tar archive, packed by gzip or not, by its first bytes or its name."""
+    return (
+        head[tar_members.MAGIC_OFFSET : _TAR_MAGIC_END] == tar_members.MAGIC
+        or path.suffix == ".tar"
+        or head.startswith(tar_members.GZIP_MAGIC)
+    )
 
 
 def _open_file(path: Path, options: SourceOptions) -> Source:
     """Open a file by its first bytes."""
     with open_regular(path) as file:
         head = file.read(_SNIFFED_BYTES)
+    if looks_like_lmdb(head):
+        return LmdbSource(path)
     if head.startswith(MAGIC_BYTES):
         return RecordIOSource(path)
-    if (
-        head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)] == _TAR_MAGIC
-        or path.suffix == ".tar"
-    ):
+    if _is_archive(path, head):
         return TarSource(path, options.json_key)
-    if head.startswith(_PICKLE_MAGIC) or path.suffix == ".bin":
+    if head.startswith(_PAIRS_MAGIC) or path.suffix == ".bin":
         return PairSource(path)
     if looks_like_list(path):
         return ListSource(path)

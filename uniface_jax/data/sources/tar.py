@@ -3,48 +3,52 @@
 A sample is `KEY.jpg` (or another image) with `KEY.cls`, the class as text, or `KEY.json` with the
 class under one of JSON_KEYS, or under a key that the user names. Archives without either are taken
 as identity folders: the class is the image's folder. Nothing is extracted; images are read where
-they lie in the archives.
+they lie in the archives. Of gzip nothing can be read but from its beginning on: such archives are
+unpacked once, to temporary files without a name.
 """
 
-import json
-import os
 import sys
-import tarfile
 from array import array
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 from typing_extensions import override
 
 from uniface_jax.data.formats.images import SUFFIXES
+from uniface_jax.data.formats.tar_members import Archive, Member, is_gzip, unpack_gzip
 from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.data.sources.folders import MAX_FILE_BYTES
 from uniface_jax.data.sources.labels import classes_of, natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
+from uniface_jax.files.bounded_json import parse_json
+from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
+from uniface_jax.files.unnamed import UnnamedFile
 
 JSON_KEYS = ("label", "cls", "class", "identity")
 _MAX_LABEL_BYTES = 1 << 16
 _MAX_NAMED_FILES = 5
-_MAX_HEADER_BYTES = 1 << 20  # of a long name, or of a pax header
-_HEADER_TYPES = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
+ARCHIVES = ("*.tar", "*.tar.gz", "*.tgz")  # in a folder
+_UNPACKING = 4  # archives at a time
+
+_Work = TypeVar("_Work")
 
 
 @dataclass(frozen=True)
 class TarPart:
-    """Images in tar archives: archive, offset and size of each, its class and its name; [K]."""
+    """Images in tar archives: archive, offset and size of each, its class and its name; [K].
+
+    archives: the archives' names; files: where their bytes are.
+    """
 
     archives: list[Path]
+    files: KeptOpen
     archive: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
@@ -55,17 +59,15 @@ class TarPart:
         return len(self.archive)
 
     def __getitem__(self, index: int) -> Item:
-        path = self.archives[self.archive[index]]
-        name = f"{path.name}/{self.names[index]}"
-        size = int(self.lengths[index])
+        number, size = int(self.archive[index]), int(self.lengths[index])
+        path, name = self.archives[number], self.names[index]
         try:
-            with open_regular(path) as file:
-                image = os.pread(file.fileno(), size, int(self.offsets[index]))
+            image = self.files.read(number, int(self.offsets[index]), size)
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
         if len(image) != size:
-            raise UserError(f"{path}: {self.names[index]}: the archive was cut short")
-        return Item(image, int(self.labels[index]), name)
+            raise UserError(f"{path}: {name}: the archive was cut short")
+        return Item(image, int(self.labels[index]), f"{path.name}/{name}")
 
 
 class TarSource(Source):
@@ -75,12 +77,12 @@ class TarSource(Source):
     in lists, and class_names then holds them. Opening reads the archives' headers, not the images.
 
     Raises:
-        UserError: an archive is malformed, cut short or compressed, an image has no label where
+        UserError: an archive is malformed or cut short, an image has no label where
             others have one, a label is of another form, or there is no image at all; the message
             names archive and member.
 
     Example:
-        >>> import io, tempfile
+        >>> import io, tarfile, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with tarfile.open(Path(folder) / "0.tar", "w") as tar:
         ...         for name, content in (("7.jpg", b"an image"), ("7.cls", b"0")):
@@ -91,19 +93,41 @@ class TarSource(Source):
         Item(image=b'an image', label=0, name='0.tar/7.jpg')
     """
 
-    def __init__(self, path: Path | str, json_key: str | None = None):
-        """Read the archives' headers; json_key: of the class in a .json, None for JSON_KEYS."""
+    def __init__(
+        self,
+        path: Path | str,
+        json_key: str | None = None,
+        archives: Sequence[Path] | None = None,
+    ):
+        """Read the archives' headers.
+
+        Args:
+            path: an archive, or a folder of them; what messages call the source.
+            json_key: of the class in a .json, None for JSON_KEYS.
+            archives: the archives, where `path` is a pattern of their names.
+        """
         path = Path(path)
         self.name = str(path)
         self.notes: list[str] = []
-        archives = [path]
-        if path.is_dir():
-            archives = sorted(path.glob("*.tar"), key=lambda file: natural_key(file.name))
+        if archives is None:
+            archives = find_archives(path) if path.is_dir() else [path]
+        self._unpacked = _unpacked(archives)  # whose room is free when nothing refers to them
+        files = [
+            self._unpacked[archive].path if archive in self._unpacked else archive
+            for archive in archives
+        ]
         index = _Index(self.name, json_key)
-        for number, archive in enumerate(
-            tqdm(archives, unit=" archives", disable=len(archives) < 2 or not sys.stderr.isatty())
-        ):
-            index.add(number, archive)
+        with _progress(zip(archives, files, strict=True), len(archives), "index") as bar:
+            for number, (archive, file) in enumerate(bar):
+                index.add(number, archive, file)
+        if self._unpacked:
+            room = sum(file.size for file in self._unpacked.values())
+            self.notes.append(
+                f"{path}: gzip is read from its beginning alone: {room / 2**20:.0f} MiB were "
+                "unpacked to temporary files, at every start anew; a set that convert writes "
+                "needs neither"
+            )
+        self.notes += index.unended
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
             shown = ", ".join(index.others[:_MAX_NAMED_FILES])
@@ -115,13 +139,18 @@ class TarSource(Source):
                 f"{index.unlabeled} (--json_key chooses one)"
             )
         self._images = TarPart(
-            archives,
+            list(archives),
+            KeptOpen(files),
             np.frombuffer(index.archive, np.int32),
             np.frombuffer(index.offsets, np.int64),
             np.frombuffer(index.lengths, np.int64),
             labels,
             index.names,
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        # Another process opens the temporary files by their paths; their room is this one's.
+        return {**self.__dict__, "_unpacked": {}}
 
     @override
     def __len__(self) -> int:
@@ -136,6 +165,7 @@ class TarSource(Source):
         images = self._images
         return TarPart(
             images.archives,
+            images.files,
             images.archive[indices],
             images.offsets[indices],
             images.lengths[indices],
@@ -163,57 +193,49 @@ class _Index:
         self.archive, self.offsets, self.lengths = array("i"), array("q"), array("q")
         self.names = Names()
         self.others: list[str] = []
+        self.unended: list[str] = []
         self._codes: dict[str, int] = {}  # a label or a folder, by the order in which they came up
         self._labels = array("i")  # the code of each image's label, -1 while it has none
         self._folders = array("i")
         self._labeled = False
 
-    def add(self, number: int, archive: Path) -> None:
-        """Add the images of one archive."""
+    def add(self, number: int, archive: Path, file: Path) -> None:
+        """Add the images of one archive, whose bytes are in `file`."""
         try:
-            with open_regular(archive) as file:
-                self._read(number, archive, file)
+            with open_regular(file) as opened:
+                self._read(number, archive, opened)
         except OSError as e:
-            raise UserError(f"{archive}: cannot be read ({e.strerror})") from e
-        except (UserError, MemoryError):
-            raise
-        except Exception as e:  # tarfile lets through whatever int() and struct stumble over
-            reason = " ".join(str(e).split())[:100] or type(e).__name__
-            raise UserError(f"{archive}: not a tar archive, or a damaged one ({reason})") from e
+            raise UserError(f"{archive}: cannot be read ({e.strerror or e})") from e
 
     def _read(self, number: int, archive: Path, file: IO[bytes]) -> None:
         """Add the images of the samples in an open archive."""
-        key, label, images, place = None, None, 0, 0
-        size = os.fstat(file.fileno()).st_size
-        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it keeps them all otherwise
-                if member.offset < place or member.size < 0:  # of a pax header's size
-                    raise UserError(f"{archive}: {member.name[:200]}: {member.size} bytes")
-                place = member.offset + 1
-                if not member.isreg():
-                    if not member.isdir() and len(self.others) <= _MAX_NAMED_FILES:
-                        self.others.append(f"{member.name[:200]} (no regular file)")
-                    continue
-                if member.issparse() or member.offset_data + member.size > size:
-                    raise UserError(f"{archive}: {member.name[:200]}: cut short, or a sparse file")
-                folder, _, base = member.name.rpartition("/")
-                if base.startswith("."):
-                    continue
-                stem, _, suffix = base.partition(".")
-                if (folder, stem) != key:
-                    self._close(images, label)
-                    key, label, images = (folder, stem), None, 0
-                if f".{suffix.lower()}".endswith(SUFFIXES):
-                    self._add_image(number, archive, member, folder)
-                    images += 1
-                elif suffix.lower() in ("cls", "json"):
-                    label = self._label(archive, member, tar) or label
-                elif len(self.others) <= _MAX_NAMED_FILES:
-                    self.others.append(member.name[:200])
-            self._close(images, label)
+        key, label, images = None, None, 0
+        members = Archive(archive, file)
+        for member in members:
+            if member.kind != "file":
+                if member.kind == "other" and len(self.others) <= _MAX_NAMED_FILES:
+                    self.others.append(f"{member.name[:200]} (no regular file)")
+                continue
+            folder, _, base = member.name.rpartition("/")
+            if base.startswith("."):
+                continue
+            stem, _, suffix = base.partition(".")
+            if (folder, stem) != key:
+                self._close(images, label)
+                key, label, images = (folder, stem), None, 0
+            suffix = suffix.lower()
+            if f".{suffix}".endswith(SUFFIXES):
+                self._add_image(number, archive, member, folder)
+                images += 1
+            elif suffix in ("cls", "json"):
+                label = self._label(members, member) or label
+            elif len(self.others) <= _MAX_NAMED_FILES:
+                self.others.append(member.name[:200])
+        self._close(images, label)
+        if not members.ended:
+            self.unended.append(f"{archive}: ends without a tar's end mark: it may be cut short")
 
-    def _add_image(self, number: int, archive: Path, member: tarfile.TarInfo, folder: str) -> None:
+    def _add_image(self, number: int, archive: Path, member: Member, folder: str) -> None:
         """Add one image of an archive."""
         if member.size > MAX_FILE_BYTES:
             raise UserError(
@@ -221,27 +243,26 @@ class _Index:
                 f"{MAX_FILE_BYTES}"
             )
         self.archive.append(number)
-        self.offsets.append(member.offset_data)
+        self.offsets.append(member.begin)
         self.lengths.append(member.size)
         self.names.append(member.name)
         self._labels.append(-1)
         self._folders.append(self._codes.setdefault(f"{folder}/", len(self._codes)))
 
-    def _label(self, archive: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> str | None:
+    def _label(self, archive: Archive, member: Member) -> str | None:
         """Return the class that a .cls or .json gives, as text; None for a .json without one."""
-        where = f"{archive}: {member.name[:200]}"
+        where = f"{archive.path}: {member.name[:200]}"
         if member.size > _MAX_LABEL_BYTES:
             raise UserError(f"{where}: {member.size} bytes; a label has at most {_MAX_LABEL_BYTES}")
-        opened = tar.extractfile(member)
-        content = opened.read() if opened else b""
+        content = archive.read(member)
         if member.name.lower().endswith(".cls"):
             text = content.decode("utf-8", "replace").strip()
             if not text or "\n" in text:
                 raise UserError(f"{where}: {text[:40]!r}, expected a class")
             return text
         try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as e:
+            values = parse_json(content)
+        except ValueError as e:
             raise UserError(f"{where}: not JSON ({str(e)[:80]})") from e
         if not isinstance(values, dict):
             return None
@@ -299,25 +320,29 @@ def _class_of(value: object) -> str | None:
     return None
 
 
-class _Member(tarfile.TarInfo):
-    """Header of a member that cannot make tarfile turn back, wait or take memory.
+def find_archives(folder: Path) -> list[Path]:
+    """Return the archives in a folder, in natural order."""
+    found = {file for pattern in ARCHIVES for file in folder.glob(pattern)}
+    return sorted(found, key=lambda file: natural_key(file.name))
 
-    tarfile believes sizes: a negative one leads it back to where it was, for ever, one of a header
-    makes it read as much at once, and sparse files are read entry by entry past the end.
-    """
 
-    @override
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
-        member = super().frombuf(buf, encoding, errors)
-        if member.size < 0:
-            raise ValueError(f"{member.name[:80]!r} has {member.size} bytes")
-        if member.type in _HEADER_TYPES and member.size > _MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {member.size} bytes")
-        return member
+def _unpacked(archives: Sequence[Path]) -> dict[Path, UnnamedFile]:
+    """Return those of the archives that are gzip, unpacked; several at a time."""
+    try:
+        packed = [archive for archive in archives if is_gzip(archive)]
+    except OSError as e:
+        raise UserError(f"{e.filename}: cannot be read ({e.strerror})") from e
+    if not packed:
+        return {}
+    pool = ThreadPoolExecutor(_UNPACKING, "unpack")
+    try:
+        with _progress(pool.map(unpack_gzip, packed), len(packed), "unpack") as shown:
+            return dict(zip(packed, shown, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def _refuse_sparse(self, *_: object) -> NoReturn:
-        raise ValueError(f"{self.name[:80]!r} is a sparse file")
 
-    # The three forms of pax headers, and GNU's own.
-    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_sparse = _refuse_sparse
+def _progress(work: Iterable[_Work], total: int, what: str) -> "tqdm[_Work]":
+    """Return `work` with a progress bar, where it is long and somebody looks."""
+    hidden = total < 2 or not sys.stderr.isatty()
+    return tqdm(work, total=total, unit=" archives", desc=what, disable=hidden)

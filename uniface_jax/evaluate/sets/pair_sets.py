@@ -13,6 +13,8 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import check_pairs
 from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageFiles, ImageSet
 
+PAIR_FILES = ("*.bin", "*.xz")  # in a folder
+
 
 @dataclass(frozen=True, eq=False)
 class OpenedPairs:
@@ -41,7 +43,7 @@ def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
             raise UserError(
                 f"{path}: no such file or folder; expected .bin pairs, or a list of pairs"
             )
-        found = sorted(path.glob("*.bin")) if path.is_dir() else [path]
+        found = _pair_files(path) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path}: no .bin file in this folder")
         for file in found:
@@ -52,6 +54,10 @@ def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
                 )
             files[file.stem] = file
     return files
+
+
+def _pair_files(folder: Path) -> list[Path]:
+    return sorted(file for pattern in PAIR_FILES for file in folder.glob(pattern))
 
 
 def open_pair_sets(
