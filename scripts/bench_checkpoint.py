@@ -4,11 +4,13 @@
 
 The state is that of a head: prototypes and their momentum, --gigabytes together. Saving lasts until
 the checkpoint has its name, with all that goes on in the background; restoring is onto the devices,
-as a resumed run does it. Before each turn the disk has taken what was written before.
+as a resumed run does it. Before each turn the disk has taken what was written before. One process
+does both, in turns: of two, one may keep memory for good that the other asks for at every turn.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -29,8 +31,8 @@ from uniface_jax.runtime.parallel import create_runner
 from uniface_jax.state import TrainState, Weights, class_sharded
 
 FEATURES = 512
-VARIANTS = ("with", "without")
-JOBS = ("save", "restore", "digest")
+WITH, WITHOUT = "with", "without"  # digests
+JOBS = ("save", "restore")
 
 
 class WithoutDigests(saving.Checkpoints):
@@ -63,21 +65,20 @@ def prepare(args: argparse.Namespace) -> Callable[[str], Callable[[], Any]]:
     runner = create_runner("shard_map", class_sharded(logical))
     state, shapes = runner.place(logical), jax.eval_shape(lambda: logical)
     run = {"data": {"num_classes": len(logical.weights.prototypes)}, "config": "{}"}
-    workdir = args.folder / args.variant
-    kind = saving.Checkpoints if args.variant == "with" else WithoutDigests
+    kinds = {WITH: saving.Checkpoints, WITHOUT: WithoutDigests}
 
-    def save() -> None:
-        checkpoints = kind(workdir)
+    def save(variant: str) -> None:
+        checkpoints = kinds[variant](args.folder / variant)
         checkpoints.save(state, run)
         assert checkpoints.wait()
         checkpoints.close()
 
-    def restore() -> None:
-        folder = workdir / reading.FOLDER / "1"
+    def restore(variant: str) -> None:
+        folder = args.folder / variant / reading.FOLDER / "1"
         said: list[str] = []
         restored, _ = reading.restore_state(folder, runner.template(shapes), shapes, said.append)
         jax.block_until_ready(restored)
-        assert bool(said) == (args.variant == "without")
+        assert bool(said) == (variant == WITHOUT)
 
     def digest() -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -86,7 +87,9 @@ def prepare(args: argparse.Namespace) -> Callable[[str], Callable[[], Any]]:
         tree = reading.to_tree(state)
         digests.to_write(tree, reading.to_tree(shapes)).write(args.folder / "digests")
 
-    return lambda job: {"save": save, "restore": restore, "digest": digest}[job]
+    jobs = {f"save {v}": functools.partial(save, v) for v in kinds}
+    jobs |= {f"restore {v}": functools.partial(restore, v) for v in kinds}
+    return (jobs | {"digest": digest}).__getitem__
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -94,8 +97,8 @@ def serve(args: argparse.Namespace) -> None:
     runs = prepare(args)
     for line in sys.stdin:
         job = line.strip()
-        if job == "save":
-            shutil.rmtree(args.folder / args.variant, ignore_errors=True)
+        if job.startswith("save"):
+            shutil.rmtree(args.folder / job.split()[1], ignore_errors=True)
         os.sync()
         started, busy = time.perf_counter(), time.process_time()
         runs(job)()
@@ -109,7 +112,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a small state and few turns")
     parser.add_argument("--folder", type=Path, help="where the checkpoints go; default: a new one")
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
@@ -119,38 +122,39 @@ def main() -> None:
         return
     folder = args.folder or Path(tempfile.mkdtemp(prefix="bench-checkpoint-"))
     arguments = [f"--gigabytes={args.gigabytes}", f"--folder={folder}"]
-    workers = [turns.Worker(__file__, name, arguments) for name in VARIANTS]
+    worker = turns.Worker(__file__, "both", arguments)
     try:
-        report = measure(workers, args)
+        report = measure(worker, args)
     finally:
-        for worker in workers:
-            worker.end()
+        worker.end()
         shutil.rmtree(folder, ignore_errors=True)
     turns.write_json(args.json, report)
 
 
-def measure(workers: list[turns.Worker], args: argparse.Namespace) -> dict[str, Any]:
+def measure(worker: turns.Worker, args: argparse.Namespace) -> dict[str, Any]:
     """Let the variants take turns, print the table and return the numbers."""
-    ours, theirs = workers
-    for job in ("save", "restore"):  # the first of each fills caches
-        turns.interleave(workers, args.turns + 1, job)
-        for worker in workers:
-            if worker.failed:
-                sys.exit(f"{worker.name}: {worker.failed}")
-            del worker.turns[job][0]
-    turns.interleave([ours], args.turns, "digest")
+    for job in JOBS:
+        for turn in range(args.turns + 1):
+            for variant in (WITH, WITHOUT)[:: 1 if turn % 2 else -1]:
+                worker.turn(f"{job} {variant}")
+        if worker.failed:
+            sys.exit(worker.failed)
+        for variant in (WITH, WITHOUT):
+            del worker.turns[f"{job} {variant}"][0]  # the first of each fills caches
+    turns.interleave([worker], args.turns, "digest")
     report: dict[str, Any] = {"gigabytes": args.gigabytes, "turns": args.turns, "digest": "CRC32C"}
     print(f"CRC32C of {args.gigabytes:g} GiB by blocks of rows; with / without digests")
-    for job in ("save", "restore"):
-        ratio = turns.ratios(theirs, ours, job)
-        seconds = {worker.name: worker.median(job=job) for worker in workers}
-        busy = {worker.name: worker.median("cpu_seconds", job) for worker in workers}
+    for job in JOBS:
+        keys = {variant: f"{job} {variant}" for variant in (WITH, WITHOUT)}
+        ratio = turns.quotients(worker.values(job=keys[WITH]), worker.values(job=keys[WITHOUT]))
+        seconds = {variant: worker.median(job=key) for variant, key in keys.items()}
+        busy = {variant: worker.median("cpu_seconds", key) for variant, key in keys.items()}
         report[job] = {"ratio": ratio, "seconds": seconds, "cpu_seconds": busy}
         print(
-            f"{job:8} {seconds['with']:6.2f} / {seconds['without']:6.2f} s  "
-            f"{turns.spread(ratio):24} processor {busy['with']:6.2f} / {busy['without']:6.2f} s"
+            f"{job:8} {seconds[WITH]:6.2f} / {seconds[WITHOUT]:6.2f} s  "
+            f"{turns.spread(ratio):24} processor {busy[WITH]:6.2f} / {busy[WITHOUT]:6.2f} s"
         )
-    alone = ours.median(job="digest")
+    alone = worker.median(job="digest")
     report["digest_seconds"] = alone
     speed = args.gigabytes * 2**30 / alone / 1e9
     print(f"the digests alone, on one core: {alone:.2f} s, {speed:.1f} GB/s")

@@ -65,7 +65,7 @@ class Worker:
         )
 
     def turn(self, job: str = "step") -> None:
-        """Runs the job once and keeps time and memory."""
+        """Run the job once and keep time and memory."""
         if self.failed:
             return
         assert self._process.stdin
@@ -84,7 +84,7 @@ class Worker:
             self.turns.setdefault(job, []).append(answer)
 
     def end(self) -> None:
-        """Ends the process."""
+        """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
@@ -100,8 +100,12 @@ class Worker:
 
 def ratios(ours: Worker, theirs: Worker, job: str = "step") -> dict[str, float]:
     """Return how many times as long `theirs` takes, by turns: median, lowest and highest."""
-    pairs = zip(ours.values(job=job), theirs.values(job=job), strict=True)
-    each = [b / a for a, b in pairs]
+    return quotients(theirs.values(job=job), ours.values(job=job))
+
+
+def quotients(seconds: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Return how many times `others` the seconds of the same turns are: as ratios()."""
+    each = [a / b for a, b in zip(seconds, others, strict=True)]
     return {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
 
 
@@ -113,13 +117,13 @@ def spread(ratio: dict[str, float] | None) -> str:
 
 
 def interleave(workers: Sequence[Worker], turns: int, job: str = "step") -> None:
-    """Lets the workers that can run take so many turns, one after the other."""
+    """Let the workers that can run take so many turns, one after the other."""
     for _ in range(turns):
         for worker in workers:
             worker.turn(job)
 
 
 def write_json(path: Path | None, report: dict) -> None:
-    """Return the report at `path`, where one is given."""
+    """Write the report to the file `path`, where one is given."""
     if path:
         path.write_text(json.dumps(report, indent=2) + "\n")
