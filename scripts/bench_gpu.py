@@ -88,6 +88,7 @@ def theirs(
     args: argparse.Namespace, about: dict[str, float], *, half: str, last: bool, compiled: bool
 ) -> Callable:
     import torch
+    from torch_families import in_torch
     from torch_network import training_step
 
     if not torch.cuda.is_available():
@@ -95,7 +96,7 @@ def theirs(
     torch.backends.cudnn.benchmark = True
     images, labels = inputs(args)
     layout = torch.channels_last if last else torch.contiguous_format
-    net = in_torch(args.network).cuda().to(memory_format=layout)
+    net = in_torch(models.create(args.network)).cuda().to(memory_format=layout)
     pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).cuda().float() - 127.5) / 127.5
     pixels = pixels.contiguous(memory_format=layout)
     if compiled:
@@ -111,19 +112,6 @@ def theirs(
         about["device_bytes"] = torch.cuda.max_memory_allocated()
 
     return run
-
-
-def in_torch(name: str) -> "torch.nn.Module":  # noqa: F821
-    """Return the network in plain PyTorch."""
-    from torch_families import TorchViT, mobilefacenet
-    from torch_network import network
-
-    ours = models.create(name)
-    if isinstance(ours, models.ViT):
-        return TorchViT(ours)
-    return (
-        mobilefacenet(ours) if isinstance(ours, models.MobileFaceNet) else network(ours.stage_sizes)
-    )
 
 
 def matmul(args: argparse.Namespace, about: dict[str, float]) -> Callable:

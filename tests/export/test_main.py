@@ -127,6 +127,7 @@ def test_bad_flags(run_cli, tmp_path):
         ([f"--check={tmp_path}/no.onnx"], "no.onnx"),
         (["--opset=9"], "opset"),
         (["--format=tflite", "--zip"], "--zip: only for --format=onnx, not tflite"),
+        (["--cvlface"], "--cvlface: only for --format=safetensors or pth, not onnx"),
     ):
         done = run_cli("export", *flags)
         assert done.returncode == 2

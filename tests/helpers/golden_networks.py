@@ -44,9 +44,10 @@ def torch_state(
     for name, kind in kinds.items():
         shape = tuple(int(n) for n in shapes[name].strip("[]").split(",") if n.strip())
         state[str(name)] = KINDS[str(kind)](draw(seed, f"w:{name}"), shape)
+    slots = layout(network)
     for name in map(str, golden[f"{case}/buffer_names"]):
         if name.endswith(("running_mean", "running_var")):
-            kind, shape = f"norm.{name.rsplit('.', 1)[1]}", layout(network)[name].shape
+            kind, shape = f"norm.{name.rsplit('.', 1)[1]}", slots[name].shape
             state[name] = KINDS[kind](draw(seed, f"w:{name}"), shape)
     return state
 

@@ -241,6 +241,21 @@ def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]
     return step, variables, opened.run
 
 
+def read_head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the prototypes [C, D] and the bias [] or [C], without padding rows, as `read`."""
+    with _reading_given(path) as (handler, _, folder):
+        opened = _open(handler, folder)
+        names = ("prototypes", "bias")
+        head = {name: getattr(opened.stored.weights, name) for name in names}
+        rows = _rows(opened.run, opened.stored).weights
+        wanted = {"weights": head}
+        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        tree = _restore_part(handler, opened, wanted, arguments)["weights"]
+    cut = {name: tree[name][slice(*getattr(rows, name))] if getattr(rows, name) else tree[name]
+           for name in names}  # fmt: skip
+    return cut["prototypes"], cut["bias"]
+
+
 def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> TrainState:
     """Read into `state` what another training can give: network, statistics, maybe head.
 

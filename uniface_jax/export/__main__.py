@@ -2,13 +2,14 @@
 
 python -m uniface_jax.export --workdir=runs/demo --output=model.onnx [--opset=11] [--nomirror]
     [--zip] [--route=jax2tf] [--cross_check] [--report=export.json]
-python -m uniface_jax.export --workdir=runs/demo --format=savedmodel|tflite|stablehlo|safetensors
+python -m uniface_jax.export --workdir=runs/demo --format=savedmodel|tflite|stablehlo
+python -m uniface_jax.export --workdir=runs/demo --format=safetensors|pth [--with_head] [--cvlface]
 python -m uniface_jax.export --check=model.onnx [--track=cfat] [--report=check.json]
 
 What was written is printed as JSON, and a model card of it, FILE.card.md and FILE.card.json, lies
 beside it. A check prints every rule of the MFR server, and ends with
-status 1 where one failed. safetensors holds the weights by the names of their PyTorch
-implementation: UniFace's release for lresnet*, arcface_torch for iresnet*.
+status 1 where one failed. safetensors and pth hold the weights by the names of their PyTorch
+implementation: UniFace's release for lresnet*, arcface_torch for iresnet*, vit_* and mbf*.
 """
 
 import importlib.util
@@ -27,7 +28,7 @@ from uniface_jax import __version__, cli, models
 from uniface_jax.errors import UserError, extra
 from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.export.formats import FORMATS, write_format
-from uniface_jax.export.model_card import Artifact, Origin, write_card
+from uniface_jax.export.model_card import WEIGHTS, Artifact, Origin, write_card
 from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
 from uniface_jax.export.tracks import TRACKS
 from uniface_jax.export.verify import (
@@ -50,7 +51,7 @@ EXIT_RULE_FAILED = 1
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run whose network is written")
 _OUTPUT = flags.DEFINE_string("output", None, "the file to write; default: WORKDIR/model.FORMAT")
-_FORMAT = flags.DEFINE_enum("format", "onnx", ["onnx", *FORMATS, "safetensors"], "what to write")
+_FORMAT = flags.DEFINE_enum("format", "onnx", ["onnx", *FORMATS, *WEIGHTS], "what to write")
 _ROUTE = flags.DEFINE_enum(
     "route", "direct", ["direct", "jax2tf"], "to ONNX: our own, or by jax2tf, TFLite and tf2onnx"
 )
@@ -66,6 +67,8 @@ _OPSET = flags.DEFINE_integer(
     OPSETS[-1],
 )
 _MIRROR = flags.DEFINE_boolean("mirror", True, "add the features of the mirrored images")
+_WITH_HEAD = flags.DEFINE_boolean("with_head", False, "also write the prototypes and the bias")
+_CVLFACE = flags.DEFINE_boolean("cvlface", False, "name a ViT's weights as CVLface does")
 _ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.zip, beside it")
 _CHECK = flags.DEFINE_string("check", None, "an .onnx, or a .zip with one inside, to check instead")
 _TRACK = flags.DEFINE_enum("track", "cfat", list(TRACKS), "whose limits --check applies")
@@ -113,6 +116,11 @@ def _write() -> dict[str, Any]:
         for flag in (_ZIP, _CROSS_CHECK, _ROUTE, _OPSET):
             if flag.present:
                 raise UserError(f"--{flag.name}: only for --format=onnx, not {_FORMAT.value}")
+    if _FORMAT.value not in WEIGHTS:
+        for flag in (_WITH_HEAD, _CVLFACE):
+            if flag.value:
+                allowed = " or ".join(WEIGHTS)
+                raise UserError(f"--{flag.name}: only for --format={allowed}, not {_FORMAT.value}")
     if not _WORKDIR.value:
         usage = cli.usage("--workdir=WORKDIR [--output=FILE] [FLAGS], or --check=MODEL.onnx")
         raise UserError(f"--workdir is missing; {usage}")
@@ -129,8 +137,11 @@ def _write() -> dict[str, Any]:
         "uniface_jax.digest": str(info["digest"]),
     }
     features = partial(models.features, network, variables)
-    if _FORMAT.value == "safetensors":
-        result = _write_safetensors(network, variables, output, metadata)
+    if _FORMAT.value in WEIGHTS:
+        from uniface_jax.export.pytorch import Form, write_weights
+
+        form = Form(_FORMAT.value, _CVLFACE.value, _WITH_HEAD.value)
+        result = write_weights(network, variables, output, form, info, metadata)
     elif _FORMAT.value == "onnx":
         result = _write_onnx(features, output, metadata)
     else:
@@ -153,26 +164,13 @@ def _require_extra(written: str) -> None:
         "onnx": ("export", "onnx"),
         "savedmodel": ("tensorflow", "tensorflow"),
         "tflite": ("tensorflow", "tensorflow"),
+        "pth": ("torch", "torch"),
     }
     if written in needs:
         name, module = needs[written]
         with extra(name):
             if importlib.util.find_spec(module) is None:
                 raise ModuleNotFoundError(f"no module {module}", name=module)
-
-
-def _write_safetensors(
-    network: models.Network, variables: Mapping[str, Any], output: Path, metadata: Mapping[str, str]
-) -> dict[str, Any]:
-    from uniface_jax.weights.names import family_of, in_pytorch, to_state
-    from uniface_jax.weights.state_files import write_safetensors
-
-    known = in_pytorch(network)
-    state = to_state(known, variables)
-    family = family_of(known).name
-    write_safetensors(output, state, {**metadata, "uniface_jax.family": family})
-    size = output.stat().st_size
-    return {"path": str(output), "family": family, "tensors": len(state), "bytes": size}
 
 
 def _beside_checkpoints(workdir: str) -> Path:

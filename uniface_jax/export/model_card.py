@@ -26,7 +26,8 @@ from uniface_jax.losses import LOSSES
 UNKNOWN = "unknown"
 DEFAULT_RECIPE = "demo"  # what a command line without --config trains
 PATH_KEYS = ("data.train", "eval.data", "finetune", "profile")  # of the config
-CHANNELS_FIRST = ("onnx", "safetensors")
+WEIGHTS = ("safetensors", "pth")  # the formats of weights alone
+CHANNELS_FIRST = ("onnx", *WEIGHTS)
 CHUNK_BYTES = 1 << 20
 
 INPUT_SCALE = "(x - 127.5) / 127.5"
@@ -150,7 +151,7 @@ def _input(name: str) -> dict[str, Any]:
 
 
 def _mirror(artifact: Artifact) -> str:
-    if artifact.format == "safetensors":
+    if artifact.format in WEIGHTS:
         return "not in the file, which holds weights alone: add f(mirrored x) to f(x)"
     return "in the file: f(x) + f(mirrored x)" if artifact.mirror else "not in the file"
 

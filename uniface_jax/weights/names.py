@@ -46,7 +46,8 @@ INSIGHTFACE = Family(
     flat_tail=True,
 )
 _FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all others: weight
-_WHOLE = ("pos_embed", "mask_token")  # parameters of a module, not of a layer
+MASK_TOKEN = "mask_token"
+_WHOLE = ("pos_embed", MASK_TOKEN)  # parameters of a module, not of a layer
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,17 @@ def to_state(network: TorchNetwork, variables: Mapping[str, Any]) -> dict[str, n
         last = torch_name(family_of(network), ("bn5", "bias"))
         state[last.replace("bias", "weight")] = np.ones_like(state[last])
     return state
+
+
+def in_cvlface(network: TorchNetwork, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return arcface_torch's state dict of a ViT as CVLface's, whose network is inside of "net".
+
+    Its mask token is there only for a network that masks. Raises UserError for another network.
+    """
+    if not isinstance(network, ViT):
+        raise UserError("--cvlface: only for a ViT; CVLface's other networks are none of these")
+    masked = network.mask_ratio > 0
+    return {f"net.{name}": x for name, x in state.items() if masked or name != MASK_TOKEN}
 
 
 def torch_name(family: Family, path: tuple[str, ...]) -> str:

@@ -1,28 +1,18 @@
 """Recognition of a network from the names and shapes of a PyTorch state dict, with its weights."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from uniface_jax import models
 from uniface_jax.errors import UserError
-from uniface_jax.models.iresnet import IResNet
-from uniface_jax.weights.names import (
-    INSIGHTFACE,
-    RELEASE,
-    Family,
-    Slot,
-    layout,
-    torch_name,
-)
+from uniface_jax.weights.heads import find_head, is_known_head
+from uniface_jax.weights.kinds import KINDS, Found, filled, fixed_scale, recognized
 from uniface_jax.weights.selection import State, is_head, select_network
 
 Tree = dict[str, Any]
 
-FAMILIES = (RELEASE, INSIGHTFACE)
 LEFT_OUT = "left out: not of the network"
 _HEAD = {"loss.weight": "prototypes", "loss.bias": "bias"}
 _COUNTER = "num_batches_tracked"
@@ -49,7 +39,23 @@ class Imported:
     copies: tuple[str, ...] = ()
 
 
-def from_state(state: State, source: str, prefix: str | None = None) -> Imported:
+class _Taken(NamedTuple):
+    """Tensors of a network and its own head, and `surplus`, those without a place."""
+
+    variables: dict[str, Tree]
+    head: dict[str, np.ndarray]
+    rows: list[dict[str, Any]]
+    surplus: dict[str, np.ndarray]
+
+
+def from_state(
+    state: State,
+    source: str,
+    prefix: str | None = None,
+    *,
+    heads: int | None = None,
+    with_head: bool = False,
+) -> Imported:
     """Recognize the network whose weights `state` holds, from names and shapes.
 
     What lies beside the network is left out: other prefixes, an averaged copy of the weights, and
@@ -60,146 +66,101 @@ def from_state(state: State, source: str, prefix: str | None = None) -> Imported
         state: tensors by name, which may share a prefix ("module.").
         source: what errors call the file.
         prefix: of the network's names; None finds it, see select_network.
+        heads: of a ViT's attention, which its weights do not tell; None takes those of the
+            published network of these sizes.
+        with_head: take a head that lies beside the network too, see heads.find_head. The release's,
+            which is a part of its network, is always taken.
 
     Raises:
         UserError: names the source and the tensor, for a network of another kind, a missing tensor,
             one that may belong to the network and has no place in it, a wrong shape, values that
-            are not floating or not finite, and a last batch norm whose scale is not 1.
+            are not floating or not finite, and a last batch norm whose scale is fixed and not 1.
     """
-    selected = select_network(state, [_marks(family) for family in FAMILIES], source, prefix)
-    state = selected.state
-    family, model = _recognized(state, source)
-    network, slots = _fitting_stem(model, state)
-    described = f"{family.name}'s {model['name']} of width {network.width}"
-    missing = [name for name in slots if name not in state]
-    if missing:
-        raise UserError(f"{source}: {_some(missing)} missing; needed for {described}")
-    variables: dict[str, Tree] = {"params": {}, "batch_stats": {}}
-    head: dict[str, np.ndarray] = {}
-    tensors, surplus = [], {}
-    for name, array in state.items():
-        if name in slots:
-            slot = slots[name]
+    selected = select_network(state, [kind.marks for kind in KINDS], source, prefix)
+    found = recognized(selected.state, source, heads)
+    taken, features = _taken(selected.state, found, source), found.network.embedding_size
+    _check_left(taken.surplus, found, f"{source}: ")
+    left = {selected.prefix + name: array for name, array in taken.surplus.items()}
+    left |= selected.elsewhere
+    head, rows = taken.head, list(taken.rows)
+    if with_head and not head:
+        copies = tuple(selected.copies)
+        beside = {name: a for name, a in left.items() if not (copies and name.startswith(copies))}
+        for name, place, array in find_head(beside, features, source):
             _check_values(array, name, source)
-            _check_shape(array, slot.shape, name, source, described)
-            _put(variables[slot.collection], slot.path, slot.to_jax(array))
+            head[place] = array
+            rows.append(_row(name, left.pop(name), place))
+    rows += [_row(name, array, LEFT_OUT) for name, array in left.items()]
+    prototypes, bias = _checked_head(head, features, source)
+    return Imported(
+        family=found.family,
+        model=found.model,
+        params=taken.variables["params"],
+        batch_stats=taken.variables["batch_stats"],
+        prototypes=prototypes,
+        bias=bias,
+        tensors=rows,
+        copies=tuple(selected.copies),
+    )
+
+
+def _taken(state: State, found: Found, source: str) -> _Taken:
+    """Sort the tensors behind the network's prefix into their places."""
+    values = filled(found, state)
+    missing = [name for name in found.slots if name not in state and name not in values]
+    if missing:
+        raise UserError(f"{source}: {_some(missing)} missing; needed for {found.described}")
+    taken = _Taken({"params": {}, "batch_stats": {}}, {}, [], {})
+    for name, array in {**state, **values}.items():
+        if name in found.slots:
+            slot = found.slots[name]
+            _check_values(array, name, source)
+            _check_shape(array, slot.shape, name, source, found.described)
+            _put(taken.variables[slot.collection], slot.path, slot.to_jax(array))
             place = slot.place
         elif name in _HEAD:
             _check_values(array, name, source)
             place = _HEAD[name]
-            head[place] = array
-        else:
-            place = _dropped(name, array, family, source)
-            if not place:
-                surplus[name] = array
-                continue
-        tensors.append(_row(name, array, place))
-    _check_left(surplus, slots, network.embedding_size, f"{source}: ", described)
-    left = {selected.prefix + name: array for name, array in surplus.items()}
-    tensors += [_row(n, array, LEFT_OUT) for n, array in {**left, **selected.elsewhere}.items()]
-    prototypes, bias = _checked_head(head, network.embedding_size, source)
-    return Imported(
-        family=family.name,
-        model=model,
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        prototypes=prototypes,
-        bias=bias,
-        tensors=tensors,
-        copies=tuple(selected.copies),
-    )
+            taken.head[place] = array
+        elif not (place := _dropped(name, array, found, source)):
+            taken.surplus[name] = array
+            continue
+        if name in state:
+            taken.rows.append(_row(name, array, place))
+    return taken
 
 
 def _row(name: str, array: np.ndarray, place: str) -> dict[str, Any]:
     return {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "to": place}
 
 
-def _dropped(name: str, array: np.ndarray, family: Family, source: str) -> str:
+def _dropped(name: str, array: np.ndarray, found: Found, source: str) -> str:
     """Return why a tensor of the network's implementation has no place here, "" for others."""
     if name.endswith(_COUNTER):
         return "dropped: a counter that nothing here uses"
     if name == _MOMENTUM:
         return "dropped: momentum; training starts without any"
-    if name == torch_name(family, ("bn5", "scale")):
+    if name == fixed_scale(found):
         _check_values(array, name, source)
         _check_fixed_scale(array, name, source)
         return "dropped: 1 everywhere, as is fixed here"
     return ""
 
 
-def _check_left(
-    surplus: State, slots: Mapping[str, Slot], features: int, where: str, described: str
-) -> None:
+def _check_left(surplus: State, found: Found, where: str) -> None:
     """Raise UserError for tensors that may belong to the network: no module of a head's shapes."""
-    own = {name.partition(".")[0] for name in slots}
+    features = found.network.embedding_size
+    own = {name.partition(".")[0] for name in found.slots}
     modules: dict[str, dict[str, np.ndarray]] = {}
     for name, array in surplus.items():
         modules.setdefault(name.partition(".")[0], {})[name] = array
     for module, tensors in modules.items():
-        if module in own or not is_head(tensors, features):
+        head = is_known_head(module) or is_head(tensors, features)
+        if module in own or not head:
             raise UserError(
-                f"{where}{_some(list(tensors))} without a place in {described}, and no head of "
-                f"{features} features"
+                f"{where}{_some(list(tensors))} without a place in {found.described}, and no head "
+                f"of {features} features"
             )
-
-
-def _marks(family: Family) -> list[str]:
-    """Return the names of tensors that tell a family."""
-    return [
-        "conv1.weight",
-        torch_name(family, ("fc5", "kernel")),
-        torch_name(family, ("bn5", "mean")),
-        "layer1.0.prelu.weight",
-    ]
-
-
-def _recognized(state: State, source: str) -> tuple[Family, dict[str, Any]]:
-    """Return the family, and config.model but for the stride of the stem."""
-    stem = state["conv1.weight"].shape if "conv1.weight" in state else ()
-    for family in FAMILIES:
-        tail = torch_name(family, ("fc5", "kernel"))
-        if (
-            set(_marks(family)) <= state.keys()
-            and stem[1:] == (3, 3, 3)
-            and stem[0]
-            and state[tail].size
-        ):
-            break
-    else:
-        names = ", ".join(list(state)[:3])
-        raise UserError(
-            f"{source}: not a network of this project ({len(state)} tensors: {names}, …); expected "
-            "the release's LResNet-E-IR or insightface's iresnet"
-        )
-    blocks = [re.fullmatch(r"layer([1-4])\.(\d+)\.conv1\.weight", name) for name in state]
-    stage_of_block = [match[1] for match in blocks if match]
-    sizes = tuple(stage_of_block.count(stage) for stage in "1234")
-    registered = [
-        name
-        for name, (_, stage_sizes) in models.NETWORKS.items()
-        if name.startswith(family.networks) and stage_sizes == sizes
-    ]
-    return family, {
-        "name": registered[0] if registered else f"{family.networks}50",
-        "stage_sizes": None if registered else sizes,
-        "width": stem[0],
-        "embedding_size": state[tail].shape[0],
-    }
-
-
-def _fitting_stem(model: dict[str, Any], state: State) -> tuple[IResNet, dict[str, Slot]]:
-    """Return the network whose stem gives the linear layer its size, entered into `model`.
-
-    Where neither does it is the published one, and the linear layer's shape is the error.
-    """
-    for stride in (2, 1):
-        model["stem_stride"] = stride
-        network = models.create_iresnet(**model)
-        slots = layout(network)
-        tail = next(name for name, slot in slots.items() if slot.positions)
-        if tail in state and state[tail].shape == slots[tail].shape:
-            break
-    return network, slots
 
 
 def _check_shape(

@@ -14,7 +14,6 @@ from uniface_jax.errors import UserError
 
 State = Mapping[str, np.ndarray]
 
-STEM = "conv1.weight"
 # Words in the prefix of a second, averaged copy of the weights.
 _COPY = re.compile(r"ema|average|swa|teacher|momentum|target|shadow", re.IGNORECASE)
 _MAX_NETWORKS = 16
@@ -40,15 +39,21 @@ def select_network(
 
     Args:
         state: all of them.
-        families: for each kind of network the names that tell it.
+        families: for each kind of network the names that tell it; the first is where one is found.
         source: what errors call the file.
         prefix: of the names; None takes the one network there is, which is no averaged copy.
 
     Raises:
         UserError: several networks, or none of that prefix.
     """
-    stems = [name for name in state if name == STEM or name.endswith(f".{STEM}")]
-    prefixes = sorted({name.removesuffix(STEM) for name in stems}, key=len)
+    stems = {names[0] for names in families}
+    found = {
+        name.removesuffix(stem)
+        for stem in stems
+        for name in state
+        if name == stem or name.endswith(f".{stem}")
+    }
+    prefixes = sorted(found, key=lambda prefix: (len(prefix), prefix))
     whole = [p for p in prefixes if any(all(p + n in state for n in f) for f in families)]
     shown = ", ".join(repr(p) for p in whole[:_MAX_NETWORKS])
     if prefix is not None:

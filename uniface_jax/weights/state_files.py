@@ -26,6 +26,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
 # Where training scripts keep the state dict: UniFace's release (train.py), arcface_torch
 # (train_v2.py), others.
 WRAPPERS = ("state_dict", "state_dict_backbone", "model_state_dict")
+ARCFACE_HEAD = "state_dict_softmax_fc"  # beside arcface_torch's backbone: its Partial FC
 MAX_DEPTH = 4  # of dicts in dicts
 MIN_TORCH = (2, 6)  # before it, weights_only could be led to run code (CVE-2025-32434)
 MAX_EXPANSION = 20  # of a compressed file; weights hardly compress
@@ -41,8 +42,8 @@ def read_state(path: Path) -> State:
 
     Args:
         path: its suffix is one of SUFFIXES. A checkpoint that wraps its state dict is unwrapped by
-            WRAPPERS, one of dicts in dicts has names of all their keys, and a whole module that
-            UniFace's release saved becomes its state dict.
+            WRAPPERS, with arcface_torch's head beside it, one of dicts in dicts has names of all
+            their keys, and a whole module that UniFace's release saved becomes its state dict.
 
     Raises:
         UserError: names the file for another suffix, a missing or damaged file, a .pth that holds
@@ -162,7 +163,9 @@ def _read_torch(path: Path) -> State:
 def _unwrapped(path: Path, loaded: Any) -> Mapping[str, Any]:
     for key in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(inner := loaded.get(key), Mapping):
-            return inner
+            head = loaded.get(ARCFACE_HEAD)
+            beside = head if isinstance(head, Mapping) else {}
+            return {**inner, **{f"{ARCFACE_HEAD}.{name}": value for name, value in beside.items()}}
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return _flattened(loaded) if any(isinstance(v, Mapping) for v in loaded.values()) else loaded

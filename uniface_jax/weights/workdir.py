@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.reading import open_regular
 from uniface_jax.state import TrainState, Weights
+from uniface_jax.weights.heads import joined, shards
 from uniface_jax.weights.recognise import Imported, from_state
 from uniface_jax.weights.state_files import read_state
 
 REPORT_FILE = "import.json"
 
 
-def import_weights(source: Path, workdir: Path, prefix: str | None = None) -> Imported:
+def import_weights(
+    source: Path,
+    workdir: Path,
+    prefix: str | None = None,
+    *,
+    heads: int | None = None,
+    with_head: bool = False,
+) -> Imported:
     """Read `source` (see state_files.read_state) and write `workdir`: a checkpoint at step 0.
 
     Weights become float32. The config is base() with config.model of the network that was
@@ -31,6 +40,9 @@ def import_weights(source: Path, workdir: Path, prefix: str | None = None) -> Im
         source: the file of weights.
         workdir: a new folder.
         prefix: of the network's names; None finds it.
+        heads: of a ViT's attention; None takes those of the published network of these sizes.
+        with_head: take a head that lies beside the network too; of arcface_torch's checkpoint of
+            the first GPU that of all, whose files lie beside it.
 
     Raises:
         UserError: before anything is written, for a file that is no such network, and for a
@@ -38,13 +50,18 @@ def import_weights(source: Path, workdir: Path, prefix: str | None = None) -> Im
     """
     if (workdir / FOLDER).exists() or (workdir / "config.json").exists():
         raise UserError(f"{workdir}: holds a run already; give a new folder")
-    imported = from_state(read_state(source), str(source), prefix)
+    files = shards(source) if with_head else [source]
+    state = joined([(path, read_state(path)) for path in files])
+    imported = from_state(state, str(source), prefix, heads=heads, with_head=with_head)
     config = configs.base()
     config.model.update(imported.model)
     if imported.bias is not None and imported.bias.ndim:
         config.loss.name = "bce"  # the only loss with a bias a class
     configs.claim_workdir(workdir, config)
     data = {"samples": 0, "num_examples": 0, "num_classes": _classes(imported)}
+    if with_head and imported.bias is None:  # of the shape that the loss has, to be fine-tuned
+        start = configs.create_loss(config).initial_bias(_classes(imported), 1.0)
+        imported = replace(imported, bias=np.asarray(start, np.float32))
     checkpoints = Checkpoints(workdir)
     try:
         checkpoints.save(_state(imported), {"config": configs.to_json(config), "data": data})
