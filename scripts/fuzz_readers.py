@@ -4,8 +4,9 @@
 
 Whole files of every kind are changed at random (bytes, numbers at their limits, tokens of the
 format, slices cut out, doubled or taken from another file, ends cut off) and read whole: RecordIO
-with its index, .bin, manifests, lists, tar archives, TFRecord data sets with their metadata and
-indices, and the records of such a set alone. A reader may return or raise UserError, in one line
+with its index, .bin (packed by xz too), manifests, lists, tar archives (by gzip too), LMDB files,
+Parquet and Arrow tables, TFRecord data sets with their metadata and indices, and the records of
+such a set alone. A reader may return or raise UserError, in one line
 that names the file. Anything else is a failure and is kept in --failures: another exception, a read
 of more than --seconds of the processor, memory of more than twice the input and 256 KiB (by
 tracemalloc on every 16th input; an address-space limit of 256 MiB beyond the process itself holds
@@ -37,6 +38,8 @@ from uniface_jax.data.formats.bin_pairs import read_pairs
 from uniface_jax.data.formats.tf_example import parse
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.lists import ListSource
+from uniface_jax.data.sources.lmdb import LmdbSource
+from uniface_jax.data.sources.opening import open_source
 from uniface_jax.data.sources.recordio import RecordIOSource
 from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
@@ -128,6 +131,11 @@ READERS: dict[str, Callable[[Path], object]] = {
     "manifest": read_manifest,
     "list": lambda folder: read_all(ListSource(folder / "list.txt")),
     "tar": lambda folder: read_all(TarSource(folder / "set.tar")),
+    "tar.gz": lambda folder: read_all(TarSource(folder)),
+    "xz": lambda folder: read_pairs(folder / "set.xz"),
+    "lmdb": lambda folder: read_all(LmdbSource(folder / "set.lmdb")),
+    "parquet": lambda folder: read_all(open_source(folder / "set.parquet")),
+    "arrow": lambda folder: read_all(open_source(folder)),
     "tfrecord": read_dataset,
     "example": read_example,
 }

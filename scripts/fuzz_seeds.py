@@ -1,13 +1,19 @@
 """What fuzz_readers.py starts from: whole inputs of every reader, and pieces of its format."""
 
+import gzip
 import io
 import json
+import lzma
 import pickle
 import tarfile
 import tempfile
 from pathlib import Path
 
+import lmdb
+import msgpack
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from uniface_jax.data.conversion.manifest import MANIFEST_FILE, Manifest, write_manifest
 from uniface_jax.data.conversion.recordio_writer import framed, image_payload
@@ -40,6 +46,14 @@ TOKENS = {
     "tar": [
         b"ustar\x0000", b"././@LongLink", b"path=", bytes(512), b"\x80" + b"\xff" * 11, b"7777777",
     ],
+    "tar.gz": [b"\x1f\x8b\x08", b"ustar\x0000", bytes(8), b"\0\xff\xff", b"7777777"],
+    "xz": [b"\xfd7zXZ\0", b"YZ", bytes(4), b"\x21\x01", b".", b"\x80\x05"],
+    "lmdb": [
+        b"\xde\xc0\xef\xbe", b"__keys__", b"__len__", b"\x92\xc4", b"\xdd" + b"\xff" * 4,
+        b"\xff" * 8, b"\x01\0", b"\x02\0", b"\x04\0", b"\x10\0\x10\0",
+    ],
+    "parquet": [b"PAR1", b"\x15\x00", b"\x15\x04", b"\x19\x1c", b"\xff" * 9 + b"\x01", bytes(4)],
+    "arrow": [*_JSON, b"\xff" * 4, b"ARROW1", bytes(8), b"../a", b"\xff" * 8, b"\x10\0\0\0"],
     "tfrecord": [
         *_JSON, *_EXAMPLE, bytes(16), b"PK\x03\x04", b"\x93NUMPY", b"|O", b"../", b"/dev/zero",
         b"\\n", b"\n", b"\\u0000", b"a" * 300, b"{DATASET}", b"{SHARD_INDEX}", b'"0",',
@@ -102,6 +116,79 @@ def _tar() -> list[Files]:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
         inputs.append({"set.tar": buffer.getvalue()[: tar.offset + 1024]})
+    return inputs
+
+
+def _tar_gz() -> list[Files]:
+    """Return packed archives, one of them without compression, whose headers are in the open."""
+    whole = [files["set.tar"] for files in _tar()]
+    return [
+        {f"{number}.tar.gz": gzip.compress(whole[number], level, mtime=0) for number in (0, other)}
+        for other in (1, 2)
+        for level in (0, 9)
+    ]
+
+
+def _xz() -> list[Files]:
+    small = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 12}]
+    contents = [files["set.bin"] for files in _bin()]
+    return [
+        {"set.xz": lzma.compress(content, check=check, filters=small)}
+        for content in contents
+        for check in (lzma.CHECK_NONE, lzma.CHECK_CRC64)
+    ]
+
+
+def _lmdb() -> list[Files]:
+    """Return sets whose values lie in leaves, and in pages of their own."""
+    inputs: list[Files] = []
+    for count, size in ((5, 40), (3, 5000), (400, 9)):
+        values = {b"%d" % i: msgpack.packb((b"x" * size, i % 2)) for i in range(count)}
+        own = {b"__keys__": list(values), b"__len__": count, b"__classnum__": 2}
+        values |= {key: msgpack.packb(value) for key, value in own.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "set.lmdb"
+            opened = lmdb.open(str(file), subdir=False, lock=False, map_size=1 << 20)
+            with opened.begin(write=True) as transaction:
+                for key, value in values.items():
+                    transaction.put(key, value)
+            opened.close()
+            inputs.append({"set.lmdb": file.read_bytes()})
+    return inputs
+
+
+def _tables() -> list[pa.Table]:
+    images = [{"bytes": b"image %d" % i * 9, "path": f"{i}.jpg"} for i in range(20)]
+    labels, names = [i % 3 for i in range(20)], [f"p{i % 3}" for i in range(20)]
+    same = [i // 2 % 2 == 0 for i in range(20)]
+    return [
+        pa.table({"image": images, "label": labels}),
+        pa.table({"image": [image["bytes"] for image in images], "label": names}),
+        pa.table({"image1": images, "image2": images[::-1], "label": [i % 2 for i in labels]}),
+        pa.table({"image": images, "index": range(20), "is_same": same}),
+    ]
+
+
+def _parquet() -> list[Files]:
+    inputs: list[Files] = []
+    for table in _tables():
+        for compression in ("none", "snappy", "zstd"):
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, row_group_size=8, compression=compression)
+            inputs.append({"set.parquet": buffer.getvalue()})
+    return inputs
+
+
+def _arrow() -> list[Files]:
+    inputs: list[Files] = []
+    state = {"_data_files": [{"filename": "a.arrow"}], "_split": None}
+    for table in _tables():
+        for compression in (None, "lz4"):
+            options = pa.ipc.IpcWriteOptions(compression=compression)
+            buffer = io.BytesIO()
+            with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
+                writer.write_table(table, max_chunksize=8)
+            inputs.append({"a.arrow": buffer.getvalue(), "state.json": json.dumps(state).encode()})
     return inputs
 
 
@@ -174,6 +261,11 @@ SEEDS = {
     "manifest": _manifest,
     "list": _list,
     "tar": _tar,
+    "tar.gz": _tar_gz,
+    "xz": _xz,
+    "lmdb": _lmdb,
+    "parquet": _parquet,
+    "arrow": _arrow,
     "tfrecord": _tfrecord,
     "example": _example,
 }

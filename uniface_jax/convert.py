@@ -43,7 +43,7 @@ _ON_ERROR = flags.DEFINE_enum(
 )
 flags.DEFINE_alias("on-error", "on_error")
 _JSON_KEY = flags.DEFINE_string(
-    "json_key", None, "of the class in the .json files of a tar; default: label, cls, …"
+    "json_key", None, "of the class in the .json of a tar, or its column; default: label, cls, …"
 )
 _IMPORTS = cli.define_imports()
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)

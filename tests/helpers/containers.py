@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.helpers.paths import FIXTURES2
+from uniface_jax.data.formats.bin_pairs import PairSet
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -26,6 +27,15 @@ LABELED = {
         f"webdataset_gz/shard-{i:04d}.tar.gz" for i in range(2)
     ],
     "webdataset_json/train-*.tar": ["webdataset_json/train-000000.tar"],
+    "parquet": [f"parquet/data/train-{i:05d}-of-00002.parquet" for i in range(2)],
+    "parquet/data/*.parquet": [f"parquet/data/train-{i:05d}-of-00002.parquet" for i in range(2)],
+}
+_LFW = "parquet_pairs/data/lfw-00000-of-00001.parquet"
+PAIRS = {
+    "xz/small.xz": "xz/small.xz",
+    "arrow/agedb_30": "arrow/agedb_30",
+    "parquet_pairs": _LFW,
+    _LFW: _LFW,
 }
 
 
@@ -33,6 +43,18 @@ def expected_records(containers: list[str]) -> list[tuple[int, str, int]]:
     """Return label, SHA-256 and length of every image, in order."""
     records = [record for name in containers for record in EXPECTED[name]["records"]]
     return [(record["label"], record["sha256"], record["bytes"]) for record in records]
+
+
+def expected_pairs(container: str) -> list[tuple[bool, list[str]]]:
+    """Return of every pair whether it is one person, and the SHA-256 of its images."""
+    return [(pair["same"], pair["sha256"]) for pair in EXPECTED[container]["pairs"]]
+
+
+def pairs_of(pairs: PairSet) -> list[tuple[bool, list[str]]]:
+    """Return the same of a set that was read."""
+    hashes = [hashlib.sha256(image).hexdigest() for image in pairs.images]
+    rows = zip(pairs.same.tolist(), pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    return [(same, [hashes[a], hashes[b]]) for same, a, b in rows]
 
 
 def records_of(source: Source) -> list[tuple[int, str, int]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.containers import EXPECTED, FOLDER
+from tests.helpers.containers import FOLDER, expected_pairs, pairs_of
 from tests.helpers.examples import examples
 from uniface_jax.data.formats.bin_pairs import looks_like_bin, read_pairs, write_pairs
 from uniface_jax.errors import UserError
@@ -163,11 +163,7 @@ def test_noise_raises_nothing_but_user_errors(scratch, content):
 
 def test_a_bin_packed_by_xz_is_the_bin():
     pairs = read_pairs(FOLDER / "xz" / "small.xz")
-    expected = EXPECTED["xz/small.xz"]["pairs"]
-    assert pairs.same.tolist() == [pair["same"] for pair in expected]
-    hashes = [hashlib.sha256(image).hexdigest() for image in pairs.images]
-    rows = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
-    assert [[hashes[a], hashes[b]] for a, b in rows] == [pair["sha256"] for pair in expected]
+    assert pairs_of(pairs) == expected_pairs("xz/small.xz")
     assert looks_like_bin(FOLDER / "xz" / "small.xz")
 
 
@@ -184,4 +180,4 @@ def test_xz_that_is_cut_short_or_a_bomb_is_refused(tmp_path):
     # Two streams one behind the other, as cat makes them.
     pickled = lzma.decompress(whole)
     file.write_bytes(lzma.compress(pickled[:999]) + lzma.compress(pickled[999:]))
-    assert len(read_pairs(file)) == len(EXPECTED["xz/small.xz"]["pairs"])
+    assert len(read_pairs(file)) == len(expected_pairs("xz/small.xz"))

@@ -7,6 +7,8 @@ import simplejpeg
 from tests.helpers.containers import (
     FOLDER,
     LABELED,
+    PAIRS,
+    expected_pairs,
     expected_records,
     read_or_refused,
     records_of,
@@ -21,7 +23,8 @@ from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 
-WHOLE = sorted({name.partition("/")[0] if "*" in name or "{" in name else name for name in LABELED})
+NAMED = {**LABELED, **PAIRS}
+WHOLE = sorted({name.partition("/")[0] if "*" in name or "{" in name else name for name in NAMED})
 
 
 @pytest.mark.parametrize(("named", "containers"), LABELED.items())
@@ -42,7 +45,16 @@ def test_every_record_is_what_its_writer_wrote(named, containers, tmp_path):
     assert {converted[i].name for i in range(len(converted))} == set(names)
 
 
-@pytest.mark.parametrize("named", LABELED)
+@pytest.mark.parametrize(("named", "container"), PAIRS.items())
+def test_images_of_pairs_are_converted_too(named, container, tmp_path):
+    source = open_source(FOLDER / named)
+    hashes = {sha256 for _, pair in expected_pairs(container) for sha256 in pair}
+    assert {record[1] for record in records_of(source)} == hashes
+    convert(source, tmp_path / "set", ConversionSettings("set"), workers=1)
+    assert verify(source, tmp_path / "set", workers=1).images == len(hashes)
+
+
+@pytest.mark.parametrize("named", NAMED)
 def test_training_reads_them_as_they_lie(named):
     source = open_source(f"{FOLDER}/{named}")
     decoders = DecoderPool("threads", 2)

@@ -13,6 +13,8 @@ from uniface_jax.data.formats import tar_members
 from uniface_jax.data.formats.lmdb_pages import looks_like_lmdb
 from uniface_jax.data.formats.recordio import MAGIC_BYTES
 from uniface_jax.data.formats.safe_pickle import XZ_MAGIC
+from uniface_jax.data.formats.table_pairs import holds_pairs, read_table_pairs
+from uniface_jax.data.formats.tables import is_table
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.data.sources.folders import FolderSource
@@ -22,6 +24,12 @@ from uniface_jax.data.sources.pairs import PairSource
 from uniface_jax.data.sources.recordio import RecordIOSource
 from uniface_jax.data.sources.shard_names import expand_shards, is_pattern
 from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
+from uniface_jax.data.sources.tables import (
+    TableSource,
+    find_tables,
+    is_saved_by_datasets,
+    split_of,
+)
 from uniface_jax.data.sources.tar import TarSource, find_archives
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
@@ -40,8 +48,8 @@ __all__ = [
 ]
 
 FORMATS = (
-    "identity folders, a .rec, .tar or .tar.gz or a folder of them, an LMDB file, a list, a .bin, "
-    "or a TFRecord data set"
+    "identity folders, a .rec, .tar, .tar.gz or .parquet or a folder of them, an LMDB file, a list,"
+    " a .bin, or a TFRecord data set"
 )
 _SNIFFED_BYTES = 512
 _TAR_MAGIC_END = tar_members.MAGIC_OFFSET + len(tar_members.MAGIC)
@@ -100,7 +108,8 @@ class SourceOptions:
     Attributes:
         skip_faults: leave out the folders of a folder of people that cannot be used, and note
             them, where that is an error otherwise.
-        json_key: under which the .json files of tar archives have the class; None for the usual.
+        json_key: under which the .json files of tar archives have the class, and the column of
+            tables that does; None for the usual.
     """
 
     skip_faults: bool = False
@@ -162,6 +171,8 @@ def _open_registered(name: str, path: str) -> Source:
 
 def _open_folder(path: Path, options: SourceOptions) -> Source:
     """Open a folder by the files in it."""
+    if is_saved_by_datasets(path):  # which has a file called as TFRecord's is
+        return _open_tables(path, find_tables(path), options)
     if (path / INFO_FILE).is_file():
         return TFRecordSource(path)
     if (path / DATA_FILE).is_file():
@@ -173,6 +184,8 @@ def _open_folder(path: Path, options: SourceOptions) -> Source:
         return RecordIOSource(record_files[0] if len(record_files) == 1 else path / "train.rec")
     if find_archives(path):
         return TarSource(path, options.json_key)
+    if tables := find_tables(path):
+        return _open_tables(path, tables, options)
     return FolderSource(path, skip_faults=options.skip_faults)
 
 
@@ -185,9 +198,20 @@ def _open_shards(path: Path, shards: Sequence[Path], options: SourceOptions) -> 
         raise UserError(f"{shards[0]}: cannot be read ({e.strerror})") from e
     if _is_archive(shards[0], head):
         return TarSource(path, options.json_key, shards)
+    if is_table(head):
+        return _open_tables(path, shards, options)
     if len(shards) == 1:
         return open_source(shards[0], options)
-    raise UserError(f"{path}: {len(shards)} files; a pattern names the shards of .tar or .tar.gz")
+    raise UserError(
+        f"{path}: {len(shards)} files; a pattern names the shards of .tar, .tar.gz or .parquet"
+    )
+
+
+def _open_tables(path: Path, tables: Sequence[Path], options: SourceOptions) -> Source:
+    """Open tables, of labeled images or of pairs."""
+    if holds_pairs(tables[0]):
+        return PairSource(path, read_table_pairs(split_of(path), tables))
+    return TableSource(path, tables, options.json_key)
 
 
 def _is_archive(path: Path, head: bytes) -> bool:
@@ -203,6 +227,8 @@ def _open_file(path: Path, options: SourceOptions) -> Source:
     """Open a file by its first bytes."""
     with open_regular(path) as file:
         head = file.read(_SNIFFED_BYTES)
+    if is_table(head):
+        return _open_tables(path, [path], options)
     if looks_like_lmdb(head):
         return LmdbSource(path)
     if head.startswith(MAGIC_BYTES):

@@ -5,21 +5,23 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from uniface_jax.data.formats.bin_pairs import read_pairs
+from uniface_jax.data.formats.bin_pairs import PairSet, read_pairs
 from uniface_jax.data.sources.base import Item, Source, digest
 
 
 class PairSource(Source):
-    """Different images of a .bin, in the order in which its pairs name them.
+    """Different images of a verification set, in the order in which its pairs name them.
 
     Pairs say who is the same, not who it is: a class is the images that pairs of the same person
     connect, in the order of their first image. One person may so be several classes. Item names are
-    `image 0`, … by the images' first numbers in the file. All images are in memory. Raises what
-    read_pairs raises.
+    `image 0`, … by the images' first numbers in the file. All images are in memory.
+
+    Args of the constructor: the file; and its pairs, which read_pairs reads, with what that raises,
+    where they are not given.
     """
 
-    def __init__(self, path: Path | str):
-        pairs = read_pairs(path)
+    def __init__(self, path: Path | str, pairs: PairSet | None = None):
+        pairs = pairs or read_pairs(path)
         self.name = str(path)
         self.class_names: list[str] | None = None
         self._images, self._numbers = pairs.images, pairs.numbers

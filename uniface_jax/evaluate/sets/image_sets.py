@@ -48,7 +48,11 @@ class ImageSet(Protocol):
 
 
 class EncodedImages(ImageSet):
-    """Images of a .bin file, or any others that are in memory."""
+    """Images of a .bin file, or any others that are in memory.
+
+    Args of the constructor: a name; the images; what errors call their file; what they call one,
+    behind the file; and the files in one folder that hold them, where `file` is not the one.
+    """
 
     def __init__(
         self,
@@ -56,12 +60,13 @@ class EncodedImages(ImageSet):
         images: Sequence[bytes],
         file: Path,
         label: Callable[[int], str] = "image {}".format,
+        files: Sequence[Path] = (),
     ) -> None:
-        """Take the images; label: what errors call one, behind the file."""
         self.name = name
         self.file = file
         self._images = images
         self._label = label
+        self._files = files or [file]
 
     @override
     def __len__(self) -> int:
@@ -77,7 +82,7 @@ class EncodedImages(ImageSet):
 
     @override
     def digest(self, files: Digest) -> str:
-        return files(self.file.parent, [self.file.name])
+        return files(self._files[0].parent, [file.name for file in self._files])
 
 
 class ImageFiles(ImageSet):

@@ -1,4 +1,4 @@
-"""Verification sets that a user names: .bin files, folders of them, and lists of pairs."""
+"""Verification sets that a user names: .bin files, tables, folders of them, and lists of pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,22 @@ import numpy as np
 
 from uniface_jax.data.formats.bin_pairs import PairSet, looks_like_bin, read_pairs
 from uniface_jax.data.formats.pair_lists import find_images, likely_roots, read_pair_lines
+from uniface_jax.data.formats.table_pairs import read_table_pairs
+from uniface_jax.data.formats.tables import TABLE_HEAD_BYTES, is_table
 from uniface_jax.data.sources.folders import read_image_file
+from uniface_jax.data.sources.shard_names import expand_shards
+from uniface_jax.data.sources.tables import (
+    ARROW_STATE_FILE,
+    PARQUET,
+    SHARDS,
+    arrow_tables,
+    parquet_splits,
+    split_of,
+)
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import check_pairs
 from uniface_jax.evaluate.sets.image_sets import EncodedImages, ImageFiles, ImageSet
+from uniface_jax.files.reading import open_regular
 
 PAIR_FILES = ("*.bin", "*.xz")  # in a folder
 
@@ -32,10 +44,10 @@ class OpenedPairs:
 
 
 def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
-    """Find the files in `data`, by name without suffix, in the order given; .bin ones of folders.
+    """Find the files in `data`, by name without suffix, in the order given.
 
-    Raises UserError naming the path that does not exist, the folder without a .bin, and the second
-    file of one name.
+    Of a folder they are the .bin and .xz ones, or else its tables. Raises UserError naming the path
+    that does not exist, the folder without such files, and the second file of one name.
     """
     files: dict[str, Path] = {}
     for path in data:
@@ -45,19 +57,41 @@ def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
             )
         found = _pair_files(path) if path.is_dir() else [path]
         if not found:
-            raise UserError(f"{path}: no .bin file in this folder")
+            raise UserError(f"{path}: no .bin file and no table in this folder")
         for file in found:
-            if file.stem in files:
+            name = split_of(file) if file.suffix == PARQUET else file.stem
+            if name in files:
                 raise UserError(
-                    f"{file}: a second set called {file.stem}, beside {files[file.stem]}; "
-                    "names must differ"
+                    f"{file}: a second set called {name}, beside {files[name]}; names must differ"
                 )
-            files[file.stem] = file
+            files[name] = file
     return files
 
 
 def _pair_files(folder: Path) -> list[Path]:
-    return sorted(file for pattern in PAIR_FILES for file in folder.glob(pattern))
+    """Return the sets in a folder: several tables of one are a pattern of their names."""
+    found = sorted(file for pattern in PAIR_FILES for file in folder.glob(pattern))
+    if found:
+        return found
+    if (folder / ARROW_STATE_FILE).is_file():
+        return [folder]
+    return [
+        tables[0] if len(tables) == 1 else tables[0].with_name(f"{split}{SHARDS}{PARQUET}")
+        for split, tables in parquet_splits(folder).items()
+    ]
+
+
+def _tables(file: Path) -> Sequence[Path]:
+    """Return the tables that a set is in; none where it is a .bin or a list."""
+    if file.is_dir():
+        return arrow_tables(file)
+    if not file.exists():
+        return expand_shards(str(file))
+    try:
+        with open_regular(file) as opened:
+            return [file] if is_table(opened.read(TABLE_HEAD_BYTES)) else []
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from e
 
 
 def open_pair_sets(
@@ -66,7 +100,7 @@ def open_pair_sets(
     """Open the sets of find_pair_files, by name, fit for ten folds; no image is decoded.
 
     Args:
-        data: .bin files, folders of them, and lists of pairs (pair_lists.py).
+        data: .bin files and tables, folders of them, and lists of pairs (pair_lists.py).
         root: the folder of the lists' images; None looks into each list's own folder, into
             `others`, and into the folders beside the list.
         others: folders to look into.
@@ -77,9 +111,10 @@ def open_pair_sets(
     """
     opened: dict[str, OpenedPairs] = {}
     for name, file in find_pair_files(data).items():
-        if looks_like_bin(file):
-            pairs = read_pairs(file)
-            images = EncodedImages(name, pairs.images, file, pairs.label)
+        tables = _tables(file)
+        if tables or looks_like_bin(file):
+            pairs = read_table_pairs(name, tables) if tables else read_pairs(file)
+            images = EncodedImages(name, pairs.images, file, pairs.label, tables)
             opened[name] = OpenedPairs(file, pairs, images)
         else:
             opened[name] = _open_list(name, file, [root] if root else likely_roots(file, others))
