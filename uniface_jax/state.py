@@ -14,7 +14,7 @@ Tree = Any
 
 
 class Weights(NamedTuple):
-    """All that SGD trains: the network's params, prototypes [C, D], bias [] or [C].
+    """All that is trained: the network's params, prototypes [C, D], bias [] or [C].
 
     Trees of the same form (gradients, momentum, marks) use it as well.
     """
@@ -24,10 +24,25 @@ class Weights(NamedTuple):
     bias: Any
 
 
+class Average(NamedTuple):
+    """Mean of the weights over the updates so far, recent ones weighing more; of the network alone.
+
+    updates [] int32, how many it is of. batch_stats: the mean of the running statistics.
+    """
+
+    updates: jax.Array
+    network: Tree
+    batch_stats: Tree
+
+
 class TrainState(NamedTuple):
-    """step [] int32, the number of updates done; momentum has the form of the weights.
+    """step [] int32, the number of steps done; momentum has the form of the weights.
 
     loss_statistics: scalars by name that some losses carry from batch to batch; none for most.
+    Of adaptive optimizers (train/adaptive.py) momentum is the first moment; second_moments has the
+    form of the weights, with [] where there is none, and updates counts those that the moments are
+    of: [] int32 of the network, [C] of the prototypes, of the bias in its shape. average: where a
+    mean of the weights is kept.
     """
 
     step: jax.Array
@@ -35,6 +50,9 @@ class TrainState(NamedTuple):
     momentum: Weights
     batch_stats: Tree
     loss_statistics: Statistics = {}  # noqa: RUF012 (never changed in place)
+    second_moments: Weights | None = None
+    updates: Weights | None = None
+    average: Average | None = None
 
 
 def create_state(
@@ -64,4 +82,10 @@ def class_sharded(state: TrainState) -> TrainState:
     def mark(weights: Weights) -> Weights:
         return weights._replace(prototypes=True, bias=bool(state.weights.bias.ndim))
 
-    return replicated._replace(weights=mark(replicated.weights), momentum=mark(replicated.momentum))
+    second, updates = replicated.second_moments, replicated.updates
+    return replicated._replace(
+        weights=mark(replicated.weights),
+        momentum=mark(replicated.momentum),
+        second_moments=None if second is None else mark(second),
+        updates=None if updates is None else mark(updates),
+    )

@@ -27,6 +27,15 @@ def test_epochs_of_the_command_line_win_over_steps_of_the_recipe():
         apply_named(made, ["steps", "epochs"])
 
 
+def test_a_warm_up_has_one_length():
+    keys = {"optim__schedule": "cosine", "optim__warmup_steps": 5, "optim__warmup_epochs": 2.0}
+    made = config(**keys)
+    apply_named(made, ["optim.warmup_epochs"])
+    assert (made.optim.warmup_steps, made.optim.warmup_epochs) == (None, 2.0)
+    with pytest.raises(UserError, match=r"config.optim.warmup_epochs=2 and .*_steps=5: either"):
+        apply_named(config(**keys), ["optim.warmup_epochs", "optim.warmup_steps"])
+
+
 @pytest.mark.parametrize(
     ("key", "keys"),
     [
@@ -34,6 +43,8 @@ def test_epochs_of_the_command_line_win_over_steps_of_the_recipe():
         ("optim.factor", {"optim__schedule": "polynomial"}),
         ("optim.power", {"optim__schedule": "cosine"}),
         ("optim.warmup_epochs", {"optim__schedule": "steps"}),
+        ("optim.warmup_steps", {"optim__schedule": "steps", "optim__warmup_steps": 5}),
+        ("optim.as_published", {"optim__schedule": "cosine"}),
         ("nonfinite.limit", {"nonfinite__action": "stop"}),
     ],
 )

@@ -110,6 +110,8 @@ def test_the_schedule(config, changes, images, expected):
         ("polynomial", 10, 0.05),  # warmed up half of two epochs
         ("polynomial", 150, 0.1 / 4),
         ("cosine", 150, 0.05),
+        ("constant", 10, 0.05),
+        ("constant", 150, 0.1),
     ],
 )
 def test_the_learning_rate_goes_by_epochs(config, schedule, step, expected):
@@ -118,6 +120,24 @@ def test_the_learning_rate_goes_by_epochs(config, schedule, step, expected):
     config.update(batch_size=64, epochs=28.0)
     recipe = from_config.make_recipe(config, 640, CLASSES)
     assert float(recipe.learning_rate(jnp.asarray(step))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_warm_up_in_steps_counts_instead_of_epochs(config):
+    config = config.copy_and_resolve_references()
+    config.update(batch_size=64, epochs=28.0)
+    config.optim.update(schedule="constant", warmup_epochs=2.0, warmup_steps=4)
+    recipe = from_config.make_recipe(config, 640, CLASSES)
+    found = [float(recipe.learning_rate(jnp.asarray(k))) for k in (0, 1, 4, 20)]
+    assert found == pytest.approx([0.0, 0.025, 0.1, 0.1], rel=1e-6)
+
+
+def test_the_first_step_as_published_has_the_full_rate(config):
+    config = config.copy_and_resolve_references()
+    config.update(batch_size=64, epochs=28.0)
+    config.optim.update(schedule="polynomial", warmup_epochs=2.0, as_published=True)
+    recipe = from_config.make_recipe(config, 640, CLASSES)
+    found = [float(recipe.learning_rate(jnp.asarray(k))) for k in (0, 1, 20)]
+    assert found == pytest.approx([0.1, 0.005, 0.1], rel=1e-6)
 
 
 def test_another_batch_size_is_a_recipe_of_its_own(config):

@@ -1,4 +1,6 @@
-"""SGD and schedules against plain loops."""
+"""SGD and schedules against plain loops, and schedules against arcface_torch's."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +68,42 @@ def test_clamp_slopes_touches_slopes_alone():
         (optim.polynomial_schedule(0.4, 2.0, 10, 110), {0: 0.0, 5: 0.2, 10: 0.4, 60: 0.1, 110: 0}),
         (optim.polynomial_schedule(0.1, 2.0, 0, 100), {0: 0.1, 50: 0.025}),
         (optim.cosine_schedule(0.2, 4, 104), {2: 0.1, 4: 0.2, 54: 0.1, 104: 0.0}),
+        (optim.constant_schedule(0.2, 4), {0: 0.0, 1: 0.05, 4: 0.2, 1000: 0.2}),
+        (optim.constant_schedule(0.2, 0), {0: 0.2, 1000: 0.2}),
     ],
 )
 def test_schedules(schedule, expected):
     for step, value in expected.items():
         np.testing.assert_allclose(jax.jit(schedule)(jnp.asarray(step)), value, atol=1e-7)
+
+
+def golden_rates(golden2):
+    """Yield the reference's rates, and warm-up and power, of the schedules over 50 steps."""
+    for key, rates in golden2("optim").items():
+        if key.startswith("lr/"):
+            warmup, power = re.fullmatch(r"lr/total50_warm(\d+)_power(\d+)", key).groups()
+            yield rates, int(warmup), float(power)
+
+
+def test_golden_rates_as_published(golden2, x64):
+    """The published scheduler takes the first step at the full rate, and stays at 0 in the end."""
+    seen = 0
+    for expected, warmup, power in golden_rates(golden2):
+        schedule = optim.polynomial_schedule(0.1, power, warmup, 50)
+        published = optim.full_first_step(schedule, 0.1)
+        found = jax.vmap(published)(jnp.arange(len(expected)))
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        seen += 1
+    assert seen == 4
+
+
+def test_golden_rates_in_the_closed_form(golden2, x64):
+    """Ours by default: from 0, and from the second step on what the reference has."""
+    for published, warmup, power in golden_rates(golden2):
+        steps = np.arange(len(published))
+        after = np.clip((steps - warmup) / (50 - warmup), 0, 1)
+        expected = 0.1 * np.where(steps < warmup, steps / max(warmup, 1), (1 - after) ** power)
+        found = jax.vmap(optim.polynomial_schedule(0.1, power, warmup, 50))(jnp.asarray(steps))
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found[1:], published[1:], rtol=1e-12, atol=1e-12)
+        assert found[0] == (0.0 if warmup else 0.1)

@@ -23,7 +23,7 @@ from uniface_jax.checkpoints import digests
 from uniface_jax.errors import UserError
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime import processes
-from uniface_jax.state import TrainState, Weights, class_sharded
+from uniface_jax.state import Average, TrainState, Weights, class_sharded
 
 Tree = Any
 FOLDER = "checkpoints"
@@ -33,6 +33,14 @@ BEST_METRIC = "auc"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of what is not whole yet
 FORMAT = 2  # 1 had no digests
 FORMAT_KEY = "format"  # in the run JSON; format 1 had none
+# Parts of a state that are named tuples; the last three are not in every checkpoint.
+_PARTS: Mapping[str, Callable[..., Any]] = {
+    "weights": Weights,
+    "momentum": Weights,
+    "second_moments": Weights,
+    "updates": Weights,
+    "average": Average,
+}
 
 Warn = Callable[[str], None]
 
@@ -43,17 +51,20 @@ class UnreadableError(UserError):
 
 def to_tree(state: TrainState) -> dict[str, Any]:
     """Turn a state into named dictionaries, to be read without this project's classes."""
-    tree = state._asdict()
-    return {**tree, "weights": state.weights._asdict(), "momentum": state.momentum._asdict()}
+    return {
+        name: value._asdict() if name in _PARTS else value
+        for name, value in state._asdict().items()
+        if value is not None
+    }
 
 
 def _from_tree(tree: Mapping[str, Any]) -> TrainState:
+    parts = {name: part(**tree[name]) for name, part in _PARTS.items() if name in tree}
     return TrainState(
         step=tree["step"],
-        weights=Weights(**tree["weights"]),
-        momentum=Weights(**tree["momentum"]),
         batch_stats=tree["batch_stats"],
         loss_statistics=tree.get("loss_statistics") or {},
+        **parts,
     )
 
 

@@ -133,19 +133,33 @@ def _head(config: ConfigDict) -> None:
 
 
 def _optim(config: ConfigDict) -> None:
-    """Add SGD and its schedule."""
+    """Add the optimizer and its schedule."""
     config.optim = ConfigDict()
     config.optim.lr = 0.1  # learning rate, the highest one of the schedule
-    config.optim.momentum = 0.9  # of SGD
+    config.optim.name = "sgd"  # or adamw, lamb, muon
+    config.optim.momentum = 0.9  # of sgd, and of muon's matrices
+    config.optim.beta1 = 0.9  # of adamw, lamb and muon: of the first moment
+    config.optim.beta2 = 0.999  # of the second moment
+    config.optim.eps = 1e-8  # beside the root of the second moment
     config.optim.weight_decay = 5e-4  # of all weights, biases and slopes
-    config.optim.clip = 10.0  # of the global gradient norm
+    # coupled: added to the gradient; decoupled: weights shrink by lr * weight_decay; auto: coupled
+    # for sgd, decoupled for the others.
+    config.optim.decay = "auto"
+    config.optim.decay_on = "all"  # or matrices: arrays of two axes or more
+    config.optim.decays = ""  # PATTERN=DECAY,…: instead of weight_decay, of parameters by name
+    config.optim.clip = 10.0  # of the gradient's norm
+    config.optim.clip_on = "all"  # or network: its gradient by its own norm, the head's not at all
+    config.optim.ema = 0.0  # decay of the mean of the network's weights, kept beside; 0: none
     # PATTERN=FACTOR,…: of the learning rate of parameters by name; 0 freezes. config/multipliers.py
     config.optim.multipliers = ""
-    config.optim.schedule = "steps"  # how the learning rate falls
+    config.optim.schedule = "steps"  # how the learning rate falls: or polynomial, cosine, constant
     config.optim.milestones = (16, 24)  # epochs, of schedule "steps"
     config.optim.factor = 0.1  # at each milestone
     config.optim.power = 2.0  # of schedule "polynomial"
-    config.optim.warmup_epochs = 0.0  # of schedules "polynomial" and "cosine"
+    config.optim.warmup_epochs = 0.0  # from 0, linearly; of every schedule but "steps"
+    config.optim.warmup_steps = placeholder(int)  # instead of warmup_epochs
+    # Take the first step at the full rate, before the warm-up, as arcface_torch's code does.
+    config.optim.as_published = False  # of schedule "polynomial"
 
 
 def _run(config: ConfigDict) -> None:

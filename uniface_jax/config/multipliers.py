@@ -1,4 +1,4 @@
-"""Multipliers of the learning rate, by patterns of parameters' names: slower layers, frozen ones.
+"""Numbers by patterns of parameters' names: multipliers of the learning rate, weight decays.
 
 A parameter is named by its place: "network.layer1_0.conv1.kernel", "prototypes", "bias".
 """
@@ -16,17 +16,18 @@ Path = tuple[Any, ...]  # of a leaf in a tree, as jax.tree_util has it
 _NAMES_SHOWN = 6
 
 FORM = "PATTERN=FACTOR, by commas: a factor >= 0 for each pattern of names"
+KEYS = ("optim.multipliers", "optim.decays")  # whose values are of FORM
 
 
 class Multiplier(NamedTuple):
-    """Factor of the learning rate of the parameters whose names fit `pattern` (fnmatch's)."""
+    """Number for the parameters whose names fit `pattern` (fnmatch's): as a rule a factor."""
 
     pattern: str
     factor: float
 
 
-def parse(text: str) -> tuple[Multiplier, ...]:
-    """Return what config.optim.multipliers says; UserError names the part that is not of FORM.
+def parse(text: str, key: str = KEYS[0]) -> tuple[Multiplier, ...]:
+    """Return what a key of KEYS says; UserError names the part that is not of FORM.
 
     >>> parse("network.*=0, network.fc5.*=0.1")
     (Multiplier(pattern='network.*', factor=0.0), Multiplier(pattern='network.fc5.*', factor=0.1))
@@ -39,7 +40,7 @@ def parse(text: str) -> tuple[Multiplier, ...]:
         except ValueError:
             value = math.nan
         if not pattern or not 0 <= value < math.inf:
-            raise UserError(f"config.optim.multipliers: {part!r} is not {FORM}")
+            raise UserError(f"config.{key}: {part!r} is not {FORM}")
         found.append(Multiplier(pattern, value))
     return tuple(found)
 
@@ -49,23 +50,27 @@ def factors(multipliers: tuple[Multiplier, ...], weights: Tree) -> Tree:
 
     weights: state.Weights, of arrays or of their shapes.
     """
-
-    def factor(path: Path, _: Any) -> float:
-        fitting = [m.factor for m in multipliers if fnmatchcase(name_of(path), m.pattern)]
-        return fitting[-1] if fitting else 1.0
-
-    return jax.tree_util.tree_map_with_path(factor, weights)
+    return by_name(multipliers, jax.tree.map(lambda _: 1.0, weights))
 
 
-def check_fit(multipliers: tuple[Multiplier, ...], weights: Tree) -> None:
-    """Raise UserError for a pattern that fits no parameter of `weights`."""
+def by_name(numbers: tuple[Multiplier, ...], default: Tree) -> Tree:
+    """Return a tree of floats with the number of the last pattern that fits in place of another."""
+
+    def number(path: Path, other: float) -> float:
+        fitting = [m.factor for m in numbers if fnmatchcase(name_of(path), m.pattern)]
+        return fitting[-1] if fitting else other
+
+    return jax.tree_util.tree_map_with_path(number, default)
+
+
+def check_fit(multipliers: tuple[Multiplier, ...], weights: Tree, key: str = KEYS[0]) -> None:
+    """Raise UserError for a pattern of a key of KEYS that fits no parameter of `weights`."""
     names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)]
     for pattern, _ in multipliers:
         if not any(fnmatchcase(name, pattern) for name in names):
             some = [*names[:_NAMES_SHOWN], "…", *names[-2:]] if len(names) > _NAMES_SHOWN else names
             raise UserError(
-                f"config.optim.multipliers: {pattern!r} fits no parameter; there are "
-                f"{', '.join(some)}"
+                f"config.{key}: {pattern!r} fits no parameter; there are {', '.join(some)}"
             )
 
 

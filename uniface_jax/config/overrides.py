@@ -13,12 +13,24 @@ from uniface_jax.registry import Registry
 
 # A key counts only where another one has one of these values.
 _COUNTS_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "optim.momentum": ("optim.name", ("sgd", "muon")),
+    "optim.beta1": ("optim.name", ("adamw", "lamb", "muon")),
+    "optim.beta2": ("optim.name", ("adamw", "lamb", "muon")),
+    "optim.eps": ("optim.name", ("adamw", "lamb", "muon")),
     "optim.milestones": ("optim.schedule", ("steps",)),
     "optim.factor": ("optim.schedule", ("steps",)),
     "optim.power": ("optim.schedule", ("polynomial",)),
-    "optim.warmup_epochs": ("optim.schedule", ("polynomial", "cosine")),
+    "optim.warmup_epochs": ("optim.schedule", ("polynomial", "cosine", "constant")),
+    "optim.warmup_steps": ("optim.schedule", ("polynomial", "cosine", "constant")),
+    "optim.as_published": ("optim.schedule", ("polynomial",)),
     "nonfinite.limit": ("nonfinite.action", ("skip",)),
 }
+
+# Lengths in epochs, the keys that count instead where they are not None, and of what they are.
+_LENGTHS = (
+    ("epochs", "steps", "to train"),
+    ("optim.warmup_epochs", "optim.warmup_steps", "to warm up"),
+)
 
 
 def resolved(config: ConfigDict, named: Collection[str]) -> ConfigDict:
@@ -31,7 +43,7 @@ def resolved(config: ConfigDict, named: Collection[str]) -> ConfigDict:
 def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
     """Let the keys that a command line names count, in place, over those of its recipe.
 
-    config.epochs takes away the recipe's config.steps, which would count instead.
+    A length in epochs takes away the recipe's in steps, which would count instead (_LENGTHS).
 
     Args:
         config: the recipe's, with what the command line gives in it.
@@ -44,13 +56,8 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
         UserError: two keys are named of which only one can count, or one that does not count with
             the value that another key has.
     """
-    if "epochs" in named and config.steps is not None:
-        if "steps" in named:
-            raise UserError(
-                f"config.epochs={config.epochs:g} and config.steps={config.steps}: either says how "
-                "long to train; give one of them"
-            )
-        config.steps = None
+    for epochs, steps, what in _LENGTHS:
+        _choose_length(config, named, (epochs, steps), what)
     for key, (other, values) in _COUNTS_WITH.items():
         found = _value(config, other)
         if key in named and found not in values:
@@ -67,6 +74,21 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
             if key.startswith("eval.") and key != "eval.data"
         ]
     return []
+
+
+def _choose_length(
+    config: ConfigDict, named: Collection[str], keys: tuple[str, str], what: str
+) -> None:
+    """Let a named length in epochs count, in place; UserError where that in steps is named too."""
+    epochs, steps = keys
+    if epochs not in named or _value(config, steps) is None:
+        return
+    if steps in named:
+        raise UserError(
+            f"config.{epochs}={_value(config, epochs):g} and config.{steps}="
+            f"{_value(config, steps)}: either says how long {what}; give one of them"
+        )
+    config.update_from_flattened_dict({steps: None})
 
 
 def _check_parts(
@@ -92,8 +114,8 @@ def _check_parts(
             )
 
 
-def _value(config: ConfigDict, path: str) -> object:
-    found: object = config
+def _value(config: ConfigDict, path: str) -> Any:
+    found: Any = config
     for key in path.split("."):
-        found = found[key]  # type: ignore[index]
+        found = found[key]
     return found

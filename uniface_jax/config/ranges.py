@@ -55,10 +55,18 @@ _RANGES: Mapping[str, Range] = {
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
     "head.product_dtype": one_of(*DTYPES),
     "optim.lr": above(0),
+    "optim.name": one_of("sgd", "adamw", "lamb", "muon"),
     "optim.momentum": _FRACTION,
+    "optim.beta1": _FRACTION,
+    "optim.beta2": _FRACTION,
+    "optim.eps": above(0),
     "optim.weight_decay": _FRACTION,
+    "optim.decay": one_of("auto", "coupled", "decoupled"),
+    "optim.decay_on": one_of("all", "matrices"),
     "optim.clip": above(0),
-    "optim.schedule": one_of("steps", "polynomial", "cosine"),
+    "optim.clip_on": one_of("all", "network"),
+    "optim.ema": _FRACTION,
+    "optim.schedule": one_of("steps", "polynomial", "cosine", "constant"),
     "optim.milestones": Range(
         "increasing epochs > 0",
         lambda value: all(a < b for a, b in zip((0, *value), value, strict=False)),
@@ -66,6 +74,7 @@ _RANGES: Mapping[str, Range] = {
     "optim.factor": above(0),
     "optim.power": above(0),
     "optim.warmup_epochs": at_least(0),
+    "optim.warmup_steps": Range(">= 0", lambda value: value is None or value >= 0),
     "batch_size": above(0),
     "micro_batches": above(0),
     "epochs": above(0),
@@ -101,7 +110,7 @@ def allowed(key: str) -> str:
         return f"from 0 to {MAX_VALUES[name]:g}"
     if key == "profile":
         return "empty, or START:STOP"
-    if key == "optim.multipliers":
+    if key in multipliers.KEYS:
         return f"empty, or {multipliers.FORM}"
     ranges = _ranges()
     return ranges[key].words if key in ranges else ""
@@ -141,7 +150,8 @@ def check_values(config: ConfigDict) -> None:
     Augment.from_mapping(config.data.augment.to_dict())
     check_loss(config)
     parse_range(config.profile)
-    multipliers.parse(config.optim.multipliers)
+    for key in multipliers.KEYS:
+        multipliers.parse(given[key], key)
 
 
 def check_batch(config: ConfigDict, num_devices: int) -> None:

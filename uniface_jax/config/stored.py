@@ -14,6 +14,7 @@ from uniface_jax.registry import import_parts
 
 # Keys that may differ when a run is extended: the state of training has the same form.
 EXTENDABLE_KEYS = ("epochs", "steps", "optim.")
+_FORM_KEYS = ("optim.name", "optim.ema")  # but these: other moments, a mean of the weights
 # Keys that may differ when a run is resumed: they do not change what is computed.
 CHANGEABLE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
@@ -64,8 +65,9 @@ def claim_workdir(
         except ValueError as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():
-            if not key.startswith(allowed) and owner.get(key) != value:
-                extendable = key.startswith(EXTENDABLE_KEYS)
+            fixed = key in _FORM_KEYS
+            if (fixed or not key.startswith(allowed)) and owner.get(key) != value:
+                extendable = key.startswith(EXTENDABLE_KEYS) and not fixed
                 raise UserError(
                     f"{workdir}: belongs to a run with config.{key}={owner.get(key)}, this one has "
                     f"{value}; use another --workdir, or that value to resume it"

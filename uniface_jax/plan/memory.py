@@ -19,6 +19,7 @@ from uniface_jax.head.block_size import even_block, working_bytes
 from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, IResNet
 from uniface_jax.plan.program import compiled_memory, planned
+from uniface_jax.state import TrainState, Weights, class_sharded
 from uniface_jax.train.from_config import Recipe
 
 FLOAT_BYTES = 4
@@ -50,7 +51,8 @@ class Needs(NamedTuple):
     activations: int  # what the network needs within a step, its gradients among it
     prototype_gradients: int
     head_tiles: int  # of the block of classes in work
-    decayed: int  # with sampled classes: all prototypes after weight decay, which are ready early
+    decayed: int  # with SGD and sampled classes: all prototypes after weight decay, ready early
+    average: int  # of the network's weights and statistics, which lasts as well
 
     @property
     def total(self) -> int:
@@ -118,18 +120,32 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
     rows = shard_size(recipe.num_classes, devices)
     width = config.model.embedding_size
     shard = FLOAT_BYTES * rows * (width + state.weights.bias.ndim)
+    moments, sgd = _moments(state), recipe.settings.adaptive is None
     gradients, tiles = _head(recipe, rows)
     return Needs(
         network=parameters + _bytes(state.batch_stats),
-        network_momentum=parameters,
+        network_momentum=moments.network,
         prototypes=shard,
-        prototype_momentum=shard,
+        prototype_momentum=rows * moments.prototypes,
         batches=(1 + PREFETCHED_BATCHES) * (config.batch_size // devices) * IMAGE_BYTES,
         activations=round(network(recipe.batch_norm_group(devices))),
         prototype_gradients=gradients,
         head_tiles=tiles,
-        decayed=FLOAT_BYTES * rows * width if config.head.sampling_rate < 1 else 0,
+        decayed=FLOAT_BYTES * rows * width if sgd and config.head.sampling_rate < 1 else 0,
+        average=_bytes(state.average),
     )
+
+
+def _moments(state: TrainState) -> Weights:
+    """Return the bytes of the optimizer's moments and counts: of the network, and of one class."""
+    found, by_class = Weights(0, 0, 0), class_sharded(state)
+    for name in ("momentum", "second_moments", "updates"):
+        tree, marks = getattr(state, name), getattr(by_class, name)
+        if tree is not None:
+            heads = zip(tree[1:], marks[1:], strict=True)
+            row = sum(_bytes(x) // x.shape[0] for x, split in heads if split)
+            found = Weights(found.network + _bytes(tree.network), found.prototypes + row, 0)
+    return found
 
 
 def _head(recipe: Recipe, rows: int) -> tuple[int, int]:

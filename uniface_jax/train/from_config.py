@@ -18,6 +18,8 @@ from uniface_jax.losses import Loss
 from uniface_jax.runtime.parallel import Runner
 from uniface_jax.state import TrainState, create_state
 from uniface_jax.train import optim, step
+from uniface_jax.train.adaptive import Adaptive
+from uniface_jax.train.update import prepared
 
 
 class Schedule(NamedTuple):
@@ -72,9 +74,12 @@ def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed
     schedule = _schedule(config, num_images)
-    shapes = jax.eval_shape(lambda: create_state(network, loss, num_classes, rate, seed))
     settings = _settings(config, num_classes)
+    shapes = jax.eval_shape(
+        lambda: prepared(create_state(network, loss, num_classes, rate, seed), settings)
+    )
     multipliers.check_fit(settings.multipliers, shapes.weights)
+    multipliers.check_fit(settings.decays, shapes.weights, "optim.decays")
     return Recipe(
         config=config,
         num_images=num_images,
@@ -106,20 +111,35 @@ def _schedule(config: ConfigDict, num_images: int) -> Schedule:
     return Schedule(steps_per_epoch, max(total, 1))
 
 
-def _learning_rate(config: ConfigDict, schedule: Schedule) -> optim.LearningRate:
-    """Return the learning rate by step; milestones and warm-up are given in epochs."""
+def warmup_steps(config: ConfigDict, schedule: Schedule) -> int:
+    """Return the steps in which the learning rate rises; 0 for the schedule "steps"."""
     o = config.optim
-    warmup = round(o.warmup_epochs * schedule.steps_per_epoch)
+    if o.schedule == "steps":
+        return 0
+    return (
+        round(o.warmup_epochs * schedule.steps_per_epoch)
+        if o.warmup_steps is None
+        else int(o.warmup_steps)
+    )
+
+
+def _learning_rate(config: ConfigDict, schedule: Schedule) -> optim.LearningRate:
+    """Return the learning rate by step; milestones are given in epochs."""
+    o, warmup = config.optim, warmup_steps(config, schedule)
     if o.schedule == "steps":
         milestones = [round(epoch * schedule.steps_per_epoch) for epoch in o.milestones]
         return optim.step_schedule(o.lr, milestones, o.factor)
     if o.schedule == "polynomial":
-        return optim.polynomial_schedule(o.lr, o.power, warmup, schedule.total_steps)
+        rate = optim.polynomial_schedule(o.lr, o.power, warmup, schedule.total_steps)
+        return optim.full_first_step(rate, o.lr) if o.as_published else rate
+    if o.schedule == "constant":
+        return optim.constant_schedule(o.lr, warmup)
     return optim.cosine_schedule(o.lr, warmup, schedule.total_steps)
 
 
 def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
     """Return the training step's settings."""
+    o = config.optim
     return step.Settings(
         num_classes=num_classes,
         micro_batches=config.micro_batches,
@@ -131,12 +151,27 @@ def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
         ),
         product_dtype=jnp.dtype(config.head.product_dtype),
         bn_momentum=config.model.bn_momentum,
-        sgd=optim.Sgd(config.optim.momentum, config.optim.weight_decay, config.optim.clip),
+        sgd=optim.Sgd(o.momentum, o.weight_decay, o.clip, decoupled=o.decay == "decoupled"),
         seed=config.seed,
-        multipliers=multipliers.parse(config.optim.multipliers),
+        multipliers=multipliers.parse(o.multipliers),
         frozen_statistics=config.model.frozen_statistics,
         skip_nonfinite=config.nonfinite.action == "skip",
+        adaptive=_adaptive(o),
+        decays=multipliers.parse(o.decays, "optim.decays"),
+        decay_matrices=o.decay_on == "matrices",
+        clip_network=o.clip_on == "network",
+        ema=o.ema,
     )
+
+
+def _adaptive(o: ConfigDict) -> Adaptive | None:
+    """Return the optimizer that config.optim names; None for SGD."""
+    if o.name == "sgd":
+        return None
+    return Adaptive(
+        name=o.name, beta1=o.beta1, beta2=o.beta2, eps=o.eps, momentum=o.momentum,
+        weight_decay=o.weight_decay, clip=o.clip, decoupled=o.decay != "coupled",
+    )  # fmt: skip
 
 
 def random_state(recipe: Recipe, runner: Runner) -> Any:
@@ -148,7 +183,7 @@ def random_state(recipe: Recipe, runner: Runner) -> Any:
     wanted_std, usual_std = recipe.config.head.init_std, network.embedding_size**-0.5
 
     def create() -> TrainState:
-        state = create_state(network, loss, classes, rate, seed, rows)
+        state = prepared(create_state(network, loss, classes, rate, seed, rows), recipe.settings)
         if wanted_std is None:
             return state
         prototypes = state.weights.prototypes * (wanted_std / usual_std)

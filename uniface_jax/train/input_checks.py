@@ -11,7 +11,7 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 from uniface_jax.runtime.profiling import parse_range
-from uniface_jax.train.from_config import Recipe
+from uniface_jax.train.from_config import Recipe, warmup_steps
 
 CHECK_SECONDS = 5.0  # of looking at images, at most
 WAYS_ON = (  # of a run whose training set has changed; a workdir follows
@@ -103,11 +103,11 @@ def warnings_of(recipe: Recipe, source: Source, num_devices: int) -> list[str]:
     traced, total = parse_range(config.profile), recipe.schedule.total_steps
     if traced and traced[0] >= total:
         raise UserError(f"config.profile={config.profile}: the run ends at step {total}")
-    warmup = config.optim.warmup_epochs * recipe.schedule.steps_per_epoch
-    if config.optim.schedule != "steps" and warmup >= total:
+    if warmup_steps(config, recipe.schedule) >= total:
+        key = "warmup_epochs" if config.optim.warmup_steps is None else "warmup_steps"
         found.append(
-            f"config.optim.warmup_epochs={config.optim.warmup_epochs:g}: the run ends before, at "
-            f"step {total}; the learning rate only rises"
+            f"config.optim.{key}={config.optim[key]:g}: the run ends before, at step {total}; the "
+            "learning rate only rises"
         )
     return found
 

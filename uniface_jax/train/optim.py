@@ -1,4 +1,4 @@
-"""SGD as in the recipes: schedules, clipping, decay after clipping, PReLU slopes kept positive."""
+"""Schedules, clipping, SGD as in the recipes (decay after clipping), slopes kept positive."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ class Sgd(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip: float = 10.0  # of the global gradient norm, before the decay is added
+    decoupled: bool = False  # weights decay by lr * weight_decay, beside the momentum
 
 
 def step_schedule(lr: float, milestones: Sequence[int], factor: float) -> LearningRate:
@@ -43,6 +44,19 @@ def cosine_schedule(lr: float, warmup_steps: int, total_steps: int) -> LearningR
     """Return lr after a linear warm-up from 0, then half a cosine down to 0 at the end."""
     decay = optax.cosine_decay_schedule(lr, max(total_steps - warmup_steps, 1))
     return _warmed_up(decay, lr, warmup_steps)
+
+
+def constant_schedule(lr: float, warmup_steps: int) -> LearningRate:
+    """Return lr after a linear warm-up from 0."""
+    return _warmed_up(optax.constant_schedule(lr), lr, warmup_steps)
+
+
+def full_first_step(schedule: LearningRate, lr: float) -> LearningRate:
+    """Return the schedule with `lr` at step 0.
+
+    arcface_torch's scheduler leaves the first step at the full rate, and warms up from the second.
+    """
+    return lambda step: jnp.where(step == 0, lr, schedule(step))
 
 
 def _warmed_up(decay: LearningRate, lr: float, warmup_steps: int) -> LearningRate:
@@ -72,7 +86,14 @@ def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
 def sgd_update(
     sgd: Sgd, lr: jax.Array, weights: Tree, momentum: Tree, gradients: Tree
 ) -> tuple[Tree, Tree]:
-    """Compute weights and momentum: buffer = momentum * buffer + (gradient + decay * weight)."""
+    """Compute weights and momentum: buffer = momentum * buffer + (gradient + decay * weight).
+
+    Decoupled, the decay is in no buffer: weight = weight * (1 - lr * decay) - lr * buffer.
+    """
+    if sgd.decoupled:
+        plain, decay = sgd._replace(weight_decay=0.0, decoupled=False), lr * sgd.weight_decay
+        moved, momentum = sgd_update(plain, lr, weights, momentum, gradients)
+        return jax.tree.map(lambda new, old: new - decay * old, moved, weights), momentum
     momentum = jax.tree.map(
         lambda buffer, gradient, weight: (
             sgd.momentum * buffer + (gradient + sgd.weight_decay * weight)

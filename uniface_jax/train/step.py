@@ -9,43 +9,26 @@ share the groups.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from uniface_jax import models
-from uniface_jax.config.multipliers import Multiplier, factors
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
-from uniface_jax.head.sampling import Subset, sample_classes
+from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
 from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
-from uniface_jax.state import TrainState, Tree, Weights, class_sharded
-from uniface_jax.train import optim
+from uniface_jax.state import TrainState, Tree, Weights
+from uniface_jax.train import optim, update
+from uniface_jax.train.settings import Settings as Settings
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
-
-
-class Settings(NamedTuple):
-    """Settings that a step is built from, beside network, loss and learning rate."""
-
-    num_classes: int
-    micro_batches: int = 1
-    sampling_rate: float = 1.0
-    block_size: int = 8192
-    product_dtype: Any = None
-    bn_momentum: float = 0.1  # in PyTorch's sense: the weight of the new statistics
-    sgd: optim.Sgd = optim.Sgd()
-    seed: int = 0
-    multipliers: tuple[Multiplier, ...] = ()  # of the learning rate
-    frozen_statistics: bool = False  # batch_stats stay as they are
-    skip_nonfinite: bool = False  # where loss or gradient are not finite, only `step` moves
-    unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see _fold
 
 
 class _Parts(NamedTuple):
@@ -86,8 +69,8 @@ def make_step(
     """Return the per-device step of (state, batch) -> (new state, metrics).
 
     batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], and label [b]. Metrics are scalars:
-    loss, learning_rate, grad_norm (before clipping), the four of Similarities, and for losses with
-    a bias the unified threshold in both readings, b/s and (b - log(C-1))/s.
+    loss, learning_rate, grad_norm and what else update.clipped measures, the four of Similarities,
+    and for losses with a bias the unified threshold in both readings, b/s and (b - log(C-1))/s.
     """
     return partial(_step, _Parts(network, loss, learning_rate, settings, models.marks(network)))
 
@@ -106,19 +89,22 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
     gradients = gradients._replace(network=_over_devices(gradients.network))
     debug.check_gradients(gradients, measured.loss)
-    norm = _global_norm(_trained(gradients, settings))
+    gradients, norms = update.clipped(gradients, settings)
     lr = parts.learning_rate(state.step)
-    weights, momentum = _update(parts, lr, state, _clipped(gradients, norm, settings), shard.subset)
+    updated = update.updated(settings, parts.marks.slopes, lr, state, gradients, shard.subset)
     batch_stats = state.batch_stats
     if not settings.frozen_statistics:
         batch_stats = _running(parts, batch_stats, _over_devices(sums.batch_stats))
     metrics = _metrics(parts, state.weights.bias, measured) | {
         "learning_rate": jnp.asarray(lr),
-        "grad_norm": norm,
+        **norms,
     }
-    updated = TrainState(state.step + 1, weights, momentum, batch_stats, loss_statistics)
+    updated = updated._replace(
+        step=state.step + 1, batch_stats=batch_stats, loss_statistics=loss_statistics
+    )
+    updated = update.averaged(updated, settings)
     if settings.skip_nonfinite:
-        updated = _unless_nonfinite(metrics["loss"] + norm, updated, state)
+        updated = _unless_nonfinite(metrics["loss"] + norms["grad_norm"], updated, state)
     return updated, metrics
 
 
@@ -212,12 +198,6 @@ def _metrics(parts: _Parts, bias: jax.Array, measured: _Measured) -> Metrics:
     }
 
 
-def _clipped(gradients: Weights, norm: jax.Array, settings: Settings) -> Weights:
-    factor = optim.clip_factor(norm, settings.sgd.clip)
-    clipped: Weights = jax.tree.map(lambda x: x * factor, gradients)
-    return clipped
-
-
 def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:
     """Return `updated` where `value` is finite, else what was before with `step` moved on."""
     finite = jnp.isfinite(value)
@@ -260,77 +240,6 @@ def _shard(weights: Weights, labels: jax.Array, key: jax.Array, settings: Settin
     bias = weights.bias[subset.row] if weights.bias.ndim else weights.bias
     prototypes = Prototypes(weights.prototypes[subset.row], bias, subset.valid)
     return Shard(prototypes, start, rows, subset)
-
-
-def _trained(gradients: Weights, settings: Settings) -> Weights:
-    """Return the gradients with None for those of frozen parameters."""
-    if not settings.multipliers:
-        return gradients
-    trained: Weights = jax.tree.map(
-        lambda gradient, factor: gradient if factor else None,
-        gradients, factors(settings.multipliers, gradients),
-    )  # fmt: skip
-    return trained
-
-
-def _global_norm(gradients: Weights) -> jax.Array:
-    replicated, split = [gradients.network], [gradients.prototypes]
-    by_class = gradients.bias is not None and gradients.bias.ndim
-    (split if by_class else replicated).append(gradients.bias)
-    return jnp.sqrt(optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS))
-
-
-def _update(
-    parts: _Parts, lr: jax.Array, state: TrainState, gradients: Weights, subset: Subset | None
-) -> tuple[Weights, Weights]:
-    """Return weights and momentum after SGD.
-
-    With a subset, on its rows of the prototypes (and of a bias a class) and on all the rest.
-    """
-    if parts.settings.multipliers:
-        return _update_by_factors(parts, lr, state, gradients, subset)
-    sgd = parts.settings.sgd
-
-    def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
-        if subset is None or not by_class:
-            return optim.sgd_update(sgd, lr, weight, buffer, gradient)
-        index = jnp.where(subset.valid, subset.row, weight.shape[0])
-        return optim.sgd_update_rows(sgd, lr, weight, buffer, gradient, index)
-
-    by_class = Weights(network=False, prototypes=True, bias=bool(state.weights.bias.ndim))
-    fields = zip(state.weights, state.momentum, gradients, by_class, strict=True)
-    weights, momentum = zip(*(update(*field) for field in fields), strict=True)
-    new = Weights(*weights)
-    network = optim.clamp_slopes(new.network, parts.marks.slopes)
-    return new._replace(network=network), Weights(*momentum)
-
-
-def _update_by_factors(
-    parts: _Parts, lr: jax.Array, state: TrainState, gradients: Weights, subset: Subset | None
-) -> tuple[Weights, Weights]:
-    """Do as _update with a learning rate for each array; frozen ones stay as they are, bitwise."""
-    sgd, weights = parts.settings.sgd, state.weights
-
-    def update(
-        weight: jax.Array, buffer: jax.Array, gradient: jax.Array, by_class: bool, factor: float
-    ) -> tuple[jax.Array, jax.Array]:
-        if not factor:
-            return weight, buffer
-        if subset is None or not by_class:
-            return optim.sgd_update(sgd, lr * factor, weight, buffer, gradient)
-        index = jnp.where(subset.valid, subset.row, weight.shape[0])
-        return optim.sgd_update_rows(sgd, lr * factor, weight, buffer, gradient, index)
-
-    by_factor = factors(parts.settings.multipliers, weights)
-    by_class = class_sharded(state).weights
-    pairs = jax.tree.map(update, weights, state.momentum, gradients, by_class, by_factor)
-    new, momentum = jax.tree.transpose(
-        jax.tree.structure(weights), jax.tree.structure((0, 0)), pairs
-    )
-    slopes = jax.tree.map(
-        lambda is_slope, factor: is_slope and factor > 0, parts.marks.slopes, by_factor.network
-    )
-    return new._replace(network=optim.clamp_slopes(new.network, slopes)), momentum
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:
