@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.plan import memory, program, report
+from uniface_jax.plan.fleet import GB, Data, Device, Fleet
 
 BN_IMAGES = 128
-DEVICE = report.Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)
+DEVICE = Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)
 HEADS = (
     "recipe", "devices", "batch", "network", "head", "activations", "in all", "largest batch",
     "TFLOP", "MB sent", "images/s", "days",
@@ -35,10 +36,10 @@ def plans() -> dict[str, report.RunPlan]:
     for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):
         bar.set_description(name)
         devices = max(1, config.batch_size // (config.micro_batches * BN_IMAGES))
-        data = report.Data(facts.data.images, facts.data.identities, "as the recipe says")
+        data = Data(facts.data.images, facts.data.identities, "as the recipe says")
         recipe = program.planned(config, data.images, data.classes)
         network = memory.probe_network(recipe, devices, known=known)
-        fleet = report.Fleet(devices, DEVICE)
+        fleet = Fleet(devices, DEVICE)
         found[name] = report.make_plan(config, data, fleet, network=network)
     return found
 
@@ -56,7 +57,7 @@ def page(found: dict[str, report.RunPlan]) -> str:
         rows.append(
             (
                 name, str(plan.devices), str(plan.batch_size),
-                *(f"{value / report.GB:.2f}" for value in gigabytes),
+                *(f"{value / GB:.2f}" for value in gigabytes),
                 f"{plan.largest.batch:,}", f"{plan.flops / 1e12:.3g}",
                 f"{plan.sent / 1e6:,.0f}", f"{plan.images_per_second:,.0f}", f"{plan.days:.2g}",
             )

@@ -25,10 +25,7 @@ _CHOOSE = flags.DEFINE_enum(
     [*CHOICES, "center"],
     "of several faces: large and central, most central, largest, or surest",
 )
-_ON_ERROR = flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"], "what an empty folder, or one inside a person's, does"
-)
-flags.DEFINE_alias("on-error", "on_error")
+_ON_ERROR = cli.define_on_error("an empty folder, or one inside a person's,")
 
 
 def main(argv: list[str]) -> None:

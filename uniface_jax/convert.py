@@ -16,7 +16,7 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.data.conversion.finish import finish
-from uniface_jax.data.conversion.job import CHECKS, ON_ERROR, ConversionSettings
+from uniface_jax.data.conversion.job import CHECKS, ConversionSettings
 from uniface_jax.data.conversion.manifest import read_manifest
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
@@ -38,10 +38,7 @@ _CHECK = flags.DEFINE_enum(
     CHECKS,
     "of every image: its structure (markers, sizes, PNG checksums), or a full decode as well",
 )
-_ON_ERROR = flags.DEFINE_enum(
-    "on_error", ON_ERROR[0], ON_ERROR, "what an image or a folder that cannot be used does"
-)
-flags.DEFINE_alias("on-error", "on_error")
+_ON_ERROR = cli.define_on_error("an image or a folder that cannot be used")
 _JSON_KEY = flags.DEFINE_string(
     "json_key", None, "of the class in the .json of a tar, or its column; default: label, cls, …"
 )

@@ -1,6 +1,6 @@
 """Command line: people held out of a training set, to be evaluated on.
 
-python -m uniface_jax.hold_out SOURCE DEST --people=10 [--seed=0]
+python -m uniface_jax.hold_out SOURCE DEST --people=10 [--seed=0] [--on_error=skip]
 
 SOURCE is what convert takes. DEST/train and DEST/held_out become identity folders that share
 nobody; not a byte of an image changes. The same seed holds out the same people.
@@ -13,12 +13,13 @@ from absl import flags
 from uniface_jax import cli
 from uniface_jax.data.conversion.people import ChosenPeople, held_out, labels_of
 from uniface_jax.data.conversion.unpacking import folder_names, write_folders
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.registry import import_parts
 
 _PEOPLE = flags.DEFINE_integer("people", 10, "How many are held out.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the choice.", lower_bound=0, upper_bound=2**32 - 1)
+_ON_ERROR = cli.define_on_error("an empty folder, or one inside a person's,")
 _IMPORTS = cli.define_imports()
 TRAIN, HELD_OUT = "train", "held_out"
 
@@ -27,7 +28,8 @@ def main(argv: list[str]) -> None:
     """Write both folders and print who is where."""
     given_source, given_destination = cli.positional(argv, "SOURCE", "DEST")
     import_parts(_IMPORTS.value, "--imports")
-    source, destination = open_source(given_source), Path(given_destination)
+    source = open_source(given_source, SourceOptions(skip_faults=_ON_ERROR.value == "skip"))
+    destination = Path(given_destination)
     for note in source.notes:
         print(note)
     labels = labels_of(source)

@@ -18,7 +18,7 @@ from uniface_jax.data.formats.pair_lists import read_pair_lines
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.lists import ListSource
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
@@ -28,6 +28,7 @@ _PAIRS = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.", lower_bound=0, upper_bound=2**32 - 1)
 _ROOT = flags.DEFINE_string("root", None, "Folder of the images of a list of pairs.")
+_ON_ERROR = cli.define_on_error("an empty folder, or one inside a person's,")
 _IMPORTS = cli.define_imports()
 
 
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> None:
     else:
         if _ROOT.value:
             raise UserError(f"--root: for a list of pairs; {given_source} has images and labels")
+        for note in source.notes:
+            print(note)
         pairs = sets.of_source(source, _PAIRS.value, _SEED.value)
         images = [source[i].image for i in range(len(source))]
     if destination.suffix == ".bin":
@@ -61,14 +64,14 @@ def main(argv: list[str]) -> None:
 
 def _labeled(path: str) -> Source | None:
     """Open a source of labeled images; None where the path is a list of pairs."""
-    file = Path(path)
+    file, options = Path(path), SourceOptions(skip_faults=_ON_ERROR.value == "skip")
     if not file.is_file() or file.suffix in (".tar", ".rec", ".lst"):
-        return open_source(path)
+        return open_source(path, options)
     try:
         read_pair_lines(file)
     except UserError as no_pairs:
         try:
-            return open_source(path)
+            return open_source(path, options)
         except UserError as e:
             raise UserError(f"{e}; as a list of pairs: {no_pairs}") from e
     return None

@@ -19,7 +19,7 @@ from uniface_jax.data.conversion.statistics import STATISTICS_FILE, read_statist
 from uniface_jax.data.formats import images
 from uniface_jax.data.input.augment import Augment
 from uniface_jax.data.input.contact_sheet import contact_sheet
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.writing import expect_writable
@@ -30,6 +30,7 @@ _CONFIG = recipes.define(
     "insightface's set without one."
 )
 _IMPORTS = cli.define_imports()
+_ON_ERROR = cli.define_on_error("an empty folder, or one inside a person's,")
 _OUTPUT = flags.DEFINE_string("output", None, "The picture, a PNG.")
 _IDENTITIES = flags.DEFINE_integer("identities", 8, "Rows.", lower_bound=1, upper_bound=100)
 _COLUMNS = flags.DEFINE_integer("columns", 8, "Images a row.", lower_bound=1, upper_bound=50)
@@ -49,11 +50,13 @@ def main(argv: list[str]) -> None:
         given_output = f"--output={_OUTPUT.value}" if _OUTPUT.value else "--output is missing"
         raise UserError(f"{given_output}: expected a name that ends in .png")
     expect_writable(output)
-    source = open_source(given)
+    source = open_source(given, SourceOptions(skip_faults=_ON_ERROR.value == "skip"))
     config = _CONFIG.value
     chosen = Augment.from_mapping(config.data.augment.to_dict()) if config else INSIGHTFACE
     sheet = contact_sheet(source, chosen, _IDENTITIES.value, _COLUMNS.value, _SEED.value)
     write_bytes(output, images.encode_png(sheet))
+    for note in source.notes:
+        print(note)
     print(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes")
     if (Path(given) / STATISTICS_FILE).is_file():
         _print_statistics(read_statistics(Path(given)))

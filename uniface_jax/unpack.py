@@ -11,17 +11,19 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.data.conversion.unpacking import write_folders, write_recordio
-from uniface_jax.data.sources.opening import open_source
+from uniface_jax.data.sources.opening import SourceOptions, open_source
 
 _TO = flags.DEFINE_enum(
     "to", "folders", ["folders", "recordio"], "one folder a class, or insightface's train.rec"
 )
+_ON_ERROR = cli.define_on_error("an empty folder, or one inside a person's,")
 
 
 def main(argv: list[str]) -> None:
     """Write the files and print how many."""
     given_source, given_destination = cli.positional(argv, "SOURCE", "DEST")
-    source, destination = open_source(given_source), Path(given_destination)
+    source = open_source(given_source, SourceOptions(skip_faults=_ON_ERROR.value == "skip"))
+    destination = Path(given_destination)
     for note in source.notes:
         print(note)
     there = 0

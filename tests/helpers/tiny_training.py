@@ -5,14 +5,36 @@ does not depend on the network's depth, and its step compiles in a quarter of th
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
+import numpy as np
+import pytest
 
 from uniface_jax import losses, models
 from uniface_jax.models.iresnet import IResNet
 from uniface_jax.state import TrainState, create_state
 
-IMAGE_SIZE = 16  # of the images, where a module patches models.IMAGE_SIZE
+IMAGE_SIZE = 16  # of the images, where a module enters small_images
+
+
+@contextmanager
+def small_images(size: int = IMAGE_SIZE) -> Iterator[None]:
+    """Let networks take images of `size` pixels a side inside the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "IMAGE_SIZE", size)
+        yield
+
+
+def random_batch(
+    rng: np.random.Generator, images: int, num_classes: int, size: int = IMAGE_SIZE
+) -> dict[str, np.ndarray]:
+    """Return a batch of random pixels and labels: image uint8 [B, H, W, 3], label int32 [B]."""
+    return {
+        "image": rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8),
+        "label": rng.integers(0, num_classes, images).astype(np.int32),
+    }
 
 
 def tiny_network(**overrides) -> IResNet:

@@ -6,6 +6,7 @@ import pytest
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class
 from uniface_jax.plan import memory, program, report
+from uniface_jax.plan.fleet import Data, Device, Fleet
 
 # A recipe's network at a shorter depth; sampled classes in micro-batches; another family and loss.
 CASES = {
@@ -55,7 +56,7 @@ def test_within_ten_percent_of_the_compiler(name):
 
 
 NETWORK = memory.NetworkMemory(constant=1e6, slope=2e6)
-DEVICE = report.Device(memory=2e9, reserve=0.0, tflops=100, utilisation=0.5, bandwidth=1e9)
+DEVICE = Device(memory=2e9, reserve=0.0, tflops=100, utilisation=0.5, bandwidth=1e9)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def config():
 
 
 def plan(config, devices=4, device=DEVICE, classes=40_001):
-    data = report.Data(64_000, classes, "a test")
-    return report.make_plan(config, data, report.Fleet(devices, device), network=NETWORK)
+    data = Data(64_000, classes, "a test")
+    return report.make_plan(config, data, Fleet(devices, device), network=NETWORK)
 
 
 def test_the_largest_batch_and_block_just_fit(config):
@@ -81,7 +82,7 @@ def test_the_largest_batch_and_block_just_fit(config):
         config.batch_size = found.largest.batch + more
         assert plan(config).fits is fits
     config.batch_size = 64
-    tight = report.Device(plan(config).needs.total + 1e5, 0.0, 100, 0.5, 1e9)
+    tight = Device(plan(config).needs.total + 1e5, 0.0, 100, 0.5, 1e9)
     found = plan(config, device=tight)
     rows = -(-40_001 // 4)
     assert found.block < found.largest.block < rows
@@ -115,7 +116,7 @@ def test_time_is_work_and_communication(config):
 
 
 def test_what_does_not_fit_says_so(config):
-    small = report.Device(5e6, 0.1, 100, 0.5, 1e9)
+    small = Device(5e6, 0.1, 100, 0.5, 1e9)
     found = plan(config, device=small)
     assert not found.fits
     assert found.largest.batch == 0

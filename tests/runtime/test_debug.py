@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
-from uniface_jax import losses, models
+from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
+from uniface_jax import losses
 from uniface_jax.runtime import debug, parallel
 from uniface_jax.state import class_sharded
 from uniface_jax.train import step
@@ -17,9 +17,8 @@ NETWORK = tiny_network()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
+def of_small_images():
+    with small_images():
         yield
 
 
@@ -40,13 +39,11 @@ def train_once(mode, change=lambda weights, labels: None, checked=True, **settin
     """(state before, state after, metrics) of one step on 4 devices after `change`."""
     runner, compiled = program(mode, checked, **settings)
     state = start()
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    labels = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    batch = random_batch(np.random.default_rng(0), BATCH, CLASSES)
     prototypes = np.array(state.weights.prototypes)
-    change(prototypes, labels)
+    change(prototypes, batch["label"])
     state = state._replace(weights=state.weights._replace(prototypes=prototypes))
-    placed, metrics = compiled(runner.place(state), runner.put({"image": images, "label": labels}))
+    placed, metrics = compiled(runner.place(state), runner.put(batch))
     return state, runner.logical(placed), jax.device_get(metrics)
 
 

@@ -1,5 +1,7 @@
 """What is free on this machine, by what its system says."""
 
+import resource
+
 import jax
 import pytest
 
@@ -35,6 +37,15 @@ def test_the_limit_of_a_container_without_the_pages_of_files(system):
     assert memory.free_bytes() == GB + 3 * GB // 2
     (system / "memory.limit_in_bytes").write_text(f"{GB}\n")
     (system / "memory.usage_in_bytes").write_text(f"{2 * GB}\n")
+    assert memory.free_bytes() == 0
+
+
+def test_the_limit_of_the_process(system, monkeypatch):
+    (system / "statm").write_text("1000 1 1 1 0 1 0\n")
+    monkeypatch.setattr(memory, "_STATM", system / "statm")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2 * GB, 3 * GB))
+    assert memory.free_bytes() == 2 * GB - 1000 * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (GB // 1000, -1))
     assert memory.free_bytes() == 0
 
 

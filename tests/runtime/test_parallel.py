@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
+from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
@@ -20,22 +20,15 @@ NETWORK = tiny_network(dropout=0.3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
+def of_small_images():
+    with small_images():
         yield
 
 
 @pytest.fixture(scope="module")
 def batches():
     rng = np.random.default_rng(0)
-    return [
-        {
-            "image": rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
-            "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
-        }
-        for _ in range(STEPS)
-    ]
+    return [random_batch(rng, BATCH, CLASSES) for _ in range(STEPS)]
 
 
 def start(loss_name="uce"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import demo_run
-from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
+from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses, models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import multipliers
@@ -21,19 +21,14 @@ SGD = optim.Sgd(clip=1e9)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
+def of_small_images():
+    with small_images():
         yield
 
 
 @pytest.fixture(scope="module")
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
-        "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
-    }
+    return random_batch(np.random.default_rng(0), BATCH, CLASSES)
 
 
 @functools.cache

@@ -174,8 +174,9 @@ def test_fewer_images_than_a_batch_cannot_all_be_dropped(config):
     try:
         with pytest.raises(
             UserError, match=r"drop_last=True: .* 130 images fill no batch of .*512"
-        ):
+        ) as refused:
             from_config.make_recipe(config, 10 * CLASSES, CLASSES)
+        assert "ways out: --config.batch_size=64 --config.micro_batches=1, " in str(refused.value)
         assert from_config.make_recipe(config, 1100, CLASSES).schedule == (2.0, 56)
     finally:
         config.data.drop_last = False

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.registered import forgotten
+from tests.helpers.tiny_training import random_batch, small_images
 from tests.models.test_outside import SIZE, Both
 from uniface_jax import losses, models
 from uniface_jax.models.outside import Outside
@@ -19,19 +20,14 @@ MOMENTUM = 0.2  # of our batch norm
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images():
-    with pytest.MonkeyPatch.context() as patch, forgotten():
-        patch.setattr(models, "IMAGE_SIZE", SIZE)
+def of_small_images():
+    with small_images(SIZE), forgotten():
         yield
 
 
 @pytest.fixture(scope="module")
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
-        "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
-    }
+    return random_batch(np.random.default_rng(0), BATCH, CLASSES, SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,16 @@ def define_imports() -> flags.FlagHolder[list[str]]:
     )
 
 
+def define_on_error(help_text: str) -> flags.FlagHolder[str]:
+    """Define --on_error and --on-error, "fail" or "skip", of commands that read images of people.
+
+    help_text: what it is about: the things of which one that cannot be used ends the command.
+    """
+    holder = flags.DEFINE_enum("on_error", "fail", ["fail", "skip"], f"what {help_text} does")
+    flags.DEFINE_alias("on-error", "on_error")
+    return holder
+
+
 def usage(form: str) -> str:
     """Return the line that says how this command is called; form: its arguments and main flags."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)

@@ -86,6 +86,7 @@ _OUTPUT_NAME = flags.DEFINE_string(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
+_ON_ERROR = cli.define_on_error("an empty identity folder, or one inside a person's,")
 
 
 def main(argv: list[str]) -> None:
@@ -147,7 +148,8 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
     if not _DATA.value:
         raise UserError(f"--data is missing; {_usage()}")
     parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
-    return parts, Options([_rate(text) for text in _FARS.value] if _FARS.value else None)
+    fars = [_rate(text) for text in _FARS.value] if _FARS.value else None
+    return parts, Options(fars, skip_faults=_ON_ERROR.value == "skip")
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:
@@ -191,6 +193,9 @@ def _evaluate(
         run = results.collect(source, path, found)
         results.write(output, run)
         report.write(output, [run])
+        for result in found[name].values():
+            for note in result.metrics.get("left_out", ()):
+                cli.say(note)
         cli.say(*report.tables(results.collect(source, path, {name: found[name]})).split("\n"))
     return run
 

@@ -6,23 +6,38 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.losses.base import Elementwise, Gradient, Loss, added_angle, angle, with_gradient
+from uniface_jax.losses.base import Gradient, Loss, added_angle, angle, with_gradient
+
+Margin = Callable[[jax.Array], jax.Array]  # cosines to cosines with a margin
 
 
-def margin_softmax(scale: float, positive: Elementwise, interclass_filtering: float = 0.0) -> Loss:
-    """Return the cross-entropy with s positive(cos) as own logit and s cos as the others'.
+def margin_softmax(
+    scale: float,
+    positive: Margin | None = None,
+    negative: Margin | None = None,
+    *,
+    gradient: Gradient = "formula",
+    interclass_filtering: float = 0.0,
+    weight: float = 1.0,
+) -> Loss:
+    """Return weight times the cross-entropy over s positive(cos) and s negative(cos).
 
-    interclass_filtering: cosine above which a negative counts as a wrong label; its logit is 0,
-    without a gradient (insightface's interclass filtering, An et al., Killing Two Birds with One
-    Stone, CVPR 2022, section 3.3). 0 turns it off.
+    positive, negative: margins of the own and of the others' cosines, None for the cosine itself.
+    gradient: of the margins; see `with_gradient`. interclass_filtering: cosine above which a
+    negative counts as a wrong label; its logit is 0, without a gradient (insightface's interclass
+    filtering, An et al., Killing Two Birds with One Stone, CVPR 2022, section 3.3). 0 turns it off.
     """
+    own, others = (
+        (lambda cos: cos) if margin is None else with_gradient(margin, gradient)
+        for margin in (positive, negative)
+    )
 
-    def negative(cos: jax.Array, b: jax.Array) -> jax.Array:
+    def negative_logit(cos: jax.Array, b: jax.Array) -> jax.Array:
         if interclass_filtering:
             cos = jnp.where(cos > interclass_filtering, 0.0, cos)
-        return scale * cos
+        return scale * others(cos)
 
-    return Loss("softmax", lambda cos, b: scale * positive(cos), negative, scale)
+    return Loss("softmax", lambda cos, b: scale * own(cos), negative_logit, scale, weight=weight)
 
 
 def nsl(scale: float = 64.0, margin: float = 0.0) -> Loss:
@@ -32,7 +47,9 @@ def nsl(scale: float = 64.0, margin: float = 0.0) -> Loss:
 
 def cosface(scale: float = 64.0, margin: float = 0.4, interclass_filtering: float = 0.0) -> Loss:
     """Return CosFace (Wang et al., CVPR 2018): own logit s (cos - m); m in [0, 1.5)."""
-    return margin_softmax(scale, lambda cos: cos - margin, interclass_filtering)
+    return margin_softmax(
+        scale, lambda cos: cos - margin, interclass_filtering=interclass_filtering
+    )
 
 
 def arcface(
@@ -47,8 +64,12 @@ def arcface(
     as s (cos θ - m sin m); insightface's rises there. gradient: see `with_gradient`; the published
     numbers of arcface_torch are of "detached".
     """
-    positive = with_gradient(lambda cos: added_angle(cos, margin), gradient)
-    return margin_softmax(scale, positive, interclass_filtering)
+    return margin_softmax(
+        scale,
+        lambda cos: added_angle(cos, margin),
+        gradient=gradient,
+        interclass_filtering=interclass_filtering,
+    )
 
 
 def combined(
@@ -70,7 +91,9 @@ def combined(
     def positive(cos: jax.Array) -> jax.Array:
         return jnp.cos(jnp.minimum(m1 * angle(cos) + m2, math.pi)) - m3
 
-    return margin_softmax(scale, with_gradient(positive, gradient), interclass_filtering)
+    return margin_softmax(
+        scale, positive, gradient=gradient, interclass_filtering=interclass_filtering
+    )
 
 
 def sphereface(scale: float = 30.0, m1: float = 1.5, gradient: Gradient = "formula") -> Loss:
@@ -79,8 +102,7 @@ def sphereface(scale: float = 30.0, m1: float = 1.5, gradient: Gradient = "formu
     ψ(θ) = (-1)^k cos(m1 θ) - 2k for m1 θ in [kπ, (k+1)π], which falls over all of [0, π]; m1 >= 1.
     gradient: see `with_gradient`.
     """
-    positive = with_gradient(lambda cos: _falling_cosine(m1 * angle(cos)), gradient)
-    return margin_softmax(scale, positive)
+    return margin_softmax(scale, lambda cos: _falling_cosine(m1 * angle(cos)), gradient=gradient)
 
 
 def _falling_cosine(theta: jax.Array) -> jax.Array:
@@ -104,7 +126,7 @@ def sphereface_r(
     def margin(cos: jax.Array) -> jax.Array:
         return jnp.cos(jnp.minimum(m1 * angle(cos), math.pi))
 
-    return _weighted(scale, with_gradient(margin, gradient), lambda cos: cos, loss_weight)
+    return margin_softmax(scale, margin, gradient=gradient, weight=loss_weight / scale)
 
 
 def sphereface_r_v0(
@@ -117,8 +139,12 @@ def sphereface_r_v0(
 
     SphereFaceR_H with magn_type v0 of ydwen/opensphere.
     """
-    margin = with_gradient(lambda cos: _falling_cosine(m1 * angle(cos)), gradient)
-    return _weighted(scale, margin, lambda cos: cos, loss_weight)
+    return margin_softmax(
+        scale,
+        lambda cos: _falling_cosine(m1 * angle(cos)),
+        gradient=gradient,
+        weight=loss_weight / scale,
+    )
 
 
 def sphereface_r_v2(
@@ -128,21 +154,9 @@ def sphereface_r_v2(
     gradient: Gradient = "detached",
 ) -> Loss:
     """Return SphereFace-R v2: sphereface_r with the margin on the negatives: s cos(θ / m1)."""
-    margin = with_gradient(lambda cos: jnp.cos(angle(cos) / m1), gradient)
-    return _weighted(scale, lambda cos: cos, margin, loss_weight)
-
-
-def _weighted(
-    scale: float,
-    positive: Callable[[jax.Array], jax.Array],
-    negative: Callable[[jax.Array], jax.Array],
-    loss_weight: float,
-) -> Loss:
-    """Return loss_weight / s times the cross-entropy over s positive(cos) and s negative(cos)."""
-    return Loss(
-        "softmax",
-        lambda cos, b: scale * positive(cos),
-        lambda cos, b: scale * negative(cos),
+    return margin_softmax(
         scale,
+        negative=lambda cos: jnp.cos(angle(cos) / m1),
+        gradient=gradient,
         weight=loss_weight / scale,
     )

@@ -17,7 +17,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -25,9 +24,7 @@ from uniface_jax import cli
 from uniface_jax.cli import recipes
 from uniface_jax.errors import UserError
 from uniface_jax.files.writing import expect_writable
-
-if TYPE_CHECKING:
-    from uniface_jax.plan import report
+from uniface_jax.plan.fleet import Data, Device, Fleet, heading
 
 _CONFIG = recipes.define("NAME[:VARIANT] of a recipe, or PATH.py[:VARIANT]; default: demo")
 _DEVICES = flags.DEFINE_integer("devices", 8, "devices of all hosts", lower_bound=1)
@@ -71,8 +68,6 @@ def main(argv: list[str]) -> None:
     import jax
 
     from uniface_jax import config as configs
-    from uniface_jax.files.atomic import write_bytes
-    from uniface_jax.plan import report
 
     if not _HERE.value:
         jax.config.update("jax_platforms", "cpu")
@@ -80,7 +75,11 @@ def main(argv: list[str]) -> None:
     config = configs.completed(config.to_dict())
     configs.check(config, fleet.count)
     data = _data(recipe, config.data.train)
-    cli.say(report.heading(recipe.name, config, data, fleet))
+    cli.say(heading(recipe.name, config, data, fleet))
+    # Loading these takes longer than all of the above.
+    from uniface_jax.files.atomic import write_bytes
+    from uniface_jax.plan import report
+
     plan = report.make_plan(config, data, fleet, verify=_VERIFY.value, progress=Progress())
     if _JSON.value:
         write_bytes(Path(_JSON.value), (json.dumps(plan.as_json(), indent=2) + "\n").encode())
@@ -98,9 +97,9 @@ class Progress:
         print(f"plan: {time.monotonic() - self._began:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
-def _fleet() -> "report.Fleet":
+def _fleet() -> Fleet:
     """Return the devices of the flags, or those of this machine; flags that are given count."""
-    from uniface_jax.plan import here, report
+    from uniface_jax.plan import here
 
     given = {name: flags.FLAGS[name].present > 0 for name in ("devices", "device_memory")}
     count, memory, tflops = _DEVICES.value, _MEMORY.value * 1e9, _TFLOPS.value
@@ -110,30 +109,30 @@ def _fleet() -> "report.Fleet":
         memory = memory if given["device_memory"] else found.memory
         if found.tflops is not None and not flags.FLAGS["device_tflops"].present:
             tflops = found.tflops
-    device = report.Device(
+    device = Device(
         memory=memory,
         reserve=_RESERVE.value,
         tflops=tflops,
         utilisation=_UTILISATION.value,
         bandwidth=_BANDWIDTH.value * 1e9,
     )
-    return report.Fleet(count, device, _HERE.value)
+    return Fleet(count, device, _HERE.value)
 
 
-def _data(recipe: recipes.Located, train: str) -> "report.Data":
+def _data(recipe: recipes.Located, train: str) -> Data:
     """Return the size of the training set: as given, or as it is there, or as the recipe says."""
     from uniface_jax.config.facts import facts_of
-    from uniface_jax.data.sources.opening import open_source
-    from uniface_jax.plan import report
+    from uniface_jax.data.sources.opening import SOURCES, open_source
 
     images, classes = _IMAGES.value, _CLASSES.value
     if images is not None and classes is not None:
-        return report.Data(images, classes, "as given")
+        return Data(images, classes, "as given")
     if images is not None or classes is not None:
         raise UserError("--images and --classes: give both or neither")
-    if train.startswith("synthetic:") or (train and Path(train).exists()):
+    kind, colon, _ = train.partition(":")
+    if (colon and kind in SOURCES) or (train and Path(train).exists()):
         source = open_source(train)
-        return report.Data(len(source), source.num_classes, train)
+        return Data(len(source), source.num_classes, train)
     module, unchanged = recipes.load(recipe)
     facts = facts_of(module, recipe.variant)
     if facts is None or train != unchanged.data.train:
@@ -141,7 +140,7 @@ def _data(recipe: recipes.Located, train: str) -> "report.Data":
             f"config.data.train={train}: not there, and the recipe does not say how large it is; "
             "give --images and --classes"
         )
-    return report.Data(facts.data.images, facts.data.identities, "as the recipe says")
+    return Data(facts.data.images, facts.data.identities, "as the recipe says")
 
 
 if __name__ == "__main__":

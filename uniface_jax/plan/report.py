@@ -12,51 +12,11 @@ from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import memory, program, work
+from uniface_jax.plan.fleet import GB, Data, Fleet
 from uniface_jax.train.from_config import Recipe, make_recipe
 
-GB = 1e9
 MAX_IMAGES = 1 << 16  # on a device, when looking for the largest batch
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Device:
-    """Device by its abilities; all of it is the user's word.
-
-    memory: bytes. reserve: the share of it that is left to the driver, the libraries' workspaces
-    and fragmentation. tflops: of matrix products in the precision of the run, by the data sheet.
-    utilisation: the share of that which a whole step reaches. bandwidth: bytes/s that one device
-    sends to others.
-    """
-
-    memory: float
-    reserve: float
-    tflops: float
-    utilisation: float
-    bandwidth: float
-
-    @property
-    def allowed(self) -> float:
-        """Return the bytes that a run may take."""
-        return self.memory * (1 - self.reserve)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Devices of one kind, over all hosts; here: they are those of this process."""
-
-    count: int
-    device: Device
-    here: bool = False
-
-
-@dataclass(frozen=True)
-class Data:
-    """Size of a training set, and where the figures are from."""
-
-    images: int
-    classes: int
-    source: str
 
 
 @dataclass(frozen=True)
@@ -193,16 +153,6 @@ def _largest(
     spare = math.floor((allowed - now.total) / bytes_a_class(samples, config.model.embedding_size))
     block = _block(recipe, devices) + spare
     return Largest(images * groups, max(0, min(shard_size(recipe.num_classes, devices), block)))
-
-
-def heading(name: str, config: ConfigDict, data: Data, fleet: Fleet) -> str:
-    """Return what is planned for what, which is known before anything is computed."""
-    device = fleet.device
-    return (
-        f"{name}: {fleet.count} devices, batch {config.batch_size} in {config.micro_batches} "
-        f"micro-batches, {data.images:,} images of {data.classes:,} classes ({data.source}); "
-        f"a device of {device.memory / GB:.3g} GB and {device.tflops:.3g} TFLOP/s"
-    )
 
 
 def table(plan: RunPlan) -> str:

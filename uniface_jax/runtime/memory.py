@@ -1,5 +1,7 @@
 """Memory of this machine: what is free, and what a compiled program will take of it."""
 
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import jax
 
 _KIB = 1024
 _MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")
 # Folder, limit, use, and the counts of files' pages and of shared memory among these.
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "file", "shmem"),
@@ -20,8 +23,9 @@ _CGROUPS = (
 def free_bytes() -> int | None:
     """Return the bytes that this process can still have, swap among them; None where unknown.
 
-    The limit of a container (cgroup 1 and 2) counts where it leaves less than the machine has.
-    Pages that only hold what is on disk are free: the system gives them up.
+    The limits of a container (cgroup 1 and 2) and of the process (ulimit -v) count where they leave
+    less than the machine has. Pages that only hold what is on disk are free: the system gives them
+    up.
     """
     machine = _counts(_MEMINFO)
     if "MemAvailable" not in machine:
@@ -35,7 +39,16 @@ def free_bytes() -> int | None:
         counts = _counts(folder / "memory.stat")
         given_up = max(counts.get(files, 0) - counts.get(shared, 0), 0)
         free = min(free, max(limit - used + given_up, 0))
-    return free
+    return min(free, _addresses())
+
+
+def _addresses() -> int:
+    """Return the bytes of addresses that this process may still take."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    taken = int(_STATM.read_text().split()[0]) * resource.getpagesize()
+    return max(limit - taken, 0)
 
 
 def _counts(file: Path) -> dict[str, int]:

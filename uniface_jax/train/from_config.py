@@ -102,13 +102,23 @@ def _schedule(config: ConfigDict, num_images: int) -> Schedule:
     if config.data.drop_last:
         steps_per_epoch = float(num_images // config.batch_size)
         if num_images and not steps_per_epoch:
-            raise UserError(
-                f"config.data.drop_last=True: the training set's {num_images} images fill no batch "
-                f"of config.batch_size={config.batch_size}; take a smaller batch_size, or "
-                "--config.data.drop_last=False"
-            )
+            raise UserError(_nothing_left(num_images, config.batch_size))
     total = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
     return Schedule(steps_per_epoch, max(total, 1))
+
+
+def _nothing_left(num_images: int, batch_size: int) -> str:
+    """Return what to do where a training set is smaller than a batch, and what fills none is left.
+
+    The batch that is proposed is a power of two, of which an epoch has two to four.
+    """
+    smaller = max(1 << num_images.bit_length() >> 2, 2)
+    return (
+        f"config.data.drop_last=True: the training set's {num_images} images fill no batch of "
+        f"config.batch_size={batch_size}; ways out: --config.batch_size={smaller} "
+        "--config.micro_batches=1, --config.data.drop_last=False, or --config=laptop, whose sizes "
+        "are for few images and CPUs"
+    )
 
 
 def warmup_steps(config: ConfigDict, schedule: Schedule) -> int:

@@ -27,6 +27,15 @@ def test_identity_folders_and_populations(tmp_path):
         table.write_text(content)
         with pytest.raises(UserError, match=message):
             read_populations("faces", folder / "faces", table)
+    (folder / "faces" / "nobody").mkdir()
+    with pytest.raises(UserError, match="faces/nobody: an identity folder without an image"):
+        read_identities("faces", folder / "faces")
+    for read in (read_identities, read_populations):
+        skipped = read("faces", folder / "faces", skip_faults=True)
+        assert list(skipped.images.names) == names
+        assert len(skipped.left_out) == 1
+        assert "/nobody: an identity" in skipped.left_out[0]
+    (folder / "faces" / "nobody").rmdir()
     for person, population in [("p0", "north"), ("p1", "south"), ("p2", "north"), ("p3", "south")]:
         (folder / "world" / population).mkdir(parents=True, exist_ok=True)
         (folder / "faces" / person).rename(folder / "world" / population / person)

@@ -127,8 +127,8 @@ class FolderSource(Source):
         """Note a folder that is left out; UserError unless those are skipped."""
         if not self._skip_faults:
             raise UserError(
-                f"{message}; --on_error=skip of convert and align, and config.data.on_error=skip, "
-                "leave such out"
+                f"{message}; --on_error=skip, in training --config.data.on_error=skip, leaves such "
+                "out"
             )
         self.faults.append(f"{message}: left out")
 

@@ -38,6 +38,8 @@ def features_and_record(
         "identities": len(np.unique(found.labels)),
         **features.record,
     }
+    if found.left_out:
+        record["left_out"] = list(found.left_out)
     return features.values, record
 
 

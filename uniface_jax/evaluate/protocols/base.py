@@ -19,9 +19,14 @@ from uniface_jax.evaluate.features import FeatureSource
 
 @dataclass(frozen=True)
 class Options:
-    """A user's choices. fars: targets of TAR at FAR in (0, 1]; None takes the protocol's."""
+    """A user's choices.
+
+    fars: targets of TAR at FAR in (0, 1]; None takes the protocol's. skip_faults: of identity
+    folders, leave out empty ones and folders inside them.
+    """
 
     fars: Sequence[float] | None = None
+    skip_faults: bool = False
 
     def fars_or(self, default: Sequence[float]) -> Sequence[float]:
         """Return the targets that were asked for, or the protocol's."""

@@ -26,7 +26,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
         name = root.resolve().name
         if name in folders:
             raise UserError(f"--data: {root}: a second folder called {name}")
-        folders[name] = read_identities(name, root)
+        folders[name] = read_identities(name, root, skip_faults=options.skip_faults)
     results: Results = {}
     for name, found in folders.items():
         features, record = features_and_record(source, found)

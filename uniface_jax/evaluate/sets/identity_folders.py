@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +16,39 @@ from uniface_jax.files.reading import open_regular
 
 @dataclass(frozen=True, eq=False)
 class Identities:
-    """N image files, labels [N], strings equal for one person, and populations [N] or None."""
+    """N image files, labels [N], strings equal for one person, and populations [N] or None.
+
+    left_out: the folders that were left out, with the reason.
+    """
 
     images: ImageFiles
     labels: np.ndarray
     populations: np.ndarray | None = None
+    left_out: Sequence[str] = ()
 
 
-def read_identities(name: str, root: Path) -> Identities:
-    """Read root/PERSON/IMAGE, sorted naturally; UserError naming a folder that is not so."""
-    return _read(name, root, {"": root})
+def read_identities(name: str, root: Path, *, skip_faults: bool = False) -> Identities:
+    """Read root/PERSON/IMAGE, sorted naturally; UserError naming a folder that is not so.
+
+    skip_faults: leave out empty folders and folders inside a person's instead.
+    """
+    return _read(name, root, {"": root}, skip_faults)
 
 
-def read_populations(name: str, root: Path, table: Path | None = None) -> Identities:
+def read_populations(
+    name: str, root: Path, table: Path | None = None, *, skip_faults: bool = False
+) -> Identities:
     """Read root/PERSON/IMAGE, with populations from `table`, or root/POPULATION/PERSON/IMAGE.
 
     table: a CSV of lines person,population (a heading of these names may be there), for the first
-    form. Without it and without such folders, `populations` is None. Raises UserError naming the
-    folder that is not so, the line of the table that is not, and a person who is not in it.
+    form. Without it and without such folders, `populations` is None. skip_faults: leave out empty
+    folders and folders inside a person's. Raises UserError naming the folder that is not so, the
+    line of the table that is not, and a person who is not in it.
     """
     folders = _folders(root)
     nested = bool(folders) and bool(_folders(folders[0]))
     if not nested:
-        found = _read(name, root, {"": root})
+        found = _read(name, root, {"": root}, skip_faults)
         if table is None:
             return found
         of = _population_of(table)
@@ -46,12 +56,13 @@ def read_populations(name: str, root: Path, table: Path | None = None) -> Identi
         missing = next((person for person in persons if person not in of), None)
         if missing is not None:
             raise UserError(f"{table}: no line for {missing}, who is in {root}")
-        return Identities(found.images, persons, np.array([of[p] for p in persons]))
+        populations = np.array([of[p] for p in persons])
+        return replace(found, populations=populations)
     if table is not None:
         raise UserError(
             f"--data: {table}: {root} has sub-folders of populations already ({folders[0].name})"
         )
-    return _read(name, root, {folder.name: folder for folder in folders})
+    return _read(name, root, {folder.name: folder for folder in folders}, skip_faults)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -59,12 +70,14 @@ def _folders(root: Path) -> list[Path]:
     return [root / name for name in sorted(names) if name not in SYSTEM_NAMES]
 
 
-def _read(name: str, root: Path, folders: Mapping[str, Path]) -> Identities:
+def _read(name: str, root: Path, folders: Mapping[str, Path], skip_faults: bool) -> Identities:
     names: list[str] = []
     labels: list[str] = []
     populations: list[str] = []
+    left_out: list[str] = []
     for population, folder in folders.items():
-        source = FolderSource(folder)
+        source = FolderSource(folder, skip_faults=skip_faults)
+        left_out += source.faults
         prefix = f"{population}/" if population else ""
         for i in range(len(source)):
             image = prefix + source.item_name(i)
@@ -73,7 +86,10 @@ def _read(name: str, root: Path, folders: Mapping[str, Path]) -> Identities:
             populations.append(population)
     nested = any(folders)
     return Identities(
-        ImageFiles(name, root, names), np.array(labels), np.array(populations) if nested else None
+        ImageFiles(name, root, names),
+        np.array(labels),
+        np.array(populations) if nested else None,
+        left_out,
     )
 
 

@@ -42,7 +42,9 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
         read_noise_list(named_parts[key]) if key in named_parts else None
         for key in ("noisy_probes", "noisy_distractors")
     ]
-    probes = read_identities("megaface_probes", named_parts["probes"])
+    probes = read_identities(
+        "megaface_probes", named_parts["probes"], skip_faults=options.skip_faults
+    )
     distractors = _distractors(named_parts["distractors"])
     features, record = features_and_record(source, probes)
     others = source.features(distractors)

@@ -34,12 +34,17 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
         raise UserError("--data: mfr: masked= and plain= belong together; one of them is missing")
     if table is not None and "all" not in folders:
         raise UserError("--data: mfr: populations= is a table for all=, which is missing")
-    everyone = read_populations("mfr_all", folders["all"], table) if "all" in folders else None
-    sides = (
-        [read_identities(f"mfr_{side}", folders[side]) for side in ("masked", "plain")]
-        if "masked" in folders
-        else []
+    skip = options.skip_faults
+    everyone = (
+        read_populations("mfr_all", folders["all"], table, skip_faults=skip)
+        if "all" in folders
+        else None
     )
+    sides = [
+        read_identities(f"mfr_{side}", folders[side], skip_faults=skip)
+        for side in ("masked", "plain")
+        if side in folders
+    ]
     results: Results = {}
     populations = mask = None
     if everyone is not None:

@@ -1,0 +1,61 @@
+"""Devices and training set that a plan is for, and its heading: known before anything heavy loads.
+
+Nothing here needs the training's libraries, whose import takes seconds, so that the heading is
+printed at once.
+"""
+
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Device:
+    """Device by its abilities; all of it is the user's word.
+
+    memory: bytes. reserve: the share of it that is left to the driver, the libraries' workspaces
+    and fragmentation. tflops: of matrix products in the precision of the run, by the data sheet.
+    utilisation: the share of that which a whole step reaches. bandwidth: bytes/s that one device
+    sends to others.
+    """
+
+    memory: float
+    reserve: float
+    tflops: float
+    utilisation: float
+    bandwidth: float
+
+    @property
+    def allowed(self) -> float:
+        """Return the bytes that a run may take."""
+        return self.memory * (1 - self.reserve)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices of one kind, over all hosts; here: they are those of this process."""
+
+    count: int
+    device: Device
+    here: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """Size of a training set, and where the figures are from."""
+
+    images: int
+    classes: int
+    source: str
+
+
+def heading(name: str, config: ConfigDict, data: Data, fleet: Fleet) -> str:
+    """Return what is planned for what, which is known before anything is computed."""
+    device = fleet.device
+    return (
+        f"{name}: {fleet.count} devices, batch {config.batch_size} in {config.micro_batches} "
+        f"micro-batches, {data.images:,} images of {data.classes:,} classes ({data.source}); "
+        f"a device of {device.memory / GB:.3g} GB and {device.tflops:.3g} TFLOP/s"
+    )
