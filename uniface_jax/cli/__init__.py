@@ -18,6 +18,8 @@ from uniface_jax.files.paths import expanded
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime.xla_flags import set_flags
 
+flags.disclaim_key_flags()  # --help lists them with the command that defines them here
+
 _console: ContextVar[bool] = ContextVar("console", default=False)
 
 
