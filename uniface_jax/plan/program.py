@@ -76,19 +76,36 @@ def trace(recipe: Recipe, devices: int) -> Any:
         return make(placed, _batch(recipe.config.batch_size // devices)).jaxpr
 
 
-def compiled_memory(
-    recipe: Recipe, devices: int, kernels: AbstractContextManager[object] | None = None
-) -> CompiledMemory:
-    """Compile the step for the first `devices` (virtual) devices of this process.
+def compiled(
+    recipe: Recipe,
+    devices: list[jax.Device],
+    kernels: AbstractContextManager[object] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> jax.stages.Compiled:
+    """Compile the step for these devices, which need not be there (targets.devices_of).
 
-    kernels: the context of compiling; None leaves out the project's kernels for CPUs.
+    kernels: the context of compiling; None leaves out the project's kernels for CPUs. options: of
+    the compiler.
     """
-    runner = ShardMapRunner(class_sharded(recipe.shapes), jax.devices()[:devices])
+    runner = ShardMapRunner(class_sharded(recipe.shapes), devices)
     arguments = runner.template(recipe.shapes)
     step: Any = runner.compile(recipe.make_step())
     sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
     batch = _batch(recipe.config.batch_size, sharding=sharding)
     with kernels or build.off():
-        analysis = step.lower(arguments, batch).compile().memory_analysis()
+        program: jax.stages.Compiled = step.lower(arguments, batch).compile(dict(options or {}))
+    return program
+
+
+def memory_of(program: jax.stages.Compiled) -> CompiledMemory:
+    """Return the bytes that a compiled step takes on each device."""
+    analysis: Any = program.memory_analysis()
     new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return CompiledMemory(analysis.argument_size_in_bytes + new, analysis.temp_size_in_bytes)
+
+
+def compiled_memory(
+    recipe: Recipe, devices: int, kernels: AbstractContextManager[object] | None = None
+) -> CompiledMemory:
+    """Compile the step for the first `devices` (virtual) devices of this process; as compiled()."""
+    return memory_of(compiled(recipe, jax.devices()[:devices], kernels))
