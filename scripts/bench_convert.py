@@ -1,17 +1,21 @@
-"""Speed, memory and safety of convert: a RecordIO set of a million small images, against `cp`.
+"""Speed, memory and safety of convert: a set of a million small images, against `cp`.
 
     python scripts/bench_convert.py --json=convert.json
+    python scripts/bench_convert.py --container=lmdb     # or tar, or tar.gz
     python scripts/bench_convert.py --rounds=0 --keep    # makes the set alone, for a run after it
 
-Writes the set with the package's own writer (which the tests hold against files of MXNet, byte for
-byte), copies it and converts it in turn, since a shared machine's speed drifts, and reports records
-a second, the ratio to cp and the highest memory of all processes together. Then it converts again
-and kills the command with SIGKILL at --kills random moments, alternately the main process alone and
-all of its processes, resumes it each time, and compares the result with the undisturbed one.
+Writes the set as RecordIO with the package's own writer (which the tests hold against files of
+MXNet, byte for byte), or in another container, copies it and converts it in turn, since a shared
+machine's speed drifts, and reports records a second, the ratio to cp and the highest memory of all
+processes together. Then it converts again and kills the command with SIGKILL at --kills random
+moments, alternately the main process alone and all of its processes, resumes it each time, and
+compares the result with the undisturbed one.
 """
 
 import argparse
+import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -21,23 +25,29 @@ import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
+import msgpack
 import numpy as np
 
 from uniface_jax.cli import say
 from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import images
+from uniface_jax.data.formats.tar_members import unpack_gzip
 from uniface_jax.data.sources.base import Item
 
 DIFFERENT, SIDE, A_CLASS = 512, 40, 50
+SHARD = 10_000  # images in an archive
 POLL = 0.05
 
 
-def write_set(folder: Path, records: int) -> None:
-    """`records` different JPEGs: a few hundred patterns, each time with a comment of its own."""
+def make_item() -> Callable[[int], Item]:
+    """Different JPEGs by number: a few hundred patterns, each time with a comment of its own."""
     rng = np.random.default_rng(0)
     patterns = []
     for _ in range(DIFFERENT):
@@ -49,10 +59,58 @@ def write_set(folder: Path, records: int) -> None:
         comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big")
         return Item(jpeg[:2] + comment + jpeg[2:], number // A_CLASS, str(number))
 
+    return item
+
+
+def write_set(folder: Path, records: int, container: str) -> None:
+    """`records` different JPEGs in a container."""
+    item = make_item()
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_insightface(unfinished, map(item, range(records)), records, (SIDE, SIDE))
+    if container == "recordio":
+        write_insightface(unfinished, map(item, range(records)), records, (SIDE, SIDE))
+    elif container == "lmdb":
+        write_lmdb(unfinished, item, records)
+    else:
+        unfinished.mkdir(parents=True)
+        for shard, begin in enumerate(range(0, records, SHARD)):
+            content = archive(item, range(begin, min(begin + SHARD, records)))
+            packed = gzip.compress(content, 6) if container == "tar.gz" else content
+            (unfinished / f"shard-{shard:04d}.{container}").write_bytes(packed)
     unfinished.rename(folder)
+
+
+def write_lmdb(folder: Path, item: Callable[[int], Item], records: int) -> None:
+    """A folder that LMDB itself writes, in HaiyuWu's layout."""
+    folder.mkdir(parents=True)
+    opened = lmdb.open(str(folder), map_size=1 << 40, sync=False)
+    for begin in range(0, records, SHARD):
+        with opened.begin(write=True) as transaction:
+            for number in range(begin, min(begin + SHARD, records)):
+                image, label, name = item(number)
+                transaction.put(name.encode(), msgpack.packb((image, label)))
+    own = {
+        b"__keys__": [b"%d" % number for number in range(records)],
+        b"__len__": records,
+        b"__classnum__": -(-records // A_CLASS),
+    }
+    with opened.begin(write=True) as transaction:
+        for key, value in own.items():
+            transaction.put(key, msgpack.packb(value))
+    opened.sync(True)
+    opened.close()
+
+
+def archive(item: Callable[[int], Item], numbers: range) -> bytes:
+    """A tar of KEY.jpg and KEY.cls."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for image, label, name in map(item, numbers):
+            for member, data in ((f"{name:0>9}.jpg", image), (f"{name:0>9}.cls", b"%d" % label)):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return content.getvalue()
 
 
 def resident(root: int) -> int:
@@ -69,7 +127,8 @@ def resident(root: int) -> int:
 
 def set_folder(args: argparse.Namespace) -> Path:
     """Return the folder of the set to convert."""
-    return args.folder / f"set-{args.records}"
+    kind = "" if args.container == "recordio" else f"-{args.container}"
+    return args.folder / f"set{kind}-{args.records}"
 
 
 def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
@@ -113,6 +172,14 @@ def timed_copy(source: Path, destination: Path) -> float:
     begin = time.perf_counter()
     subprocess.run(["cp", "-r", source, destination], check=True)
     return time.perf_counter() - begin
+
+
+def timed_unpacking(folder: Path) -> float:
+    """Seconds to unpack archives one after another, which two cores may share in a conversion."""
+    begin = time.perf_counter()
+    for file in folder.iterdir():
+        unpack_gzip(file)
+    return (time.perf_counter() - begin) / min(2, os.cpu_count() or 1)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -183,7 +250,14 @@ def compared_with_copying(args: argparse.Namespace) -> dict:
         memory = max(memory, highest)
     shutil.rmtree(args.folder / "copy")
     seconds = statistics.median(conversions)
-    return {
+    unpacked = {}
+    if args.container == "tar.gz":
+        alone = timed_unpacking(source)
+        unpacked = {
+            "gzip alone seconds": alone,
+            "records/s but gzip": args.records / (seconds - alone),
+        }
+    return unpacked | {
         "records": args.records,
         "bytes": size,
         "workers": args.workers,
@@ -202,6 +276,9 @@ def compared_with_copying(args: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument(
+        "--container", default="recordio", choices=("recordio", "lmdb", "tar", "tar.gz")
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
@@ -215,7 +292,7 @@ def main() -> None:
     args = parser.parse_args()
     if not set_folder(args).exists():
         begin = time.perf_counter()
-        write_set(set_folder(args), args.records)
+        write_set(set_folder(args), args.records, args.container)
         say(f"a set written in {time.perf_counter() - begin:.1f} s")
     result = {}
     if args.rounds:

@@ -5,12 +5,12 @@
 Whole files of every kind are changed at random (bytes, numbers at their limits, tokens of the
 format, slices cut out, doubled or taken from another file, ends cut off) and read whole: RecordIO
 with its index, .bin (packed by xz too), manifests, lists, tar archives (by gzip too), LMDB files,
-Parquet and Arrow tables, TFRecord data sets with their metadata and indices, and the records of
-such a set alone. A reader may return or raise UserError, in one line
-that names the file. Anything else is a failure and is kept in --failures: another exception, a read
-of more than --seconds of the processor, memory of more than twice the input and 256 KiB (by
-tracemalloc on every 16th input; an address-space limit of 256 MiB beyond the process itself holds
-for all). The same seed gives the same inputs.
+Parquet and Arrow tables, TFace's records, TFRecord data sets with their metadata and indices, and
+the records of such a set alone. A reader may return or raise UserError, in one line that names the
+file. Anything else is a failure and is kept in --failures: another exception, a read of more than
+--seconds of the processor, memory of more than twice the input and 256 KiB (by tracemalloc on every
+16th input; an address-space limit of 256 MiB beyond the process itself holds for all). The same
+seed gives the same inputs.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from uniface_jax.data.sources.lmdb import LmdbSource
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.data.sources.recordio import RecordIOSource
 from uniface_jax.data.sources.tar import TarSource
+from uniface_jax.data.sources.tface import TfaceSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 
@@ -136,6 +137,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "lmdb": lambda folder: read_all(LmdbSource(folder / "set.lmdb")),
     "parquet": lambda folder: read_all(open_source(folder / "set.parquet")),
     "arrow": lambda folder: read_all(open_source(folder)),
+    "tface": lambda folder: read_all(TfaceSource(folder / "index.txt")),
     "tfrecord": read_dataset,
     "example": read_example,
 }

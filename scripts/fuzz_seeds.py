@@ -54,6 +54,7 @@ TOKENS = {
     ],
     "parquet": [b"PAR1", b"\x15\x00", b"\x15\x04", b"\x19\x1c", b"\xff" * 9 + b"\x01", bytes(4)],
     "arrow": [*_JSON, b"\xff" * 4, b"ARROW1", bytes(8), b"../a", b"\xff" * 8, b"\x10\0\0\0"],
+    "tface": [*_EXAMPLE, b"\t", b"\n", b"s\t0\t", b"s\t1\t0\t1\n", DIGITS, b"../s", b"\0"],
     "tfrecord": [
         *_JSON, *_EXAMPLE, bytes(16), b"PK\x03\x04", b"\x93NUMPY", b"|O", b"../", b"/dev/zero",
         b"\\n", b"\n", b"\\u0000", b"a" * 300, b"{DATASET}", b"{SHARD_INDEX}", b'"0",',
@@ -212,6 +213,15 @@ def _examples() -> list[tuple[bytes, bytes, bytes]]:
     return examples
 
 
+def _tface() -> list[Files]:
+    """Return an index with its shards, whose labels the records need not have."""
+    records = [framed_example(b"".join(pieces)) for pieces in _examples()]
+    offsets = np.cumsum([0] + [len(record) for record in records])
+    lines = [f"s\t0\t{offset}\t{i % 2 + 5}\n" for i, offset in enumerate(offsets[:-1])]
+    shard = {"s-00000.tfrecord": b"".join(records)}
+    return [{"index.txt": "".join(chosen).encode(), **shard} for chosen in (lines, lines[::-1])]
+
+
 def _example() -> list[Files]:
     return [{"example": b"".join(pieces)} for pieces in _examples()]
 
@@ -266,6 +276,7 @@ SEEDS = {
     "lmdb": _lmdb,
     "parquet": _parquet,
     "arrow": _arrow,
+    "tface": _tface,
     "tfrecord": _tfrecord,
     "example": _example,
 }

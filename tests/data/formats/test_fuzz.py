@@ -9,7 +9,10 @@ import pytest
 from tests.helpers.paths import ROOT
 
 # By name, and how many inputs of each are tried.
-OWN, OTHERS = "recordio,bin,manifest,list,tar,tfrecord,example", "tar.gz,xz,lmdb,parquet,arrow"
+OWN, OTHERS = (
+    "recordio,bin,manifest,list,tar,tfrecord,example",
+    "tar.gz,xz,lmdb,parquet,arrow,tface",
+)
 
 
 @pytest.mark.parametrize(("readers", "each"), [(OWN, 1000), (OTHERS, 200)])

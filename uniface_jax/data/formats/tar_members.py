@@ -31,7 +31,7 @@ _HEADER_TYPES = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 15
 # Images do not become smaller by gzip, their headers and padding by a few times.
 _MAX_EXPANSION, _MIN_UNPACKED_BYTES = 100, 1 << 26
 

@@ -111,6 +111,22 @@ def parse(serialized: bytes) -> Example:
     """
     if (own := _parse_own(serialized)) is not None:
         return own
+    image, label, name = _features(serialized)
+    if image is None or label is None:
+        raise ValueError("not an example of an image and a label")
+    return Example(image, label, name)
+
+
+def parse_image(serialized: bytes) -> bytes:
+    """Return the image of a serialized Example that need have no label, as TFace's; see parse."""
+    image = _features(serialized)[0]
+    if image is None:
+        raise ValueError("not an example of an image")
+    return image
+
+
+def _features(serialized: bytes) -> tuple[bytes | None, int | None, bytes | None]:
+    """Return the image, the label and the name of a serialized Example, None of those not there."""
     image = label = name = None
     for begin, end in _messages(serialized, (0, len(serialized)), 1):
         for entry in _messages(serialized, (begin, end), 1):
@@ -126,9 +142,7 @@ def parse(serialized: bytes) -> Example:
                 label = _integer_value(serialized, value)
             elif named == b"name":
                 name = _bytes_value(serialized, value)
-    if image is None or label is None:
-        raise ValueError("not an example of an image and a label")
-    return Example(image, label, name)
+    return image, label, name
 
 
 def _parse_own(data: bytes) -> Example | None:

@@ -22,7 +22,6 @@ from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
 
 DATA_FILE = "data.mdb"  # in a folder that LMDB has made
-KIND = "lmdb"
 _OWN_KEYS = (b"__len__", b"__keys__", b"__classnum__")
 _MAX_CLASSES = (1 << 31) - 1  # labels are int32
 _MAX_DIGITS = 18

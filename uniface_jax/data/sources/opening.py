@@ -19,7 +19,7 @@ from uniface_jax.data.formats.tfrecord_info import INFO_FILE
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.lists import ListSource, looks_like_list
-from uniface_jax.data.sources.lmdb import DATA_FILE, KIND, LmdbSource, open_lmdb
+from uniface_jax.data.sources.lmdb import DATA_FILE, LmdbSource, open_lmdb
 from uniface_jax.data.sources.pairs import PairSource
 from uniface_jax.data.sources.recordio import RecordIOSource
 from uniface_jax.data.sources.shard_names import expand_shards, is_pattern
@@ -31,6 +31,7 @@ from uniface_jax.data.sources.tables import (
     split_of,
 )
 from uniface_jax.data.sources.tar import TarSource, find_archives
+from uniface_jax.data.sources.tface import TfaceSource, looks_like_index, open_tface
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 from uniface_jax.errors import UserError
 from uniface_jax.files.paths import expanded
@@ -49,7 +50,7 @@ __all__ = [
 
 FORMATS = (
     "identity folders, a .rec, .tar, .tar.gz or .parquet or a folder of them, an LMDB file, a list,"
-    " a .bin, or a TFRecord data set"
+    " TFace's index, a .bin, or a TFRecord data set"
 )
 _SNIFFED_BYTES = 512
 _TAR_MAGIC_END = tar_members.MAGIC_OFFSET + len(tar_members.MAGIC)
@@ -68,7 +69,8 @@ Opener = TypeVar("Opener", bound=SourceOpener)
 
 SOURCES: Registry[SourceOpener] = Registry("source", given=("path",))
 SOURCES.add(PREFIX.rstrip(":"), lambda path: parse_synthetic(PREFIX + path), builtin=True)
-SOURCES.add(KIND, lambda path: open_lmdb(expanded(path)), builtin=True)
+SOURCES.add("lmdb", lambda path: open_lmdb(expanded(path)), builtin=True)
+SOURCES.add("tface", lambda path: open_tface(expanded(path)), builtin=True)
 
 
 def register_source(name: str) -> Callable[[Opener], Opener]:
@@ -237,6 +239,8 @@ def _open_file(path: Path, options: SourceOptions) -> Source:
         return TarSource(path, options.json_key)
     if head.startswith(_PAIRS_MAGIC) or path.suffix == ".bin":
         return PairSource(path)
+    if looks_like_index(path):
+        return TfaceSource(path)
     if looks_like_list(path):
         return ListSource(path)
     raise UserError(f"{path}: not a known format; expected {FORMATS}")
