@@ -21,6 +21,7 @@ from uniface_jax.data.conversion.manifest import read_manifest
 from uniface_jax.data.conversion.run import convert
 from uniface_jax.data.conversion.statistics import PLOT_FILE, plot_statistics, read_statistics
 from uniface_jax.data.conversion.verify import verify
+from uniface_jax.data.faces.landmark_tables import LandmarkedSource, LandmarkTable
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.data.sources.base import Source
 from uniface_jax.data.sources.opening import SourceOptions, open_source
@@ -41,6 +42,9 @@ _CHECK = flags.DEFINE_enum(
 _ON_ERROR = cli.define_on_error("an image or a folder that cannot be used")
 _JSON_KEY = flags.DEFINE_string(
     "json_key", None, "of the class in the .json of a tar, or its column; default: label, cls, …"
+)
+_LANDMARKS = flags.DEFINE_string(
+    "landmarks", None, "of the faces, kept in the records: align's alignment.json, or a CSV of them"
 )
 _IMPORTS = cli.define_imports()
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; default: one a core", 1)
@@ -71,6 +75,8 @@ def main(argv: list[str]) -> None:
     if _VERIFY.value and part != (0, 1):
         raise UserError("--verify: for the whole data set; expected without --shard")
     source = open_source(given_source, SourceOptions(_ON_ERROR.value == "skip", _JSON_KEY.value))
+    if _LANDMARKS.value:
+        source = LandmarkedSource(source, LandmarkTable(Path(_LANDMARKS.value)))
     for note in source.notes[:_MAX_LISTED_LINES]:
         print(note)
     if len(source.notes) > _MAX_LISTED_LINES:

@@ -96,6 +96,15 @@ def _model(config: ConfigDict) -> None:
     config.model.vit.mask_ratio = placeholder(float)  # share of tokens that training leaves out
     config.model.vit.mask_as_published = False  # leave out 10 % wherever mask_ratio is not 0
     config.model.vit.attention = "einsum"  # or "cudnn", the fused kernel: CUDA, bfloat16
+    config.model.kprpe = ConfigDict()  # of vit_kprpe_base and _small; see models.kprpe.KPRPE
+    config.model.kprpe.dim = placeholder(int)  # D of a token
+    config.model.kprpe.depth = placeholder(int)  # blocks
+    config.model.kprpe.heads = placeholder(int)  # of the attention
+    config.model.kprpe.patch = placeholder(int)  # side of a patch, in pixels
+    config.model.kprpe.mlp_ratio = placeholder(int)  # hidden size of a block's MLP, in dims
+    config.model.kprpe.drop_path = placeholder(float)  # rate of the last block
+    # Five landmarks an image: those of the "data", or the "template"'s for all.
+    config.model.kprpe.landmarks = "data"
     config.model.mobilefacenet = ConfigDict()  # of mbf and mbf_large; see models.mobilefacenet
     config.model.mobilefacenet.blocks = placeholder(tuple)  # residual blocks a stage
     config.model.mobilefacenet.scale = placeholder(int)  # channels of the stem, in 64

@@ -10,6 +10,7 @@ from uniface_jax.config.keys import base, flatten, parts_from_outside
 from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
 from uniface_jax.errors import UserError
+from uniface_jax.models.kprpe import LANDMARKS
 from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
 from uniface_jax.runtime.profiling import parse_range
@@ -22,6 +23,9 @@ _COUNT = Range("> 0", lambda value: value is None or value > 0)
 _FOUR_COUNTS = Range(
     "four positive counts",
     lambda value: value is None or (len(value) == 4 and all(n > 0 for n in value)),
+)
+_PATCH = Range(
+    f"from 1 to {models.IMAGE_SIZE}", lambda value: value is None or 1 <= value <= models.IMAGE_SIZE
 )
 _SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
 
@@ -38,14 +42,16 @@ _RANGES: Mapping[str, Range] = {
     "model.dropout": _OPTIONAL_FRACTION,
     "model.dtype": one_of(*DTYPES),
     "model.bn_momentum": _SHARE,
-    **dict.fromkeys(
-        ("model.vit.dim", "model.vit.depth", "model.vit.heads", "model.vit.mlp_ratio"), _COUNT
-    ),
-    "model.vit.patch": Range(
-        f"from 1 to {models.IMAGE_SIZE}",
-        lambda value: value is None or 1 <= value <= models.IMAGE_SIZE,
-    ),
-    "model.vit.drop_path": _OPTIONAL_FRACTION,
+    **{
+        f"model.{family}.{key}": allowed
+        for family in ("vit", "kprpe")
+        for key, allowed in {
+            **dict.fromkeys(("dim", "depth", "heads", "mlp_ratio"), _COUNT),
+            "patch": _PATCH,
+            "drop_path": _OPTIONAL_FRACTION,
+        }.items()
+    },
+    "model.kprpe.landmarks": one_of(*LANDMARKS),
     "model.vit.mask_ratio": _OPTIONAL_FRACTION,
     "model.vit.attention": one_of(*ATTENTIONS),
     "model.mobilefacenet.blocks": _FOUR_COUNTS,

@@ -83,6 +83,12 @@ _CHANNEL_ORDER = flags.DEFINE_enum(
 _OUTPUT_NAME = flags.DEFINE_string(
     "output_name", None, "The ONNX file's output of features; default: the one of that shape."
 )
+_LANDMARKS = flags.DEFINE_enum(
+    "landmarks",
+    "data",
+    ["data", "template"],
+    "Of a workdir's network that takes them: each image's own, or the template's for all.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
@@ -156,8 +162,9 @@ def _computed_features(path: str, output: Path) -> FeatureSource:
     from uniface_jax.inference.load import load_model
 
     model = load_model(
-        path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value
-    )
+        path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value,
+        landmarks=_LANDMARKS.value,
+    )  # fmt: skip
     cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
     known = KnownDigests(_own_folder("features"))
     cache = FeatureCache(_cache(output), known, _TRUST_CACHE.value)

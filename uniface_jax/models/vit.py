@@ -5,8 +5,8 @@ beyond the last whole patch are not used. There is no class token: the features 
 at once. Module names are those of the PyTorch code.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,16 @@ def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(_LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
+class LogitBias(Protocol):
+    """Arrays, a tree of JAX's, of which a bias of the attention's logits is made where it is used.
+
+    A block that is recomputed in the backward pass keeps these arrays alone.
+    """
+
+    def logits(self) -> jax.Array:
+        """Return what is added to the logits: [B, heads, N, N]."""
+
+
 class Attention(nn.Module):
     """Self-attention: x [B, N, D] -> [B, N, D].
 
@@ -79,8 +89,8 @@ class Attention(nn.Module):
     implementation: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map tokens x [B, N, D] to as many of the same size."""
+    def __call__(self, x: jax.Array, bias: LogitBias | None = None) -> jax.Array:
+        """Map tokens x [B, N, D] to as many of the same size; bias: with "einsum" alone."""
         batch, tokens, dim = x.shape
         qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
         by_head = (batch, tokens, self.heads, dim // self.heads)
@@ -89,20 +99,27 @@ class Attention(nn.Module):
             jax.lax.slice_in_dim(qkv, which * dim, (which + 1) * dim, axis=2).reshape(by_head)
             for which in range(3)
         )
-        attend_ = attend_by_cudnn if self.implementation == "cudnn" else attend
-        mixed = attend_(query, key, value)
+        if self.implementation == "cudnn":
+            mixed = attend_by_cudnn(query, key, value)
+        else:
+            mixed = attend(query, key, value, None if bias is None else bias.logits())
         return _dense(dim, self.dtype, "proj")(mixed.reshape(batch, tokens, dim))
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Return softmax(q k' / sqrt(d)) v of query, key, value [B, N, heads, d], in their dtype.
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """Return softmax(q k' / sqrt(d) + bias) v of query, key, value [B, N, heads, d].
 
-    Logits and softmax are float32 at least: jax.nn.dot_product_attention takes float32 for float64
-    too.
+    bias: [B, heads, N, N], or None for 0. The result has the dtype of value; logits and softmax are
+    float32 at least: jax.nn.dot_product_attention takes float32 for float64 too.
     """
     wide = at_least_float32(query.dtype)
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5).astype(value.dtype)
+    logits = logits * query.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias.astype(wide)
+    weights = jax.nn.softmax(logits).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
@@ -147,12 +164,12 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map tokens x [B, N, D]; with train, some images skip a branch."""
+    def __call__(self, x: jax.Array, train: bool, bias: LogitBias | None = None) -> jax.Array:
+        """Map tokens x [B, N, D]; with train, some images skip a branch; bias: of the attention."""
         # One number an image, which all of its tokens share.
         path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
         attention = Attention(self.heads, self.dtype, self.implementation, name="attn")
-        x = x + path(attention(_layer_norm(self.dtype, "norm1")(x)))
+        x = x + path(attention(_layer_norm(self.dtype, "norm1")(x), bias))
         mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
         out: jax.Array = x + path(mlp(_layer_norm(self.dtype, "norm2")(x)))
         return out
@@ -183,14 +200,11 @@ class PatchEmbed(nn.Module):
         return maps.reshape(maps.shape[0], -1, self.dim)
 
 
-class ViT(nn.Module):
-    """Images [B, S, S, 3] in [-1, 1] (RGB) -> features [B, embedding_size], float32 at least.
+class Transformer(nn.Module):
+    """Parts of a network of blocks over patches, for the networks that are made of them.
 
     dim, depth, heads: of the tokens, blocks and attention.
     drop_path: rate of the last block; it rises to it linearly from 0.
-    mask_ratio: share of tokens that training leaves out, drawn anew for each image.
-    mask_as_published: leave out PUBLISHED_MASK_RATIO wherever mask_ratio is not 0.
-    attention: "einsum", or "cudnn" (CUDA, bfloat16).
     dtype: of the computation; parameters and statistics stay float32.
     remat: recompute each block in the backward pass instead of keeping its activations.
     frozen_statistics: batch norm normalizes by its running statistics in training too.
@@ -202,13 +216,58 @@ class ViT(nn.Module):
     patch: int = 9
     mlp_ratio: int = 4
     drop_path: float = 0.0
-    mask_ratio: float = 0.0
-    mask_as_published: bool = False
     embedding_size: int = 512
-    attention: str = "einsum"
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     frozen_statistics: bool = False
+
+    def tokens(self, images: jax.Array) -> jax.Array:
+        """Map images [B, S, S, 3] to tokens [B, N, dim] with their position embedding."""
+        embed = PatchEmbed(self.dim, self.patch, self.dtype, name="patch_embed")
+        x = embed(images.astype(self.dtype))
+        positions = self.param("pos_embed", _linear, (1, x.shape[1], self.dim))
+        return x + positions.astype(self.dtype)
+
+    def blocks(
+        self, x: jax.Array, train: bool, attention: str, biases: Sequence[LogitBias | None]
+    ) -> jax.Array:
+        """Map tokens [B, N, dim] by all blocks and the last layer norm, to float32 at least.
+
+        attention: one of ATTENTIONS. biases: of the attention of each block.
+        """
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        for index, bias in enumerate(biases):
+            rate = self.drop_path * index / max(self.depth - 1, 1)
+            x = block(
+                self.heads, self.mlp_ratio, rate, attention, self.dtype, name=f"blocks_{index}"
+            )(x, train, bias)
+        normalized: jax.Array = _layer_norm(at_least_float32(self.dtype), "norm")(x)
+        return normalized
+
+    def features(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map all tokens of an image, [B, N, dim], to features [B, embedding_size]."""
+        wide, by_batch = at_least_float32(self.dtype), train and not self.frozen_statistics
+        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x = _dense(self.dim, self.dtype, "feature_0", bias=False)(x)
+        x = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_1")(x.astype(wide), by_batch)
+        x = _dense(self.embedding_size, self.dtype, "feature_2", bias=False)(x)
+        last = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_3")
+        found: jax.Array = last(x.astype(wide), by_batch)
+        return found
+
+
+class ViT(Transformer):
+    """Images [B, S, S, 3] in [-1, 1] (RGB) -> features [B, embedding_size], float32 at least.
+
+    mask_ratio: share of tokens that training leaves out, drawn anew for each image.
+    mask_as_published: leave out PUBLISHED_MASK_RATIO wherever mask_ratio is not 0.
+    attention: "einsum", or "cudnn" (CUDA, bfloat16).
+    All others: see Transformer.
+    """
+
+    mask_ratio: float = 0.0
+    mask_as_published: bool = False
+    attention: str = "einsum"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool, noise: jax.Array | None = None) -> jax.Array:
@@ -216,11 +275,8 @@ class ViT(nn.Module):
 
         noise: numbers [B, N] that choose the masked tokens, in place of drawn ones.
         """
-        embed = PatchEmbed(self.dim, self.patch, self.dtype, name="patch_embed")
-        x = embed(images.astype(self.dtype))
-        positions = self.param("pos_embed", _linear, (1, x.shape[1], self.dim))
+        x = self.tokens(images)
         mask_token = self.param("mask_token", _linear, (1, 1, self.dim))
-        x = x + positions.astype(self.dtype)
         tokens = x.shape[1]
         keep = int(tokens * (1 - self._ratio())) if train else tokens
         order = None
@@ -229,36 +285,18 @@ class ViT(nn.Module):
                 noise = jax.random.uniform(self.make_rng("dropout"), x.shape[:2])
             kept, order = keep_tokens(noise, keep)
             x = jnp.take_along_axis(x, kept[..., None], axis=1)
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        for index in range(self.depth):
-            rate = self.drop_path * index / max(self.depth - 1, 1)
-            x = block(
-                self.heads, self.mlp_ratio, rate, self.attention, self.dtype, name=f"blocks_{index}"
-            )(x, train)
-        wide = at_least_float32(self.dtype)
-        x = _layer_norm(wide, "norm")(x)
+        x = self.blocks(x, train, self.attention, [None] * self.depth)
         if order is not None:
             masked = jnp.broadcast_to(
-                mask_token.astype(wide), (x.shape[0], tokens - keep, self.dim)
+                mask_token.astype(x.dtype), (x.shape[0], tokens - keep, self.dim)
             )
             x = jnp.concatenate([x, masked], axis=1)
             x = jnp.take_along_axis(x, order[..., None], axis=1)
-        by_batch = train and not self.frozen_statistics
-        return self._features(x.reshape(x.shape[0], -1).astype(self.dtype), by_batch)
+        return self.features(x, train)
 
     def _ratio(self) -> float:
         as_published = self.mask_as_published and self.mask_ratio > 0
         return PUBLISHED_MASK_RATIO if as_published else self.mask_ratio
-
-    def _features(self, x: jax.Array, by_batch: bool) -> jax.Array:
-        """Map all tokens of an image in one row, x [B, N D], to features [B, embedding_size]."""
-        wide = at_least_float32(self.dtype)
-        x = _dense(self.dim, self.dtype, "feature_0", bias=False)(x)
-        x = BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_1")(x.astype(wide), by_batch)
-        x = _dense(self.embedding_size, self.dtype, "feature_2", bias=False)(x)
-        return BatchNorm(wide, epsilon=_BATCH_NORM_EPSILON, name="feature_3")(
-            x.astype(wide), by_batch
-        )
 
 
 def create_vit(name: str, **overrides: Any) -> ViT:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from uniface_jax.data.formats.landmarks import POINTS
 from uniface_jax.head.shards import shard_size
-from uniface_jax.models import IMAGE_SIZE
+from uniface_jax.models import IMAGE_SIZE, takes_landmarks
 from uniface_jax.native import build
 from uniface_jax.runtime.parallel import AXIS, ShardMapRunner
 from uniface_jax.state import class_sharded
@@ -55,12 +56,15 @@ def planned(config: ConfigDict, num_images: int, num_classes: int) -> Recipe:
     return replace(recipe, settings=recipe.settings._replace(unrolled=False))
 
 
-def _batch(images: int, **placed: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
+def _batch(recipe: Recipe, images: int, **placed: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
     shape = (images, IMAGE_SIZE, IMAGE_SIZE, 3)
-    return {
+    batch = {
         "image": jax.ShapeDtypeStruct(shape, jnp.uint8, **placed),
         "label": jax.ShapeDtypeStruct((images,), jnp.int32, **placed),
     }
+    if takes_landmarks(recipe.network):
+        batch["landmarks"] = jax.ShapeDtypeStruct((images, POINTS, 2), jnp.float32, **placed)
+    return batch
 
 
 def trace(recipe: Recipe, devices: int) -> Any:
@@ -73,7 +77,7 @@ def trace(recipe: Recipe, devices: int) -> Any:
     placed = jax.tree.map(mine, recipe.shapes, class_sharded(recipe.shapes))
     make = jax.make_jaxpr(recipe.make_step(), axis_env=[(AXIS, devices)])
     with build.off():
-        return make(placed, _batch(recipe.config.batch_size // devices)).jaxpr
+        return make(placed, _batch(recipe, recipe.config.batch_size // devices)).jaxpr
 
 
 def compiled(
@@ -91,7 +95,7 @@ def compiled(
     arguments = runner.template(recipe.shapes)
     step: Any = runner.compile(recipe.make_step())
     sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
-    batch = _batch(recipe.config.batch_size, sharding=sharding)
+    batch = _batch(recipe, recipe.config.batch_size, sharding=sharding)
     with kernels or build.off():
         program: jax.stages.Compiled = step.lower(arguments, batch).compile(dict(options or {}))
     return program

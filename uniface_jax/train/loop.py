@@ -8,8 +8,10 @@ import jax
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
+from uniface_jax import models
 from uniface_jax.checkpoints import reading
 from uniface_jax.checkpoints.saving import Checkpoints
+from uniface_jax.data.faces.landmark_tables import with_landmarks
 from uniface_jax.data.input.batches import DecoderPool, train_batches
 from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.base import Source
@@ -87,6 +89,8 @@ def train_and_evaluate(
     # One cut short is refused now, without a workdir.
     source = open_source(config.data.train, SourceOptions(skip_faults=skip))
     recipe = make_recipe(config, len(source), source.num_classes)
+    if models.takes_landmarks(recipe.network):
+        source = with_landmarks(source)
     warnings = input_checks.warnings_of(recipe, source, jax.device_count())
     evaluate = Evaluator(recipe)  # which looks at every image that it will need
     warnings += input_checks.check_images(source, skip)
@@ -138,7 +142,10 @@ def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -
         start_step=first,
         augment=config.data.augment.to_dict(),
         decoders=DecoderPool(
-            config.data.decoders, config.data.threads, config.data.on_error == "skip"
+            config.data.decoders,
+            config.data.threads,
+            config.data.on_error == "skip",
+            models.takes_landmarks(recipe.network),
         ),
     )
     process = f"process {jax.process_index()} of {jax.process_count()}"

@@ -32,6 +32,7 @@ from uniface_jax.train.validation import Evaluator
 from uniface_jax.train.watchdog import Watchdog
 
 Batch = Mapping[str, Any]
+STEP_KEYS = ("image", "label", "landmarks")  # of a batch, that the step is given
 PREFETCHED_BATCHES = 2  # on the device before they are needed
 LAST_PAUSES = (1, 5, 20)  # seconds after each try to save the last state
 
@@ -55,7 +56,7 @@ def prefetch(
     failure: Exception | None = None
     try:
         for batch in batches:
-            queue.append((batch, put({key: batch[key] for key in ("image", "label")})))
+            queue.append((batch, put({key: batch[key] for key in STEP_KEYS if key in batch})))
             if len(queue) > PREFETCHED_BATCHES:
                 yield queue.popleft()
     except (UserError, WorkerLostError, OSError) as e:

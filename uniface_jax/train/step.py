@@ -68,9 +68,10 @@ def make_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return the per-device step of (state, batch) -> (new state, metrics).
 
-    batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], and label [b]. Metrics are scalars:
-    loss, learning_rate, grad_norm and what else update.clipped measures, the four of Similarities,
-    and for losses with a bias the unified threshold in both readings, b/s and (b - log(C-1))/s.
+    batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], label [b], and landmarks [b, 5, 2] for
+    a network that takes them. Metrics are scalars: loss, learning_rate, grad_norm and what else
+    update.clipped measures, the four of Similarities, and for losses with a bias the unified
+    threshold in both readings, b/s and (b - log(C-1))/s.
     """
     return partial(_step, _Parts(network, loss, learning_rate, settings, models.marks(network)))
 
@@ -113,9 +114,8 @@ def _all_micro_batches(
 ) -> tuple[_Sums, Statistics, _Measured]:
     """Run one micro-batch after another, forward and back, the loss's statistics between."""
     micro, state = parts.settings.micro_batches, shared.state
-    split = {
-        key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in ("image", "label")
-    }
+    keys = ["image", "label"] + ["landmarks"] * models.takes_landmarks(parts.network)
+    split = {key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in keys}
     chosen = shared.shard.prototypes
     like = Weights(state.weights.network, chosen.weight, chosen.bias)
     zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
@@ -138,7 +138,7 @@ def _micro_batch(
     (sums, carried), (number, part), settings = carry, numbered, parts.settings
     group = jax.lax.axis_index(AXIS) * settings.micro_batches + number
     forward = partial(
-        _forward, parts.network, shared.state.batch_stats, part["image"],
+        _forward, parts.network, shared.state.batch_stats, part,
         jax.random.fold_in(shared.dropout_key, group),
     )  # fmt: skip
     features, backward, statistics = jax.vjp(forward, shared.state.weights.network, has_aux=True)
@@ -158,12 +158,13 @@ def _micro_batch(
 
 
 def _forward(
-    network: models.Network, batch_stats: Tree, images: jax.Array, key: jax.Array, params: Tree
+    network: models.Network, batch_stats: Tree, part: Batch, key: jax.Array, params: Tree
 ) -> tuple[jax.Array, Tree]:
+    images = part["image"]
     if images.dtype == jnp.uint8:
         images = models.normalize(images)
     variables = {"params": params, "batch_stats": batch_stats}
-    return models.train_forward(network, variables, images, key)
+    return models.train_forward(network, variables, images, key, part.get("landmarks"))
 
 
 def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:

@@ -20,10 +20,11 @@ import numpy as np
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
+from uniface_jax.models.kprpe import KPRPE
 from uniface_jax.models.mobilefacenet import MobileFaceNet
 from uniface_jax.models.vit import ViT
 
-TorchNetwork = IResNet | ViT | MobileFaceNet  # those that have a PyTorch implementation
+TorchNetwork = IResNet | ViT | KPRPE | MobileFaceNet  # those that have a PyTorch implementation
 
 
 @dataclass(frozen=True)

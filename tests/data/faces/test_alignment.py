@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniface_jax.data.faces import alignment
-from uniface_jax.data.faces.alignment import TEMPLATE, FaceDetector, align, similarity
+from uniface_jax.data.faces.alignment import FaceDetector, align, similarity
 from uniface_jax.data.faces.orl import orl_folder
+from uniface_jax.data.formats.landmarks import TEMPLATE
 from uniface_jax.errors import UserError
 
 

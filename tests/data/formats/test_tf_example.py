@@ -1,17 +1,25 @@
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
-from uniface_jax.data.formats.tf_example import Example, around, parse
+from uniface_jax.data.formats.tf_example import (
+    AFTER_IMAGE_BYTES,
+    Example,
+    around,
+    landmarks_behind,
+    parse,
+    parse_landmarks,
+)
 
 
-def serialise(image, label, name):
-    before, after = around(len(image), label, name)
+def serialise(image, label, name, landmarks=None):
+    before, after = around(len(image), label, name, landmarks)
     return before + image + after
 
 
-def of_tensorflow(image, label, name, packed=True):
+def of_tensorflow(image, label, name, landmarks=None):
     import tensorflow as tf
 
     def of_bytes(value):
@@ -22,6 +30,9 @@ def of_tensorflow(image, label, name, packed=True):
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
         "name": of_bytes(name),
     }
+    if landmarks is not None:
+        numbers = tf.train.FloatList(value=landmarks.ravel())
+        feature["landmarks"] = tf.train.Feature(float_list=numbers)
     message = tf.train.Example(features=tf.train.Features(feature=feature))
     return message.SerializeToString(deterministic=True)
 
@@ -37,6 +48,36 @@ def test_the_same_bytes_as_tensorflow(size, label, length):
     written = serialise(image, label, name)
     assert written == of_tensorflow(image, label, name)
     assert parse(written) == Example(image, label, name)
+
+
+@examples(40)
+@given(SIZES, st.integers(0, 2**63 - 1) | st.integers(0, 300), SIZES)
+def test_landmarks_stand_between_label_and_name_as_tensorflow_sorts_them(size, label, length):
+    image, name = bytes(size), b"n" * length
+    points = np.random.default_rng(size).random((5, 2), np.float32)
+    written = serialise(image, label, name, points)
+    assert written == of_tensorflow(image, label, name, points)
+    assert parse(written) == Example(image, label, name)
+    np.testing.assert_array_equal(parse_landmarks(written), points)
+    behind = around(size, label, name, points)[1]
+    np.testing.assert_array_equal(landmarks_behind(behind[:AFTER_IMAGE_BYTES]), points)
+    assert parse_landmarks(serialise(image, label, name)) is None
+    assert landmarks_behind(serialise(image, label, name)[-60:]) is None
+
+
+def test_landmarks_of_other_writers():
+    def example(values):
+        feature = b"\x12" + bytes([len(values)]) + values
+        value = b"\x0a\x09landmarks\x12" + bytes([len(feature)]) + feature
+        entry = b"\x0a" + bytes([len(value)]) + value
+        return b"\x0a" + bytes([len(entry)]) + entry
+
+    points = np.arange(10, dtype="<f4")
+    one_by_one = b"".join(b"\x0d" + number.tobytes() for number in points)
+    np.testing.assert_array_equal(parse_landmarks(example(one_by_one)).ravel(), points)
+    for values in (b"", one_by_one[:-5], b"\x08\x01", b"\x0a\x30" + bytes(4), b"\x0d\x00"):
+        with pytest.raises(ValueError):
+            parse_landmarks(example(values))
 
 
 def test_other_writers_are_understood():
@@ -67,7 +108,8 @@ def test_other_writers_are_understood():
 @examples(300)
 @given(st.data())
 def test_damage_raises_nothing_but_value_errors(data):
-    content = bytearray(serialise(b"image", 7, b"name"))
+    points = data.draw(st.sampled_from([None, np.zeros((5, 2), np.float32)]))
+    content = bytearray(serialise(b"image", 7, b"name", points))
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(content)))
@@ -75,5 +117,7 @@ def test_damage_raises_nothing_but_value_errors(data):
         found = parse(bytes(content[:cut]))
         assert isinstance(found.image, bytes)
         assert isinstance(found.label, int)
+        landmarks_behind(bytes(content[:cut]))
+        parse_landmarks(bytes(content[:cut]))
     except ValueError:
         pass

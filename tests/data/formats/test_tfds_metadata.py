@@ -1,5 +1,7 @@
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from uniface_jax.data.formats.tfds_metadata import VERSION, Metadata, write_metadata
@@ -15,6 +17,7 @@ METADATA = Metadata(
     num_bytes=10**12,
     description='  Of "Zoë"\n  </>\u2028\x7f and 😀\n',
 )
+LANDMARKS = dataclasses.replace(METADATA, landmarks=True)
 UNKNOWN = Metadata("x", "train", (None, None, 3), 85742, None, [1], 0, "")
 
 
@@ -27,6 +30,8 @@ def write_by_tfds(destination: Path, metadata: Metadata) -> None:
         if metadata.class_names
         else tfds.features.ClassLabel(num_classes=metadata.num_classes)
     )
+    points = tfds.features.Tensor(shape=(5, 2), dtype=np.float32)
+    landmarks = {"landmarks": points} if metadata.landmarks else {}
     identity = DatasetIdentity(
         name=metadata.name,
         version=tfds.core.Version(VERSION),
@@ -40,6 +45,7 @@ def write_by_tfds(destination: Path, metadata: Metadata) -> None:
                 "image": tfds.features.Image(shape=tuple(metadata.image_shape)),
                 "label": label,
                 "name": tfds.features.Text(),
+                **landmarks,
             }
         ),
         description=metadata.description,
@@ -66,7 +72,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {file.name: file.read_bytes().decode() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("metadata", [METADATA, UNKNOWN], ids=["everything", "nothing"])
+@pytest.mark.parametrize(
+    "metadata", [METADATA, LANDMARKS, UNKNOWN], ids=["everything", "landmarks", "nothing"]
+)
 def test_the_files_are_those_of_tensorflow_datasets_to_the_byte(metadata, tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()

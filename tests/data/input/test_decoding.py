@@ -6,7 +6,7 @@ import pytest
 from tests.helpers.batches import take
 from tests.helpers.paths import ROOT
 from uniface_jax.data.formats import images
-from uniface_jax.data.input.decoding import Part, fill
+from uniface_jax.data.input.decoding import Memory, Part, fill
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 
@@ -27,14 +27,14 @@ def test_a_huge_image_takes_no_memory(tmp_path, monkeypatch):
 def test_a_turned_photograph_has_one_answer(mirror):
     """The file that a camera turned, by the decoder of training and by the one of all others."""
     source = open_source(ROOT / "tests" / "cases" / "field" / "18-exif-two-answers" / "faces")
-    pixels, labels = np.zeros((4, 112, 112, 3), np.uint8), np.zeros(4, np.int32)
+    memory = Memory(np.zeros((4, 112, 112, 3), np.uint8), np.zeros(4, np.int32))
     part = Part(np.arange(4), np.full(4, mirror), np.zeros((4, 0), np.float32))
-    fill(source, [], part, pixels, labels)
-    for record, filled in enumerate(pixels):
+    fill(source, [], part, memory)
+    for record, filled in enumerate(memory.pixels):
         item = source[record]
         expected = images.decode(item.image, item.name)
         assert images.orientation(item.image) == (6 if "phone" in item.name else 1)
         # Two decoders of JPEG round differently.
         assert np.abs((filled[:, ::-1] if mirror else filled) - expected.astype(int)).max() <= 2
     for phone, upright in ((0, 1), (2, 3)):  # compressed twice
-        assert np.abs(pixels[phone].astype(int) - pixels[upright]).mean() < 6
+        assert np.abs(memory.pixels[phone].astype(int) - memory.pixels[upright]).mean() < 6

@@ -15,7 +15,7 @@ import numpy as np
 from uniface_jax.data.conversion.job import FOLDER, Job, remaining_names, report_file
 from uniface_jax.data.conversion.multiset import image_digests
 from uniface_jax.data.conversion.shard import ShardReport, read_report, write_report
-from uniface_jax.data.formats.tf_example import around, parse
+from uniface_jax.data.formats.tf_example import around, parse, parse_landmarks
 from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, check_frame, framed
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing, write_bytes
@@ -101,9 +101,11 @@ def _relabel(destination: Path, job: Job, shard: int, numbers: np.ndarray) -> No
     ):
         for record, size in enumerate(np.diff(before.bounds).tolist()):
             where = f"{place}: record {record}"
-            image, label, name = parse(check_frame(opened.read(size), where))
+            content = check_frame(opened.read(size), where)
+            image, label, name = parse(content)
+            landmarks = parse_landmarks(content) if job.landmarks else None
             label = int(numbers[label])
-            prefix, suffix = around(len(image), label, name or b"")
+            prefix, suffix = around(len(image), label, name or b"", landmarks)
             frame = framed(b"".join((prefix, image, suffix)))
             begins.append(bounds[-1] + HEADER_BYTES + len(prefix))
             bounds.append(bounds[-1] + len(frame))

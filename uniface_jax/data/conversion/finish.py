@@ -100,6 +100,7 @@ def _write_descriptions(
             shard_counts=[shard["images"] for shard in manifest.shards],
             num_bytes=sum(shard["bytes"] for shard in manifest.shards),
             description=job.description,
+            landmarks=job.landmarks,
         )
     )
     files = {name: hashlib.sha256(content).hexdigest() for name, content in described.items()}

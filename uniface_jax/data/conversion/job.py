@@ -78,6 +78,7 @@ class Job:
         fingerprint: of the source, see sources.base.Source.
         class_names: C names in label order, or None.
         source: what messages call the source.
+        landmarks: True where the source has five landmarks of every image, which are kept.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Job:
     class_names: list[str] | None
     source: str
     description: str
+    landmarks: bool = False
 
     @property
     def num_shards(self) -> int:
@@ -125,6 +127,7 @@ def create_job(source: Source, settings: ConversionSettings) -> Job:
         class_names=stored_names(source.class_names),
         source=source.name,
         description=settings.description,
+        landmarks=getattr(source, "has_landmarks", False),  # a source need be no subclass
     )
 
 

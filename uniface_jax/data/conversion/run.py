@@ -25,6 +25,7 @@ from uniface_jax.data.conversion.finish import clean, finish
 from uniface_jax.data.conversion.job import ConversionSettings, Job, create_job
 from uniface_jax.data.conversion.manifest import read_manifest
 from uniface_jax.data.conversion.shard import ShardTask, is_finished, write_shard
+from uniface_jax.data.formats.landmarks import POINTS
 from uniface_jax.data.formats.seal import MANIFEST_FILE
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE, SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.sources.base import Source
@@ -161,6 +162,7 @@ def _write(source: Source, destination: Path, job: Job, shards: range, workers: 
                 jobs.report_file(destination, shard),
                 job,
                 source.name,
+                _landmarks(source, positions, job) if job.landmarks else None,
             )
 
     progress = tqdm(
@@ -173,6 +175,20 @@ def _write(source: Source, destination: Path, job: Job, shards: range, workers: 
     with progress:
         for _ in pool.run(write_shard, tasks(), min(workers, len(missing)), pool.ticking(progress)):
             pass
+
+
+def _landmarks(source: Source, positions: np.ndarray, job: Job) -> np.ndarray:
+    """Return the landmarks of a shard's images, nan where one has none and those are skipped."""
+    try:
+        return source.landmarks(positions)
+    except UserError:
+        if job.on_error == "fail":
+            raise
+    found = np.full((len(positions), POINTS, 2), np.nan, np.float32)
+    for place in range(len(positions)):
+        with contextlib.suppress(UserError):
+            found[place] = source.landmarks(positions[place : place + 1])[0]
+    return found
 
 
 def _check_space(source: Source, destination: Path, images: int) -> None:

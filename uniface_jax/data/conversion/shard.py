@@ -16,6 +16,7 @@ import numpy as np
 from uniface_jax.data.conversion.job import Job
 from uniface_jax.data.conversion.multiset import image_digests
 from uniface_jax.data.formats import image_headers, images
+from uniface_jax.data.formats.landmarks import checked
 from uniface_jax.data.formats.tf_example import around
 from uniface_jax.data.formats.tfrecord_shards import HEADER_BYTES, framed
 from uniface_jax.data.sources.base import Item, Items
@@ -44,6 +45,7 @@ class ShardTask:
         report: where the shard's report goes.
         job: what the shard is a part of.
         source: what messages call the source.
+        landmarks: of each image, float32 [K, 5, 2], nan where it has none; None without any.
     """
 
     items: Items
@@ -53,6 +55,7 @@ class ShardTask:
     report: Path
     job: Job
     source: str
+    landmarks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                     if isinstance(item, UserError):
                         raise item
                     height, width = _checked(item, task)
+                    landmarks = _landmarks(item, task, place)
                 except UserError as e:
                     if task.job.on_error == "fail":
                         raise
@@ -113,7 +117,7 @@ def write_shard(task: ShardTask, tick: Tick) -> None:
                     index = int(task.positions[place])
                     turned.append({"index": index, "name": item.name, "orientation": orientation})
                 encoded_name = item.name.encode("utf-8", "surrogateescape")
-                before, after = around(len(item.image), item.label, encoded_name)
+                before, after = around(len(item.image), item.label, encoded_name, landmarks)
                 frame = framed(b"".join((before, item.image, after)))
                 frames.append(frame)
                 begins.append(bounds[-1] + HEADER_BYTES + len(before))
@@ -207,6 +211,16 @@ def _checked(item: Item, task: ShardTask) -> tuple[int, int]:
     if task.job.check == "decode":
         images.check(item.image, where)
     return height, width
+
+
+def _landmarks(item: Item, task: ShardTask, place: int) -> np.ndarray | None:
+    """Return the landmarks of an image, None in a data set without; UserError where it has none."""
+    if task.landmarks is None:
+        return None
+    where, points = f"{task.source}: {item.name}", task.landmarks[place]
+    if np.isnan(points).all():
+        raise UserError(f"{where}: no landmarks")
+    return checked(points, where)
 
 
 def _write(file: Any, content: bytes) -> None:

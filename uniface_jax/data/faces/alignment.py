@@ -14,19 +14,10 @@ import cv2
 import numpy as np
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.errors import UserError, install_command
 from uniface_jax.files.reading import read_regular
 
-# x, y in pixels of the left eye, right eye, nose, left and right mouth corner (left in the image).
-TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
 YUNET_FILE = "models/face_detection_yunet_2023mar_int8bq.onnx"
 YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
@@ -84,6 +75,19 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: int = IMAGE_SIZE) -> n
     """
     matrix = similarity(landmarks, TEMPLATE * (size / IMAGE_SIZE))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+
+
+def aligned_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Return where the landmarks [5, 2] of a photograph, pixels, are in the face that align gives.
+
+    float32 [5, 2], 0..1 over its sides (formats.landmarks). Raises ValueError where all are one
+    point.
+
+    >>> aligned_landmarks(2 * TEMPLATE + 30)[2].round(3).tolist()
+    [0.505, 0.645]
+    """
+    matrix = similarity(landmarks, TEMPLATE)
+    return from_pixels(landmarks @ matrix[:, :2].T + matrix[:, 2])
 
 
 class Face(NamedTuple):

@@ -32,6 +32,7 @@ class Metadata:
         class_names: C names in label order, or None.
         shard_counts: images a shard.
         num_bytes: of all shards.
+        landmarks: True where every record has five landmarks.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metadata:
     shard_counts: Sequence[int]
     num_bytes: int
     description: str
+    landmarks: bool = False
 
 
 def write_metadata(destination: Path, metadata: Metadata) -> None:
@@ -61,9 +63,9 @@ def metadata_files(metadata: Metadata) -> dict[str, bytes]:
 
 
 def _features(metadata: Metadata) -> dict[str, Any]:
-    """Return the features image, label and name; counts are strings, as in protobuf's JSON."""
+    """Return the features image, label, name and landmarks; counts are strings, as protobuf's."""
     dimensions = ["-1" if size is None else str(size) for size in metadata.image_shape]
-    features = {
+    features: dict[str, Any] = {
         "image": {
             "pythonClassName": f"{FEATURE_CLASSES}.image_feature.Image",
             "image": {"dtype": "uint8", "shape": {"dimensions": dimensions}},
@@ -74,6 +76,13 @@ def _features(metadata: Metadata) -> dict[str, Any]:
         },
         "name": {"pythonClassName": f"{FEATURE_CLASSES}.text_feature.Text", "text": {}},
     }
+    if metadata.landmarks:
+        features["landmarks"] = {
+            "pythonClassName": f"{FEATURE_CLASSES}.tensor_feature.Tensor",
+            "tensor": {
+                "shape": {"dimensions": ["5", "2"]}, "dtype": "float32", "encoding": "none",
+            },
+        }  # fmt: skip
     return {
         "pythonClassName": f"{FEATURE_CLASSES}.features_dict.FeaturesDict",
         "featuresDict": {"features": features},

@@ -40,6 +40,7 @@ class DatasetInfo:
         shards: (path, number of records) in order.
         class_names: C names in label order, or None.
         image_shape: (height, width, channels), None where images differ or the set does not say.
+        has_landmarks: True where every record has five landmarks, `landmarks` float32 [5, 2].
     """
 
     name: str
@@ -50,6 +51,7 @@ class DatasetInfo:
     shards: list[tuple[Path, int]]
     class_names: list[str] | None
     image_shape: tuple[int, int, int] | None
+    has_landmarks: bool = False
 
 
 def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
@@ -98,7 +100,10 @@ def read_dataset_info(path: Path | str, split: str = "train") -> DatasetInfo:
                 f"{file}: missing; {INFO_FILE} lists {len(counts)} shards of {sum(counts)} images"
             )
         shards.append((file, count))
-    return DatasetInfo(name, path, split, sum(counts), num_classes, shards, class_names, shape)
+    return DatasetInfo(
+        name, path, split, sum(counts), num_classes, shards, class_names, shape,
+        has_landmarks=_has_landmarks(features),
+    )  # fmt: skip
 
 
 def _is_file(file: Path) -> bool:
@@ -122,6 +127,16 @@ def _shard_name(template: str, name: str, split: str, number: int, total: int) -
     for key, value in values.items():  # not str.format: a template could ask for any width
         template = template.replace(f"{{{key}}}", value)
     return template
+
+
+def _has_landmarks(features: Any) -> bool:
+    """Return True where features.json lists five landmarks for every image."""
+    feature = features["featuresDict"]["features"].get("landmarks")
+    try:
+        tensor = feature["tensor"]
+        return (tensor["dtype"], tensor["shape"]["dimensions"]) == ("float32", ["5", "2"])
+    except _STRUCTURE_ERRORS:
+        return False
 
 
 def _read_features(

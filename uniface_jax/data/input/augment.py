@@ -16,6 +16,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from uniface_jax.data.input.geometry import (
+    Size,
+    affine_matrix,
+    crop_window,
+    landmarks_by_affine,
+    landmarks_in_crop,
+)
 from uniface_jax.errors import UserError
 from uniface_jax.registry import Hyperparameter, Range, Registry
 
@@ -145,7 +152,8 @@ def register_augmentation(name: str, **ranges: Range) -> Callable[[Function], Fu
 
     The function takes `pixels`, uint8 RGB [112, 112, 3], which it may change, and `generator`, a
     numpy Generator whose numbers depend on the config's seed and on the sample's place in the run
-    alone; it returns pixels of the same shape and type. The config's data.augment.NAME.probability
+    alone; it returns pixels of the same shape and type. Landmarks, for a network that takes them,
+    stay where they were: it is not to move pixels then. The config's data.augment.NAME.probability
     switches it on, its hyperparameters are data.augment.NAME.KEY. All from outside come after those
     of this package, by name. It may run in decoding processes, which import its module.
 
@@ -228,6 +236,23 @@ def augment(image: np.ndarray, functions: Sequence[Augmentation], numbers: Numbe
     return image
 
 
+def move_landmarks(
+    landmarks: np.ndarray, functions: Sequence[Augmentation], numbers: Numbers, size: Size
+) -> np.ndarray:
+    """Return where landmarks [5, 2] are after all functions, by the numbers that augment is given.
+
+    size: the image's height and width.
+    """
+    used = 0
+    for function in functions:
+        applied = function.apply
+        if isinstance(applied, partial) and applied.func in _MOVES:
+            given = numbers[used : used + function.numbers]
+            landmarks = _MOVES[applied.func](landmarks, given, size, **applied.keywords)
+        used += function.numbers
+    return landmarks
+
+
 def apply_outside(chosen: Outside, image: np.ndarray, uniform: Numbers) -> np.ndarray:
     """Return what an augmentation from outside makes of `image`. uniform: [SEED_NUMBERS].
 
@@ -302,10 +327,7 @@ def remove_color(image: np.ndarray, uniform: Numbers) -> np.ndarray:
 def random_crop(image: np.ndarray, uniform: Numbers, crop: float) -> np.ndarray:
     """Cut a window of 1 - crop .. 1 of the side anywhere and enlarge it. uniform: [3]."""
     height, width = image.shape[:2]
-    share = 1.0 - crop * uniform[0]
-    rows, columns = max(1, round(height * share)), max(1, round(width * share))
-    top = int(uniform[1] * (height - rows + 1))
-    left = int(uniform[2] * (width - columns + 1))
+    top, left, rows, columns = crop_window((height, width), uniform, crop)
     window = image[top : top + rows, left : left + columns]
     return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -314,28 +336,20 @@ def random_affine(
     image: np.ndarray, uniform: Numbers, rotate: float, translate: float, scale: float
 ) -> np.ndarray:
     """Turn, scale and shift about the center, bilinear; the border repeats. uniform: [4]."""
-    turn, size, right, down = (2.0 * u - 1.0 for u in uniform)
-    angle, zoom = math.radians(rotate) * turn, 1.0 + size * scale
     height, width = image.shape[:2]
-    center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    # Where an output pixel comes from: the inverse of turn, zoom, then shift.
-    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
-    x, y = -center_x - right * translate, -center_y - down * translate
-    matrix = np.array(
-        [
-            [cosine, sine, center_x + cosine * x + sine * y],
-            [-sine, cosine, center_y - sine * x + cosine * y],
-        ]
-    )
     return cv2.warpAffine(
         image,
-        matrix,
+        affine_matrix((height, width), uniform, rotate, translate, scale),
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
 
+# What moves pixels -> what moves landmarks, by the same numbers.
+_MOVES: Mapping[Callable[..., np.ndarray], Callable[..., np.ndarray]] = {
+    random_crop: landmarks_in_crop, random_affine: landmarks_by_affine,
+}  # fmt: skip
 _LEVELS = np.arange(256, dtype=np.float64)
 
 

@@ -40,11 +40,13 @@ class DecoderPool:
         workers: how many; None is one a core.
         skip: let the next usable record of the source stand in for one that cannot be used, instead
             of raising what is wrong with it.
+        landmarks: give those of each image too, mirrored and moved as its pixels are.
     """
 
     kind: str = "auto"
     workers: int | None = None
     skip: bool = False
+    landmarks: bool = False
 
     def chosen_for(self, source: Source) -> tuple[type[Processes | Threads], int]:
         """Return what decodes `source`, and how many workers of it."""
@@ -83,6 +85,7 @@ def train_batches(
         For B = sampler.local_batch_size:
             image  uint8 [B, S, S, 3], RGB
             label  int32 [B], 0..C-1
+            landmarks  float32 [B, 5, 2], where DecoderPool.landmarks wants them
             index  int64 [B], the record's number in the data set
             skipped  int64 [K], the records that could not be used, those of DecoderPool.skip;
                 others stand in for them, in `index` too
@@ -131,16 +134,19 @@ def _batches(
     size = max(1, min(_CHUNK_IMAGES, local // workers))
     places = [slice(i, min(i + size, local)) for i in range(0, local, size)]
     shape = (local, image_size, image_size, 3)
-    decoders: Decoders = kind(Work(source, others, shape, pool.skip), workers)
+    work = Work(source, others, shape, pool.skip, pool.landmarks)
+    decoders: Decoders = kind(work, workers)
 
     def start() -> tuple[Batch, Finish]:
         records, uniform = next(samples)
-        labels = np.empty(local, np.int32)
-        batch = {"image": decoders.buffers.take(), "label": labels, "index": records}
+        memory = work.memory(decoders.buffers.take())
+        batch = {"image": memory.pixels, "label": memory.labels, "index": records}
+        if memory.landmarks is not None:
+            batch["landmarks"] = memory.landmarks
         mirrored = uniform[:, 0] < 0.5 if config.flip else np.zeros(local, bool)
         uniform = uniform[:, int(config.flip) :]
         parts = [(at, Part(records[at], mirrored[at], uniform[at])) for at in places]
-        return batch, decoders.start(parts, batch["image"], labels)
+        return batch, decoders.start(parts, memory)
 
     waiting: collections.deque[tuple[Batch, Finish]] = collections.deque()
     try:

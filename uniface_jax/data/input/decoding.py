@@ -11,7 +11,9 @@ import numpy as np
 import simplejpeg
 
 from uniface_jax.data.formats import images
-from uniface_jax.data.input.augment import Augmentation, augment
+from uniface_jax.data.formats.landmarks import mirrored
+from uniface_jax.data.input.augment import Augmentation, augment, move_landmarks
+from uniface_jax.data.input.geometry import Size
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.errors import UserError
 
@@ -32,22 +34,39 @@ class Part(NamedTuple):
     uniform: np.ndarray
 
 
+class Memory(NamedTuple):
+    """Memory of a batch, or of some of its images.
+
+    Attributes:
+        pixels: uint8 [K, S, S, 3].
+        labels: int32 [K], their classes.
+        landmarks: float32 [K, 5, 2], None where none are wanted.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    landmarks: np.ndarray | None = None
+
+    def at(self, place: slice) -> "Memory":
+        """Return the memory of the images at a slice."""
+        points = None if self.landmarks is None else self.landmarks[place]
+        return Memory(self.pixels[place], self.labels[place], points)
+
+
 def fill(
     source: Source,
     functions: list[Augmentation],
     part: Part,
-    pixels: np.ndarray,
-    labels: np.ndarray,
+    memory: Memory,
     skip: bool = False,
 ) -> dict[int, int]:
-    """Decode and augment `part` into uint8 [K, S, S, 3] and int32 [K].
+    """Decode and augment `part` into `memory`, landmarks moved as pixels are.
 
     Args:
         source: where the records are read.
         functions: the augmentations but the mirror.
         part: the records, and the random numbers of each.
-        pixels: the batch's memory for them.
-        labels: the batch's memory for their classes.
+        memory: the batch's for them.
         skip: let the next usable record of the source stand in for one that cannot be used.
 
     Returns:
@@ -58,7 +77,7 @@ def fill(
             `skip`, MAX_SKIPPED in a row.
     """
     try:
-        _fill_all(source, functions, part, pixels, labels)
+        _fill_all(source, functions, part, memory)
         return {}
     except UserError:
         if not skip:
@@ -67,26 +86,20 @@ def fill(
     for place, record in enumerate(part.records.tolist()):
         one = slice(place, place + 1)
         alone = Part(*(column[one] for column in part))
-        used = _fill_one(source, functions, alone, pixels[one], labels[one])
+        used = _fill_one(source, functions, alone, memory.at(one))
         if used != record:
             replaced[place] = used
     return replaced
 
 
-def _fill_one(
-    source: Source,
-    functions: list[Augmentation],
-    part: Part,
-    pixels: np.ndarray,
-    labels: np.ndarray,
-) -> int:
+def _fill_one(source: Source, functions: list[Augmentation], part: Part, memory: Memory) -> int:
     """Fill the one image of `part` from its record, or the next that can be used; return which."""
     first, error = int(part.records[0]), None
     for further in range(min(MAX_SKIPPED, len(source))):
         record = (first + further) % len(source)
         try:
             instead = part._replace(records=np.array([record], np.int64))
-            _fill_all(source, functions, instead, pixels, labels)
+            _fill_all(source, functions, instead, memory)
             return record
         except UserError as e:
             error = error or e
@@ -95,15 +108,12 @@ def _fill_one(
     )
 
 
-def _fill_all(
-    source: Source,
-    functions: list[Augmentation],
-    part: Part,
-    pixels: np.ndarray,
-    labels: np.ndarray,
-) -> None:
+def _fill_all(source: Source, functions: list[Augmentation], part: Part, memory: Memory) -> None:
     """Fill every image of `part` from its own record, as fill without `skip`."""
     records, uniform = part.records, part.uniform.tolist()
+    pixels, labels, landmarks = memory
+    if landmarks is not None:
+        landmarks[:] = _moved_landmarks(source, functions, part, pixels.shape[1:3])
     found = source.images(records)
     items = [] if found else [source[record] for record in records.tolist()]
     encoded: Sequence[bytes | memoryview] = found[0] if found else [item.image for item in items]
@@ -140,6 +150,16 @@ def _fill_all(
             result = augment(out, functions, uniform[place])
             if result is not out:
                 np.copyto(out, result)
+
+
+def _moved_landmarks(
+    source: Source, functions: list[Augmentation], part: Part, size: Size
+) -> np.ndarray:
+    """Return the landmarks of `part` as its pixels are mirrored and augmented: [K, 5, 2]."""
+    given = source.landmarks(part.records)
+    given = np.where(part.mirrored[:, None, None], mirrored(given), given)
+    rows = zip(given, part.uniform.tolist(), strict=True)
+    return np.stack([move_landmarks(points, functions, row, size) for points, row in rows])
 
 
 def _checked_labels(source: Source, records: np.ndarray, labels: np.ndarray) -> np.ndarray:

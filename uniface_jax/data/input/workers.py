@@ -33,9 +33,10 @@ import cv2
 import numpy as np
 from typing_extensions import override
 
+from uniface_jax.data.formats.landmarks import POINTS
 from uniface_jax.data.input.augment import Augment, augmentations
 from uniface_jax.data.input.buffers import Buffers, SharedBuffers
-from uniface_jax.data.input.decoding import Part, fill
+from uniface_jax.data.input.decoding import Memory, Part, fill
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 
@@ -69,12 +70,20 @@ class Work:
         augment: the augmentations but the mirror.
         shape: of a batch's images, [B, S, S, 3].
         skip: let the next usable record stand in for one that cannot be used.
+        landmarks: give those of each image too.
     """
 
     source: Source
     augment: Augment
     shape: tuple[int, ...]
     skip: bool = False
+    landmarks: bool = False
+
+    def memory(self, pixels: np.ndarray) -> Memory:
+        """Return the memory of images, uint8 [K, S, S, 3], with that of what belongs to them."""
+        labels = np.empty(len(pixels), np.int32)
+        points = np.empty((len(pixels), POINTS, 2), np.float32) if self.landmarks else None
+        return Memory(pixels, labels, points)
 
 
 class Decoders(Protocol):
@@ -82,8 +91,8 @@ class Decoders(Protocol):
 
     buffers: Buffers
 
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
-        """Begin to decode, as decoding.fill, into an array of `buffers` and its labels.
+    def start(self, parts: Parts, batch: Memory) -> Finish:
+        """Begin to decode, as decoding.fill, into memory whose pixels are an array of `buffers`.
 
         The returned function waits until all is done and raises what went wrong; it returns the
         records that were used instead of others, by their place in the batch. Those of several
@@ -103,9 +112,9 @@ class Threads(Decoders):
         self._fill = _fill(work)
 
     @override
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
+    def start(self, parts: Parts, batch: Memory) -> Finish:
         submit = self._pool.submit
-        tasks = [submit(self._fill, part, batch[at], labels[at]) for at, part in parts]
+        tasks = [submit(self._fill, part, batch.at(at)) for at, part in parts]
 
         def finish() -> dict[int, int]:
             wait(tasks, return_when=FIRST_EXCEPTION)  # woken once, not by every part
@@ -132,15 +141,15 @@ class Processes(Decoders):
         self._processes = [_Process(setup, self.buffers.file) for _ in range(count)]
 
     @override
-    def start(self, parts: Parts, batch: np.ndarray, labels: np.ndarray) -> Finish:
-        offset = self.buffers.offset(batch)
+    def start(self, parts: Parts, batch: Memory) -> Finish:
+        offset = self.buffers.offset(batch.pixels)
         pending = [process.pending() for process in self._processes]
         waits = []
         for at, part in parts:
             number = pending.index(min(pending))  # the slower ones get less
             pending[number] += 1
             task = (offset, at, tuple(part))
-            waits.append((at, self._processes[number].start(task, batch, labels[at])))
+            waits.append((at, self._processes[number].start(task, batch.at(at))))
 
         def finish() -> dict[int, int]:
             return _in_batch((at, wait_for()) for at, wait_for in waits)
@@ -166,8 +175,7 @@ class _Owed:
     """A piece of work that a process was given, and what it may be writing to until it is done."""
 
     task: tuple[Any, ...]
-    batch: np.ndarray
-    labels: np.ndarray
+    memory: Memory
     replaced: dict[int, int]
 
 
@@ -209,11 +217,9 @@ class _Process:
             self._receive()
         return len(self._owed)
 
-    def start(
-        self, task: tuple[Any, ...], batch: np.ndarray, labels: np.ndarray
-    ) -> Callable[[], dict[int, int]]:
+    def start(self, task: tuple[Any, ...], memory: Memory) -> Callable[[], dict[int, int]]:
         """Send a task; the returned function waits until it is done and its labels are there."""
-        owed = _Owed(task, batch, labels, {})
+        owed = _Owed(task, memory, {})
         self._owed.append(owed)
         number = self._done + len(self._owed)
         try:
@@ -241,7 +247,9 @@ class _Process:
         if isinstance(answer, Exception):
             raise answer
         owed = self._owed.popleft()
-        owed.labels[:], replaced = answer
+        owed.memory.labels[:], points, replaced = answer
+        if owed.memory.landmarks is not None:
+            owed.memory.landmarks[:] = points
         owed.replaced.update(replaced)
         self._done += 1
         self._deaths = 0
@@ -281,8 +289,8 @@ def _packed(work: Work) -> bytes:
         ) from e
 
 
-def _fill(work: Work) -> Callable[[Part, np.ndarray, np.ndarray], dict[int, int]]:
-    """Return decoding.fill of a Part, given pixels and labels."""
+def _fill(work: Work) -> Callable[[Part, Memory], dict[int, int]]:
+    """Return decoding.fill of a Part, given its memory."""
     cv2.setNumThreads(1)  # images are in parallel; OpenCV's own threads fight for the cores
     return partial(fill, work.source, augmentations(work.augment), skip=work.skip)
 
@@ -314,22 +322,22 @@ class _Filler:
     """A decoding process' maps of the arrays in `file`, of which it fills parts."""
 
     def __init__(self, file: int, work: Work):
-        self._file, self._shape = file, work.shape
+        self._file, self._work, self._shape = file, work, work.shape
         self._fill = _fill(work)
         self._maps: dict[int, np.ndarray] = {}
 
     def __call__(
         self, offset: int, at: slice, part: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, dict[int, int]]:
-        """Fill a Part; return its labels, int32 [K], and decoding.fill's. See Decoders.start."""
+    ) -> tuple[np.ndarray, np.ndarray | None, dict[int, int]]:
+        """Fill a Part; return its labels and landmarks, and decoding.fill's. See Decoders.start."""
         if offset not in self._maps:
             # All page faults now, not one by one between images.
             flags, size = MAP_SHARED | MAP_POPULATE, int(np.prod(self._shape))
             memory = mmap(self._file, size, flags, offset=offset)
             self._maps[offset] = np.frombuffer(memory, np.uint8).reshape(self._shape)
-        pixels = self._maps[offset][at]
-        labels = np.empty(len(pixels), np.int32)
-        return labels, self._fill(Part(*part), pixels, labels)
+        filled = self._work.memory(self._maps[offset][at])
+        replaced = self._fill(Part(*part), filled)
+        return filled.labels, filled.landmarks, replaced
 
 
 def _guarded(work: Callable[..., Any], *given: Any) -> Any:

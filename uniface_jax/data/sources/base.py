@@ -52,6 +52,7 @@ class Source(Items, Protocol):
         class_names: C names in label order, or None where the source has none.
         notes: what was odd but no error, a line each, for the user.
         image_shape: (height, width, channels) that all images are known to have, or None.
+        has_landmarks: True where every image has five landmarks (formats.landmarks).
         reopens_quickly: True where a pickled copy opens in milliseconds, however many images there
             are, so that processes rather than threads may decode a large source.
 
@@ -76,7 +77,23 @@ class Source(Items, Protocol):
     class_names: list[str] | None = None
     notes: Sequence[str] = ()
     image_shape: tuple[int, int, int] | None = None
+    has_landmarks: bool = False
     reopens_quickly: bool = False
+
+    def item_name(self, index: int) -> str:
+        """Return the name of an item. The default reads the image."""
+        return self[index].name
+
+    def landmarks(self, indices: np.ndarray) -> np.ndarray:
+        """Return the landmarks of the images at `indices`, int64 [K]: float32 [K, 5, 2].
+
+        Raises UserError, the default, where there are none, naming the source or the image.
+        """
+        raise UserError(
+            f"{self.name}: holds no landmarks of its faces, which the network needs; convert them "
+            "with --landmarks=alignment.json (or a CSV), or take those of the template for all, "
+            "--config.model.kprpe.landmarks=template"
+        )
 
     def part(self, indices: np.ndarray) -> Items:
         """Return the items at `indices`, int64 [K], alone, for another process.

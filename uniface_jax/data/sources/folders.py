@@ -136,8 +136,8 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self._files)
 
+    @override
     def item_name(self, index: int) -> str:
-        """Return the item's path relative to the source, without reading the file."""
         return f"{self.class_names[self._labels[index]]}/{self._files[index]}"
 
     @override

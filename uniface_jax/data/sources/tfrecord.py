@@ -1,6 +1,7 @@
 """TFRecord data sets that TensorFlow Datasets opens as they are, as a source.
 
-A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label` and `name`.
+A record is a tf.train.Example of `image` (the encoded bytes, untouched), `label`, `name` and, where
+the data set has them, `landmarks`.
 """
 
 from functools import partial
@@ -12,8 +13,14 @@ import numpy as np
 from typing_extensions import override
 
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE, read_image_index
+from uniface_jax.data.formats.landmarks import POINTS, checked
 from uniface_jax.data.formats.seal import check_indices
-from uniface_jax.data.formats.tf_example import parse
+from uniface_jax.data.formats.tf_example import (
+    AFTER_IMAGE_BYTES,
+    landmarks_behind,
+    parse,
+    parse_landmarks,
+)
 from uniface_jax.data.formats.tfrecord_info import SPLIT, DatasetInfo, read_dataset_info
 from uniface_jax.data.formats.tfrecord_shards import INDEX_FILE, RecordReader
 from uniface_jax.data.sources.base import Item, Source, digest
@@ -39,6 +46,7 @@ class TFRecordSource(Source):
         self.num_classes = self.info.num_classes
         self.class_names = self.info.class_names
         self.image_shape = self.info.image_shape
+        self.has_landmarks = self.info.has_landmarks
         self._records = RecordReader(self.info)
         self._images = read_image_index(self.info, self._records.bounds)
 
@@ -75,6 +83,35 @@ class TFRecordSource(Source):
             raise UserError(f"{self.info.path / IMAGE_INDEX_FILE}: cut short while it was read")
         rows = self._images[indices]
         return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
+
+    @override
+    def landmarks(self, indices: np.ndarray) -> np.ndarray:
+        if not self.has_landmarks:
+            return super().landmarks(indices)
+        behind = [b""] * len(indices)
+        if self._images is not None and not is_cut_short(self._images):
+            rows = self._images[indices]
+            begins = rows["begin"] + rows["size"]
+            behind = self._records.cuts(
+                indices, begins, np.full(len(indices), AFTER_IMAGE_BYTES, np.int64)
+            )
+        found = np.empty((len(indices), POINTS, 2), np.float32)
+        for place, index in enumerate(indices.tolist()):
+            points = landmarks_behind(behind[place])
+            found[place] = checked(
+                self._landmarks(index) if points is None else points,
+                f"{self.name}: record {index}",
+            )
+        return found
+
+    def _landmarks(self, index: int) -> np.ndarray | None:
+        """Return the landmarks of a record, read whole; None where it has none."""
+        try:
+            return parse_landmarks(self._records[index])
+        except UserError:
+            raise
+        except ValueError as e:
+            raise UserError(f"{self.name}: record {index}: {e}") from e
 
     @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:

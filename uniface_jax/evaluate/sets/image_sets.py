@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ import numpy as np
 from tqdm import tqdm
 from typing_extensions import override
 
+from uniface_jax.data.faces.align_folders import REPORT_FILE
+from uniface_jax.data.faces.landmark_tables import LandmarkTable
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
@@ -25,6 +28,30 @@ Digest = Callable[[Path, Sequence[str]], str]
 _MEMORY_FILE = "digests.json"
 _BLOCK_FILES = 1024  # hashed at a time
 _CLOCK_NANOSECONDS = 20_000_000  # a file system's clock goes in steps of up to ten milliseconds
+
+
+LANDMARKS_FILE = "landmarks.csv"  # in the folder of a set's images
+WAYS_OUT = (
+    f"they stand in {REPORT_FILE} (of align) or {LANDMARKS_FILE} in the images' folder, or in "
+    "NAME.landmarks.csv beside NAME.bin; landmarks=template takes those of the template for all"
+)
+
+
+class Beside:
+    """A table of landmarks beside images, the first of `files` that is there, read when needed."""
+
+    def __init__(self, *files: Path) -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._table: LandmarkTable | None = None
+
+    def read(self) -> LandmarkTable | None:
+        """Return the table; None where there is no file. Raises UserError as LandmarkTable."""
+        with self._lock:
+            if self._table is None:
+                file = next((file for file in self._files if file.is_file()), None)
+                self._table = None if file is None else LandmarkTable(file)
+            return self._table
 
 
 class ImageSet(Protocol):
@@ -42,8 +69,18 @@ class ImageSet(Protocol):
         """Return uint8 RGB [112, 112, 3], or raise UserError by name; several threads call it."""
         ...
 
+    def landmarks(self, index: int) -> np.ndarray:
+        """Return the landmarks of an image, float32 [5, 2]; several threads call it.
+
+        Raises UserError, the default, where there are none, naming the set and the ways out.
+        """
+        raise UserError(f"{self.label(index)}: no landmarks, which the network takes; {WAYS_OUT}")
+
     def digest(self, files: Digest) -> str:
-        """Return the SHA-256, hexadecimal, of all that features depend on; `files` is of files."""
+        """Return the SHA-256, hexadecimal, of all that features depend on; `files` is of files.
+
+        Not of landmarks, which not all models take.
+        """
         ...
 
 
@@ -51,7 +88,8 @@ class EncodedImages(ImageSet):
     """Images of a .bin file, or any others that are in memory.
 
     Args of the constructor: a name; the images; what errors call their file; what they call one,
-    behind the file; and the files in one folder that hold them, where `file` is not the one.
+    behind the file; the files in one folder that hold them, where `file` is not the one; and their
+    numbers in the file, by which landmarks beside it are found.
     """
 
     def __init__(
@@ -61,12 +99,15 @@ class EncodedImages(ImageSet):
         file: Path,
         label: Callable[[int], str] = "image {}".format,
         files: Sequence[Path] = (),
+        numbers: np.ndarray | None = None,
     ) -> None:
         self.name = name
         self.file = file
         self._images = images
         self._label = label
         self._files = files or [file]
+        self._numbers = np.arange(len(images)) if numbers is None else numbers
+        self._table = Beside(file.with_suffix(".landmarks.csv"))
 
     @override
     def __len__(self) -> int:
@@ -81,6 +122,13 @@ class EncodedImages(ImageSet):
         return checked_pixels(self._images[index], self.label(index))
 
     @override
+    def landmarks(self, index: int) -> np.ndarray:
+        if (table := self._table.read()) is None:
+            return super().landmarks(index)
+        number = int(self._numbers[index])
+        return table.of(number, lambda: str(number))
+
+    @override
     def digest(self, files: Digest) -> str:
         return files(self._files[0].parent, [file.name for file in self._files])
 
@@ -92,6 +140,7 @@ class ImageFiles(ImageSet):
         self.name = name
         self.root = root
         self.names = names
+        self._table = Beside(root / REPORT_FILE, root / LANDMARKS_FILE)
 
     @override
     def __len__(self) -> int:
@@ -105,6 +154,12 @@ class ImageFiles(ImageSet):
     def pixels(self, index: int) -> np.ndarray:
         path = self.root / self.names[index]
         return checked_pixels(read_image_file(path), str(path))
+
+    @override
+    def landmarks(self, index: int) -> np.ndarray:
+        if (table := self._table.read()) is None:
+            return super().landmarks(index)
+        return table.of(index, lambda: self.names[index])
 
     @override
     def digest(self, files: Digest) -> str:

@@ -114,7 +114,7 @@ def open_pair_sets(
         tables = _tables(file)
         if tables or looks_like_bin(file):
             pairs = read_table_pairs(name, tables) if tables else read_pairs(file)
-            images = EncodedImages(name, pairs.images, file, pairs.label, tables)
+            images = EncodedImages(name, pairs.images, file, pairs.label, tables, pairs.numbers)
             opened[name] = OpenedPairs(file, pairs, images)
         else:
             opened[name] = _open_list(name, file, [root] if root else likely_roots(file, others))
@@ -132,15 +132,17 @@ def read_pair_sets(
 
     Raises UserError naming the file that cannot be read or evaluated.
     """
-    sets = {}
-    for name, opened in open_pair_sets(data, root, others).items():
-        if isinstance(opened.images, ImageFiles):
-            images = opened.images
-            encoded = [read_image_file(images.root / image) for image in images.names]
-            sets[name] = replace(opened.pairs, images=encoded)
-        else:
-            sets[name] = opened.pairs
-    return sets
+    opened = open_pair_sets(data, root, others)
+    return {name: with_images(found) for name, found in opened.items()}
+
+
+def with_images(opened: OpenedPairs) -> PairSet:
+    """Return the pairs of a set with its images, which stay encoded; UserError names a bad file."""
+    images = opened.images
+    if not isinstance(images, ImageFiles):
+        return opened.pairs
+    encoded = [read_image_file(images.root / image) for image in images.names]
+    return replace(opened.pairs, images=encoded)
 
 
 def _open_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:

@@ -5,8 +5,9 @@ import pytest
 
 from tests.helpers.feature_sources import FixedFeatures, computed_features, corners_both
 from tests.helpers.make_ijb import make_ijb
-from uniface_jax.data.faces.alignment import TEMPLATE, align
+from uniface_jax.data.faces.alignment import align
 from uniface_jax.data.formats.images import encode_png
+from uniface_jax.data.formats.landmarks import TEMPLATE
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.protocols.base import Options

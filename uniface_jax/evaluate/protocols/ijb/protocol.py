@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from uniface_jax.data.faces.alignment import align
+from uniface_jax.data.faces.alignment import align, aligned_landmarks
 from uniface_jax.data.formats import images as image_files
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
@@ -76,6 +76,10 @@ class IjbCrops(ImageSet):
             return align(pixels, self._images.landmarks[index])
         except ValueError as e:
             raise UserError(f"{self._landmark_file}: line {index + 1}: {e}") from e
+
+    @override
+    def landmarks(self, index: int) -> np.ndarray:
+        return aligned_landmarks(self._images.landmarks[index])
 
     @override
     def digest(self, files: Digest) -> str:

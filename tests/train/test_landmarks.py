@@ -1,0 +1,148 @@
+"""A network that takes landmarks, trained and evaluated on sets that have them, or have none."""
+
+import jax
+import numpy as np
+import pytest
+
+from uniface_jax import losses, models
+from uniface_jax.config import base
+from uniface_jax.data.conversion.run import write_dataset
+from uniface_jax.data.faces.landmark_tables import LandmarkedSource, LandmarkTable
+from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.synthetic import SyntheticSource
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.features import ComputedFeatures
+from uniface_jax.evaluate.sets.image_sets import FileDigests, ImageFiles
+from uniface_jax.inference.embedder import Embedder
+from uniface_jax.inference.load import load_model
+from uniface_jax.runtime import parallel
+from uniface_jax.state import class_sharded, create_state
+from uniface_jax.train import optim, step
+from uniface_jax.train.loop import train_and_evaluate
+
+PEOPLE, IMAGES = 3, 12
+SIZES = dict(dim=8, depth=1, heads=2, patch=28, mlp_ratio=2, drop_path=0.0)
+
+
+def points_of(count):
+    moved = np.random.default_rng(0).normal(0, 0.05, (count, 5, 2))
+    return (from_pixels(TEMPLATE) + moved).astype(np.float32)
+
+
+def lines_of(names, points):
+    rows = zip(names, points, strict=True)
+    return "".join(f"{name},{','.join(map(str, row.ravel()))}\n" for name, row in rows)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A data set with landmarks, one without, and a folder of the same images, PERSON/IMAGE."""
+    root = tmp_path_factory.mktemp("landmarks")
+    source, points = SyntheticSource(PEOPLE, IMAGES), points_of(IMAGES)
+    names = []
+    for index in range(IMAGES):
+        image, label, _ = source[index]
+        names.append(f"p{label}/{index}.jpg")
+        (root / "people" / f"p{label}").mkdir(parents=True, exist_ok=True)
+        (root / "people" / names[-1]).write_bytes(image)
+    table = root / "people" / "landmarks.csv"
+    table.write_text(lines_of(names, points))
+    plain = FolderSource(root / "people")
+    write_dataset(plain, root / "plain", name="plain")
+    landmarked = LandmarkedSource(plain, LandmarkTable(table))
+    write_dataset(landmarked, root / "landmarked", name="landmarked")
+    pairs = [(names[i], names[j]) for i, j in np.random.default_rng(1).integers(0, IMAGES, (40, 2))]
+    same = [int(a[:2] == b[:2]) for a, b in pairs]
+    rows = [f"{a},{b},{is_same}" for (a, b), is_same in zip(pairs, same, strict=True)]
+    (root / "pairs.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def config_of(places, data, **changes):
+    config = base()
+    config.data.train, config.batch_size, config.micro_batches = str(places / data), 16, 1
+    config.model.name, config.model.embedding_size = "vit_kprpe_small", 8
+    config.model.kprpe.update(SIZES)
+    config.steps, config.log.every_steps, config.compilation_cache = 2, 1, ""
+    config.eval.data = f"{places / 'pairs.csv'},root={places / 'people'}"
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(places):
+    workdir = places / "run"
+    values = train_and_evaluate(config_of(places, "landmarked"), workdir)
+    assert np.isfinite(values["loss"])
+    assert 0 <= values["pairs/auc"] <= 1
+    return workdir
+
+
+def test_a_run_embeds_by_each_image_s_landmarks(places, trained, tmp_path):
+    model = load_model(trained)
+    assert model.takes_landmarks
+    people = FolderSource(places / "people")
+    images = ImageFiles("people", people.path, [people.item_name(i) for i in range(IMAGES)])
+    found = ComputedFeatures(model, tmp_path / "cache", 5, FileDigests()).features(images)
+    pixels = np.stack([images.pixels(i) for i in range(IMAGES)])
+    landmarks = np.stack([images.landmarks(i) for i in range(IMAGES)])
+    names = [f"p{i % PEOPLE}/{i}.jpg" for i in range(IMAGES)]
+    by_name = dict(zip(names, points_of(IMAGES), strict=True))
+    np.testing.assert_allclose(landmarks, [by_name[name] for name in images.names], atol=1e-6)
+    np.testing.assert_allclose(found.values, model.embed(pixels, landmarks), rtol=1e-5, atol=1e-6)
+    both = model.embed_apart(pixels, landmarks)
+    np.testing.assert_allclose(found.values, both[:, :8] + both[:, 8:], rtol=1e-5, atol=1e-6)
+
+
+def test_sets_without_landmarks_are_one_line_or_the_template_s(places, trained, tmp_path):
+    with pytest.raises(UserError, match=r"plain: holds no landmarks .*landmarks=template"):
+        train_and_evaluate(config_of(places, "plain"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    template = load_model(trained, landmarks="template")
+    assert not template.takes_landmarks
+    images = np.stack([np.full((112, 112, 3), 40 * i, np.uint8) for i in range(3)])
+    everywhere = np.broadcast_to(from_pixels(TEMPLATE), (3, 5, 2))
+    given = load_model(trained).embed(images, everywhere)
+    np.testing.assert_allclose(template.embed(images), given, rtol=1e-4, atol=1e-6)
+    people = ImageFiles("bare", places, [f"people/p0/{i}.jpg" for i in (0, 3)])
+    with pytest.raises(UserError, match=r"people/p0/0.jpg: no landmarks.*landmarks=template"):
+        ComputedFeatures(load_model(trained), tmp_path, 5, FileDigests()).features(people)
+    with pytest.raises(UserError, match=r"run: its network takes landmarks; Embedder\(…, align"):
+        Embedder(trained)
+    assert Embedder(trained, landmarks="template").embed(list(images)).shape == (3, 8)
+
+
+@pytest.mark.slow
+def test_a_network_of_the_template_trains_on_any_set(places, tmp_path):
+    config = config_of(places, "plain", **{"model.kprpe.landmarks": "template", "steps": 1})
+    assert np.isfinite(train_and_evaluate(config, tmp_path / "run")["loss"])
+    assert not load_model(tmp_path / "run").takes_landmarks
+    with pytest.raises(UserError, match="landmarks=other: expected one of data, template"):
+        load_model(tmp_path / "run", landmarks="other")
+
+
+@pytest.mark.slow
+def test_a_step_is_the_same_on_several_devices():
+    network, loss = (
+        models.create("vit_kprpe_small", embedding_size=8, **SIZES),
+        losses.create("uce"),
+    )
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (8, 112, 112, 3), dtype=np.uint8),
+        "label": rng.integers(0, 5, 8).astype(np.int32),
+        "landmarks": points_of(8),
+    }
+    first = jax.device_get(create_state(network, loss, 5, 1.0, 0))
+
+    def after(devices):
+        settings = step.Settings(num_classes=5, micro_batches=4 // devices, sgd=optim.Sgd())
+        runner = parallel.create_runner("shard_map", class_sharded(first), jax.devices()[:devices])
+        one = runner.compile(step.make_step(network, loss, lambda _: 0.1, settings))
+        return runner.logical(one(runner.place(first), runner.put(batch))[0])
+
+    one, four = after(1), after(4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
+    moved = one.weights.network["keypoint_linear"]["kernel"]
+    assert np.abs(moved).max() > 0
