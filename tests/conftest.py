@@ -6,7 +6,6 @@ need one device.
 
 import atexit
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +38,7 @@ import pytest
 from tests.helpers.examples import register_profiles
 from tests.helpers.faces import make_faces
 from tests.helpers.float64_convolution import sum_of_products
+from tests.helpers.forked_commands import WARNING, ForkedCommands
 from tests.helpers.paths import FIXTURES, GOLDEN, GOLDEN2, ROOT
 from tests.helpers.processor_time import (  # hooks, which pytest finds here
     pytest_runtest_makereport,  # noqa: F401
@@ -67,8 +67,6 @@ LONGEST = (
     "test_debug.py",
     "test_run.py",
 )
-
-WARNING = re.compile(r"^\S+:\d+: \w*Warning: ", re.MULTILINE)  # as Python prints one
 
 register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples every time
 
@@ -137,12 +135,21 @@ def dataset(faces, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run_cli():
+def forked():
+    """Commands that begin with the imports done; one server serves a session."""
+    commands = ForkedCommands()
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="session")
+def run_cli(forked):
     """Runs `python -m uniface_jax.<module> args…` as a user does; returns the completed process.
 
-    cwd: the folder it runs in; the package is this repository's wherever that is. The compiler's
-    flags are the tests' (tests.helpers.compilation): with {"XLA_FLAGS": ""} they are a user's. A
-    warning that Python printed fails the test, as one in the tests' own process does.
+    With `env` it is a Python that begins anew; otherwise one that is forked when its imports are
+    done. cwd: the folder it runs in; the package is this repository's wherever that is. The
+    compiler's flags are the tests' (tests.helpers.compilation): with {"XLA_FLAGS": ""} they are a
+    user's. A warning that Python printed fails the test, as one in the tests' own process does.
     """
 
     def run(
@@ -152,16 +159,19 @@ def run_cli():
         env: dict[str, str] | None = None,
         cwd: Path = ROOT,
     ):
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        fast = {"PYTHONPATH": path, "XLA_FLAGS": FAST_COMPILATION}
-        done = subprocess.run(
-            [sys.executable, "-m", f"uniface_jax.{module}", *map(str, args)],
-            cwd=cwd,
-            env={**os.environ, **fast, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        if env is None:
+            done = forked.complete("python", [module, *args], cwd, timeout)
+        else:
+            path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            fast = {"PYTHONPATH": path, "XLA_FLAGS": FAST_COMPILATION}
+            done = subprocess.run(
+                [sys.executable, "-m", f"uniface_jax.{module}", *map(str, args)],
+                cwd=cwd,
+                env={**os.environ, **fast, **env},
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
         assert not WARNING.search(done.stderr), done.stderr
         return done
 

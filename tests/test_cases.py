@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import cases
 from tests.helpers.compilation import FAST_COMPILATION
-from tests.helpers.forked_commands import Ended, ForkedCommands, wait
+from tests.helpers.forked_commands import Ended, wait
 from tests.helpers.paths import ROOT
 
 CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
@@ -26,13 +26,6 @@ IN_ONE_PROCESS = [
     pytest.param(case, id=name(case), marks=[pytest.mark.slow] if name(case) in LONG else [])
     for case in cases.found(CASES)
 ]
-
-
-@pytest.fixture(scope="module")
-def forked():
-    commands = ForkedCommands()
-    yield commands
-    commands.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import socket
 
 import pytest
 
-from tests.helpers.forked_commands import ForkedCommands
 from tests.helpers.paths import ROOT
 
 CASES = ROOT / "tests" / "cases"
@@ -55,13 +54,6 @@ WRITTEN = [
     "evaluate --model={onnx} --data={pairs} --output=/proc/nothing/o",
     "demo_data /proc/nothing/faces",
 ]
-
-
-@pytest.fixture(scope="module")
-def forked():
-    commands = ForkedCommands()
-    yield commands
-    commands.close()
 
 
 def plant(kind, path):

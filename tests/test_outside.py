@@ -43,16 +43,20 @@ def start(command, folder):
     )
 
 
-def run(command, folder, status=0):
-    """Return the output of a command that ends with `status`."""
-    process = start(command, folder)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, f"{command}\n{output}"
-    return output
+@pytest.fixture(scope="module")
+def run(forked):
+    """Returns the output of a command in a folder, which ends with `status`."""
+
+    def run(command, folder, status=0):
+        done = console.run(command, folder, forked)
+        assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory):
+def outside(run, tmp_path_factory):
     """The folder in which all pages were followed, and what their commands printed."""
     folder = tmp_path_factory.mktemp("outside")
     console.make_tools(folder / ".tools")
@@ -86,7 +90,7 @@ def test_parts_do_what_they_say(outside):
     assert (folder / "fog.png").is_file()
 
 
-def test_plan_of_a_network_from_outside(outside):
+def test_plan_of_a_network_from_outside(outside, run):
     folder, _ = outside
     plan = run(
         "uniface plan --config=demo --config.imports=my_network --config.model.name=plain_cnn "
@@ -102,7 +106,7 @@ def test_plan_of_a_network_from_outside(outside):
     assert found["needs"]["prototypes"] == 4 * 500 * 128
 
 
-def test_results_of_a_protocol_that_is_not_registered_are_refused_first(outside):
+def test_results_of_a_protocol_that_is_not_registered_are_refused_first(outside, run):
     folder, _ = outside
     compare = "uniface evaluate --compare runs/plain results --protocol=folders --data=people"
     output = run(f"{compare} --output=both", folder, 2)
@@ -115,7 +119,7 @@ def test_results_of_a_protocol_that_is_not_registered_are_refused_first(outside)
     assert "Nearest center" in (folder / "both/report.html").read_text()
 
 
-def test_interrupted_and_resumed_is_bitwise_the_same(outside):
+def test_interrupted_and_resumed_is_bitwise_the_same(outside, run):
     """A SIGTERM once there is a checkpoint, then the same command again, in another workdir."""
     folder, _ = outside
     (command,) = (c for c in commands("add-a-network") if c.startswith("uniface train"))
@@ -147,7 +151,7 @@ def test_interrupted_and_resumed_is_bitwise_the_same(outside):
         np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
 
 
-def test_mistakes_end_in_one_line(outside):
+def test_mistakes_end_in_one_line(outside, run):
     folder, _ = outside
     for flags, message in (
         ("--config.imports=my_nothing", "my_nothing"),

@@ -6,7 +6,6 @@ Training gets flags behind the printed ones that make it tiny.
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import jax
@@ -88,7 +87,7 @@ def belongings(tmp_path_factory):
     return folder
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess:
+def made_tiny(command: str, folder: Path) -> str:
     if command.startswith(TRAINING) and "--print_config" not in command:
         flags: dict[str, object] = dict(TINY)
         if "finetune" not in command:
@@ -98,13 +97,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
             flags |= {} if prepared else {"data.train": "faces", "eval.data": "lfw.bin"}
         command = re.sub(r"\s#.*|\s--config\.epochs=\S+", "", command)
         command += "".join(f" --config.{key}={value}" for key, value in flags.items())
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=console.environment(folder / ".tools"),
-        capture_output=True,
-        text=True,
-    )
+    return command
 
 
 def test_every_block_is_run_or_says_why_not():
@@ -118,14 +111,14 @@ def test_every_block_is_run_or_says_why_not():
     "page",
     [pytest.param(page, marks=[] if page == FAST else [pytest.mark.slow]) for page in RUN_HERE],
 )
-def test_page(page, belongings, tmp_path):
+def test_page(page, belongings, forked, tmp_path):
     folder = tmp_path / "reader"
     shutil.copytree(belongings, folder, symlinks=True)
     if page in NOT_THERE_YET:
         shutil.rmtree(folder / NOT_THERE_YET[page])
     for block in BLOCKS:
         for command in block.commands if block.page == page and block.not_run is None else ():
-            done = run(command, folder)
+            done = console.run(made_tiny(command, folder), folder, forked)
             allowed = next((s for c, s in STATUSES.items() if command.startswith(c)), (0,))
             output = done.stdout[-2000:] + done.stderr[-2000:]
             assert done.returncode in allowed, f"{block}: {command}\n{output}"

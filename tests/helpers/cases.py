@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.forked_commands import Ended
+from tests.helpers.forked_commands import WARNING, Ended
 
-WARNING = re.compile(r"^\S+:\d+: \w*Warning: ", re.MULTILINE)  # as Python prints one
 TIMEOUT = 300
 BUSY = 5  # on a busy machine what takes a second of work may take some seconds
 MAX_REFUSED_BYTES = 10**9

@@ -9,14 +9,16 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.forked_commands import ForkedCommands
+
 SHOWN = 25  # files
 _PROPERTY = "processor_seconds"
 _BEGUN = pytest.StashKey[float]()
 
 
 def _seconds() -> float:
-    """Return what this process and its finished children have taken, in seconds."""
-    return sum(os.times()[:4])
+    """Return what this process, its finished children and forked commands took, in seconds."""
+    return sum(os.times()[:4]) + ForkedCommands.cpu_seconds
 
 
 @pytest.hookimpl(tryfirst=True)
