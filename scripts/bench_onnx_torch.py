@@ -1,7 +1,7 @@
 """PyTorch's side of bench_onnx.py: the network as plain modules, exported by PyTorch itself.
 
-bench_onnx_torch.py FOLDER reads FOLDER/weights.npz and writes FOLDER/torch.onnx. It imports nothing
-of this project, and loads the weights strictly: their names are those of the implementations.
+bench_onnx_torch.py FOLDER reads FOLDER/weights.npz and writes FOLDER/torch.onnx. It needs no JAX,
+and loads the weights strictly: their names are those of the implementations.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch_families import TorchMobileFaceNet
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -42,7 +43,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole network, with the mirror sum."""
+    """An IR-ResNet: [B, 3, 112, 112] -> [B, 512]."""
 
     def __init__(self, sizes: list[int], release: bool):
         super().__init__()
@@ -71,7 +72,7 @@ class Network(nn.Module):
             )
             self.tail = ("bn2", "fc", "features")
 
-    def body(self, x):
+    def forward(self, x):
         """[B, 3, 112, 112] -> [B, 512]."""
         x = self.prelu(self.bn1(self.conv1(x)))
         for stage in range(1, 5):
@@ -81,20 +82,39 @@ class Network(nn.Module):
         x = linear(x if self.tail[1] == "fc5" else torch.flatten(x, 1))
         return torch.flatten(last(x), 1)
 
+
+class Mirrored(nn.Module):
+    """Features of x and of x mirrored, in one batch as in our graph, summed."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
     def forward(self, x):
-        """Features of x and of x mirrored, in one batch as in our graph, summed."""
-        plain, mirrored = self.body(torch.cat([x, torch.flip(x, (3,))])).chunk(2)
+        """[B, 3, 112, 112] -> [B, D]."""
+        plain, mirrored = self.network(torch.cat([x, torch.flip(x, (3,))])).chunk(2)
         return plain + mirrored
+
+
+def network_of(state: dict[str, torch.Tensor]) -> nn.Module:
+    """Return the network whose parameters have these names and shapes."""
+    if "conv_sep.layers.0.weight" in state:
+        within = [re.match(r"layers\.([1357])\.layers\.(\d+)\.layers\.", name) for name in state]
+        found = {(match[1], match[2]) for match in within if match}
+        blocks = [sum(stage == number for stage, _ in found) or 1 for number in "1357"]
+        scale = len(state["layers.0.layers.0.weight"]) // 64
+        return TorchMobileFaceNet(blocks, scale, len(state["features.layers.2.weight"]))
+    starts = [re.match(r"layer(\d)\.\d+\.conv1\.weight", name) for name in state]
+    stages = [match[1] for match in starts if match]
+    return Network([stages.count(stage) for stage in "1234"], release="fc5.weight" in state)
 
 
 def main(folder: Path) -> None:
     with np.load(folder / "weights.npz") as file:
         state = {name: torch.from_numpy(file[name]) for name in file.files}
-    starts = [re.match(r"layer(\d)\.\d+\.conv1\.weight", name) for name in state]
-    stages = [match[1] for match in starts if match]
-    network = Network([stages.count(stage) for stage in "1234"], release="fc5.weight" in state)
+    network = network_of(state)
     network.load_state_dict(state)
-    network.eval()
+    network = Mirrored(network).eval()
     with torch.no_grad():
         torch.onnx.export(
             network,

@@ -1,6 +1,7 @@
 """A whole training step, and inference, against the same in plain PyTorch.
 
     python scripts/bench_train.py --networks=r18,r50 --batches=16 --json=train.json
+    python scripts/bench_train.py --networks=vit_t,mbf --batches=32
 
 Network, UCE head over 10,572 classes, clipping, SGD, batch statistics; each side in a process of
 its own, taking turns, since a shared machine's speed drifts. Printed are medians and, of the ratios
@@ -17,16 +18,25 @@ from pathlib import Path
 import numpy as np
 from turns import Worker, interleave, ratios, serve, spread, write_json
 
+from uniface_jax import models
 from uniface_jax.cli import say
 from uniface_jax.runtime.xla_flags import set_flags
 from uniface_jax.state import class_sharded, create_state
 
 CLASSES = 10_572
-NETWORKS = {  # stage sizes, width
+RESNETS = {  # stage sizes, width
     "small": ((1, 1, 1, 1), 16),
     "r18": ((2, 2, 2, 2), 64),
     "r50": ((3, 4, 14, 3), 64),
 }
+NETWORKS = (*RESNETS, "vit_t", "mbf")
+
+
+def network_of(name: str, **overrides: object) -> models.Network:
+    if name in RESNETS:
+        sizes, width = RESNETS[name]
+        return models.create("lresnet50", stage_sizes=sizes, width=width, **overrides)
+    return models.create(name, **overrides)
 
 
 def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,12 +49,11 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
     set_flags()
     import jax
 
-    from uniface_jax import losses, models
+    from uniface_jax import losses
     from uniface_jax.runtime import parallel
     from uniface_jax.train import step
 
-    sizes, width = NETWORKS[args.network]
-    network = models.create("lresnet50", stage_sizes=sizes, width=width, **overrides)
+    network = network_of(args.network, **overrides)
     loss = losses.create("uce")
     images, labels = inputs(args.batch)
     state = jax.device_get(create_state(network, loss, CLASSES, 1.0, 0))
@@ -75,10 +84,11 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
 
 def theirs(args: argparse.Namespace) -> Callable:
     import torch
-    from torch_network import network, training_step
+    from torch_families import in_torch
+    from torch_network import training_step
 
     images, labels = inputs(args.batch)
-    net = network(*NETWORKS[args.network])
+    net = in_torch(network_of(args.network))
     pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float().contiguous() - 127.5) / 127.5
     if args.inference:
         net.eval()
@@ -145,7 +155,7 @@ def show(row: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", default="small,r18,r50")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--batches", default="16,32")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--variants", action="store_true", help="bfloat16 and remat as well")

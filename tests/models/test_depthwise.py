@@ -1,6 +1,7 @@
 """Grouped convolutions against their definition, and the form for CPUs against lax's."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
+from uniface_jax.models import depthwise
 from uniface_jax.models.depthwise import convolve_grouped
 
 
@@ -55,12 +57,20 @@ def test_depthwise_is_its_definition_and_its_gradients_are(seed, shape, kernel, 
         np.testing.assert_allclose(np.sum(by_kernel * k_dot), along, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("groups", "outputs"), [(2, 6), (4, 4), (1, 3), (4, 8)])
-def test_groups_of_any_size(groups, outputs, x64):
+@pytest.mark.parametrize(("groups", "outputs"), [(2, 6), (4, 4), (1, 3), (4, 8), (2, 20)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_of_any_size_and_their_gradients(groups, outputs, stride, x64):
     rng = np.random.default_rng(groups)
     x, kernel = rng.normal(size=(2, 5, 6, 4)), rng.normal(size=(3, 3, 4 // groups, outputs))
-    y = convolve_grouped(jnp.asarray(x), jnp.asarray(kernel), 1, 1)
-    np.testing.assert_allclose(y, by_definition(x, kernel, 1, 1), atol=1e-12)
+    convolve = partial(convolve_grouped, stride=stride, padding=1)
+    y, pull = jax.vjp(convolve, jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_allclose(y, by_definition(x, kernel, stride, 1), atol=1e-12)
+    plain, plain_pull = jax.vjp(
+        partial(depthwise._plain, stride=stride, padding=1), jnp.asarray(x), jnp.asarray(kernel)
+    )
+    y_bar = jnp.asarray(rng.normal(size=plain.shape))
+    for ours, theirs in zip(pull(y_bar), plain_pull(y_bar), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
 def test_whole_map_at_once(x64):

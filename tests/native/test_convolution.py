@@ -9,54 +9,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.helpers.convolution_problems import assert_close, plain, problem, references
 from tests.helpers.examples import examples
-from uniface_jax.models.convolution import LAYOUT, convolve
+from uniface_jax.models.convolution import convolve
 from uniface_jax.native import build, convolution
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
-TOLERANCE = 2e-6  # of the largest value
 
-
-def plain(x, kernel, stride, padding):
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
-    )
-
-
-def problem(seed, batch, height, width, kernel_shape, stride, padding):
-    """x, kernel and the cotangent, in float32."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((batch, height, width, kernel_shape[2])).astype(np.float32)
-    kernel = rng.standard_normal(kernel_shape).astype(np.float32)
-    y = jax.eval_shape(partial(plain, stride=stride, padding=padding), x, kernel)
-    return x, kernel, rng.standard_normal(y.shape).astype(np.float32)
-
-
-def references(seed, batch, height, width, kernel_shape, stride, padding):
-    """The problem, with y and the gradients by x and kernel in float64."""
-    arrays = problem(seed, batch, height, width, kernel_shape, stride, padding)
-
-    @jax.jit
-    def value_and_gradients(x, kernel, y_bar):
-        y, backward = jax.vjp(partial(plain, stride=stride, padding=padding), x, kernel)
-        return y, *backward(y_bar)
-
-    with jax.enable_x64(True):
-        expected = value_and_gradients(*(array.astype(np.float64) for array in arrays))
-    return *arrays, [np.asarray(array) for array in expected]
-
-
-def assert_close(ours, expected):
-    assert ours.dtype == np.float32
-    assert ours.shape == expected.shape
-    largest = max(np.abs(expected).max(), 1)
-    np.testing.assert_allclose(np.asarray(ours), expected, rtol=0, atol=TOLERANCE * largest)
-
-
-def check(x, kernel, y_bar, expected, stride, padding):
+def check(arrays, stride, padding):
     """All three against the references, where the channels are such that there is a kernel."""
-    y, by_x, by_kernel = expected
+    x, kernel, y_bar = arrays
+    y, by_x, by_kernel = references(arrays, stride, padding)
     inputs, outputs = kernel.shape[2:]
     if convolution.divides(outputs):
         assert_close(convolution.forward(x, kernel, stride, padding), y)
@@ -86,7 +50,8 @@ def test_any_shape(seed, side, stride, padding, batch, height, width, inputs, ou
         return given if isinstance(given, int) else int(given[:-1] or 1) * build.vector_width()
 
     shape = (side, side, channels(inputs), channels(outputs))
-    check(*references(seed, batch, height, width, shape, stride, padding), stride, padding)
+    arrays = problem(seed, (batch, height, width, shape[2]), shape, stride, padding)
+    check(arrays, stride, padding)
 
 
 @pytest.mark.parametrize(
@@ -96,25 +61,25 @@ def test_winograd_at_the_borders(height, width, padding):
     size = 2 * build.vector_width()
     shape = (3, 3, size, size)
     assert convolution.is_winograd(shape, 1, padding)
-    check(*references(0, 3, height, width, shape, 1, padding), 1, padding)
+    check(problem(0, (3, height, width, size), shape, 1, padding), 1, padding)
 
 
 def test_more_tiles_than_are_in_work_at_once():
     """The kernel gradient adds up several rounds of tiles; more than one task has them forward."""
     size = 4 * build.vector_width()
     shape = (3, 3, size, size)
-    check(*references(1, 5, 40, 40, shape, 1, 1), 1, 1)
+    check(problem(1, (5, 40, 40, size), shape, 1, 1), 1, 1)
 
 
 def test_large_kernels_are_split_by_taps():
     shape = (2, 2, 16 * build.vector_width(), 16 * build.vector_width())
     assert np.prod(shape) > convolution.LARGEST_PART_FLOATS or build.vector_width() < 12
-    check(*references(2, 2, 8, 8, shape, 2, 0), 2, 0)
+    check(problem(2, (2, 8, 8, shape[2]), shape, 2, 0), 2, 0)
 
 
 def test_the_same_bits_on_every_call():
     size = 4 * build.vector_width()
-    x, kernel, y_bar = problem(3, 4, 30, 30, (3, 3, size, size), 1, 1)
+    x, kernel, y_bar = problem(3, (4, 30, 30, size), (3, 3, size, size), 1, 1)
     for function, arguments in (
         (convolution.forward, (x, kernel, 1, 1)),
         (convolution.kernel_gradient, (x, y_bar, kernel.shape, 1, 1)),
@@ -128,7 +93,7 @@ def test_the_same_bits_on_every_call():
 @pytest.mark.parametrize("wrapped", ["vmap", "remat", "jit"])
 def test_trained_as_plain_where_the_maps_are_large(wrapped):
     size = build.vector_width()
-    x, kernel, _ = problem(4, 2, 28, 30, (3, 3, size, size), 1, 1)
+    x, kernel, _ = problem(4, (2, 28, 30, size), (3, 3, size, size), 1, 1)
 
     def value(function, x, kernel):
         return jnp.sum(jnp.sin(function(x, kernel, 1, 1)))

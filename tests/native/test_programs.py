@@ -1,13 +1,16 @@
 """Where the kernels are in the program of a training step, and where they are not."""
 
 import re
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from uniface_jax import config as configs
 from uniface_jax import losses, models
+from uniface_jax.export import formats
 from uniface_jax.native import build
 from uniface_jax.plan import program
 from uniface_jax.runtime import parallel
@@ -21,13 +24,13 @@ CLASSES = 100
 
 def called(text):
     """The names of our kernels in a program's text."""
-    return set(re.findall(r"uniface_\w+", text))
+    return set(re.findall(r"uniface_\w+", text)) & set(build.TARGETS)
 
 
-def lowered_step(loss):
+def lowered_step(loss, network=None):
     """A float32 step on two of this process's devices, as text; nothing is compiled."""
     width = max(16, build.vector_width())
-    network = models.create(
+    network = network or models.create(
         "lresnet18", stage_sizes=(1, 1, 1, 1), width=width, embedding_size=width
     )
     loss = losses.create(loss)
@@ -41,12 +44,51 @@ def lowered_step(loss):
     return run.lower(runner.template(state), batch).as_text()
 
 
+DEPTHWISE = {name for name in build.TARGETS if "depthwise" in name}
+ATTENTION = {name for name in build.TARGETS if "attention" in name}
+OF_RESNETS = set(build.TARGETS) - DEPTHWISE - ATTENTION
+
+
+def small_mobilefacenet(**fields):
+    return models.create("mbf", blocks=(1, 1, 1, 1), embedding_size=64, **fields)
+
+
+def small_vit():
+    return models.create("vit_t", depth=1, heads=4, dim=4 * build.vector_width())
+
+
 def test_a_step_calls_every_kernel():
-    assert called(lowered_step("uce")) == set(build.TARGETS)
+    assert called(lowered_step("uce")) == OF_RESNETS
 
 
 def test_another_loss_calls_those_of_convolutions_alone():
-    assert called(lowered_step("cosface")) == set(build.TARGETS) - {"uniface_cross_entropy_head"}
+    assert called(lowered_step("cosface")) == OF_RESNETS - {"uniface_cross_entropy_head"}
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_step_of_mobilefacenet_calls_those_of_groups(scale):
+    """Call them for the second convolution too, whose groups have two channels at scale 2."""
+    text = lowered_step("cosface", small_mobilefacenet(scale=scale))
+    assert called(text) >= DEPTHWISE
+    assert "feature_group_count = 64" not in text
+
+
+def test_a_step_of_a_vit_calls_those_of_attention():
+    assert called(lowered_step("cosface", small_vit())) >= ATTENTION
+
+
+@pytest.mark.parametrize("make", [lambda: small_mobilefacenet(scale=2), small_vit])
+def test_exports_are_without_them(make):
+    """Leave them out of what is written for other machines, which have none."""
+    network = make()
+    variables = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    params, statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
+    weights = {"params": params, "batch_stats": statistics}
+    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 112, 112, 3"), np.float32)
+    features = jax.jit(partial(models.features, network, weights))
+    text = jax.export.export(features, platforms=formats.PLATFORMS)(images).mlir_module()
+    assert "stablehlo.convolution" in text
+    assert not called(text)
 
 
 def test_off_and_on_again():

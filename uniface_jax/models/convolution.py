@@ -54,8 +54,11 @@ def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
     """Return True where the native kernels can take part and are faster for the map."""
     if x.dtype != jnp.float32 or kernel.dtype != jnp.float32 or not build.available():
         return False
-    winograd = native.is_winograd(kernel.shape, stride, padding)
-    fewest = FEWEST_BY_WINOGRAD if winograd else FEWEST_POSITIONS
+    fewest = FEWEST_POSITIONS
+    if native.is_winograd(kernel.shape, stride, padding):
+        fewest = FEWEST_BY_WINOGRAD
+    elif kernel.shape[0] == stride == 1:
+        fewest = 1  # XLA transposes both maps for a product over all positions
     return bool(x.shape[1] * x.shape[2] >= fewest and kernel.shape[0] == kernel.shape[1])
 
 

@@ -1,8 +1,10 @@
-"""Grouped convolutions as in PyTorch; depthwise ones are sums over taps on CPUs.
+"""Convolutions in groups as in PyTorch, in forms that are fast on CPUs as well.
 
-XLA's CPU backend has a loop without any blocking for convolutions in groups, 20 to 300 times slower
-than one shifted product a tap, which it fuses into a single loop (scripts/bench_conv.py). Which
-form a program gets is chosen when it is lowered.
+XLA's CPU backend has a loop without any blocking for them, 20 to 300 times slower than one shifted
+product a tap, which it fuses into a single loop (scripts/bench_conv.py). A convolution in many
+groups of few channels is a sum of depthwise ones. Trained on a CPU in float32 they are native
+kernels (uniface_jax.native), where the machine could compile them. Which form a program gets is
+chosen when it is lowered.
 """
 
 import itertools
@@ -13,6 +15,10 @@ import jax.numpy as jnp
 
 from uniface_jax.models.channels import channel_sums
 from uniface_jax.models.convolution import LAYOUT
+from uniface_jax.native import depthwise as native
+
+# Depthwise convolutions that one in groups may be a sum of.
+MOST_PARTS = 16
 
 
 def convolve_grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -20,9 +26,16 @@ def convolve_grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
 
     H' = (H + 2 padding - h) // stride + 1; padded by zeros, no bias; x and kernel have one dtype.
     """
-    if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
-        return _depthwise(x, kernel, stride, padding)
+    inputs, outputs = _by_group(x, kernel)
+    if inputs * outputs <= MOST_PARTS:
+        return _grouped(x, kernel, stride, padding)
     return _plain(x, kernel, stride, padding)
+
+
+def _by_group(x: jax.Array, kernel: jax.Array) -> tuple[int, int]:
+    """Return how many channels a group has in x and in the result."""
+    inputs = kernel.shape[2]
+    return inputs, kernel.shape[3] * inputs // x.shape[3]
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -33,11 +46,32 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    taps = partial(_by_taps, stride=stride, padding=padding)
+def _grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    parts = partial(_by_parts, stride=stride, padding=padding)
     plain = partial(_plain, stride=stride, padding=padding)
-    y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=taps, default=plain)
+    y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=parts, default=plain)
     return y
+
+
+def _by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Add up depthwise convolutions of every input of a group with every output of it."""
+    inputs, outputs = _by_group(x, kernel)
+    # Not by indexing, see _shifted.
+    maps = [jax.lax.slice_in_dim(x, i, None, inputs, axis=3) for i in range(inputs)]
+
+    def output(o: int) -> jax.Array:
+        weights = [kernel[:, :, i : i + 1, o::outputs] for i in range(inputs)]
+        terms = [_by_taps(m, w, stride, padding) for m, w in zip(maps, weights, strict=True)]
+        return sum(terms[1:], terms[0])
+
+    return _interleaved([output(o) for o in range(outputs)])
+
+
+def _interleaved(parts: list[jax.Array]) -> jax.Array:
+    """Return [..., G n] of n arrays [..., G], whose element g is followed by the next one's."""
+    if len(parts) == 1:
+        return parts[0]
+    return jnp.stack(parts, -1).reshape(*parts[0].shape[:-1], -1)
 
 
 def _shifted(
@@ -64,10 +98,21 @@ def _by_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     return sum(terms[1:], terms[0])
 
 
+def _native(x: jax.Array, kernel: jax.Array) -> bool:
+    """Return True where the native kernels can take part and are faster."""
+    whole = kernel.shape[:2] == x.shape[1:3]
+    single = x.dtype == kernel.dtype == jnp.float32
+    return single and not whole and kernel.shape[3] == x.shape[3] and native.suits(kernel.shape)
+
+
 def _forward(
     x: jax.Array, kernel: jax.Array, stride: int, padding: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, stride, padding), (x, kernel)
+    if not _native(x, kernel):
+        return _grouped(x, kernel, stride, padding), (x, kernel)
+    ours = partial(native.forward, stride=stride, padding=padding)
+    plain = partial(_plain, stride=stride, padding=padding)
+    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
 
 
 def _backward(
@@ -79,9 +124,37 @@ def _backward(
         )
         return by_x, by_kernel
 
-    taps = partial(_gradients_by_taps, stride=stride, padding=padding)
-    by_x, by_kernel = jax.lax.platform_dependent(*saved, y_bar, cpu=taps, default=plain)
+    def ours(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return (
+            native.input_gradient(y_bar, kernel, x.shape, stride, padding),
+            native.kernel_gradient(x, y_bar, kernel.shape, stride, padding),
+        )
+
+    parts = partial(_gradients_by_parts, stride=stride, padding=padding)
+    by_x, by_kernel = jax.lax.platform_dependent(
+        *saved, y_bar, cpu=ours if _native(*saved) else parts, default=plain
+    )
     return by_x, by_kernel
+
+
+def _gradients_by_parts(
+    x: jax.Array, kernel: jax.Array, y_bar: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradients of _by_parts by x and by kernel."""
+    inputs, outputs = _by_group(x, kernel)
+    by_x, by_kernel = [], []
+    for i in range(inputs):
+        each = [
+            _gradients_by_taps(
+                x[..., i::inputs], kernel[:, :, i : i + 1, o::outputs], y_bar[..., o::outputs],
+                stride, padding,
+            )
+            for o in range(outputs)
+        ]  # fmt: skip
+        of_map, of_weights = zip(*each, strict=True)
+        by_x.append(sum(of_map[1:], of_map[0]))
+        by_kernel.append(_interleaved(list(of_weights)))
+    return _interleaved(by_x), jnp.concatenate(by_kernel, 2)
 
 
 def _gradients_by_taps(
@@ -109,4 +182,4 @@ def _gradients_by_taps(
     return by_x, jnp.stack(sums).reshape(kernel.shape)
 
 
-_depthwise.defvjp(_forward, _backward)
+_grouped.defvjp(_forward, _backward)

@@ -6,6 +6,7 @@ at once. Module names are those of the PyTorch code.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jax.typing import DTypeLike
 from uniface_jax.errors import UserError
 from uniface_jax.models.convolution import convolve
 from uniface_jax.models.layers import BatchNorm, at_least_float32
+from uniface_jax.native import attention as native
 
 # dim, depth and rates of the networks that arcface_torch names; all have eight heads.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -93,17 +95,27 @@ class Attention(nn.Module):
         """Map tokens x [B, N, D] to as many of the same size; bias: with "einsum" alone."""
         batch, tokens, dim = x.shape
         qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
-        by_head = (batch, tokens, self.heads, dim // self.heads)
-        # Not by indexing, which becomes a gather where the batch is symbolic, as in exports.
-        query, key, value = (
-            jax.lax.slice_in_dim(qkv, which * dim, (which + 1) * dim, axis=2).reshape(by_head)
-            for which in range(3)
-        )
         if self.implementation == "cudnn":
-            mixed = attend_by_cudnn(query, key, value)
+            mixed = attend_by_cudnn(*_split(qkv, self.heads))
+        elif bias is not None:
+            mixed = attend(*_split(qkv, self.heads), bias.logits())
+        elif native.suits(qkv.shape, self.heads, qkv.dtype):
+            mixed = _attend_on_cpu(qkv, self.heads)
         else:
-            mixed = attend(query, key, value, None if bias is None else bias.logits())
+            mixed = _attend_plainly(qkv, self.heads)
         return _dense(dim, self.dtype, "proj")(mixed.reshape(batch, tokens, dim))
+
+
+def _split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return query, key and value [B, N, heads, d] of [B, N, 3 heads d]."""
+    batch, tokens, width = qkv.shape
+    dim = width // 3
+    by_head = (batch, tokens, heads, dim // heads)
+    # Not by indexing, which becomes a gather where the batch is symbolic, as in exports.
+    query, key, value = (
+        jax.lax.slice_in_dim(qkv, n * dim, (n + 1) * dim, axis=2).reshape(by_head) for n in range(3)
+    )
+    return query, key, value
 
 
 def attend(
@@ -121,6 +133,34 @@ def attend(
         logits = logits + bias.astype(wide)
     weights = jax.nn.softmax(logits).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _attend_plainly(qkv: jax.Array, heads: int) -> jax.Array:
+    return attend(*_split(qkv, heads))
+
+
+# Trained on a CPU, the native kernels hold the weights of one head at a time; inference, which
+# exports take down, is XLA's.
+_attend_on_cpu = jax.custom_vjp(_attend_plainly, nondiff_argnums=(1,))
+
+
+def _attend_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
+    ours, plain = (partial(f, heads=heads) for f in (native.forward, _attend_plainly))
+    mixed: jax.Array = jax.lax.platform_dependent(qkv, cpu=ours, default=plain)
+    return mixed, qkv
+
+
+def _attend_backward(heads: int, qkv: jax.Array, mixed_bar: jax.Array) -> tuple[jax.Array]:
+    def plain(qkv: jax.Array, mixed_bar: jax.Array) -> jax.Array:
+        by_qkv: jax.Array = jax.vjp(partial(_attend_plainly, heads=heads), qkv)[1](mixed_bar)[0]
+        return by_qkv
+
+    ours = partial(native.gradient, heads=heads)
+    by_qkv: jax.Array = jax.lax.platform_dependent(qkv, mixed_bar, cpu=ours, default=plain)
+    return (by_qkv,)
+
+
+_attend_on_cpu.defvjp(_attend_forward, _attend_backward)
 
 
 def attend_by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:

@@ -29,13 +29,21 @@ from uniface_jax.files.writing import open_again
 from uniface_jax.runtime.compilation_cache import default_folder
 from uniface_jax.runtime.ownership import make_private, reason_for_distrust
 
-SOURCES = ("cross_entropy_head.cc", "convolution.cc", "winograd.cc", "vectors.cc")
-HEADERS = ("outer_products.h", "tasks.h")
+SOURCES = (
+    "cross_entropy_head.cc", "convolution.cc", "winograd.cc", "depthwise.cc", "attention.cc",
+    "vectors.cc",
+)  # fmt: skip
+HEADERS = ("outer_products.h", "exponential.h", "tasks.h", "maps.h")
 TARGETS = {  # the name that programs call: the function of the library
     "uniface_cross_entropy_head": "UnifaceCrossEntropyHead",
     "uniface_convolution": "UnifaceConvolution",
     "uniface_input_gradient": "UnifaceInputGradient",
     "uniface_kernel_gradient": "UnifaceKernelGradient",
+    "uniface_depthwise": "UnifaceDepthwise",
+    "uniface_depthwise_input_gradient": "UnifaceDepthwiseInputGradient",
+    "uniface_depthwise_kernel_gradient": "UnifaceDepthwiseKernelGradient",
+    "uniface_attention": "UnifaceAttention",
+    "uniface_attention_gradient": "UnifaceAttentionGradient",
     "uniface_winograd": "UnifaceWinograd",
     "uniface_winograd_kernel_gradient": "UnifaceWinogradKernelGradient",
 }

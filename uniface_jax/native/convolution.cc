@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "maps.h"
 #include "outer_products.h"
 #include "tasks.h"
 #include "xla/ffi/api/ffi.h"
@@ -13,28 +14,6 @@ namespace uniface {
 namespace {
 
 namespace ffi = xla::ffi;
-using Floats = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
-
-constexpr ptrdiff_t kRowsInWork = 4;  // of maps, so that they stay in a core's second-level cache
-
-struct Map {
-  ptrdiff_t batch, height, width, channels;
-};
-Map MapOf(ffi::Span<const int64_t> d) { return {d[0], d[1], d[2], d[3]}; }
-
-struct Problem {
-  Map in, out;  // of the convolution, whichever of its gradients is wanted
-  ptrdiff_t taps, stride, padding;  // taps: of a square kernel's side
-};
-
-// Those of the `wanted` outputs that a tap reaches from within an input of `input`.
-Range Reached(const Problem& p, ptrdiff_t tap, ptrdiff_t input, Range wanted) {
-  const ptrdiff_t least = p.padding - tap, most = input - 1 + p.padding - tap;
-  const ptrdiff_t begin = least <= 0 ? 0 : (least + p.stride - 1) / p.stride;
-  const ptrdiff_t end = most < 0 ? 0 : most / p.stride + 1;
-  return {std::max(begin, wanted.begin), std::min(end, wanted.end)};
-}
 
 // kernel [taps, rows, columns] by panels of columns: [panel][taps, rows, kPanel].
 void Pack(const float* kernel, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t start, float* panels) {
@@ -222,14 +201,7 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
       line += taken;
     }
   });
-  RunTasks(pool, parts, [&](int task) {
-    const Range range = Part(task, parts, size, kWidth);
-    for (ptrdiff_t i = range.begin; i < range.end; i += kWidth) {
-      Vec sum = Load(sums + i);
-      for (ptrdiff_t other = 1; other < parts; ++other) sum += Load(sums + other * size + i);
-      Store(result + i, sum);
-    }
-  });
+  SumParts(pool, parts, sums, size, result);
   return ffi::Error::Success();
 }
 

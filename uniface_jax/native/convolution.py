@@ -28,13 +28,14 @@ def is_winograd(kernel_shape: tuple[int, ...], stride: int, padding: int) -> boo
     return sizes and divides(kernel_shape[2]) and divides(kernel_shape[3])
 
 
-def _call(
-    name: str, shape: tuple[int, ...], scratch: int, *arrays: jax.Array, **attributes: int
+def call(
+    name: str, shape: tuple[int, ...], scratch: int | None, *arrays: jax.Array, **attributes: int
 ) -> jax.Array:
-    """Call a kernel whose result has `shape`, with `scratch` floats to work in."""
-    results = [jax.ShapeDtypeStruct(of, jnp.float32) for of in (tuple(shape), (max(scratch, 1),))]
-    call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-    result: jax.Array = call(*arrays, **{key: np.int32(n) for key, n in attributes.items()})[0]
+    """Call a kernel whose result has `shape`, with `scratch` floats to work in if it takes any."""
+    shapes = [tuple(shape), *([] if scratch is None else [(max(scratch, 1),)])]
+    results = [jax.ShapeDtypeStruct(of, jnp.float32) for of in shapes]
+    called = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+    result: jax.Array = called(*arrays, **{key: np.int32(n) for key, n in attributes.items()})[0]
     return result
 
 
@@ -45,8 +46,8 @@ def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.A
     shape = (x.shape[0], height, width, outputs)
     if is_winograd(kernel.shape, stride, padding):
         size = (16 * outputs + 1) * channels
-        return _call("uniface_winograd", shape, size, x, kernel, padding=padding)
-    return _call(
+        return call("uniface_winograd", shape, size, x, kernel, padding=padding)
+    return call(
         "uniface_convolution", shape, kernel.size + channels, x, kernel,
         stride=stride, padding=padding,
     )  # fmt: skip
@@ -60,7 +61,7 @@ def input_gradient(
     transposed = kernel.transpose(0, 1, 3, 2)
     if stride == 1 and padding < side:
         return forward(y_bar, transposed[::-1, ::-1], 1, side - 1 - padding)
-    return _call(
+    return call(
         "uniface_input_gradient", shape, kernel.size + outputs, y_bar, transposed,
         stride=stride, padding=padding,
     )  # fmt: skip
@@ -74,10 +75,10 @@ def kernel_gradient(
         batch, height, width, _ = y_bar.shape
         tiles = batch * -(-height // 2) * -(-width // 2)
         size = build.scratch("UnifaceWinogradKernelScratch", *shape[2:], tiles)
-        return _call("uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding)
+        return call("uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding)
     size = math.prod(shape)
     parts = PARTS if size <= LARGEST_PART_FLOATS else 0
-    return _call(
+    return call(
         "uniface_kernel_gradient", shape, parts * size, x, y_bar,
         stride=stride, padding=padding, parts=parts,
     )  # fmt: skip

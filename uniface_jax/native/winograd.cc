@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "maps.h"
 #include "outer_products.h"
 #include "tasks.h"
 #include "xla/ffi/api/ffi.h"
@@ -17,8 +18,6 @@ namespace uniface {
 namespace {
 
 namespace ffi = xla::ffi;
-using Floats = ffi::Buffer<ffi::F32>;
-using Result = ffi::ResultBuffer<ffi::F32>;
 
 constexpr int kTiles = 48;           // of 2x2 outputs, forward in work at once
 constexpr ptrdiff_t kMapFloats = 1 << 19;  // of transformed tiles, backward in work at once
