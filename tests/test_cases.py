@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import cases
+from tests.helpers import cases, small_workdir
 from tests.helpers.compilation import FAST_COMPILATION
 from tests.helpers.forked_commands import Ended, wait
 from tests.helpers.paths import ROOT
@@ -32,23 +32,7 @@ IN_ONE_PROCESS = [
 def trained(forked, tmp_path_factory):
     """(folder to start commands in, a workdir of two steps of a thin demo, its ONNX)."""
     folder = tmp_path_factory.mktemp("cases")
-    faces = ROOT / "tests" / "cases" / "field" / "09-unusable-training-image" / "faces"
-    clean = folder / "faces"
-    for image in sorted(faces.glob("*/[0-5].png")):
-        (clean / image.parent.name).mkdir(parents=True, exist_ok=True)
-        (clean / image.parent.name / image.name).write_bytes(image.read_bytes())
-    commands = [
-        [
-            "train", "--config=demo", f"--config.data.train={clean}", "--workdir=runs/demo",
-            "--config.model.width=4", "--config.batch_size=4", "--config.steps=2",
-            "--config.eval.data=", "--config.data.prepare=",
-        ],
-        ["export", "--workdir=runs/demo", "--output=runs/demo/model.onnx"],
-    ]  # fmt: skip
-    for command in commands:
-        ended = forked.run(command, folder, folder / "log")
-        assert ended.returncode == 0, ended.output
-    return folder, folder / "runs" / "demo", folder / "runs" / "demo" / "model.onnx"
+    return folder, *small_workdir.make(forked, folder)
 
 
 def places(case, trained, out):

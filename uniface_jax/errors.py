@@ -19,6 +19,12 @@ class UserError(ValueError):
     """
 
 
+def refused(error: OSError) -> str:
+    """Return what the operating system did not do, and for which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
 def install_command(extra: str) -> str:
     """Return the pip command that adds the extra (of pyproject.toml) to this installation."""
     try:

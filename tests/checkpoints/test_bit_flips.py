@@ -182,6 +182,38 @@ def test_flipped_bits_are_noticed_or_harmless(whole, tmp_path):
     assert any(name.startswith("state/") and "/d/" in name for name, _ in noticed)
 
 
+CONTENTS = (  # in the place of a small file; None is its first half
+    None, b"", b"\0", b"[]", b"null", b"7", b"{}", b'{"a": {}}', b"[" * 100_000, b"\xff\xfe",
+    b'{"tree_metadata": 3, "item_handlers": [], "metrics": 1, "init_timestamp_nsecs": "x"}',
+)  # fmt: skip
+
+
+def assert_falls_back(whole, workdir, names):
+    """With each of CONTENTS in each of these files of the newest checkpoint."""
+    for name in names:
+        for content in CONTENTS:
+            shutil.rmtree(workdir, ignore_errors=True)
+            shutil.copytree(whole, workdir / reading.FOLDER)
+            file = workdir / reading.FOLDER / "6" / name
+            half = file.read_bytes()[: file.stat().st_size // 2]
+            file.write_bytes(half if content is None else content)
+            try:
+                assert_noticed_or_harmless(workdir)
+            except Exception as e:
+                raise AssertionError(f"{content!r:.60} in {name}") from e
+
+
+def test_any_content_of_the_last_small_file_is_noticed_or_harmless(whole, tmp_path):
+    """Orbax reads it as it opens the folder; it has no digest, since it is written last."""
+    assert_falls_back(whole, tmp_path / "run", [digests.LATE_FILE])
+
+
+@pytest.mark.slow
+def test_any_content_of_any_small_file_is_noticed_or_harmless(whole, tmp_path):
+    names = [name for name in files_in(whole / "6") if name.parent.name != digests.BLOB_FOLDER]
+    assert_falls_back(whole, tmp_path / "run", names)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [SEED, SEED + 1])
 def test_two_hundred_flipped_bits_are_noticed_or_harmless(seed, whole, tmp_path):

@@ -1,10 +1,14 @@
 """Files that are written whole, or not at all."""
 
+import errno
 import threading
 
+import numpy as np
 import pytest
 
-from uniface_jax.files.atomic import replacing, write_bytes
+from tests.helpers.disks import fill
+from uniface_jax.files.arrays import save_array
+from uniface_jax.files.atomic import new_folder, replacing, write_bytes
 
 
 def names(folder):
@@ -54,3 +58,35 @@ def test_writers_at_once_do_not_mix(tmp_path):
         thread.join()
     assert file.read_bytes() in contents
     assert names(tmp_path) == ["file"]
+
+
+def write_folder(path):
+    with new_folder(path) as temporary:
+        temporary.mkdir()
+        (temporary / "file").write_bytes(bytes(200_000))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_bytes(path, bytes(200_000)),
+        lambda path: save_array(path, np.zeros(50_000)),
+        write_folder,
+    ],
+)
+def test_a_full_disk_is_an_error_that_names_the_file(write, small_disk):
+    filler = fill(small_disk)
+    with filler.open("r+b") as file:
+        file.truncate(filler.stat().st_size - 100_000)
+    with pytest.raises(OSError) as error:
+        write(small_disk / "out")
+    assert error.value.filename.startswith(str(small_disk / "out"))
+    assert error.value.strerror
+    assert names(small_disk) == ["filler"]
+
+
+def test_a_folder_in_the_files_place_is_named(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError) as error:
+        write_bytes(tmp_path / "out", b"x")
+    assert (error.value.filename, error.value.errno) == (str(tmp_path / "out"), errno.EISDIR)

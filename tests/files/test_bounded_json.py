@@ -35,6 +35,8 @@ def test_what_is_written_is_read(file, value):
         (b"", r"values\.json: not JSON"),
         (b"{", r"values\.json: not JSON"),
         (b'"\xff"', r"values\.json: not JSON"),
+        (b"[" * 65 + b"]" * 65, r"values\.json: not JSON \(nested too deeply\)"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, r"values\.json: not JSON \(nested too deeply\)"),
         (b"[" * 100_000, r"values\.json: not JSON"),
         (b"9" * 21, r"values\.json: not JSON \(a number of 21 digits\)"),
         (b"9" * 5000, r"values\.json: not JSON \(a number of 5000 digits\)"),

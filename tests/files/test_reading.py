@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uniface_jax.errors import UserError
-from uniface_jax.files.reading import open_regular, read_at, read_regular
+from uniface_jax.files.reading import open_regular, read_at, read_lines, read_regular
 
 
 def test_a_file_that_ends_early_or_is_closed_is_named(tmp_path):
@@ -53,3 +53,11 @@ def test_a_file_is_read_up_to_a_size(tmp_path):
         read_regular(tmp_path / "file", 3)
     with pytest.raises(OSError, match=r"at most 3 are read"):
         read_regular(Path("/proc/self/stat"), 3)
+
+
+def test_bytes_that_are_no_utf8_make_another_line_than_any_text(tmp_path):
+    (tmp_path / "lines").write_bytes("a\ufffd\r\n".encode() + b"a\xff\x0bb\n")
+    lines = read_lines(tmp_path / "lines", 100)
+    assert lines == ["a\ufffd", "a\udcff\x0bb"]
+    with pytest.raises(UnicodeEncodeError):
+        lines[1].encode()

@@ -108,6 +108,19 @@ def test_history(tmp_path):
     path.write_text('{"step": 2, "loss": 3.5}\n{"step": 4, "lo')
     with pytest.raises(UserError, match=r"metrics.jsonl: line 2 is not JSON"):
         read_history(path)
+    path.write_text('{"loss": null, "step": 2}\n')
+    assert np.isnan(read_history(path)["loss"]).tolist() == [True]
+    for line in (
+        '{"step": 1e400, "loss": 1}', '{"step": 10000000000000000000, "loss": 1}', '["loss"]',
+        '{"step": "2", "loss": 1}', '{"step": 2, "loss": [1]}', '{"step": null, "loss": 1}',
+        '"loss"', "7", '{"step": 2, "loss": "x"}',
+    ):  # fmt: skip
+        path.write_text(line)
+        with pytest.raises(UserError, match=r"metrics.jsonl: line 1 is not JSON of a step's numb"):
+            read_history(path)
+    path.write_bytes(b'{"step": 2, "loss": 1, "x\xff": 3}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl: line 1 is not JSON"):
+        read_history(path)
     path.write_text('{"step": 2, "eval/auc": 0.5}\n')
     with pytest.raises(UserError, match="no step of training"):
         read_history(path)

@@ -1,8 +1,14 @@
 """python -m uniface_jax.plan, as a user runs it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
+
+from tests.helpers.paths import ROOT
 
 
 def test_the_demo(run_cli, tmp_path):
@@ -52,3 +58,24 @@ def test_bad_flags(run_cli, flags, named):
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0, done.stderr
     assert named in done.stderr
+
+
+@pytest.mark.parametrize("verify", ["", pytest.param("--verify", marks=pytest.mark.slow)])
+def test_an_interrupted_plan_ends_at_once_in_one_line(verify):
+    """While Python imports and traces, and while XLA compiles, which no signal of Python ends."""
+    command = [sys.executable, "-m", "uniface_jax.plan", "--config=demo", "--images=300"]
+    plan = subprocess.Popen(
+        [*command, "--classes=30", "--devices=2", *filter(None, [verify])],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    said = ""
+    for line in plan.stderr if verify else plan.stdout:
+        said += line
+        if not verify or "compil" in line:
+            break
+    plan.send_signal(signal.SIGINT)
+    _, error = plan.communicate(timeout=60)
+    assert plan.returncode == 130, said + error
+    assert error.endswith("interrupted\n"), error
+    assert "Traceback" not in error

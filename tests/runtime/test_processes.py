@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -229,3 +230,52 @@ def test_a_stopped_process_is_noticed_by_the_others_watchdog(data, tmp_path):
         output,
     ), output
     assert "File" in (tmp_path / "run" / "hang-0.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_input_that_fails_in_one_process_is_saved_by_all(victim, data, tmp_path):
+    """Each process has a copy of the set of its own, one of which is cut short meanwhile."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    arguments = flags((Path("train"),), 2, steps=100000, **{"checkpoint.every_steps": 100000})
+    running = []
+    for index in range(2):
+        shutil.copytree(data[0], tmp_path / str(index) / "train")
+        command = [
+            sys.executable, "-m", "uniface_jax.train", f"--workdir={tmp_path / 'run'}", *arguments,
+            f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}",
+            PATIENT,
+        ]  # fmt: skip
+        environment = {
+            **os.environ,
+            **virtual_devices(1),
+            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+            "PYTHONPATH": str(ROOT),
+        }
+        running.append(
+            subprocess.Popen(
+                command,
+                cwd=tmp_path / str(index),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    wait_for_step(running[0], 2)
+    shard = next((tmp_path / str(victim) / "train").glob("*.tfrecord*"))
+    os.truncate(shard, shard.stat().st_size // 8)
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+    statuses = [process.returncode for process in running]
+    assert (statuses[victim], statuses[1 - victim]) == (2, 75), outputs
+    said = outputs[victim]
+    found = re.search(
+        rf"error: process {victim} of 2: \S+: record \d+: the file was cut short while it was "
+        r"read; step (\d+) is saved, and the same command resumes there once that is mended",
+        said,
+    )
+    assert found, said
+    assert reading.locate(tmp_path / "run") == (tmp_path / "run", int(found[1]))
+    assert "Traceback" not in "".join(outputs)

@@ -121,6 +121,23 @@ def test_a_full_disk_does_not_stop_the_log(small_disk, capsys):
     assert "metrics.jsonl: cannot be written (No space left on device)" in capsys.readouterr().err
 
 
+def test_lines_that_are_no_json_of_a_step_are_left_out_with_a_warning(tmp_path, capsys):
+    good = [json.dumps({"step": step, "loss": 1.0}).encode() for step in (1, 2, 3)]
+    broken = [
+        b'{"step": 2, "lo\xffss": 1.0}',  # JSON but for a byte that is no UTF-8
+        b'\xff{"step": 2}', b'{"step": "x"}', b'{"step": null}', b"[2]", b'"step"', b"7",
+        b"[" * 5000 + b"]" * 5000, b'{"step": 2' + b"0" * 5000 + b"}",
+    ]  # fmt: skip
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b"\n".join([good[0], *broken, good[1], good[2], b'{"step": 2, "lo']))
+    with RunLog(tmp_path, 2, 100) as log:
+        log.scalars(3, {"loss": 2.0})
+    steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    words = f"{len(broken)} lines that are no JSON of a step are left out, the first of them line 2"
+    assert words in capsys.readouterr().err
+
+
 def make_config(**keys):
     config = configs.base()
     with config.unlocked():

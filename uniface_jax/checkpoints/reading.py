@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from uniface_jax.checkpoints import digests
+from uniface_jax.checkpoints import digests, late_answers
 from uniface_jax.errors import UserError
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime import processes
@@ -78,6 +78,7 @@ def _reading(folder: Path) -> Iterator[ocp.PyTreeCheckpointHandler]:
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    late_answers.silence()
     try:
         yield handler
     except (UserError, PermissionError):

@@ -18,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from uniface_jax.checkpoints import digests, scores
+from uniface_jax.checkpoints import digests, late_answers, scores
 from uniface_jax.checkpoints.digest_item import DigestHandler, SaveDigests
 from uniface_jax.checkpoints.reading import (
     BEST_METRIC,
@@ -90,8 +90,8 @@ class Checkpoints:
     """Checkpoints of one workdir, in workdir/checkpoints/STEP.
 
     A save that fails, at once or later in the background, is reported by `warn` and leaves
-    `failing` True until one succeeds; older checkpoints are removed only after a newer one is
-    whole.
+    `failing` True until one succeeds, and why in `reason`; older checkpoints are removed only after
+    a newer one is whole.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Checkpoints:
     ) -> None:
         self._workdir = workdir
         self.folder = (workdir / FOLDER).absolute()
+        late_answers.silence()
         logging.getLogger("absl").addFilter(_is_not_orbax)  # once, however often it is added
         self._scores: dict[int, float] = {}
         self._best = _Best()
@@ -106,6 +107,7 @@ class Checkpoints:
         self._warn = warn
         self._saving: int | None = None  # the step of a save whose end was not seen yet
         self.failing = False
+        self.reason = ""
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             cleanup_tmp_directories=True,
@@ -196,7 +198,7 @@ class Checkpoints:
         # continues whichever it was.
         except Exception as e:
             step, self._saving, self.failing = self._saving, None, True
-            reason = " ".join(str(e).split())[:300] or type(e).__name__
+            reason = self.reason = " ".join(str(e).split())[:300] or type(e).__name__
             self._tidy()
             last = self.latest()
             self._warn(

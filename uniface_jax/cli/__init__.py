@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,7 +15,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from uniface_jax.cli.streams import printable_streams
-from uniface_jax.errors import EXIT_BAD_INPUT, UserError
+from uniface_jax.errors import EXIT_BAD_INPUT, UserError, refused
 from uniface_jax.files.paths import expanded
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime.xla_flags import set_flags
@@ -104,17 +106,40 @@ def run(
             fail(e)
         except OSError as e:
             logging.debug("refused by the operating system", exc_info=True)
-            fail(_refused(e))
+            fail(refused(e))
         except MemoryError as e:
             logging.debug("out of memory", exc_info=True)
             fail(f"out of memory: {e or 'less at a time is needed'}")
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            _leave(130)
+            _interrupted()
 
     with printable_streams():
         app.run(guarded, flags_parser=partial(_parse_flags, prepare=prepare))
     raise AssertionError("absl.app.run does not return")
+
+
+def leave_at_interrupt() -> None:
+    """Let SIGINT end this process at once, in one line and with 130, from now on.
+
+    For commands that lose nothing, and stay for minutes in a compiler in C++, after which alone
+    Python would look at the signal. A thread of its own hears of it by Python's descriptor.
+    """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.signal(signal.SIGINT, lambda *_: None)  # only then is the descriptor written to
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def leave() -> None:
+        while signal.SIGINT not in os.read(heard, 64):
+            pass
+        _interrupted()
+
+    threading.Thread(target=leave, name="interrupt", daemon=True).start()
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted", file=sys.stderr)
+    _leave(130)
 
 
 def _leave(status: int) -> NoReturn:
@@ -123,12 +148,6 @@ def _leave(status: int) -> NoReturn:
         with suppress(OSError):
             stream.flush()
     os._exit(status)
-
-
-def _refused(error: OSError) -> str:
-    """Return what the operating system did not do, and for which file."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 def define_imports() -> flags.FlagHolder[list[str]]:

@@ -8,7 +8,7 @@ belongs to it. facts: what a recipe says of itself.
 from uniface_jax.config.keys import base, completed, flatten
 from uniface_jax.config.parts import create_loss, create_network
 from uniface_jax.config.ranges import allowed, check, check_batch, check_values
-from uniface_jax.config.stored import claim_workdir, from_json, to_json
+from uniface_jax.config.stored import claim_workdir, from_json, of_run, to_json
 
 __all__ = [
     "allowed",
@@ -22,5 +22,6 @@ __all__ = [
     "create_network",
     "flatten",
     "from_json",
+    "of_run",
     "to_json",
 ]

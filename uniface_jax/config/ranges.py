@@ -150,6 +150,12 @@ def check_values(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{key}: missing; start the recipe from uniface_jax.config.base()"
             )
+    check_ranges(config)
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raise UserError with the first key that has a range and is not in it; others are left."""
+    given = flatten(config)
     for key, allowed_values in _ranges().items():
         if key in given and not allowed_values.test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {allowed_values.words}")

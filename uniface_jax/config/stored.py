@@ -1,11 +1,14 @@
 """Config as JSON, in checkpoints and in the workdir that belongs to it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from uniface_jax.config.keys import completed, flatten
+from uniface_jax.config.ranges import check_ranges
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
@@ -28,7 +31,7 @@ def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
     """Return a config as `to_json` wrote it; keys that were not there yet have their defaults.
 
     The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
-    is from. Raises ValueError for what is no JSON, or no JSON of a config.
+    is from. Raises ValueError alone, for what is no JSON, or no JSON of a config.
     """
     values = parse_json(text)
     if not isinstance(values, dict):
@@ -36,8 +39,21 @@ def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
     import_parts(values.get("imports") or (), "config.imports", workdir)
     try:
         return completed(values)
-    except (AttributeError, TypeError) as e:  # a value where a section is, or of another type
-        raise ValueError(str(e)) from e
+    except (AttributeError, KeyError, TypeError) as e:  # of another type, or a section
+        raise ValueError(" ".join(str(e).split())[:200]) from e
+
+
+def of_run(run: Mapping[str, Any], path: str | Path, workdir: Path) -> ConfigDict:
+    """Return the config in a checkpoint's run JSON, as from_json does, with values in their ranges.
+
+    path: names the checkpoint in errors. Raises UserError for what is no config.
+    """
+    try:
+        config = from_json(run["config"], workdir)
+        check_ranges(config)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"{path}: its checkpoint holds no config of a run ({e})") from e
+    return config
 
 
 def to_json(config: ConfigDict) -> str:

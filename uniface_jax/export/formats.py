@@ -4,7 +4,7 @@ All three take `images` [batch, 112, 112, 3], float32 RGB in [-1, 1], for any ba
 features [batch, D]. This module imports TensorFlow where it is needed, not before.
 """
 
-import shutil
+import errno
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ from uniface_jax.export.verify import (
     check,
     differences,
 )
-from uniface_jax.files.atomic import replacing
+from uniface_jax.files.atomic import new_folder, replacing
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.models import IMAGE_SIZE
 
@@ -57,7 +57,7 @@ def write_format(function: Function, path: Path, name: str, mirror: bool = True)
     folder = name == "savedmodel"
     if folder and path.exists():
         raise UserError(f"{path}: exists already; a SavedModel is a new folder, give another one")
-    with (_new_folder if folder else replacing)(path) as temporary, _one_line_if_unreadable():
+    with (new_folder if folder else replacing)(path) as temporary, _one_line_if_unreadable():
         write(features, temporary)
         found = differences(load(temporary), features)
         check(path, found)
@@ -77,17 +77,6 @@ def _one_line_if_unreadable() -> Iterator[None]:
             f"TensorFlow {_tensorflow().__version__} cannot read the StableHLO of jax "
             f"{jax.__version__}; use the direct route to ONNX, or an older jax (0.10.2 works)"
         ) from e
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which becomes `path` unless an exception comes."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_stablehlo(features: Function, path: Path) -> None:
@@ -124,7 +113,10 @@ def _write_savedmodel(features: Function, path: Path) -> None:
     tf = _tensorflow()
     module = tf.Module()
     module.features = tensorflow_function(features, None)
-    tf.saved_model.save(module, path, signatures=module.features.get_concrete_function())
+    try:
+        tf.saved_model.save(module, path, signatures=module.features.get_concrete_function())
+    except tf.errors.OpError as e:  # a full disk is no OSError to TensorFlow
+        raise OSError(errno.EIO, f"TensorFlow cannot write it: {' '.join(str(e).split())}") from e
     _name_by_content(path / "fingerprint.pb")
 
 

@@ -315,7 +315,7 @@ def _read(path: Path) -> Any:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         found = parse_json(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

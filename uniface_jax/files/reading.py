@@ -80,12 +80,13 @@ def _check(mode: int, path: Path) -> None:
 
 
 def read_lines(path: Path, max_bytes: int) -> list[str]:
-    r"""Return the lines of a regular text file; bytes that are no UTF-8 become U+FFFD.
+    r"""Return the lines of a regular text file; bytes that are no UTF-8 become surrogates.
 
-    Lines end at \n and \r\n alone, not at the other marks at which str.splitlines does. Raises
-    OSError as read_regular does.
+    Those are os.fsdecode's, by which no such line is taken for another one. Lines end at \n and
+    \r\n alone, not at the other marks at which str.splitlines does. Raises OSError as read_regular
+    does.
     """
-    text = read_regular(path, max_bytes).decode("utf-8", "replace").removesuffix("\n")
+    text = read_regular(path, max_bytes).decode("utf-8", "surrogateescape").removesuffix("\n")
     return [line.removesuffix("\r") for line in text.split("\n")] if text else []
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
-from uniface_jax.config import create_network, from_json
+from uniface_jax.config import create_network, of_run
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model
@@ -75,7 +75,8 @@ def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str,
     """
     step, variables, run = reading.read_network(path)
     workdir, _ = reading.locate(path)
-    network = create_network(from_json(run["config"], workdir), dtype="float32")
+    network = create_network(of_run(run, path, workdir), dtype="float32")
+    _check_fits(network, variables, path)
     facts = {"step": step, "digest": digest_of(variables), "workdir": workdir, "run": run}
     return network, variables, facts
 
@@ -88,6 +89,20 @@ def with_template(network: models.Network, path: str | Path) -> models.Network:
     if not isinstance(network, models.KPRPE):
         raise UserError(f"landmarks=template: the network of {path} takes no landmarks")
     return network.clone(landmarks="template")
+
+
+def _check_fits(network: models.Network, variables: Variables, path: str | Path) -> None:
+    """Raise UserError unless the network takes these variables; nothing is computed."""
+    shapes = [(1, models.IMAGE_SIZE, models.IMAGE_SIZE, 3), (1, 5, 2)]
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    given = inputs if models.takes_landmarks(network) else inputs[:1]
+    try:
+        jax.eval_shape(partial(models.features, network), variables, *given)
+    except Exception as e:  # flax's, JAX's or the network's own
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{path}: its arrays are not those of its config's network ({reason})"
+        ) from e
 
 
 def load_workdir(path: str | Path, mirror: bool = True, landmarks: str = "data") -> Model:

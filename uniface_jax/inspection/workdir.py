@@ -1,6 +1,7 @@
 """A training run, read for inspection: its images' similarities with its prototypes, and its b."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from uniface_jax.state import TrainState
 from uniface_jax.train.from_config import Recipe, make_recipe
 from uniface_jax.train.run_log import METRICS_FILE
 
+MAX_STEP = 2**53
 History = dict[str, np.ndarray]
 
 
@@ -69,7 +71,7 @@ def inspect(
         raise UserError(f"images={images}: must be at least 1")
     workdir, _ = reading.locate(path)
     state, run = reading.read(path)
-    config = configs.from_json(run["config"], workdir)
+    config = configs.of_run(run, path, workdir)
     source = open_source(data or config.data.train)
     num_classes = len(state.weights.prototypes)
     if source.num_classes != num_classes:
@@ -138,10 +140,13 @@ def read_history(path: Path) -> History:
         try:
             row = parse_json(line)
             if "loss" in row:
-                rows.append({"step": int(row["step"]), **{k: float(v) for k, v in row.items()}})
-        except (ValueError, KeyError, TypeError) as e:
+                rows.append({key: np.nan if x is None else float(x) for key, x in row.items()})
+                rows[-1]["step"] = operator.index(row["step"])
+                if abs(row["step"]) > MAX_STEP:
+                    raise ValueError("no step of a run")
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{path}: line {number} is not JSON of a step's numbers") from e
     if not rows:
         raise UserError(f"{path}: no step of training was logged")
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(("step", *(name for row in rows for name in row)))
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

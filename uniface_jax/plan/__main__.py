@@ -13,7 +13,6 @@ says of it, or from --images and --classes.
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -144,6 +143,5 @@ def _data(recipe: recipes.Located, train: str) -> Data:
 
 
 if __name__ == "__main__":
-    # Nothing is lost, and Python would wait for the end of XLA's compilation.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    cli.leave_at_interrupt()
     cli.run(main, recipes.prepare)

@@ -18,9 +18,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from uniface_jax.errors import EXIT_BAD_INPUT, EXIT_LOST, UserError
+from uniface_jax.errors import EXIT_BAD_INPUT, EXIT_LOST, UserError, refused
 
 MESSAGE_BYTES = 2000
+
+
+class AgreedError(UserError):
+    """Bad input of one process, for which all have saved the same step and end in good order."""
 
 
 def initialize(
@@ -122,6 +126,9 @@ def leaving_alone() -> Iterator[None]:
             "command",
             EXIT_LOST,
         )
+    except AgreedError as e:
+        print(f"error: {me}: {' '.join(str(e).split())}", file=sys.stderr)
+        leave_at_once(EXIT_BAD_INPUT)
     except UserError as e:
         _leave(f"error: {me}: {' '.join(str(e).split())}", EXIT_BAD_INPUT)
 
@@ -171,7 +178,7 @@ def on_main(act: Callable[[], None]) -> None:
         except UserError as e:
             error = str(e) or "refused"
         except OSError as e:
-            error = f"{e.filename}: {e.strerror}"
+            error = refused(e)
     if jax.process_count() > 1:
         message = np.zeros(MESSAGE_BYTES, np.uint8)
         encoded = error.encode()[:MESSAGE_BYTES]

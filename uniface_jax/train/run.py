@@ -33,7 +33,9 @@ from uniface_jax.train.watchdog import Watchdog
 
 Batch = Mapping[str, Any]
 STEP_KEYS = ("image", "label", "landmarks")  # of a batch, that the step is given
-PREFETCHED_BATCHES = 2  # on the device before they are needed
+# On the device before they are needed. StopSignal.end_all needs two: as many steps as another
+# process may be ahead.
+PREFETCHED_BATCHES = 2
 LAST_PAUSES = (1, 5, 20)  # seconds after each try to save the last state
 
 
@@ -46,11 +48,14 @@ class Preempted(Exception):  # noqa: N818 (nothing went wrong)
 
 
 def prefetch(
-    batches: Iterator[Batch], put: Callable[[Batch], Batch]
+    batches: Iterator[Batch],
+    put: Callable[[Batch], Batch],
+    failing: Callable[[Exception, int], None] = lambda error, left: None,
 ) -> Iterator[tuple[Batch, Batch]]:
     """Yield (host, device batch) with PREFETCHED_BATCHES on the device ahead of the one in use.
 
-    Where the input fails, the batches before are given first, and then what it raised.
+    Where the input fails, `failing` is told what it raised and how many batches are left. These are
+    given first, and then the error is raised.
     """
     queue: collections.deque[tuple[Batch, Batch]] = collections.deque()
     failure: Exception | None = None
@@ -61,6 +66,7 @@ def prefetch(
                 yield queue.popleft()
     except (UserError, WorkerLostError, OSError) as e:
         failure = e
+        failing(e, len(queue))
     yield from queue
     if failure is not None:
         raise failure
@@ -118,7 +124,8 @@ class Run(NamedTuple):
     def whole(self, at: Position, batches: Iterator[Batch], stop: StopSignal) -> dict[str, float]:
         """Take all steps; where something fails on the way, save what is good before it is raised.
 
-        In several processes the others are in the midst of a step then, and nothing can be saved.
+        In several processes the others are in the midst of a step then, and nothing can be saved,
+        but where it is the input that fails: then all have agreed on a step and saved it.
         """
         first = at.step
         try:
@@ -126,17 +133,23 @@ class Run(NamedTuple):
         except (Preempted, NotSavedError, NotFiniteError, debug.CheckError, FloatingPointError):
             raise  # saved, not to be saved, or not good
         except Exception as e:
-            if jax.process_count() == 1 and at.step > first and self._saved_after_all(at):
+            alone = jax.process_count() == 1 and at.step > first
+            if e is stop.failure or (alone and self._saved_after_all(at)):
                 hint = f"; step {at.step} is saved, and the same command resumes there"
                 if isinstance(e, UserError):
-                    raise UserError(f"{e}{hint} once that is mended") from e
+                    raise processes.AgreedError(f"{e}{hint} once that is mended") from e
                 self.log.line(hint[2:])
             raise
 
     def loop(self, at: Position, batches: Iterator[Batch], stop: StopSignal) -> dict[str, float]:
         """Take steps until the end. Metrics are read one step late, so that devices never wait."""
         total = self.recipe.schedule.total_steps
-        stream = prefetch(batches, self.runner.put)
+
+        def failing(error: Exception, left: int) -> None:
+            if jax.process_count() > 1 and at.step + left < total:
+                stop.end_all(error)
+
+        stream = prefetch(batches, self.runner.put, failing)
         while at.step < total and not stop.reached(at.step):
             self._step(at, stream)
             log, evaluate, save = self._due(at.step)
@@ -150,6 +163,8 @@ class Run(NamedTuple):
                 self._save_and_evaluate(at, evaluate)
         self._read(at)
         self._save_for_good(at)
+        if at.step < total and stop.failure:
+            raise stop.failure
         if at.step < total:
             self.log.line(f"{stop.received}: saved step {at.step}; the same command resumes")
             raise KeyboardInterrupt if stop.interrupted else Preempted

@@ -4,11 +4,14 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
+
+NOTICE_SECONDS = 3.0  # JAX's preemption service looks for SIGTERM once a second
 
 
 class StopSignal:
@@ -22,6 +25,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self.failure: Exception | None = None
         self._several = jax.process_count() > 1
         self._step = 0
 
@@ -39,6 +43,16 @@ class StopSignal:
             return False
         self.received = self.received or "preemption notice"
         return True
+
+    def end_all(self, failure: Exception) -> None:
+        """Have all processes stop after one step, for a failure of this one's input.
+
+        As SIGTERM does. The step is at most one after the newest of any process: this one, which
+        is two behind at most, must have the batches until there.
+        """
+        self.failure = failure
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(NOTICE_SECONDS)  # until all know the step; where they do not, the failure ends
 
     def __enter__(self) -> Self:
         numbers = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]

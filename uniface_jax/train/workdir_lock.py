@@ -46,8 +46,11 @@ def hold(workdir: Path, warn: Callable[[str], None]) -> Iterator[None]:
             if e.errno not in WITHOUT_LOCKS:
                 raise
             warn(f"{path}: this file system has no locks ({e.strerror}); see that no other run is")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be written ({e.strerror})") from e
         yield
     finally:
         os.close(descriptor)

@@ -82,28 +82,29 @@ def write_safetensors(
 
     The same tensors and metadata give the same bytes.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with replacing(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, temporary, dict(metadata))
-        _sort_metadata(temporary)
+    # Not its save_file, for which a full disk is no OSError.
+    content = save({k: np.ascontiguousarray(v) for k, v in state.items()}, dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content[:8])
+        file.write(_with_sorted_metadata(content[8 : 8 + length]))
+        file.write(memoryview(content)[8 + length :])
 
 
-def _sort_metadata(path: Path) -> None:
-    """Bring the header's metadata into alphabetical order; safetensors leaves it in any.
+def _with_sorted_metadata(header: bytes) -> bytes:
+    """Return a header with its metadata in alphabetical order; safetensors leaves it in any.
 
-    The header is JSON behind its length in 8 bytes, padded with blanks: its length stays.
+    It is JSON, padded with blanks: its length stays.
     """
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(content) > length:
-            raise ValueError(f"{path}: a header of {len(content)} bytes in place of {length}")
-        file.seek(8)
-        file.write(content.ljust(length))
+    values = json.loads(header)
+    if "__metadata__" in values:
+        values["__metadata__"] = dict(sorted(values["__metadata__"].items()))
+    content = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(content) > len(header):
+        raise ValueError(f"a header of {len(content)} bytes in place of {len(header)}")
+    return content.ljust(len(header))
 
 
 def _read_safetensors(path: Path) -> State:

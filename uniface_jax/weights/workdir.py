@@ -1,13 +1,17 @@
 """A workdir of a foreign network, from which evaluation, export and fine-tuning start."""
 
+import contextlib
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
 from uniface_jax.checkpoints.reading import FOLDER
@@ -57,15 +61,35 @@ def import_weights(
     config.model.update(imported.model)
     if imported.bias is not None and imported.bias.ndim:
         config.loss.name = "bce"  # the only loss with a bias a class
-    configs.claim_workdir(workdir, config)
-    data = {"samples": 0, "num_examples": 0, "num_classes": _classes(imported)}
     if with_head and imported.bias is None:  # of the shape that the loss has, to be fine-tuned
         start = configs.create_loss(config).initial_bias(_classes(imported), 1.0)
         imported = replace(imported, bias=np.asarray(start, np.float32))
+    with _whole_or_nothing(workdir):
+        _write(imported, source, config, workdir)
+    return imported
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(workdir: Path) -> Iterator[None]:
+    """Remove what an import has left where it fails: the same command can be given again."""
+    try:
+        yield
+    except BaseException:
+        for left in (workdir / "config.json", workdir / REPORT_FILE):
+            left.unlink(missing_ok=True)
+        shutil.rmtree(workdir / FOLDER, ignore_errors=True)
+        raise
+
+
+def _write(imported: Imported, source: Path, config: ConfigDict, workdir: Path) -> None:
+    """Write config, checkpoint and report."""
+    configs.claim_workdir(workdir, config)
+    data = {"samples": 0, "num_examples": 0, "num_classes": _classes(imported)}
     checkpoints = Checkpoints(workdir)
     try:
         checkpoints.save(_state(imported), {"config": configs.to_json(config), "data": data})
-        checkpoints.wait()
+        if not checkpoints.wait():
+            raise UserError(f"{workdir / FOLDER}: cannot be written ({checkpoints.reason})")
     finally:
         checkpoints.close()
     report = {
@@ -77,7 +101,6 @@ def import_weights(
         "tensors": imported.tensors,
     }
     write_bytes(workdir / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())
-    return imported
 
 
 def _classes(imported: Imported) -> int:

@@ -120,3 +120,21 @@ def test_an_interrupted_run_reports_what_it_has(tmp_path, detector, photo, monke
         with pytest.raises(KeyboardInterrupt):
             align_folders(source, destination, detector)
     assert json.loads((destination / REPORT_FILE).read_text())["faces"] == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"several_faces": [["a"]]}, {"several_faces": {}}, {"faces": {"a": 3}}, {"faces": []},
+        {"faces": {"a": {"box": [[]] * 3}}, "no_face": 7}, {"source": 3}, {"aligned": "x"},
+        {"skipped": None}, {"choose": []}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_report_of_other_types_is_refused(tmp_path, change):
+    (tmp_path / "photos" / "ann").mkdir(parents=True)
+    (tmp_path / "photos" / "ann" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "faces").mkdir()
+    report = {"source": str(tmp_path / "photos"), **change}
+    (tmp_path / "faces" / REPORT_FILE).write_text(json.dumps(report))
+    with pytest.raises(UserError, match=rf"{REPORT_FILE}: not the report of an alignment"):
+        align_folders(FolderSource(tmp_path / "photos"), tmp_path / "faces", None)

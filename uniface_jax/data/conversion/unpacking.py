@@ -1,10 +1,8 @@
 """Unpacking of any source as identity folders, or as RecordIO in insightface's layout."""
 
 import hashlib
-import os
 import re
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from uniface_jax.data.conversion.recordio_writer import write_insightface
 from uniface_jax.data.formats import image_headers
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.errors import UserError
+from uniface_jax.files.atomic import replacing
 from uniface_jax.files.reading import read_regular
-from uniface_jax.files.writing import create
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg"),
@@ -142,11 +140,8 @@ def _write(file: Path, content: bytes) -> bool:
             if read_regular(file, len(content)) == content:
                 return False
             raise UserError(f"{file}: exists already with other bytes; give another DEST")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{uuid.uuid4().hex}.tmp")
-        with os.fdopen(create(temporary), "wb") as opened:
-            opened.write(content)
-        temporary.replace(file)
+        with replacing(file, synced=False) as temporary:
+            temporary.write_bytes(content)
     except OSError as e:
         raise UserError(f"{file}: cannot be written ({e.strerror})") from e
     return True

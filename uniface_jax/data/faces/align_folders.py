@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,19 @@ def _read_report(file: Path) -> Report | None:
         return None
     try:
         report = Report(**parse_json(read_regular(file, MAX_BYTES)))
-        if not isinstance(report.faces, dict) or not isinstance(report.several_faces, list):
-            raise TypeError("faces or several_faces of another type")
-        return report
+        for each in dataclasses.fields(Report):
+            value = getattr(report, each.name)
+            if not _is_of(value, each.type):
+                raise TypeError(f"{each.name} is {str(value)[:40]!r}")
     except (OSError, ValueError, TypeError) as e:
         raise UserError(f"{file}: not the report of an alignment ({str(e)[:80]})") from e
+    return report
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Return True where a JSON value is of a type that a field of Report has."""
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if typing.get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(face, dict) for face in value.values())
+    return type(value) is kind

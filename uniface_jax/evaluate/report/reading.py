@@ -14,7 +14,7 @@ from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.report import paper
 from uniface_jax.evaluate.report.html_page import is_picture
 from uniface_jax.evaluate.report.results import DRAWINGS, METRICS, Run
-from uniface_jax.files.bounded_json import read_json
+from uniface_jax.files.bounded_json import depth_is_above, read_json
 
 _HINT = "python -m uniface_jax.evaluate --output writes it"
 _MAX_DEPTH = 24  # lists and objects inside one another
@@ -45,7 +45,7 @@ def read(folder: Path) -> Run:
     """
     metrics, drawings = (read_json(folder / name, _HINT) for name in (METRICS, DRAWINGS))
     for name, value in ((METRICS, metrics), (DRAWINGS, drawings)):
-        if _depth_is_above(value, _MAX_DEPTH):
+        if depth_is_above(value, _MAX_DEPTH):
             raise UserError(f"{folder / name}: more than {_MAX_DEPTH} levels deep")
     try:
         sets = _checked_metrics(metrics)
@@ -71,20 +71,6 @@ def read(folder: Path) -> Run:
         usable,
         [f"{folder / DRAWINGS}: {note}" for note in notes],
     )
-
-
-def _depth_is_above(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _checked_metrics(metrics: Any) -> dict[str, list[str]]:

@@ -1,0 +1,27 @@
+"""A workdir of two steps of a thin demo, and its ONNX, made by the commands of a user."""
+
+from pathlib import Path
+
+from tests.helpers.forked_commands import ForkedCommands
+from tests.helpers.paths import ROOT
+
+FACES = ROOT / "tests" / "cases" / "field" / "09-unusable-training-image" / "faces"
+TRAIN = (
+    "--config=demo", "--config.model.width=4", "--config.batch_size=4", "--config.steps=2",
+    "--config.eval.data=", "--config.data.prepare=",
+)  # fmt: skip
+
+
+def make(commands: ForkedCommands, folder: Path) -> tuple[Path, Path]:
+    """Make (workdir, its model.onnx) in runs/demo of `folder`, of the faces in its faces/."""
+    clean = folder / "faces"
+    for image in sorted(FACES.glob("*/[0-5].png")):
+        (clean / image.parent.name).mkdir(parents=True, exist_ok=True)
+        (clean / image.parent.name / image.name).write_bytes(image.read_bytes())
+    for command in (
+        ["train", *TRAIN, f"--config.data.train={clean}", "--workdir=runs/demo"],
+        ["export", "--workdir=runs/demo", "--output=runs/demo/model.onnx"],
+    ):
+        ended = commands.run(command, folder, folder / "log")
+        assert ended.returncode == 0, ended.output
+    return folder / "runs" / "demo", folder / "runs" / "demo" / "model.onnx"

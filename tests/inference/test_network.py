@@ -1,0 +1,69 @@
+"""Networks of checkpoints whose own record of their config is not to be believed."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.helpers.paths import FIXTURES
+from uniface_jax.errors import UserError
+from uniface_jax.inference.network import load_network
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """A workdir from before checkpoints had digests: whatever its JSON says can be read."""
+    folder = tmp_path_factory.mktemp("left") / "run"
+    shutil.copytree(FIXTURES / "ec4f2e5" / "run", folder)
+    return folder, json.loads((folder / "checkpoints" / "3" / "run" / "metadata").read_text())
+
+
+def changed(config, path, value):
+    """The text of a config with another value at a dotted path."""
+    values = json.loads(config)
+    inner, *keys = values, *path.split(".")
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("model", 3, "no config of a run"),
+        ("model.width", "x", "no config of a run"),
+        ("model.width", -4, r"config.model.width=-4: must be > 0"),
+        ("model.width", 6, "its arrays are not those of its config's network"),
+        ("model.embedding_size", 2**40, "its arrays are not those of its config's network"),
+        ("model.stage_sizes", [1, "x", 1, 1], "no config of a run"),
+        ("model.stage_sizes", [1, 1, 1, 10**6], "."),
+        ("model.name", "nothing", "model.name"),
+        ("imports", {"os": 1}, "no list of modules|no config"),
+        ("imports", ["os.system('x')"], "no module's name"),
+        ("data.augment", [], "no config of a run"),
+        ("", [1], "no object of config keys"),
+        ("", None, "no JSON|not JSON|no object|no config"),
+        ("", "deep", "nested too deeply"),
+    ],
+)
+def test_a_config_of_another_form_is_one_line(path, value, words, left):
+    workdir, run = left
+    file = workdir / "checkpoints" / "3" / "run" / "metadata"
+    text = "[" * 200 + "]" * 200 if value == "deep" else json.dumps(value)
+    text = changed(run["config"], path, value) if path else text
+    file.write_text(json.dumps({**run, "config": text}))
+    with pytest.raises(UserError, match=words) as error:
+        load_network(workdir)
+    assert "\n" not in str(error.value)
+    assert str(workdir) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "run", [[], {}, {"config": 3, "data": {}}, {"config": "{}", "data": []}, "x", None]
+)
+def test_run_metadata_of_another_form_is_one_line(run, left):
+    workdir, _ = left
+    (workdir / "checkpoints" / "3" / "run" / "metadata").write_text(json.dumps(run))
+    with pytest.raises(UserError, match="checkpoints/3"):
+        load_network(workdir)

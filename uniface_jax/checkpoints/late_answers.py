@@ -1,0 +1,31 @@
+"""Silence for what TensorStore says too late, of a save or a read that has failed."""
+
+import sys
+from typing import Any
+
+_LATE = "Event loop is closed"
+
+
+def silence() -> None:
+    """Let no traceback be printed where TensorStore answers to an event loop of Orbax that is gone.
+
+    It does so, in threads of its own, for every array of which the failure was not the first: the
+    failure itself was raised. Whatever else reaches these hooks of Python is passed on.
+    """
+    if getattr(sys.excepthook, "__module__", "") == __name__:
+        return
+    printed, ignored = sys.excepthook, sys.unraisablehook
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not _is_late(error):
+            printed(kind, error, trace)
+
+    def unraisable(found: "sys.UnraisableHookArgs") -> None:
+        if not _is_late(found.exc_value):
+            ignored(found)
+
+    sys.excepthook, sys.unraisablehook = uncaught, unraisable
+
+
+def _is_late(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == _LATE
