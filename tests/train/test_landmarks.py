@@ -1,5 +1,7 @@
 """A network that takes landmarks, trained and evaluated on sets that have them, or have none."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -146,3 +148,18 @@ def test_a_step_is_the_same_on_several_devices():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
     moved = one.weights.network["keypoint_linear"]["kernel"]
     assert np.abs(moved).max() > 0
+
+
+@pytest.mark.slow
+def test_a_graph_has_the_template_s_landmarks_or_is_refused(trained, run_cli, tmp_path):
+    command = f"--workdir={trained}", f"--output={tmp_path / 'model.onnx'}"
+    refused = run_cli("export", *command)
+    assert refused.returncode == 2
+    assert "run: its network takes landmarks, and --format=onnx has images alone" in refused.stderr
+    done = run_cli("export", *command, "--landmarks=template")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "model.onnx.card.json").read_text())
+    assert card["input"]["landmarks"].endswith("baked in")
+    images = np.stack([np.full((112, 112, 3), 40 * i, np.uint8) for i in range(3)])
+    expected = load_model(trained, landmarks="template").embed(images)
+    np.testing.assert_allclose(load_model(tmp_path / "model.onnx").embed(images), expected, 1e-3)

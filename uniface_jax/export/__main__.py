@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 
 from uniface_jax import __version__, cli, models
@@ -67,6 +66,12 @@ _OPSET = flags.DEFINE_integer(
     OPSETS[-1],
 )
 _MIRROR = flags.DEFINE_boolean("mirror", True, "add the features of the mirrored images")
+_LANDMARKS = flags.DEFINE_enum(
+    "landmarks",
+    "data",
+    ["data", "template"],
+    "of a network that takes them: template bakes in those to which faces are aligned",
+)
 _WITH_HEAD = flags.DEFINE_boolean("with_head", False, "also write the prototypes and the bias")
 _CVLFACE = flags.DEFINE_boolean("cvlface", False, "name a ViT's weights as CVLface does")
 _ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.zip, beside it")
@@ -131,11 +136,14 @@ def _write() -> dict[str, Any]:
     output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value))
     expect_writable(output)
     network, variables, info = load_network(_WORKDIR.value)
+    network = _of_images_alone(network, _WORKDIR.value)
     metadata = {
         "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),
         "uniface_jax.digest": str(info["digest"]),
     }
+    if isinstance(network, models.KPRPE):
+        metadata["uniface_jax.landmarks"] = network.landmarks
     features = partial(models.features, network, variables)
     if _FORMAT.value in WEIGHTS:
         from uniface_jax.export.pytorch import Form, write_weights
@@ -146,16 +154,34 @@ def _write() -> dict[str, Any]:
         result = _write_onnx(features, output, metadata)
     else:
         result = asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
-    images = jax.ShapeDtypeStruct((1, models.IMAGE_SIZE, models.IMAGE_SIZE, 3), jnp.float32)
     artifact = Artifact(
         path=output,
         format=_FORMAT.value,
-        features=jax.eval_shape(features, images).shape[-1],
+        features=network.embedding_size,
         mirror=_MIRROR.value,
+        template=isinstance(network, models.KPRPE) and _FORMAT.value not in WEIGHTS,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
     )
     origin = Origin(info["workdir"], info["step"], info["digest"], info["run"])
     return result | {"card": str(write_card(artifact, origin))}
+
+
+def _of_images_alone(network: models.Network, workdir: str) -> models.Network:
+    """Return a network whose only input is images, as that of every file with a graph is.
+
+    Raises UserError for one that takes landmarks, unless --landmarks=template; weights are written
+    of any.
+    """
+    from uniface_jax.inference.network import with_template
+
+    if _LANDMARKS.value == "template":
+        return with_template(network, workdir)
+    if models.takes_landmarks(network) and _FORMAT.value not in WEIGHTS:
+        raise UserError(
+            f"{workdir}: its network takes landmarks, and --format={_FORMAT.value} has images "
+            "alone as input; --landmarks=template bakes in those to which faces are aligned"
+        )
+    return network
 
 
 def _require_extra(written: str) -> None:

@@ -52,7 +52,7 @@ class Artifact:
 
     format: as --format has it. features: D, their length. mirror: whether the file adds the
     features of the mirrored images. parameters: how many the network has, batch norm's statistics
-    apart.
+    apart. template: whether the landmarks of the alignment's template are baked in.
     """
 
     path: Path
@@ -60,6 +60,7 @@ class Artifact:
     features: int
     mirror: bool
     parameters: int
+    template: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class Origin:
     step: int
     digest: str
     run: Mapping[str, Any]
+
+
+LANDMARKS = {"landmarks": "those of the alignment's template for all images, baked in"}
 
 
 def write_card(artifact: Artifact, origin: Origin) -> Path:
@@ -96,7 +100,7 @@ def model_card(artifact: Artifact, origin: Origin) -> dict[str, Any]:
     found = _read(origin.workdir / "import.json")
     return {
         "file": _file(artifact),
-        "input": _input(artifact.format),
+        "input": _input(artifact.format) | (LANDMARKS if artifact.template else {}),
         "output": {
             "features": artifact.features,
             "normalized": False,

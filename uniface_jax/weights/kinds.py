@@ -10,11 +10,14 @@ import numpy as np
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.models.iresnet import IResNet
+from uniface_jax.models.kprpe import BUCKETS, create_kprpe
+from uniface_jax.models.kprpe import VARIANTS as KPRPES
 from uniface_jax.models.mobilefacenet import VARIANTS as MOBILEFACENETS
 from uniface_jax.models.mobilefacenet import create_mobilefacenet
 from uniface_jax.models.vit import VARIANTS as VITS
 from uniface_jax.models.vit import create_vit
 from uniface_jax.weights.names import (
+    CVLFACE,
     INSIGHTFACE,
     MASK_TOKEN,
     RELEASE,
@@ -175,6 +178,36 @@ def _find_vit(state: State, source: str, heads: int | None) -> Found | None:
     return Found("insightface", model, network, layout(network), described)
 
 
+_KPRPE_MARKS = (*_VIT_MARKS, "keypoint_linear.weight")
+
+
+def _find_kprpe(state: State, source: str, heads: int | None) -> Found | None:
+    """Find CVLface's ViT with KP-RPE, whose heads its keypoint_linear tells."""
+    patches, hidden, last, linear = (state[_KPRPE_MARKS[place]] for place in (0, 3, 4, 5))
+    dim, patch = (patches.shape[0], patches.shape[-1]) if patches.ndim == 4 else (0, 0)
+    depth = _blocks(state, r"blocks\.(\d+)\.attn\.qkv\.weight")
+    square = patches.shape[1:] == (3, patch, patch) and 0 < patch <= models.IMAGE_SIZE
+    if not square or not patches.size or hidden.ndim != 2 or last.ndim != 2 or not last.size:
+        return None
+    if linear.ndim != 2 or not linear.size or linear.shape[0] % (BUCKETS * depth):
+        return None
+    told, ratio = linear.shape[0] // (BUCKETS * depth), max(hidden.shape[0] // dim, 1)
+    described = f"CVLface's ViT with KP-RPE of {depth} blocks, {dim} channels and {told} heads"
+    if heads not in (None, told) or dim % told:
+        raise UserError(
+            f"{source}: {described}; expected heads that divide the channels, and no other --heads"
+        )
+    sizes = {"depth": depth, "heads": told, "mlp_ratio": ratio}
+    named = [name for name, known in KPRPES.items() if known == sizes]
+    model: dict[str, Any] = {
+        "name": named[0] if named else "vit_kprpe_base",
+        "embedding_size": last.shape[0],
+        "kprpe": {"patch": patch, "dim": dim} | ({} if named else sizes),
+    }
+    network = create_kprpe(model["name"], embedding_size=last.shape[0], **model["kprpe"])
+    return Found(CVLFACE.name, model, network, layout(network), described)
+
+
 _MBF_MARKS = (
     "conv_sep.layers.0.weight",
     "layers.0.layers.0.weight",
@@ -221,6 +254,7 @@ def _iresnet(family: Family, title: str) -> Kind:
 KINDS = (
     _iresnet(RELEASE, "the release's LResNet-E-IR"),
     _iresnet(INSIGHTFACE, "insightface's iresnet"),
+    Kind("CVLface's ViT with KP-RPE", _KPRPE_MARKS, _find_kprpe),
     Kind("its ViT", _VIT_MARKS, _find_vit),
     Kind("its MobileFaceNet", _MBF_MARKS, _find_mobilefacenet),
 )

@@ -2,7 +2,8 @@
 
 "release" is the LResNet-E-IR of UniFace's authors (github.com/CVI-SZU/UniFace, backbone.py),
 "insightface" the iresnet, vit and mobilefacenet of arcface_torch
-(github.com/deepinsight/insightface, recognition/arcface_torch/backbones).
+(github.com/deepinsight/insightface, recognition/arcface_torch/backbones), "cvlface" the vit_kprpe
+of CVLface (github.com/mk-minchul/CVLface, models/vit_kprpe).
 All keep convolutions as [out, in, h, w] and linear layers as [out, in], and the IR-ResNets flatten
 the last map channel by channel; here they are [h, w, in, out] and [in, out], and the map is
 flattened position by position.
@@ -46,6 +47,7 @@ INSIGHTFACE = Family(
     outside={"bn4": "bn2", "fc5": "fc", "bn5": "features"},
     flat_tail=True,
 )
+CVLFACE = Family("cvlface", "vit_kprpe", {}, {}, flat_tail=False)
 _FIELDS = {"mean": "running_mean", "var": "running_var", "bias": "bias"}  # all others: weight
 MASK_TOKEN = "mask_token"
 _WHOLE = ("pos_embed", MASK_TOKEN)  # parameters of a module, not of a layer
@@ -135,6 +137,8 @@ def in_pytorch(network: models.Network) -> TorchNetwork:
 
 def family_of(network: TorchNetwork) -> Family:
     """Return the family whose PyTorch implementation computes what `network` does."""
+    if isinstance(network, KPRPE):
+        return CVLFACE
     return RELEASE if isinstance(network, IResNet) and not network.tail_bias else INSIGHTFACE
 
 
@@ -160,9 +164,9 @@ def in_cvlface(network: TorchNetwork, state: Mapping[str, np.ndarray]) -> dict[s
 
     Its mask token is there only for a network that masks. Raises UserError for another network.
     """
-    if not isinstance(network, ViT):
+    if not isinstance(network, ViT | KPRPE):
         raise UserError("--cvlface: only for a ViT; CVLface's other networks are none of these")
-    masked = network.mask_ratio > 0
+    masked = isinstance(network, ViT) and network.mask_ratio > 0
     return {f"net.{name}": x for name, x in state.items() if masked or name != MASK_TOKEN}
 
 
