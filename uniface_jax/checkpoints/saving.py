@@ -70,6 +70,18 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     return registry
 
 
+def _open(folder: Path, options: Any) -> Any:
+    """Return Orbax's manager of a folder; UserError where a checkpoint's metadata is damaged."""
+    try:
+        return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{folder}: a checkpoint's metadata cannot be read ({reason}); move the damaged one "
+            "away"
+        ) from e
+
+
 class _Best(PreservationPolicy):  # type: ignore[misc]  # Orbax has no types
     """Keeps the checkpoint with the highest score by step, of several the newest.
 
@@ -114,15 +126,14 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
         )
         try:
-            self._manager = ocp.CheckpointManager(
-                self.folder, options=options, handler_registry=_handlers()
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-            reason = " ".join(str(e).split())[:200]
-            raise UserError(
-                f"{self.folder}: a checkpoint's metadata cannot be read ({reason}); move the "
-                "damaged one away"
-            ) from e
+            self._manager = _open(self.folder, options)
+        except UserError:
+            # Its last small file is read here already, though no state depends on it.
+            if processes.is_main():
+                for file in self.folder.glob(f"*/{digests.LATE_FILE}"):
+                    file.unlink()
+            processes.barrier("metadata removed")
+            self._manager = _open(self.folder, options)
         self._scores |= scores.read(workdir)
         for step in self._steps():
             if (score := score_of(self.folder / str(step))) is not None:
