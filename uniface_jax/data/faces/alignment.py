@@ -83,8 +83,8 @@ def aligned_landmarks(landmarks: np.ndarray) -> np.ndarray:
     float32 [5, 2], 0..1 over its sides (formats.landmarks). Raises ValueError where all are one
     point.
 
-    >>> aligned_landmarks(2 * TEMPLATE + 30)[2].round(3).tolist()
-    [0.505, 0.645]
+    >>> aligned_landmarks(2 * TEMPLATE + 30)[2].round(3)
+    array([0.505, 0.645], dtype=float32)
     """
     matrix = similarity(landmarks, TEMPLATE)
     return from_pixels(landmarks @ matrix[:, :2].T + matrix[:, 2])

@@ -42,8 +42,8 @@ def mirrored(landmarks: Any) -> Any:
 
     Left and right exchange their names too: what was the left eye is the right one now.
 
-    >>> mirrored(from_pixels(TEMPLATE))[0].round(3).tolist()
-    [0.339, 0.464]
+    >>> mirrored(from_pixels(TEMPLATE))[0].round(3)
+    array([0.339, 0.464], dtype=float32)
     """
     swapped = landmarks[..., _MIRRORED_ORDER, :]
     sign, added = (
