@@ -43,6 +43,12 @@ FLAGS = {
     "log.every_steps": 1,
     "data.threads": 1,
 }
+OPTIMIZERS = {  # each with what it is trained beside: AdamW with sampled classes and a mean
+    "sgd": {},
+    "adamw": {
+        "optim.name": "adamw", "optim.lr": 0.001, "optim.ema": 0.9, "head.sampling_rate": 0.4,
+    },
+}  # fmt: skip
 FAULT_AGAIN = 0.25  # chance of each resumed attempt
 MOST_ATTEMPTS = 20
 
@@ -57,13 +63,17 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Chaos:
-    """Hold what all runs share. data: the data set; kinds: of the faults that are drawn."""
+    """Hold what all runs share. data: the data set; kinds: of the faults that are drawn.
+
+    flags: of every run, by key.
+    """
 
     folder: Path
     data: Path
     kinds: list[str]
     seed: int
     expected: reading.TrainState
+    flags: dict[str, object]
 
 
 def start(workdir: Path, cache: Path, log: Path, **overrides: object) -> subprocess.Popen:
@@ -127,6 +137,7 @@ def attempts(chaos: Chaos, number: int, run: Training) -> Result:
             kind = rng.choices(chaos.kinds, weights)[0]
         decoders = "processes" if kind == "decoder" else "threads"
         overrides = {"data.train": run.data, "data.prepare": "", "data.decoders": decoders}
+        overrides |= chaos.flags
         run.process = start(run.workdir, chaos.folder / "cache", log, **overrides)
         allowed = {0}
         if kind:
@@ -155,15 +166,17 @@ def attempts(chaos: Chaos, number: int, run: Training) -> Result:
     return Result(faults, half, "same" if same else f"different after {faults}: {log}")
 
 
-def prepared(folder: Path, data: str | None, kinds: list[str], seed: int) -> Chaos:
+def prepared(
+    folder: Path, data: str | None, kinds: list[str], seed: int, flags: dict[str, object]
+) -> Chaos:
     """Train undisturbed for what all runs share; SystemExit where that fails."""
     workdir, log = folder / "undisturbed", folder / "undisturbed.log"
-    overrides = {"data.train": data} if data else {}
+    overrides = ({"data.train": data} if data else {}) | flags
     if start(workdir, folder / "cache", log, **overrides).wait(PATIENCE):
         sys.exit(log.read_text())
     config = json.loads((workdir / "config.json").read_text())
     expected, _ = reading.read(workdir)
-    return Chaos(folder, Path(config["data"]["train"]), kinds, seed, expected)
+    return Chaos(folder, Path(config["data"]["train"]), kinds, seed, expected, flags)
 
 
 def summarize(results: list[Result], seconds: float) -> dict[str, object]:
@@ -188,6 +201,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(FAULTS), help="of faults; default: all")
     parser.add_argument("--folder", type=Path, help="where the runs go; default a temporary one")
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="sgd",
+        help="adamw: with sampled classes (r < 1) and a mean of the weights",
+    )  # fmt: skip
     parser.add_argument("--data", help="a TFRecord folder instead of the demo's faces")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no run starts later")
     parser.add_argument("--json", type=Path)
@@ -202,7 +219,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
 
     began = time.monotonic()
-    chaos = prepared(folder, options.data, kinds, options.seed)
+    flags = OPTIMIZERS[options.optimizer]
+    chaos = prepared(folder, options.data, kinds, options.seed, flags)
 
     def one(number: int) -> Result | None:
         return run_once(chaos, number) if time.monotonic() < began + options.seconds else None

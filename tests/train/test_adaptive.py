@@ -32,13 +32,13 @@ def state_of(weights, settings):
 def one_update(settings, state, gradients, lr, subset=None):
     """Clip and update on the one device of a mesh; (state, metrics)."""
     arguments = jax.tree.map(lambda x: jnp.asarray(x)[None], (state, gradients, lr, subset))
-    updated = compiled(settings, adaptive._BLOCK_ELEMENTS)(*arguments)
+    updated = compiled(settings, adaptive.BLOCK_ELEMENTS)(*arguments)
     return jax.tree.map(lambda x: x[0], updated)
 
 
 @functools.cache
 def compiled(settings, block_elements):
-    """Return the compiled update; block_elements: what adaptive._BLOCK_ELEMENTS is now."""
+    """Return the compiled update; block_elements: what adaptive.BLOCK_ELEMENTS is now."""
 
     def step(state, gradients, lr, subset):
         gradients, norms = update.clipped(gradients, settings)
@@ -188,7 +188,7 @@ def test_each_row_is_an_optimizer_of_its_own(name, seed, block):
     state = start = state_of(first._replace(network={}), settings)
     alone = {c: (start.weights.prototypes[c], []) for c in range(classes)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adaptive, "_BLOCK_ELEMENTS", 8 * block)
+        patch.setattr(adaptive, "BLOCK_ELEMENTS", 8 * block)
         for _ in range(4):
             mask = rng.random(classes) < 0.5
             subset = rows_of(mask, classes)
@@ -309,3 +309,24 @@ def test_the_mean_of_the_weights(x64, name):
     expected = sum(w * x for w, x in zip(weighing, seen, strict=True)) / weighing.sum()
     np.testing.assert_allclose(state.average.network["fc"]["kernel"], expected, rtol=1e-12)
     assert int(state.average.updates) == 3
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_nothing_of_the_heads_size_is_held_beside_it(name, sampled, monkeypatch):
+    """The compiled update of 20,000 prototypes works in less than a tenth of their size."""
+    monkeypatch.setattr(adaptive, "BLOCK_ELEMENTS", 2**14)
+    rows, size, count = 20_000, 64, 8000 if sampled else 20_000
+    kind = adaptive.kind_of(Adaptive(name), "prototypes", (rows, size))
+
+    def run(weights, moments, gradients, index):
+        chosen = (gradients, index if sampled else None)
+        rates = (jnp.float32(0.1), 0.1)
+        return adaptive.update_rows(Adaptive(name), kind, rates, weights, moments, chosen)
+
+    whole = jax.ShapeDtypeStruct((rows, size), jnp.float32)
+    moments = adaptive.Moments(jax.ShapeDtypeStruct((rows,), jnp.int32), whole, whole)
+    gradients = jax.ShapeDtypeStruct((count, size), jnp.float32)
+    index = jax.ShapeDtypeStruct((count,), jnp.int32)
+    compiled = jax.jit(run, donate_argnums=(0, 1)).lower(whole, moments, gradients, index).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < rows * size * 4 / 10

@@ -31,6 +31,7 @@ STATE, RUN = "state", "run"  # a checkpoint's folders: arrays, and JSON in a fil
 CORRUPT_FOLDER = "corrupt_checkpoints"  # beside it: what could not be read, set aside
 BEST_METRIC = "auc"
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of what is not whole yet
+WEIGHTS = ("raw", "ema")  # of a network: as they are, or the mean that config.optim.ema keeps
 FORMAT = 2  # 1 had no digests
 FORMAT_KEY = "format"  # in the run JSON; format 1 had none
 # Parts of a state that are named tuples; the last three are not in every checkpoint.
@@ -238,19 +239,38 @@ def read(path: str | Path) -> tuple[TrainState, dict[str, Any]]:
     return jax.tree.map(lambda x, n: x[slice(*n)] if n else x, state, rows), opened.run
 
 
-def read_network(path: str | Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
+def read_network(
+    path: str | Path, weights: str = WEIGHTS[0]
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Read the step, the network's variables as host arrays and the run JSON, as `read`.
 
-    Prototypes and momentum, which may be more than this machine holds, stay on disk.
+    weights: of WEIGHTS; UserError where the run has kept no mean. Prototypes and momentum, which
+    may be more than this machine holds, stay on disk.
     """
     with _reading_given(path) as (handler, step, folder):
         opened = _open(handler, folder)
+        if weights == "ema":
+            return step, _mean(handler, opened), opened.run
         network, batch_stats = opened.stored.weights.network, opened.stored.batch_stats
         wanted = {"weights": {"network": network}, "batch_stats": batch_stats}
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         tree = _restore_part(handler, opened, wanted, arguments)
     variables = {"params": tree["weights"]["network"], "batch_stats": tree["batch_stats"]}
     return step, variables, opened.run
+
+
+def _mean(handler: ocp.PyTreeCheckpointHandler, opened: _Opened) -> dict[str, Any]:
+    """Read the network's variables in the mean of the weights."""
+    if opened.stored.average is None:
+        raise UserError(
+            f"{opened.folder}: --weights=ema: the run has kept no mean of the weights "
+            "(config.optim.ema); take --weights=raw"
+        )
+    stored = opened.stored.average
+    wanted = {"average": {"network": stored.network, "batch_stats": stored.batch_stats}}
+    arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    tree = _restore_part(handler, opened, wanted, arguments)["average"]
+    return {"params": tree["network"], "batch_stats": tree["batch_stats"]}
 
 
 def read_head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

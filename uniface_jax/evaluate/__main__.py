@@ -89,6 +89,10 @@ _LANDMARKS = flags.DEFINE_enum(
     ["data", "template"],
     "Of a workdir's network that takes them: each image's own, or the template's for all.",
 )
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "raw", ["raw", "ema"],
+    "Of a workdir: as they are, or the mean that config.optim.ema keeps.",
+)  # fmt: skip
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
@@ -159,11 +163,13 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:
-    from uniface_jax.inference.load import load_model
+    from uniface_jax.inference.load import load_mean, load_model
 
-    model = load_model(
-        path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value,
-        landmarks=_LANDMARKS.value,
+    model = load_mean(path, _MIRROR.value, _LANDMARKS.value) if _WEIGHTS.value == "ema" else (
+        load_model(
+            path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value,
+            landmarks=_LANDMARKS.value,
+        )
     )  # fmt: skip
     cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
     known = KnownDigests(_own_folder("features"))

@@ -72,6 +72,9 @@ _LANDMARKS = flags.DEFINE_enum(
     ["data", "template"],
     "of a network that takes them: template bakes in those to which faces are aligned",
 )
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "raw", ["raw", "ema"], "which: as they are, or the mean that config.optim.ema keeps"
+)
 _WITH_HEAD = flags.DEFINE_boolean("with_head", False, "also write the prototypes and the bias")
 _CVLFACE = flags.DEFINE_boolean("cvlface", False, "name a ViT's weights as CVLface does")
 _ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.zip, beside it")
@@ -135,12 +138,14 @@ def _write() -> dict[str, Any]:
 
     output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value))
     expect_writable(output)
-    network, variables, info = load_network(_WORKDIR.value)
+    chosen = {} if _WEIGHTS.value == "raw" else {"weights": _WEIGHTS.value}
+    network, variables, info = load_network(_WORKDIR.value, **chosen)
     network = _of_images_alone(network, _WORKDIR.value)
     metadata = {
         "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),
         "uniface_jax.digest": str(info["digest"]),
+        **{f"uniface_jax.{key}": value for key, value in chosen.items()},
     }
     if isinstance(network, models.KPRPE):
         metadata["uniface_jax.landmarks"] = network.landmarks

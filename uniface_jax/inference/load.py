@@ -81,6 +81,18 @@ def load_model(
     return load_workdir(path, mirror is not False, landmarks)
 
 
+def load_mean(path: Path | str, mirror: bool | None = None, landmarks: str = "data") -> Model:
+    """Load a workdir's network in the mean of its weights, which config.optim.ema keeps.
+
+    All else as load_model. Raises UserError for what is no workdir, or has no mean.
+    """
+    if not Path(path).is_dir():
+        raise UserError(f"weights=ema: {path} is no workdir, and has no mean of the weights")
+    from uniface_jax.inference.network import load_workdir
+
+    return load_workdir(path, mirror is not False, landmarks, "ema")
+
+
 def _check_landmarks(path: Path, landmarks: str) -> None:
     """Raise UserError unless `landmarks` is a choice that the model at `path` may have."""
     if landmarks not in LANDMARKS:

@@ -61,7 +61,9 @@ def digest_of(variables: Variables) -> str:
     return total.hexdigest()
 
 
-def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str, Any]]:
+def load_network(
+    path: str | Path, weights: str = "raw"
+) -> tuple[models.Network, Variables, dict[str, Any]]:
     """Load network (computing in float32), variables and facts of a checkpoint.
 
     The facts are `step`, `digest`, the `workdir` and `run`, the checkpoint's record of its config
@@ -69,11 +71,12 @@ def load_network(path: str | Path) -> tuple[models.Network, Variables, dict[str,
 
     Args:
         path: a workdir, whose newest checkpoint is read, or one workdir/checkpoints/STEP.
+        weights: "raw", or "ema" for the mean of the weights that config.optim.ema keeps.
 
     Raises:
-        UserError: there is no readable checkpoint.
+        UserError: there is no readable checkpoint, or no mean of the weights in it.
     """
-    step, variables, run = reading.read_network(path)
+    step, variables, run = reading.read_network(path, weights)
     workdir, _ = reading.locate(path)
     network = create_network(of_run(run, path, workdir), dtype="float32")
     _check_fits(network, variables, path)
@@ -105,14 +108,17 @@ def _check_fits(network: models.Network, variables: Variables, path: str | Path)
         ) from e
 
 
-def load_workdir(path: str | Path, mirror: bool = True, landmarks: str = "data") -> Model:
+def load_workdir(
+    path: str | Path, mirror: bool = True, landmarks: str = "data", weights: str = "raw"
+) -> Model:
     """Load the model of a workdir's newest checkpoint, or of one workdir/checkpoints/STEP.
 
     With `mirror`, features are the mirror sum. landmarks: "data", or "template" for those of the
-    template in place of each image's own. Raises UserError as load_network, and for "template" with
-    a network that takes no landmarks.
+    template in place of each image's own. weights: as load_network. Raises UserError as
+    load_network, and for "template" with a network that takes no landmarks.
     """
-    network, variables, info = load_network(path)
+    chosen = {} if weights == "raw" else {"weights": weights}
+    network, variables, info = load_network(path, **chosen)
     if landmarks == "template":
         network = with_template(network, path)
     on_device = jax.tree.map(jnp.asarray, variables)
@@ -122,7 +128,8 @@ def load_workdir(path: str | Path, mirror: bool = True, landmarks: str = "data")
         embed=embed,
         name=Path(path).resolve().name,
         hash=info["digest"],
-        description=f"workdir at step {info['step']}, mirror sum: {'yes' if mirror else 'no'}",
+        description=f"workdir at step {info['step']}{'' if weights == 'raw' else f' ({weights})'}, "
+        f"mirror sum: {'yes' if mirror else 'no'}",
         plain=plain if mirror else None,
         takes_landmarks=models.takes_landmarks(network),
     )

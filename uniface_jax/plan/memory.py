@@ -20,6 +20,7 @@ from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, IResNet
 from uniface_jax.plan.program import compiled_memory, planned
 from uniface_jax.state import TrainState, Weights, class_sharded
+from uniface_jax.train.adaptive import BLOCK_ARRAYS, BLOCK_ELEMENTS
 from uniface_jax.train.from_config import Recipe
 
 FLOAT_BYTES = 4
@@ -130,7 +131,7 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
         batches=(1 + PREFETCHED_BATCHES) * (config.batch_size // devices) * IMAGE_BYTES,
         activations=round(network(recipe.batch_norm_group(devices))),
         prototype_gradients=gradients,
-        head_tiles=tiles,
+        head_tiles=tiles if sgd else max(tiles, FLOAT_BYTES * BLOCK_ARRAYS * BLOCK_ELEMENTS),
         decayed=FLOAT_BYTES * rows * width if sgd and config.head.sampling_rate < 1 else 0,
         average=_bytes(state.average),
     )

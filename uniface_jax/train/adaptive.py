@@ -16,7 +16,8 @@ from optax import contrib
 
 OPTIMIZERS = ("sgd", "adamw", "lamb", "muon")
 MUON_RMS = 0.2  # of Muon's updates, about AdamW's: one learning rate is for both (arXiv 2502.16982)
-_BLOCK_ELEMENTS = 2**22  # of the head's rows that are updated at a time
+BLOCK_ELEMENTS = 2**20  # of the head's rows that are updated at a time
+BLOCK_ARRAYS = 5  # of this size, that the update of a block works in
 
 
 class Adaptive(NamedTuple):
@@ -133,20 +134,21 @@ def update_rows(
     """
     gradients, index = sampled
     count = gradients.shape[0]
-    block = max(1, min(count, _BLOCK_ELEMENTS // max(1, gradients[0].size)))
     each: _UpdateRows = jax.vmap(partial(update, optimizer, kind, rates))
+    if index is None and not kind.layer:
+        return each(weights, moments, gradients)  # element by element, which is in place
+    block = max(1, min(count, BLOCK_ELEMENTS // max(1, gradients[0].size)))
 
     def one_block(number: jax.Array, all_rows: _Rows) -> _Rows:
         # The last block ends with the last row, and leaves those that the one before has updated.
         start = jnp.minimum(number * block, count - block)
-        fresh = start + jnp.arange(block) >= number * block
-        gradient = jax.lax.dynamic_slice_in_dim(gradients, start, block)
-        if index is None:
-            return _in_place(each, all_rows, gradient, start, fresh)
-        rows = jax.lax.dynamic_slice_in_dim(index, start, block)
+        place = start + jnp.arange(block)
+        # Gathered also where they are consecutive: slices would be fused with what is written, and
+        # the compiler then copies whole arrays first.
+        rows = place if index is None else jax.lax.dynamic_slice_in_dim(index, start, block)
         weight, old = jax.tree.map(lambda x: x[rows], all_rows)
-        new = each(weight, old, gradient)
-        target = jnp.where(fresh, rows, weights.shape[0])
+        new = each(weight, old, jax.lax.dynamic_slice_in_dim(gradients, start, block))
+        target = jnp.where(place >= number * block, rows, weights.shape[0])
         scattered: _Rows = jax.tree.map(
             lambda x, y: x.at[target].set(y, mode="drop"), all_rows, new
         )
@@ -156,25 +158,3 @@ def update_rows(
         return one_block(jnp.zeros((), jnp.int32), (weights, moments))
     done: _Rows = jax.lax.fori_loop(0, -(-count // block), one_block, (weights, moments))
     return done
-
-
-def _in_place(
-    each: _UpdateRows,
-    all_rows: _Rows,
-    gradient: jax.Array,
-    start: jax.Array,
-    fresh: jax.Array,
-) -> _Rows:
-    """Return all rows, of which those from `start` on are updated by `each` where fresh [block]."""
-    size = len(fresh)
-    weight, moments = old = jax.tree.map(
-        lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), all_rows
-    )
-    new = jax.tree.map(
-        lambda x, y: jnp.where(fresh.reshape(size, *[1] * (x.ndim - 1)), y, x),
-        old, each(weight, moments, gradient),
-    )  # fmt: skip
-    written: _Rows = jax.tree.map(
-        lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, 0), all_rows, new
-    )
-    return written

@@ -260,7 +260,12 @@ class Run(NamedTuple):
     def _evaluate(self, at: Position) -> dict[str, float]:
         self.watchdog.at(f"evaluating step {at.step}")
         variables = {"params": at.placed.weights.network, "batch_stats": at.placed.batch_stats}
-        return self.evaluate(self.runner.host(variables))
+        results = self.evaluate(self.runner.host(variables))
+        if (mean := at.placed.average) is not None:
+            variables = {"params": mean.network, "batch_stats": mean.batch_stats}
+            of_mean = self.evaluate(self.runner.host(variables))
+            results |= {f"ema/{key}": value for key, value in of_mean.items()}
+        return results
 
     def _save(self, at: Position) -> None:
         self.watchdog.at(f"saving step {at.step}")

@@ -1,0 +1,116 @@
+"""Training with AdamW and sampled classes: the same on any devices, and elastic."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
+from uniface_jax import losses, models
+from uniface_jax.runtime import parallel
+from uniface_jax.state import class_sharded
+from uniface_jax.train import step, update
+from uniface_jax.train.adaptive import Adaptive
+
+CLASSES, BATCH, GROUP, STEPS = 13, 32, 4, 4  # 13 classes divide by no number of devices
+PRESENT = 6  # classes with images
+NETWORK = tiny_network(dropout=0.0)
+# So low a rate draws no negatives beyond the classes of the batch: a subset that is the same on
+# any number of devices, where else each device draws of its own.
+RATE = 0.01
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "image": rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
+            "label": rng.integers(0, PRESENT, BATCH).astype(np.int32),
+        }
+        for _ in range(STEPS)
+    ]
+
+
+def settings_of(devices=1, name="adamw"):
+    # eps: at the first updates a gradient of about 1e-8 would decide a whole step by its rounding.
+    return step.Settings(
+        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5, ema=0.5,
+        sampling_rate=RATE, adaptive=Adaptive(name, eps=1e-3, weight_decay=0.05),
+    )  # fmt: skip
+
+
+def start(name="adamw"):
+    first = first_state(NETWORK, "uce", CLASSES, seed=3)
+    return jax.device_get(update.prepared(first, settings_of(name=name)))
+
+
+@functools.cache
+def program(devices, name):
+    """(runner, compiled step) over groups of GROUP images."""
+    runner = parallel.create_runner(
+        "shard_map", class_sharded(start(name)), jax.devices()[:devices]
+    )
+    settings = settings_of(devices, name)
+    one = step.make_step(NETWORK, losses.create("uce"), lambda _: 0.01, settings)
+    return runner, runner.compile(one)
+
+
+def train(devices, batches, state=None, name="adamw"):
+    runner, compiled = program(devices, name)
+    placed = runner.place(start(name) if state is None else state)
+    for batch in batches:
+        placed, _ = compiled(placed, runner.put(batch))
+    return runner.logical(placed)
+
+
+def assert_close(state, expected, tolerance=1e-5):
+    for (path, value), other in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        assert value.shape == other.shape, name
+        np.testing.assert_allclose(value, other, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def reference(batches):
+    return train(1, batches)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_same_training_on_any_devices(devices, batches, reference):
+    assert_close(train(devices, batches), reference)
+
+
+def test_elastic(batches, reference):
+    """One step on 8 devices, one on 4, two on one: as all of them on one."""
+    state = train(8, batches[:1])
+    state = train(4, batches[1:2], state)
+    assert_close(train(1, batches[2:], state), reference)
+
+
+def test_classes_without_a_part_stay(reference):
+    first = start()
+    for field in ("weights", "momentum", "second_moments", "updates"):
+        was, now = (getattr(state, field).prototypes for state in (first, reference))
+        np.testing.assert_array_equal(now[PRESENT:], was[PRESENT:], err_msg=field)
+        changed = np.asarray(now[:PRESENT] != was[:PRESENT]).reshape(PRESENT, -1)
+        assert changed.any(axis=1).all(), field
+    assert int(reference.updates.network) == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lamb", "muon"])
+def test_lamb_and_muon_on_any_devices(name, batches):
+    one, many = (train(devices, batches[:2], name=name) for devices in (1, 8))
+    # Newton-Schulz makes small singular values large, rounding with them.
+    assert_close(many, one, 1e-5 if name == "lamb" else 1e-3)
