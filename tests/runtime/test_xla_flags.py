@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+
 from tests.helpers.paths import ROOT
 from uniface_jax.runtime import xla_flags
 
@@ -26,6 +29,19 @@ def test_unknown_versions_are_left_alone(monkeypatch):
     xla_flags.set_flags()
     assert os.environ["XLA_FLAGS"] == ""
     assert xla_flags.compiler_options() is None
+    assert xla_flags.never_run_options() is None
+
+
+def test_memory_is_that_of_the_program_that_runs():
+    def gradient(x):
+        return jax.grad(lambda y: jnp.tanh(jnp.tanh(y @ y) @ y).sum())(x)
+
+    lowered = jax.jit(gradient).lower(jnp.ones((64, 64)))
+    run, never = (
+        lowered.compile(compiler_options=options).memory_analysis()
+        for options in (None, xla_flags.never_run_options())
+    )
+    assert never.temp_size_in_bytes == run.temp_size_in_bytes > 0
 
 
 def test_this_jaxlib_knows_the_flags():

@@ -20,6 +20,7 @@ from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, takes_landmarks
 from uniface_jax.native import build
 from uniface_jax.runtime.parallel import AXIS, ShardMapRunner
+from uniface_jax.runtime.xla_flags import never_run_options
 from uniface_jax.state import class_sharded
 from uniface_jax.train.from_config import Recipe, make_recipe
 
@@ -112,4 +113,5 @@ def compiled_memory(
     recipe: Recipe, devices: int, kernels: AbstractContextManager[object] | None = None
 ) -> CompiledMemory:
     """Compile the step for the first `devices` (virtual) devices of this process; as compiled()."""
-    return memory_of(compiled(recipe, jax.devices()[:devices], kernels))
+    options = never_run_options()
+    return memory_of(compiled(recipe, jax.devices()[:devices], kernels, options))

@@ -31,6 +31,13 @@ TPU: Mapping[str, str] = {
     "xla_tpu_overlap_compute_collective_tc": "true",
 }
 
+# For programs that are asked for their memory and never run: LLVM, which only makes them fast,
+# leaves them as they are. XLA's own passes stay, and with them the memory.
+NEVER_RUN: Mapping[str, str | int | bool] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
 
 def _known() -> bool:
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
@@ -59,3 +66,12 @@ def compiler_options() -> dict[str, str] | None:
         return None
     set_already = os.environ.get("XLA_FLAGS", "")
     return {key: value for key, value in CPU.items() if key not in set_already} or None
+
+
+def never_run_options() -> dict[str, str | int | bool] | None:
+    """Return the `compiler_options` of a program on this process's backend that is never run."""
+    import jax
+
+    if jax.default_backend() != "cpu" or not _known():
+        return None
+    return {**(compiler_options() or {}), **NEVER_RUN}
