@@ -70,7 +70,7 @@ def write_set(folder: Path, records: int, container: str) -> None:
     if container == "recordio":
         write_insightface(unfinished, map(item, range(records)), records, (SIDE, SIDE))
     elif container == "lmdb":
-        write_lmdb(unfinished, item, records)
+        write_lmdb(unfinished, item, records, -(-records // A_CLASS))
     else:
         unfinished.mkdir(parents=True)
         for shard, begin in enumerate(range(0, records, SHARD)):
@@ -80,7 +80,7 @@ def write_set(folder: Path, records: int, container: str) -> None:
     unfinished.rename(folder)
 
 
-def write_lmdb(folder: Path, item: Callable[[int], Item], records: int) -> None:
+def write_lmdb(folder: Path, item: Callable[[int], Item], records: int, classes: int) -> None:
     """A folder that LMDB itself writes, in HaiyuWu's layout."""
     folder.mkdir(parents=True)
     opened = lmdb.open(str(folder), map_size=1 << 40, sync=False)
@@ -92,7 +92,7 @@ def write_lmdb(folder: Path, item: Callable[[int], Item], records: int) -> None:
     own = {
         b"__keys__": [b"%d" % number for number in range(records)],
         b"__len__": records,
-        b"__classnum__": -(-records // A_CLASS),
+        b"__classnum__": classes,
     }
     with opened.begin(write=True) as transaction:
         for key, value in own.items():

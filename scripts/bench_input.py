@@ -8,6 +8,7 @@ All take the same 112x112 JPEG of about 5 kB with the same number of threads or 
                                     processes, as data sets of 50,000 images or more are read
     pipeline in threads             the same in threads of one process
     pipeline without index          the same where a set has none of its images (others' sets)
+    pipeline from LMDB, .tar.gz     the same images as others pack them, without converting them
     dataloader                      PyTorch: identity of work as above, by PIL, in processes
 The turns are interleaved, since a shared machine's speed drifts; ratios are medians of those taken
 turn by turn. The pipelines are measured as they run on, from the time when as many batches are in
@@ -16,6 +17,7 @@ row is left out.
 """
 
 import argparse
+import gzip
 import itertools
 import shutil
 import statistics
@@ -29,12 +31,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from bench_convert import archive, write_lmdb
 from turns import write_json
 
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats.image_index import IMAGE_INDEX_FILE
+from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.data.sources.lists import ListSource
+from uniface_jax.data.sources.lmdb import LmdbSource
 from uniface_jax.data.sources.synthetic import smooth_jpeg
+from uniface_jax.data.sources.tar import TarSource
 from uniface_jax.data.sources.tfrecord import TFRecordSource
 
 CLASSES = 64
@@ -70,9 +76,7 @@ def bare(decode: Callable, encoded: list, threads: int) -> Callable[[int], float
     return run
 
 
-def pipeline(
-    source: TFRecordSource, args: argparse.Namespace, decoders: str
-) -> Callable[[int], float]:
+def pipeline(source: Source, args: argparse.Namespace, decoders: str) -> Callable[[int], float]:
     """Seconds of the project's own, to one device."""
     import jax
 
@@ -147,6 +151,21 @@ def dataloader(encoded: list[bytes], args: argparse.Namespace) -> Callable[[int]
     return run
 
 
+def containers(folder: Path, encoded: list[bytes]) -> list[tuple[str, Source, str]]:
+    """The images in other containers, with the decoders that a large set of each gets."""
+
+    def item(number: int) -> Item:
+        return Item(encoded[number], number % CLASSES, str(number))
+
+    write_lmdb(folder / "lmdb", item, len(encoded), CLASSES)
+    packed = gzip.compress(archive(item, range(len(encoded))), 1)
+    (folder / "set.tar.gz").write_bytes(packed)
+    return [
+        ("LMDB", LmdbSource(folder / "lmdb"), "processes"),
+        (".tar.gz", TarSource(folder / "set.tar.gz"), "threads"),
+    ]
+
+
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     """Images per second of each variant, turn by turn."""
     path, encoded = make_data(folder, args.images)
@@ -164,6 +183,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     other = shutil.copytree(path, folder / "other")
     (other / IMAGE_INDEX_FILE).unlink()
     runs["pipeline without index"] = pipeline(TFRecordSource(other), args, "processes")
+    for name, source, decoders in containers(folder, encoded):
+        runs[f"pipeline from {name}"] = pipeline(source, args, decoders)
     count = args.images * args.passes // args.batch * args.batch
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.turns + 1):
@@ -185,10 +206,16 @@ def summarize(report: dict, target: Path | None) -> None:
     if "dataloader" in speeds:
         report["pipeline_of_dataloader"] = _ratio(ours, speeds["dataloader"])
     write_json(target, report)
+    for name in speeds:
+        if name.startswith("pipeline from"):
+            report[f"{name} of the converted"] = _ratio(speeds[name], ours)
     print(f"{report['image_bytes']:.0f} bytes an image, {report['settings']['threads']} threads")
-    print(f"{'':22} {'images/s':>9} {'of bare decoding':>17}")
+    print(f"{'':24} {'images/s':>9} {'of bare decoding':>17}")
     for name, values in speeds.items():
-        print(f"{name:22} {statistics.median(values):9.0f} {_ratio(values, best):17.0%}")
+        print(f"{name:24} {statistics.median(values):9.0f} {_ratio(values, best):17.0%}")
+    for name in speeds:
+        if name.startswith("pipeline from"):
+            print(f"{name} is {report[f'{name} of the converted']:.0%} of the converted set's")
     if "dataloader" in speeds:
         print(f"pipeline is {report['pipeline_of_dataloader']:.2f} x the DataLoader")
 
