@@ -151,8 +151,8 @@ def dataloader(encoded: list[bytes], args: argparse.Namespace) -> Callable[[int]
     return run
 
 
-def containers(folder: Path, encoded: list[bytes]) -> list[tuple[str, Source, str]]:
-    """The images in other containers, with the decoders that a large set of each gets."""
+def containers(folder: Path, encoded: list[bytes]) -> list[tuple[str, Source]]:
+    """The images in other containers, which processes decode, as of all large sets."""
 
     def item(number: int) -> Item:
         return Item(encoded[number], number % CLASSES, str(number))
@@ -161,8 +161,8 @@ def containers(folder: Path, encoded: list[bytes]) -> list[tuple[str, Source, st
     packed = gzip.compress(archive(item, range(len(encoded))), 1)
     (folder / "set.tar.gz").write_bytes(packed)
     return [
-        ("LMDB", LmdbSource(folder / "lmdb"), "processes"),
-        (".tar.gz", TarSource(folder / "set.tar.gz"), "threads"),
+        ("LMDB", LmdbSource(folder / "lmdb")),
+        (".tar.gz", TarSource(folder / "set.tar.gz")),
     ]
 
 
@@ -183,8 +183,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     other = shutil.copytree(path, folder / "other")
     (other / IMAGE_INDEX_FILE).unlink()
     runs["pipeline without index"] = pipeline(TFRecordSource(other), args, "processes")
-    for name, source, decoders in containers(folder, encoded):
-        runs[f"pipeline from {name}"] = pipeline(source, args, decoders)
+    for name, source in containers(folder, encoded):
+        runs[f"pipeline from {name}"] = pipeline(source, args, "processes")
     count = args.images * args.passes // args.batch * args.batch
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.turns + 1):

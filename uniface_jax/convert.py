@@ -4,9 +4,10 @@ python -m uniface_jax.convert SOURCE DEST [--on_error=skip] [--check=decode] [--
 python -m uniface_jax.convert SOURCE DEST --shard=0/4    # on the first of four machines, and so on
 python -m uniface_jax.convert DEST --finish              # when all of them are done
 
-SOURCE: identity folders, insightface's or im2rec's RecordIO, a list, tar shards, a verification
-.bin, or a TFRecord data set. A conversion that was interrupted, killed or ran out of disk resumes
-with the same command; its result is the same to the last bit.
+SOURCE: identity folders, insightface's or im2rec's RecordIO, a list, tar shards (.tar, .tar.gz), an
+LMDB file, Parquet or Arrow tables, TFace's index, a verification set (.bin, .xz, tables), or a
+TFRecord data set. A conversion that was interrupted, killed or ran out of disk resumes with the
+same command; its result is the same to the last bit.
 """
 
 import re

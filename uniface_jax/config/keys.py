@@ -181,7 +181,7 @@ def _run(config: ConfigDict) -> None:
     config.finetune = ""  # workdir or checkpoint whose network (and matching head) is the start
 
     config.eval = ConfigDict()
-    config.eval.data = ""  # .bin files, folders of them, lists of pairs; separated by commas
+    config.eval.data = ""  # .bin files, tables, folders of them, lists of pairs; by commas
     config.eval.every_steps = 2000  # and after the last step
     config.eval.batch_size = 64  # images embedded at a time
 

@@ -12,6 +12,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.reading import open_descriptor
 
 _SPARE_FILES = 256  # open files beyond these
+_CHECKED_BYTES = 1 << 16
 
 
 class KeptOpen:
@@ -42,6 +43,8 @@ class KeptOpen:
         descriptor = self._opened.get(number)
         if descriptor is None:
             descriptor = self._open(number)
+        if size > _CHECKED_BYTES:  # as much memory is taken at once, whatever the file has
+            size = max(min(size, os.fstat(descriptor).st_size - offset), 0)
         return os.pread(descriptor, size, offset)
 
     def _open(self, number: int) -> int:

@@ -1,15 +1,22 @@
 """Temporary files without a name: room on disk that is free again however a process ends."""
 
 import errno
+import mmap
 import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from uniface_jax.errors import UserError
+from uniface_jax.files.reading import open_regular
 
 SPARE_BYTES = 1 << 28  # that are left free on the disk
+_ALIGNMENT = 64
 
 
 class UnnamedFile:
@@ -73,6 +80,39 @@ class UnnamedFile:
             f"{self._purpose}: {self.size / 2**20:.0f} MiB are unpacked in {folder}, whose disk is "
             f"then full ({free / 2**20:.0f} MiB free); TMPDIR=FOLDER names one with more room"
         )
+
+
+class SharedArrays:
+    """Arrays of one dimension that another process maps instead of getting a copy of its own.
+
+    Pickled and opened again, while this object lives, it is the list of the arrays, read-only.
+
+    Example:
+        >>> import pickle
+        >>> shared = SharedArrays([np.arange(3), np.zeros(0, np.uint8)])
+        >>> pickle.loads(pickle.dumps(shared))[0].tolist()
+        [0, 1, 2]
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self._file = UnnamedFile("the places of images")
+        self._places: list[tuple[str, int, int]] = []
+        for array in arrays:
+            self._file.write(bytes(-self._file.size % _ALIGNMENT))
+            self._places.append((array.dtype.str, len(array), self._file.size))
+            if len(array):
+                self._file.write(np.ascontiguousarray(array).view(np.uint8).data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mapped, (self._file.path, self._places)
+
+
+def _mapped(path: Path, places: Sequence[tuple[str, int, int]]) -> list[np.ndarray]:
+    """Return the arrays in a file that nobody else can cut short, since it has no name."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    return [np.frombuffer(content, dtype, length, place) for dtype, length, place in places]
 
 
 def _remove(descriptor: int, path: Path) -> None:

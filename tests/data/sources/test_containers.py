@@ -1,5 +1,7 @@
 """Containers that other tools wrote: read, converted and trained on, whole and damaged."""
 
+import pickle
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -80,3 +82,19 @@ def test_one_that_is_cut_short_is_refused_or_read(name, tmp_path):
     for refused in filter(None, outcomes):
         assert "\n" not in refused
         assert str(tmp_path) in refused
+
+
+@pytest.mark.parametrize("named", ["lmdb/haiyuwu.lmdb", "webdataset_gz", "parquet"])
+def test_decoding_processes_share_the_places_of_images(named):
+    source = open_source(f"{FOLDER}/{named}")
+    assert source.reopens_quickly
+    again = pickle.loads(pickle.dumps(source))
+    assert [again[i] for i in range(len(again))] == [source[i] for i in range(len(source))]
+    assert again.fingerprint() == source.fingerprint()
+    assert (again.class_names, again.num_classes) == (source.class_names, source.num_classes)
+    batches = train_batches(
+        source, Sampler(batch_size=4, seed=0), decoders=DecoderPool("processes", 1)
+    )
+    batch = next(batches)
+    batches.close()
+    assert [source[int(i)].label for i in batch["index"]] == batch["label"].tolist()

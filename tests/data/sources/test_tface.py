@@ -41,6 +41,7 @@ def index(tmp_path):
     return tmp_path / "index.txt"
 
 
+@pytest.mark.slow  # imports TensorFlow
 def test_an_example_is_tensorflows():
     tensorflow = pytest.importorskip("tensorflow")
     train = tensorflow.train

@@ -20,6 +20,7 @@ from uniface_jax.data.sources.base import Item, Source, digest
 from uniface_jax.errors import UserError, extra
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
+from uniface_jax.files.unnamed import SharedArrays
 
 DATA_FILE = "data.mdb"  # in a folder that LMDB has made
 _OWN_KEYS = (b"__len__", b"__keys__", b"__classnum__")
@@ -76,6 +77,7 @@ class LmdbSource(Source):
     def __init__(self, path: Path | str, mask: Path | str | None = None):
         path = Path(path)
         self.name = str(path)
+        self._shared: SharedArrays | None = None
         file = path / DATA_FILE if path.is_dir() else path
         with extra("containers"):
             import msgpack  # noqa: F401  # missing, it is said now and not of the first record
@@ -98,6 +100,17 @@ class LmdbSource(Source):
         self._records = LmdbPart(
             KeptOpen([file]), wanted, offsets[found], sizes[found], self.num_classes
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        records = self._records
+        columns = (records.keys, records.offsets, records.sizes)
+        self._shared = self._shared or SharedArrays(columns)
+        return {**self.__dict__, "_records": records.files, "_shared": self._shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        keys, offsets, sizes = state["_shared"]
+        records = LmdbPart(state["_records"], keys, offsets, sizes, state["num_classes"])
+        self.__dict__.update(state, _records=records, _shared=None)
 
     @override
     def __len__(self) -> int:

@@ -19,13 +19,22 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str] = ()):
-        self._text = bytearray()
-        self._ends = array("q", [0])
+        self._text: bytearray | memoryview = bytearray()
+        self._ends: array[int] | memoryview = array("q", [0])
         for name in names:
             self.append(name)
 
+    @classmethod
+    def of_arrays(cls, text: np.ndarray, ends: np.ndarray) -> "Names":
+        """Return the texts whose `arrays` these are; none can be added."""
+        names = cls()
+        names._text, names._ends = text.data, ends.data
+        return names
+
     def append(self, name: str) -> None:
         """Add a text at the end."""
+        assert isinstance(self._text, bytearray)
+        assert isinstance(self._ends, array)
         self._text += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._text))
 
@@ -34,7 +43,7 @@ class Names:
 
     def __getitem__(self, index: int) -> str:
         begin, end = self._ends[index], self._ends[index + 1]
-        return self._text[begin:end].decode("utf-8", "surrogateescape")
+        return bytes(self._text[begin:end]).decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))

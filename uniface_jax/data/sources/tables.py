@@ -24,7 +24,7 @@ from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import read_json
 from uniface_jax.files.kept_open import KeptOpen
-from uniface_jax.files.unnamed import UnnamedFile
+from uniface_jax.files.unnamed import SharedArrays, UnnamedFile
 
 if TYPE_CHECKING:
     pass
@@ -79,10 +79,13 @@ class TableSource(Source):
             image is not in it, or there is no row; the message names the table, and the row.
     """
 
+    reopens_quickly = True
+
     def __init__(self, path: Path | str, tables: Sequence[Path], label: str | None = None):
         """Copy the images of the tables; label: the column of the classes, None for the usual."""
         self.name = str(path)
         self.class_names: list[str] | None = None
+        self._shared: SharedArrays | None = None
         self._unpacked = UnnamedFile(self.name)  # whose room is free when nothing refers to it
         rows = _Rows(self._unpacked, label)
         hidden = len(tables) < 2 or not sys.stderr.isatty()
@@ -106,7 +109,18 @@ class TableSource(Source):
 
     def __getstate__(self) -> dict[str, object]:
         # Another process opens the temporary file by its path; its room is this one's.
-        return {**self.__dict__, "_unpacked": None}
+        images = self._images
+        columns = (images.offsets, images.lengths, images.labels)
+        self._shared = self._shared or SharedArrays([*columns, *images.names.arrays()])
+        own = {"_unpacked": None, "_images": (images.files, images.source), "_shared": self._shared}
+        return {**self.__dict__, **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        offsets, lengths, labels, text, ends = state["_shared"]
+        names = Names.of_arrays(text, ends)
+        files, source = state["_images"]
+        images = TablePart(files, source, offsets, lengths, labels, names)
+        self.__dict__.update(state, _images=images, _shared=None)
 
     @override
     def __len__(self) -> int:

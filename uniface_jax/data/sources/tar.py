@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -29,7 +29,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import parse_json
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
-from uniface_jax.files.unnamed import UnnamedFile
+from uniface_jax.files.unnamed import SharedArrays, UnnamedFile
 
 JSON_KEYS = ("label", "cls", "class", "identity")
 _MAX_LABEL_BYTES = 1 << 16
@@ -93,6 +93,8 @@ class TarSource(Source):
         Item(image=b'an image', label=0, name='0.tar/7.jpg')
     """
 
+    reopens_quickly = True
+
     def __init__(
         self,
         path: Path | str,
@@ -128,6 +130,7 @@ class TarSource(Source):
                 "needs neither"
             )
         self.notes += index.unended
+        self._shared: SharedArrays | None = None
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
             shown = ", ".join(index.others[:_MAX_NAMED_FILES])
@@ -150,7 +153,18 @@ class TarSource(Source):
 
     def __getstate__(self) -> dict[str, object]:
         # Another process opens the temporary files by their paths; their room is this one's.
-        return {**self.__dict__, "_unpacked": {}}
+        images = self._images
+        columns = (images.archive, images.offsets, images.lengths, images.labels)
+        self._shared = self._shared or SharedArrays([*columns, *images.names.arrays()])
+        own = {"_unpacked": {}, "_images": (images.archives, images.files), "_shared": self._shared}
+        return {**self.__dict__, **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        archive, offsets, lengths, labels, text, ends = state["_shared"]
+        names = Names.of_arrays(text, ends)
+        archives, files = state["_images"]
+        images = TarPart(archives, files, archive, offsets, lengths, labels, names)
+        self.__dict__.update(state, _images=images, _shared=None)
 
     @override
     def __len__(self) -> int:

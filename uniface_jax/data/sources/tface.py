@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -21,6 +22,7 @@ from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.text_lines import numbered_lines
+from uniface_jax.files.unnamed import SharedArrays
 
 _LINE = "expected NAME, SHARD, OFFSET and LABEL between tabs"
 _COLUMNS = 4
@@ -84,6 +86,7 @@ class TfaceSource(Source):
         index = Path(index)
         self.name = str(index)
         self.class_names: list[str] | None = None
+        self._shared: SharedArrays | None = None
         numbers: dict[tuple[str, int], int] = {}  # of the shards, by name and number
         codes: dict[str, int] = {}
         shards, offsets, labels = array("i"), array("q"), array("i")
@@ -112,6 +115,17 @@ class TfaceSource(Source):
             np.frombuffer(offsets, np.int64),
             classes,
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        records = self._records
+        columns = (records.shards, records.offsets, records.labels)
+        self._shared = self._shared or SharedArrays(columns)
+        return {**self.__dict__, "_records": records.files, "_shared": self._shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shards, offsets, labels = state["_shared"]
+        records = TfacePart(state["_records"], shards, offsets, labels)
+        self.__dict__.update(state, _records=records, _shared=None)
 
     @override
     def __len__(self) -> int:

@@ -113,7 +113,8 @@ def row(metrics: Mapping[str, Any]) -> dict[str, str]:
 VERIFICATION = Protocol(
     "Verification of pairs",
     PartNames(
-        "FILE.bin or a folder of them, or a list of pairs", {"root": "FOLDER of a list's images"}
+        "FILE.bin, a table or a folder of them, or a list of pairs",
+        {"root": "FOLDER of a list's images"},
     ),
     run,
     row,
