@@ -1,9 +1,10 @@
-"""Glint360K, ResNet-100: UCE-MB-λ, margin 0.4, negatives weigh 0.7.
+"""Glint360K, ResNet-100 and MobileFaceNet: UCE-MB-λ, margin 0.4, negatives weigh 0.7.
 
     python -m uniface_jax.train --config=glint360k --workdir=runs/glint360k
 
-Batch norm sees 128 images: on fewer than 8 GPUs, let micro_batches x devices stay 8. Data: what
-convert made of the set, in data/glint360k; lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
+`mbf` is arcface_torch's MobileFaceNet with its CosFace. Batch norm sees 128 images: on fewer than 8
+GPUs, let micro_batches x devices stay 8. Data: what convert made of the set, in data/glint360k;
+lfw.bin, cfp_fp.bin and agedb_30.bin in data/eval.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from uniface_jax.config import base
 from uniface_jax.config.facts import Expected, Hardware, RecipeFacts, apply, choose
 from uniface_jax.data.sources.known_sets import KNOWN_SETS
-from uniface_jax.evaluate.report.paper import published
+from uniface_jax.evaluate.report.paper import IJBC_4, IJBC_5, MR_ALL, published
 
 DEFAULT = "uce_mb_lambda"
 
@@ -29,8 +30,44 @@ def _facts(method: str, **settings: float) -> RecipeFacts:
     )
 
 
+# Of arcface_torch's glint360k_mbf: the numbers are of its README (insightface 7fadd420, 2026-07).
+_MBF = RecipeFacts(
+    title="CosFace m .4",
+    network="MobileFaceNet",
+    data=KNOWN_SETS["glint360k"],
+    hardware=Hardware(8, "GPU", measured=False),
+    expected=Expected(
+        {MR_ALL: 70.18, IJBC_4: 95.04, IJBC_5: 92.62},
+        source="arcface_torch's README",
+    ),
+    settings={
+        "model.name": "mbf",
+        "loss.name": "cosface",
+        "head.init_std": 0.01,
+        "optim.weight_decay": 1e-4,
+        "optim.clip": 5.0,
+        "optim.clip_on": "network",
+        "epochs": 20.0,
+    },
+)
+_MBF_UCE = RecipeFacts(
+    title="UCE-MB λ .7",
+    network="MobileFaceNet",
+    data=KNOWN_SETS["glint360k"],
+    hardware=Hardware(8, "GPU", measured=False),
+    expected=Expected(),
+    settings={
+        "model.name": "mbf",
+        "loss.negative_weight": 0.7,
+        "optim.weight_decay": 1e-4,
+        "epochs": 20.0,
+    },
+)
+
 VARIANTS: Mapping[str, RecipeFacts] = {
     "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
+    "mbf": _MBF,
+    "mbf_uce": _MBF_UCE,
 }
 
 

@@ -57,6 +57,7 @@ def record(facts: RecipeFacts, config: ConfigDict) -> dict[str, Any]:
         "expected": dict(facts.expected.percent),
         "measured": facts.expected.measured,
         "gradient": facts.expected.gradient,
+        "source": facts.expected.source,
     }
 
 
@@ -66,7 +67,7 @@ def row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     expected = ", ".join(f"{key} {value:.2f}" for key, value in found["expected"].items())
     if expected and not found["measured"]:
         gradient = f", gradient {found['gradient']}" if found["gradient"] else ""
-        expected += f" (paper{gradient})"
+        expected += f" ({found['source']}{gradient})"
     return (
         f"`--config={name}`", found["method"],
         f"{data['title']}: {data['images']:,} images of {data['identities']:,} people",
@@ -87,10 +88,10 @@ A recipe is found by its name from any folder; a file of one's own is given by i
 `--config=mine.py` or `--config=mine.py:variant`. `--print_config` prints all keys with their
 values, and `--config.KEY=VALUE` changes one. What each recipe sets is in its file.
 
-Numbers marked "paper" are the paper's: targets, no results of this project. Hardware is measured
-where this project ran the recipe, else estimated; `python -m uniface_jax.plan --config=RECIPE`
-says what a run needs on other devices. The data sets but the demo's are for their owners to give;
-`uniface_jax/data/sources/known_sets.py` says where.
+Numbers marked "paper" are the paper's, and others say whose: targets, no results of this project.
+Hardware is measured where this project ran the recipe, else estimated;
+`python -m uniface_jax.plan --config=RECIPE` says what a run needs on other devices. The data sets
+but the demo's are for their owners to give; `uniface_jax/data/sources/known_sets.py` says where.
 
 {table}
 

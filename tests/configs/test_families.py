@@ -106,13 +106,16 @@ def test_is_allowed_on_one_device_and_on_many(name):
 def test_facts_are_of_the_config(name):
     facts, config = loaded(name)
     assert KNOWN_SETS[facts.data.name] is facts.data
-    if name in ("demo", "laptop"):
+    if name in ("demo", "demo:vit", "laptop"):
         return
     assert config.data.train == f"data/{facts.data.name}"
-    family, layers = facts.network.split("-")
-    assert config.model.name == {"ResNet": "lresnet", "IResNet": "iresnet"}[family] + layers
+    family, _, size = facts.network.partition("-")
+    names = {"ResNet": "lresnet", "IResNet": "iresnet", "ViT": "vit_", "MobileFaceNet": "mbf"}
+    assert config.model.name.startswith(names[family] + size.lower())
     devices = facts.hardware.devices
-    assert config.batch_size // (devices * config.micro_batches) == 128  # batch norm's images
+    images = config.batch_size // (devices * config.micro_batches)
+    assert images * devices * config.micro_batches == config.batch_size
+    assert images == 128 or family == "ViT"  # batch norm's images
     assert not facts.hardware.measured
     assert not facts.expected.measured
 
@@ -144,8 +147,36 @@ def test_the_result_to_expect(before):
 
 def test_each_number_of_the_paper_is_expected_of_the_network_it_is_reported_for():
     rows = [dict(row.values) for row in paper.ROWS]
-    expected = [dict(loaded(name)[0].expected.percent) for name in ALL if name != "demo"]
+    facts = [loaded(name)[0].expected for name in ALL]
+    expected = [dict(e.percent) for e in facts if e.source == "paper" and not e.measured]
     assert sorted(map(str, rows)) == sorted(map(str, filter(None, expected)))
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "micro_batches", "all_", "at_5"),
+    [
+        ("webface42m:vit_t", 384 * 64, 1, 92.24, 95.97),
+        ("webface42m:vit_l", 384 * 64, 1, 97.85, 97.23),
+        ("webface42m:vit_b_8gpu", 256 * 8 * 12, 12, 97.16, 97.05),
+        ("ms1mv3:mbf", 1024, 1, 63.78, 91.33),
+        ("glint360k:mbf", 1024, 1, 70.18, 92.62),
+    ],
+)
+def test_recipes_of_arcface_torch(name, batch, micro_batches, all_, at_5):
+    """The batches and published numbers of its configs and README."""
+    facts, config = loaded(name)
+    assert (config.batch_size, config.micro_batches) == (batch, micro_batches)
+    assert facts.expected.source == "arcface_torch's README"
+    percent = list(facts.expected.percent.values())
+    assert (percent[0], percent[-1]) == (all_, at_5)
+    optim = config.optim
+    assert (optim.clip, optim.clip_on, config.head.init_std) == (5.0, "network", 0.01)
+    if "vit" in name:
+        assert (optim.name, optim.lr, optim.weight_decay) == ("adamw", 1e-3, 0.1)
+        assert (optim.schedule, optim.power, optim.warmup_epochs) == ("polynomial", 1.0, 4.0)
+        assert (config.loss.name, config.head.sampling_rate) == ("cosface", 0.3)
+    else:
+        assert (optim.name, optim.lr, optim.weight_decay) == ("sgd", 0.1, 1e-4)
 
 
 def test_the_size_of_a_known_set_stands_in_one_file():

@@ -2,8 +2,10 @@
 
 import functools
 import subprocess
+from collections import Counter
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import onnx
@@ -20,7 +22,7 @@ from uniface_jax.export import formats
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
 from uniface_jax.export.onnx.opsets import OPSETS
-from uniface_jax.export.verify import compare, onnx_runner, relative
+from uniface_jax.export.verify import compare, differences, onnx_runner, relative
 from uniface_jax.inference.mirror import mirror_sum
 
 BATCHES = (1, 3, 5, 32)
@@ -48,6 +50,34 @@ def test_small_of_other_families(name, opset):
         operations = {node.op_type for node in model.graph.node}
         assert operations <= {"Conv", "PRelu", "Add", "Gemm", "Flatten", "Slice", "Concat", "Split"}
     assert max(compare(model, mirror_sum(function), BATCHES[:2]).values()) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", OPSETS)
+def test_a_vit_in_every_opset(opset):
+    """Layer norms and attention in plain operations, and as one where the opset has it."""
+    function = feature_function("vit_t", **SMALL_OTHERS["vit_t"])
+    model = to_onnx(function, opset=opset, mirror=False)
+    operations = Counter(node.op_type for node in model.graph.node)
+    blocks = SMALL_OTHERS["vit_t"]["depth"]
+    assert operations["LayerNormalization"] == (2 * blocks + 1 if opset >= 17 else 0)
+    assert operations["Attention"] == (blocks if opset >= 23 else 0)
+    assert operations["Softmax"] == (0 if opset >= 23 else blocks)
+    assert max(compare(model, function, (1, 3, 32)).values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SMALL_OTHERS)
+def test_opencv_reads_them(name, tmp_path):
+    """Without the mirrored half, whose reversed slice OpenCV does not know."""
+    function = feature_function(name, **SMALL_OTHERS[name])
+    onnx.save(to_onnx(function, mirror=False), tmp_path / "model.onnx")
+    network = cv2.dnn.readNetFromONNX(str(tmp_path / "model.onnx"))
+
+    def run(images):
+        network.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        return network.forward()
+
+    assert max(differences(run, function, (1, 3)).values()) <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -141,10 +171,10 @@ numpy.savez(sys.argv[3], *[session.run(None, {"input": images[:b]})[0] for b in 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", [*models.NETWORKS, *SMALL_OTHERS])
 @pytest.mark.parametrize("route", [to_onnx, to_onnx_by_tflite])
 def test_onnxruntime_of_the_server(old_python, tmp_path, name, route):
-    model = route(feature_function(name, **SMALL))
+    model = route(feature_function(name, **SMALL_OTHERS.get(name, SMALL)))
     onnx.save(model, tmp_path / "model.onnx")
     images = np.random.default_rng(0).uniform(-1, 1, (32, 112, 112, 3)).astype(np.float32)
     np.save(tmp_path / "images.npy", images.transpose(0, 3, 1, 2))

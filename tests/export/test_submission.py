@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.helpers.trained_networks import SMALL, feature_function
+from tests.helpers.trained_networks import SMALL, SMALL_OTHERS, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export import submission
 from uniface_jax.export.demo_faces import unseen_faces
@@ -66,6 +66,12 @@ def test_ours_passes_every_rule(failed, tmp_path, model):
     assert by_rule["time an image"].passed is None
     assert "20 ms" in by_rule["time an image"].allowed
     assert all(finding.passed for finding in findings if finding.rule != "time an image")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL_OTHERS)
+def test_every_family_passes(failed, name):
+    assert failed(to_onnx(feature_function(name, **SMALL_OTHERS[name]))) == {}
 
 
 def test_networks_of_the_registry_feed_the_normalized_scale():

@@ -36,7 +36,7 @@ class Hardware:
 class Expected:
     """Result to expect, in percent by the name of the metric.
 
-    measured: by this project; else the paper reports it, and it is a target. gradient: the value of
+    measured: by this project; else `source` reports it, and it is a target. gradient: the value of
     loss.gradient that the numbers came from, UNKNOWN where the code behind them is not public, ""
     for losses that have no such choice.
     """
@@ -44,6 +44,7 @@ class Expected:
     percent: Mapping[str, float] = field(default_factory=dict)
     measured: bool = False
     gradient: str = ""
+    source: str = "paper"
 
 
 @dataclass(frozen=True)

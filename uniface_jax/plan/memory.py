@@ -17,7 +17,7 @@ import jax
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import even_block, working_bytes
 from uniface_jax.head.shards import shard_size
-from uniface_jax.models import IMAGE_SIZE, IResNet
+from uniface_jax.models import IMAGE_SIZE, IResNet, ViT
 from uniface_jax.plan.program import compiled_memory, planned
 from uniface_jax.state import TrainState, Weights, class_sharded
 from uniface_jax.train.adaptive import BLOCK_ARRAYS, BLOCK_ELEMENTS
@@ -75,13 +75,18 @@ def probe_network(
     known = {} if known is None else known
     config, network = recipe.config, recipe.network
     images = max(recipe.batch_norm_group(devices), MIN_PROBE_IMAGES)
-    # A network from outside has no depth that is known here, and is asked about as it is.
+    # Others have no depth that is known here, or little, and are asked about as they are.
     depths = tuple(network.stage_sizes) if isinstance(network, IResNet) else ()
+    if isinstance(network, ViT):
+        depths = (network.depth,)
     probes, asked = 2 + sum(depth > 1 for depth in depths), itertools.count(1)
 
     def working(stages: tuple[int, ...], images: int) -> int:
         probe = config.copy_and_resolve_references()
-        probe.model.stage_sizes = stages or None
+        if isinstance(network, ViT):
+            probe.model.vit.update(depth=stages[0], attention="einsum")  # which CPUs compile
+        else:
+            probe.model.stage_sizes = stages or None
         probe.micro_batches = min(config.micro_batches, 2)
         probe.batch_size = images * probe.micro_batches
         probe.loss, probe.head.sampling_rate = configs.base().loss, 1.0

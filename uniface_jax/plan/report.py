@@ -12,6 +12,7 @@ from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import memory, program, work
+from uniface_jax.plan.attention import AttentionWork, attention_work, describe
 from uniface_jax.plan.fleet import GB, Data, Fleet
 from uniface_jax.train.from_config import Recipe, make_recipe
 
@@ -51,11 +52,13 @@ class RunPlan:
     steps: int
     days: float
     notes: list[str]
+    attention: AttentionWork | None = None
     compiled: program.CompiledMemory | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return everything by name, with totals."""
         record = asdict(replace(self, compiled=None)) | {"needs": self.needs._asdict()}
+        record["attention"] = self.attention._asdict() if self.attention else None
         record["needs"]["total"] = self.needs.total
         if self.compiled:
             record["compiled"] = self.compiled._asdict() | {"total": self.compiled.total}
@@ -106,9 +109,8 @@ def make_plan(
     if verify and compiled is None:
         progress("compiling the whole step")
         compiled = program.compiled_memory(recipe, devices)
-    notes = []
-    if config.model.dtype == "bfloat16" and not fleet.here:
-        notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
+    images = recipe.batch_norm_group(devices)
+    attention = attention_work(recipe.network, images, config.micro_batches)
     steps = recipe.schedule.total_steps
     return RunPlan(
         devices=devices,
@@ -127,9 +129,19 @@ def make_plan(
         images_per_second=config.batch_size / seconds,
         steps=steps,
         days=steps * seconds / 86400,
-        notes=notes,
+        notes=_notes(config, fleet, attention, done.flops),
+        attention=attention,
         compiled=compiled,
     )
+
+
+def _notes(
+    config: ConfigDict, fleet: Fleet, attention: AttentionWork | None, flops: float
+) -> list[str]:
+    notes = [describe(attention, flops)] if attention else []
+    if config.model.dtype == "bfloat16" and not fleet.here:
+        notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
+    return notes
 
 
 def _block(recipe: Recipe, devices: int) -> int:

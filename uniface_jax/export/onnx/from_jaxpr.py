@@ -1,4 +1,4 @@
-"""From a JAX function to ONNX: trace the jaxpr, merge what is affine, write NCHW nodes."""
+"""From a JAX function to ONNX: trace the jaxpr, merge what is affine, find layers, write NCHW."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,6 +6,7 @@ import jax
 import onnx
 
 from uniface_jax.errors import UserError
+from uniface_jax.export.onnx.composites import compose
 from uniface_jax.export.onnx.fuse import fuse
 from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
 from uniface_jax.export.onnx.trace import trace
@@ -45,5 +46,5 @@ def to_onnx(
     """
     if opset not in OPSETS:
         raise UserError(f"opset={opset}: allowed are {OPSETS[0]} to {OPSETS[-1]}")
-    graph = fuse(trace(function, (1, IMAGE_SIZE, IMAGE_SIZE, 3)))
+    graph = compose(fuse(trace(function, (1, IMAGE_SIZE, IMAGE_SIZE, 3))))
     return write(graph, opset=opset, mirror=mirror, metadata=metadata or {})

@@ -166,6 +166,23 @@ class Concat(Node):
     axis: int
 
 
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Node):
+    """(x - mean) / sqrt(variance + epsilon) over the last axis, times scale plus bias."""
+
+    scale: np.ndarray  # [C]
+    bias: np.ndarray  # [C]
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(Node):
+    """softmax(q k' scale) v of query, key and value [1, N, D], each split among the heads."""
+
+    heads: int
+    scale: float
+
+
 def in_order(output: Node) -> list[Node]:
     """Return all nodes that `output` depends on, and itself, each after its inputs.
 

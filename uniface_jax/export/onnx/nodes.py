@@ -14,12 +14,14 @@ from uniface_jax.export.onnx.graph import (
     Add,
     Affine,
     Apply,
+    Attention,
     Cast,
     Compare,
     Concat,
     Constant,
     Conv,
     Expand,
+    LayerNorm,
     Linear,
     MatMul,
     Pad,
@@ -34,6 +36,7 @@ from uniface_jax.export.onnx.graph import (
 )
 from uniface_jax.export.onnx.writer import Writer
 
+LAYER_NORM_OPSET, ATTENTION_OPSET = 17, 23  # from which ONNX has one operation for each
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -247,3 +250,39 @@ def _expand(node: Expand, writer: Writer, inputs: list[str]) -> str:
 @write_node.register
 def _concat(node: Concat, writer: Writer, inputs: list[str]) -> str:
     return writer.add("Concat", inputs, axis=_place(node.axis, len(node.shape)))[0]
+
+
+@write_node.register
+def _layer_norm(node: LayerNorm, writer: Writer, inputs: list[str]) -> str:
+    if writer.opset >= LAYER_NORM_OPSET:
+        constants = {"scale": node.scale, "bias": node.bias}
+        return writer.add("LayerNormalization", inputs, constants, axis=-1, epsilon=node.epsilon)[0]
+    centered = writer.add("Sub", [*inputs, *_mean(writer, inputs)])
+    (squares,) = writer.add("Mul", centered * 2)
+    shifted = writer.add("Add", _mean(writer, [squares]), {"epsilon": np.array(node.epsilon)})
+    normal = writer.add("Div", [*centered, *writer.add("Sqrt", shifted)])
+    scaled = writer.add("Mul", normal, {"scale": node.scale})
+    return (writer.add("Add", scaled, {"bias": node.bias}) if node.bias.any() else scaled)[0]
+
+
+def _mean(writer: Writer, inputs: list[str]) -> list[str]:
+    return writer.add("ReduceMean", inputs, axes=[-1], keepdims=1)
+
+
+@write_node.register
+def _attention(node: Attention, writer: Writer, inputs: list[str]) -> str:
+    if writer.opset >= ATTENTION_OPSET:
+        return writer.add(
+            "Attention", inputs, q_num_heads=node.heads, kv_num_heads=node.heads, scale=node.scale
+        )[0]
+    _, tokens, dim = node.shape
+    shape = {"shape": np.array([-1, tokens, node.heads, dim // node.heads])}
+    query, key, value = (
+        writer.add("Transpose", writer.add("Reshape", [name], shape), perm=order)[0]
+        for name, order in zip(inputs, [(0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)], strict=True)
+    )
+    logits = writer.add("MatMul", [query, key])
+    scaled = writer.add("Mul", logits, {"scale": np.array(node.scale)})
+    weights = writer.add("Softmax", scaled, axis=3)
+    mixed = writer.add("Transpose", writer.add("MatMul", [*weights, value]), perm=(0, 2, 1, 3))
+    return writer.add("Reshape", mixed, {"shape": np.array([-1, tokens, dim])})[0]

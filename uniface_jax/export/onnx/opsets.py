@@ -1,4 +1,4 @@
 """Versions of ONNX's operators that files can be written in."""
 
-OPSETS = range(11, 22)
+OPSETS = range(11, 29)
 DEFAULT_OPSET = 11  # with IR version 6: loads in onnxruntime 1.8, which the MFR server runs
