@@ -9,6 +9,7 @@ import pytest
 from uniface_jax import losses, models
 from uniface_jax.config import base
 from uniface_jax.data.conversion.run import write_dataset
+from uniface_jax.data.faces.alignment import Face, align, aligned_landmarks
 from uniface_jax.data.faces.landmark_tables import LandmarkedSource, LandmarkTable
 from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.data.sources.folders import FolderSource
@@ -16,7 +17,7 @@ from uniface_jax.data.sources.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.features import ComputedFeatures
 from uniface_jax.evaluate.sets.image_sets import FileDigests, ImageFiles
-from uniface_jax.inference.embedder import Embedder
+from uniface_jax.inference import embedder
 from uniface_jax.inference.load import load_model
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded, create_state
@@ -81,6 +82,7 @@ def trained(places):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_embeds_by_each_image_s_landmarks(places, trained, tmp_path):
     model = load_model(trained)
     assert model.takes_landmarks
@@ -97,10 +99,14 @@ def test_a_run_embeds_by_each_image_s_landmarks(places, trained, tmp_path):
     np.testing.assert_allclose(found.values, both[:, :8] + both[:, 8:], rtol=1e-5, atol=1e-6)
 
 
-def test_sets_without_landmarks_are_one_line_or_the_template_s(places, trained, tmp_path):
+def test_training_on_a_set_without_landmarks_is_refused_before_there_is_a_workdir(places, tmp_path):
     with pytest.raises(UserError, match=r"plain: holds no landmarks .*landmarks=template"):
         train_and_evaluate(config_of(places, "plain"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_sets_without_landmarks_are_one_line_or_the_template_s(places, trained, tmp_path):
     template = load_model(trained, landmarks="template")
     assert not template.takes_landmarks
     images = np.stack([np.full((112, 112, 3), 40 * i, np.uint8) for i in range(3)])
@@ -111,8 +117,29 @@ def test_sets_without_landmarks_are_one_line_or_the_template_s(places, trained, 
     with pytest.raises(UserError, match=r"people/p0/0.jpg: no landmarks.*landmarks=template"):
         ComputedFeatures(load_model(trained), tmp_path, 5, FileDigests()).features(people)
     with pytest.raises(UserError, match=r"run: its network takes landmarks; Embedder\(…, align"):
-        Embedder(trained)
-    assert Embedder(trained, landmarks="template").embed(list(images)).shape == (3, 8)
+        embedder.Embedder(trained)
+    assert embedder.Embedder(trained, landmarks="template").embed(list(images)).shape == (3, 8)
+
+
+@pytest.mark.slow
+def test_an_embedder_that_aligns_passes_the_landmarks_that_it_found(trained, monkeypatch):
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8)
+    found = Face(np.zeros(4), 1.5 * TEMPLATE + np.arange(10).reshape(5, 2) + 40, 0.9)
+
+    class Detector:
+        def __init__(self, *_):
+            pass
+
+        def detect(self, image):
+            return [found]
+
+    monkeypatch.setattr(embedder, "FaceDetector", Detector)
+    features = embedder.Embedder(trained, align=True).embed([photograph])
+    face, points = align(photograph, found.landmarks), aligned_landmarks(found.landmarks)
+    expected = load_model(trained).embed(face[None], points[None])
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    elsewhere = load_model(trained).embed(face[None], points[None] + np.float32(0.3))
+    assert np.abs(elsewhere - expected).max() > 0
 
 
 @pytest.mark.slow
