@@ -32,6 +32,13 @@ def test_base_is_valid():
         ({"batch_size": 100}, r"config.batch_size=100: must be divisible by 3 devices x 4 micro_b"),
         ({"batch_size": 12}, r"config.batch_size=12: leaves batch norm one sample"),
         ({"optim__lr": -1.0}, r"config.optim.lr=-1.0: must be > 0"),
+        ({"optim__name": "adam"}, r"config.optim.name=adam: must be one of sgd, adamw, lamb, muon"),
+        ({"optim__beta2": 1.0}, r"config.optim.beta2=1.0: must be from 0 to below 1"),
+        ({"optim__decay": "l2"}, r"config.optim.decay=l2: must be one of auto, coupled, decoupled"),
+        ({"optim__clip_on": "head"}, r"config.optim.clip_on=head: must be one of all, network"),
+        ({"optim__ema": 1.0}, r"config.optim.ema=1.0: must be from 0 to below 1"),
+        ({"optim__warmup_steps": -1}, r"config.optim.warmup_steps=-1: must be >= 0"),
+        ({"optim__decays": "bias"}, r"config.optim.decays: 'bias' is not PATTERN=FACTOR"),
         ({"optim__schedule": "step"}, r"config.optim.schedule=step: must be one of steps, poly"),
         (
             {"optim__milestones": (24, 16)},

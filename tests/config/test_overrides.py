@@ -39,6 +39,8 @@ def test_a_warm_up_has_one_length():
 @pytest.mark.parametrize(
     ("key", "keys"),
     [
+        ("optim.momentum", {"optim__name": "adamw"}),
+        ("optim.beta1", {"optim__name": "sgd"}),
         ("optim.milestones", {"optim__schedule": "cosine"}),
         ("optim.factor", {"optim__schedule": "polynomial"}),
         ("optim.power", {"optim__schedule": "cosine"}),

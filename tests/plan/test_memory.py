@@ -107,6 +107,22 @@ def test_sampling_needs_less(config):
     assert plan(config).needs.prototype_gradients == pytest.approx(2 * 0.1 * whole, rel=0.01)
 
 
+def test_adamw_has_two_moments_and_no_prototypes_after_decay(config):
+    config.head.sampling_rate = 0.1
+    recipe = program.planned(config, 64_000, 40_001)
+    sgd = memory.predict(recipe, 4, memory.NetworkMemory(0.0, 0.0))
+    config.optim.update(name="adamw", ema=0.9)
+    adamw = memory.predict(
+        program.planned(config, 64_000, 40_001), 4, memory.NetworkMemory(0.0, 0.0)
+    )
+    counts = 4 * 10_001
+    assert adamw.prototype_momentum == 2 * sgd.prototype_momentum + counts
+    assert adamw.network_momentum == 2 * sgd.network_momentum + 4
+    assert adamw.average == sgd.network + 4  # weights and statistics, and their count
+    assert (sgd.average, adamw.decayed) == (0, 0)
+    assert sgd.decayed > 0
+
+
 def test_time_is_work_and_communication(config):
     found = plan(config)
     assert found.communication_seconds == found.sent / 1e9

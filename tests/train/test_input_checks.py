@@ -86,6 +86,10 @@ def test_a_warm_up_that_never_ends_and_a_trace_that_never_begins_are_said():
         *recipe(10, optim__schedule="cosine", optim__warmup_epochs=80.0), 1
     )
     assert "config.optim.warmup_epochs=80: the run ends before, at step 100" in warning
+    (warning,) = input_checks.warnings_of(
+        *recipe(10, optim__schedule="constant", optim__warmup_steps=100), 1
+    )
+    assert "config.optim.warmup_steps=100: the run ends before, at step 100" in warning
     with pytest.raises(UserError, match=r"config.profile=100:110: the run ends at step 100"):
         input_checks.warnings_of(*recipe(10, profile="100:110"), 1)
     assert input_checks.warnings_of(*recipe(10, profile="99:110"), 1) == []
