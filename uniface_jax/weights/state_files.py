@@ -7,6 +7,7 @@ is taken.
 
 import json
 import math
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,8 +158,10 @@ def _read_torch(path: Path) -> State:
         with open_regular(path) as file:
             if file.read(2) == b"PK":
                 raise ValueError("cut short: a zip archive without its end")
-    state = _unwrapped(path, pickled_module.load(path, torch))
-    return {name: _from_torch(path, name, tensor, torch) for name, tensor in state.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, on what it makes of others' files
+        state = _unwrapped(path, pickled_module.load(path, torch))
+        return {name: _from_torch(path, name, tensor, torch) for name, tensor in state.items()}
 
 
 def _unwrapped(path: Path, loaded: Any) -> Mapping[str, Any]:
