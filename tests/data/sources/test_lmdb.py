@@ -90,6 +90,7 @@ def test_a_mask_takes_its_images_in_its_order(tmp_path):
     source = open_source(f"lmdb:{HAIYUWU}:{tmp_path / 'mask.npy'}")
     assert [*source] == [whole[7], whole[2], whole[2]]
     assert source.num_classes == whole.num_classes
+    assert source.name == f"{HAIYUWU}:mask.npy"
     assert source.fingerprint() != whole.fingerprint()
     assert len(open_lmdb(str(HAIYUWU))) == len(whole)
 

@@ -90,7 +90,7 @@ class LmdbSource(Source):
             raise UserError(f"{file}: __len__ is {count}, __keys__ has {len(wanted)} keys")
         if mask is not None:
             wanted = wanted[_indices(Path(mask), count)]
-            self.name = f"{path}:{mask}"
+            self.name = f"{path}:{Path(mask).name}"  # whose last part a manifest keeps
         order = np.argsort(keys, kind="stable")
         found = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
         found = order[found]
