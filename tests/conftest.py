@@ -54,17 +54,23 @@ set_flags()  # as the command lines do
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The longest by processor time, as make test prints it: begun first, so that no worker is left with
-# them.
+# The longest by processor time, as make test and make test-slow print it: begun first and in this
+# order, so that no worker is left with them.
 LONGEST = (
+    "test_processes.py",
+    "test_notebook.py",
     "test_cases.py",
     "test_training.py",
     "test_parallel.py",
     "test_loss.py",
     "test_outside.py",
-    "test_processes.py",
-    "test_notebook.py",
+    "test_mobilefacenet.py",
+    "test_loss_golden.py",
+    "test_step_golden.py",
     "test_debug.py",
+    "test_recognise.py",
+    "test_main.py",
+    "test_no_arguments.py",
     "test_run.py",
 )
 
@@ -72,7 +78,8 @@ register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples 
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    turns = {name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture
