@@ -5,6 +5,10 @@
 `aligned` is what `align` made of photographs, a folder a person: some hundred images of ten people
 or more; a few thousand are better. Every person that is to be told apart later need not be among
 them. config.eval.data names pairs of people who are not, where there are any.
+
+Ran on LFW's 15 people of ten images, of whom `hold-out --people=5` leaves ten to train on: 188
+steps in 98 s of processor time, compiling included, to an AUC of .768 on the 450 pairs of the other
+five. So few people teach a network little (docs/tutorials/your-own-data.md).
 """
 
 from collections.abc import Mapping
