@@ -1,5 +1,6 @@
 """Silence for what TensorStore says too late, of a save or a read that has failed."""
 
+import logging
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ def silence() -> None:
     It does so, in threads of its own, for every array of which the failure was not the first: the
     failure itself was raised. Whatever else reaches these hooks of Python is passed on.
     """
+    logging.getLogger("asyncio").addFilter(_is_not_late)  # once, however often it is added
     if getattr(sys.excepthook, "__module__", "") == __name__:
         return
     printed, ignored = sys.excepthook, sys.unraisablehook
@@ -25,6 +27,11 @@ def silence() -> None:
             ignored(found)
 
     sys.excepthook, sys.unraisablehook = uncaught, unraisable
+
+
+def _is_not_late(record: logging.LogRecord) -> bool:
+    # Of tasks beside the one whose failure was raised.
+    return not record.getMessage().startswith("Task exception was never retrieved")
 
 
 def _is_late(error: BaseException | None) -> bool:
