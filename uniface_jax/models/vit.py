@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from uniface_jax.errors import UserError
 from uniface_jax.models.convolution import convolve
 from uniface_jax.models.layers import BatchNorm, at_least_float32
+from uniface_jax.models.linear import Linear
 from uniface_jax.native import attention as native
 
 # dim, depth and rates of the networks that arcface_torch names; all have eight heads.
@@ -60,8 +61,8 @@ def keep_tokens(noise: jax.Array, count: int) -> Kept:
     return Kept(by_noise[:, :count], jnp.argsort(by_noise, axis=1))
 
 
-def _dense(features: int, dtype: DTypeLike, name: str, bias: bool = True) -> nn.Dense:
-    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=_linear, name=name)
+def _dense(features: int, dtype: DTypeLike, name: str, bias: bool = True) -> Linear:
+    return Linear(features, dtype, _linear, bias, name=name)
 
 
 def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
