@@ -2,9 +2,9 @@
 
 python scripts/table_plan.py [--output docs/plan.md] [--json FILE]
 
-Each recipe is planned for as many devices as leave batch norm 128 images, as in the release, and
-for the device that `python -m uniface_jax.plan` takes by default. Some four minutes; memory is
-predicted, tests/planning holds such predictions against compiled programs.
+Each recipe is planned for as many devices as it says, one for those of CPUs, and for the device
+that `python -m uniface_jax.plan` takes by default. Some ten minutes; memory is predicted,
+tests/plan holds such predictions against compiled programs.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.plan import memory, program, report
 from uniface_jax.plan.fleet import GB, Data, Device, Fleet
 
-BN_IMAGES = 128
 DEVICE = Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)
 HEADS = (
     "recipe", "devices", "batch", "network", "head", "activations", "in all", "largest batch",
@@ -35,7 +34,7 @@ def plans() -> dict[str, report.RunPlan]:
     found = {}
     for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):
         bar.set_description(name)
-        devices = max(1, config.batch_size // (config.micro_batches * BN_IMAGES))
+        devices = facts.hardware.devices if "GPU" in facts.hardware.kind else 1
         data = Data(facts.data.images, facts.data.identities, "as the recipe says")
         recipe = program.planned(config, data.images, data.classes)
         network = memory.probe_network(recipe, devices, known=known)
