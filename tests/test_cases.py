@@ -37,7 +37,7 @@ def trained(forked, tmp_path_factory):
 
 def places(case, trained, out):
     _, workdir, model = trained
-    return cases.Places(case, CASES, out, workdir, model)
+    return cases.Places(case, case.parents[1], out, workdir, model)
 
 
 @pytest.mark.parametrize("case", IN_ONE_PROCESS)

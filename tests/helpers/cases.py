@@ -36,8 +36,9 @@ class Places:
 
 
 def found(folder: Path) -> Iterator[Path]:
-    """Yield the folders of cases below field/ and hostile/."""
-    yield from sorted(file.parent for file in folder.glob("*/*/case.json"))
+    """Yield the folders of cases below field/ and hostile/, or below one of these."""
+    patterns = ("*/*/case.json", "*/case.json")
+    yield from sorted(file.parent for pattern in patterns for file in folder.glob(pattern))
 
 
 def walk(places: Places, run: Run) -> None:
