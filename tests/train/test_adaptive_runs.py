@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from tests.helpers import demo_run
 from tests.helpers.paths import FIXTURES
@@ -55,6 +56,20 @@ def test_the_mean_of_the_weights_is_evaluated_and_loaded(whole):
     jax.tree.map(np.testing.assert_array_equal, mean["batch_stats"], state.average.batch_stats)
     assert about["digest"] != about_mean["digest"]
     assert "at step 6 (ema)" in load_mean(workdir).description
+
+
+def test_the_mean_of_the_weights_is_exported(whole, tmp_path, run_cli):
+    workdir, _ = whole
+    output = tmp_path / "mean.safetensors"
+    arguments = (f"--workdir={workdir}", "--format=safetensors", f"--output={output}")
+    done = run_cli("export", *arguments, "--weights=ema")
+    assert done.returncode == 0, done.stderr
+    with safe_open(output, "np") as file:
+        assert file.metadata()["uniface_jax.weights"] == "ema"
+        kernel = file.get_tensor("conv1.weight").transpose(2, 3, 1, 0)
+    state, _ = reading.read(workdir)
+    np.testing.assert_array_equal(kernel, state.average.network["conv1"]["kernel"])
+    assert np.any(kernel != state.weights.network["conv1"]["kernel"])
 
 
 def test_weights_that_there_are_not_are_refused(whole, tmp_path, run_cli):
