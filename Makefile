@@ -12,7 +12,7 @@ CONSTRAINTS := $(shell $(PYTHON) -c "import sys; minor = min(sys.version_info[1]
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 READY = $(VENV)/.ready-$(VERSION)
 
-.PHONY: demo test test-slow test-newest lint docs docs-serve venv torch clean
+.PHONY: demo test test-slow test-newest test-accelerators lint docs docs-serve venv torch clean
 
 demo: venv
 	$(PY) -m uniface_jax.demo_data runs/faces
@@ -38,6 +38,11 @@ test-newest:
 	@$(NEWEST) -c "" || { echo "error: $(NEWEST) does not run: make test-newest NEWEST=..."; exit 2; }
 	$(MAKE) venv PYTHON=$(NEWEST) VENV=.venv-3.13
 	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow" $(NEWEST_TESTS)
+
+# Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB.
+test-accelerators: venv
+	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[cuda,tpu]"
+	$(PY) -m pytest -n 0 --durations=10 tests/plan/test_counted.py
 
 lint: venv
 	$(PY) -m ruff check .

@@ -1,6 +1,5 @@
-"""Accelerators by their names, and what is said where their compilers are missing."""
+"""Accelerators by their names."""
 
-import importlib.util
 import re
 
 import pytest
@@ -31,25 +30,3 @@ def test_other_names_are_refused_in_one_line(text):
     with pytest.raises(UserError, match=re.escape(f"--target={text}: allowed are a100, h100")) as e:
         targets.parse(text, 8)
     assert "v5e:4x4" in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "extra"),
-    [("h100", "jax_plugins.xla_cuda12", "cuda"), ("v5e:2x4", "libtpu", "tpu")],
-)
-def test_a_missing_compiler_is_named_with_the_way_to_it(name, module, extra):
-    try:
-        present = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        present = False
-    if present or (extra == "cuda" and importlib.util.find_spec("jax_plugins")):
-        pytest.skip("XLA's compiler is installed: test_compiled_for_accelerators.py compiles")
-    with pytest.raises(UserError, match=f"--target={name}: .*pip install 'uniface_jax.{extra}.'"):
-        targets.devices_of(targets.parse(name, 1))
-
-
-def test_a_gpu_is_described_for_the_compiler():
-    text = targets._description("h100")
-    assert "shared_memory_per_block_optin: 232448 " in text
-    assert "cuda_compute_capability { major: 9 minor: 0 }" in text
-    assert text.count("{") == text.count("}")

@@ -3,6 +3,7 @@
 python -m uniface_jax.plan --config=webface42m --devices=64 --device_memory=80
     [--device_tflops=156] [--utilisation=0.35] [--bandwidth=100] [--verify] [--json=plan.json]
 python -m uniface_jax.plan --config=laptop --config.data.train=aligned --here
+python -m uniface_jax.plan --config=casia:uce --target=v5e:2x4
 
 Any key of the config can be given as --config.KEY=VALUE; --print_config prints all of them. The
 defaults describe an A100: 80 GB, 156 TFLOP/s in TF32 by its data sheet. --here plans for this
@@ -23,6 +24,7 @@ from uniface_jax import cli
 from uniface_jax.cli import recipes
 from uniface_jax.errors import UserError
 from uniface_jax.files.writing import expect_writable
+from uniface_jax.plan import targets
 from uniface_jax.plan.fleet import Data, Device, Fleet, heading
 
 _CONFIG = recipes.define("NAME[:VARIANT] of a recipe, or PATH.py[:VARIANT]; default: demo")
@@ -38,6 +40,12 @@ _UTILISATION = flags.DEFINE_float(
 _BANDWIDTH = flags.DEFINE_float("bandwidth", 100.0, "GB/s a device sends to others", 1e-3)
 _HERE = flags.DEFINE_bool(
     "here", False, "plan for this machine's own devices, as they are now, instead of those above"
+)
+_TARGET = flags.DEFINE_string(
+    "target",
+    None,
+    "accelerator whose compiler is asked, as h100 (with --devices) or v5e:4x4: memory, kernels, "
+    "bytes and collectives of the real program; takes minutes",
 )
 _IMAGES = flags.DEFINE_integer("images", None, "of the training set", lower_bound=1)
 _CLASSES = flags.DEFINE_integer("classes", None, "of the training set", lower_bound=2)
@@ -70,8 +78,8 @@ def main(argv: list[str]) -> None:
 
     if not _HERE.value:
         jax.config.update("jax_platforms", "cpu")
-    fleet = _fleet()
     config = configs.completed(config.to_dict())
+    fleet = _fleet(config.model.dtype)
     configs.check(config, fleet.count)
     data = _data(recipe, config.data.train)
     cli.say(heading(recipe.name, config, data, fleet))
@@ -96,26 +104,39 @@ class Progress:
         print(f"plan: {time.monotonic() - self._began:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
-def _fleet() -> Fleet:
+def _fleet(dtype: str) -> Fleet:
     """Return the devices of the flags, or those of this machine; flags that are given count."""
     from uniface_jax.plan import here
 
-    given = {name: flags.FLAGS[name].present > 0 for name in ("devices", "device_memory")}
+    names = ("devices", "device_memory", "device_tflops", "bandwidth")
+    given = {name: flags.FLAGS[name].present > 0 for name in names}
     count, memory, tflops = _DEVICES.value, _MEMORY.value * 1e9, _TFLOPS.value
+    bandwidth, target = _BANDWIDTH.value * 1e9, None
+    if _TARGET.value is not None:
+        target = targets.parse(_TARGET.value, count)
+        if _HERE.value or (given["devices"] and count != target.devices):
+            raise UserError(
+                f"--target={target.name}: has {target.devices} devices; expected without --here, "
+                "and without --devices where the topology says how many there are"
+            )
+        count, card = target.devices, target.card
+        memory = memory if given["device_memory"] else card.memory
+        tflops = tflops if given["device_tflops"] else target.tflops(dtype)
+        bandwidth = bandwidth if given["bandwidth"] else card.link
     if _HERE.value:
         found = here.measured()
         count = count if given["devices"] else found.devices
         memory = memory if given["device_memory"] else found.memory
-        if found.tflops is not None and not flags.FLAGS["device_tflops"].present:
+        if found.tflops is not None and not given["device_tflops"]:
             tflops = found.tflops
     device = Device(
         memory=memory,
         reserve=_RESERVE.value,
         tflops=tflops,
         utilisation=_UTILISATION.value,
-        bandwidth=_BANDWIDTH.value * 1e9,
+        bandwidth=bandwidth,
     )
-    return Fleet(count, device, _HERE.value)
+    return Fleet(count, device, _HERE.value, target)
 
 
 def _data(recipe: recipes.Located, train: str) -> Data:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
+from uniface_jax.plan.targets import Target
+
 GB = 1e9
 
 
@@ -32,14 +34,23 @@ class Device:
         """Return the bytes that a run may take."""
         return self.memory * (1 - self.reserve)
 
+    @property
+    def reached(self) -> float:
+        """Return the FLOP/s that a whole step reaches."""
+        return self.tflops * 1e12 * self.utilisation
+
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices of one kind, over all hosts; here: they are those of this process."""
+    """Devices of one kind, over all hosts; here: they are those of this process.
+
+    target: the accelerator that they are, where it is one whose compiler is asked.
+    """
 
     count: int
     device: Device
     here: bool = False
+    target: Target | None = None
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def compiled(
     kernels: AbstractContextManager[object] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> jax.stages.Compiled:
-    """Compile the step for these devices, which need not be there (targets.devices_of).
+    """Compile the step for these devices, which need not be there (topology.devices_of).
 
     kernels: the context of compiling; None leaves out the project's kernels for CPUs. options: of
     the compiler.

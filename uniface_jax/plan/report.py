@@ -9,9 +9,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
+from uniface_jax.errors import UserError
 from uniface_jax.head.block_size import bytes_a_class, even_block
 from uniface_jax.head.shards import shard_size
-from uniface_jax.plan import memory, program, work
+from uniface_jax.plan import counted, memory, program, work
 from uniface_jax.plan.attention import AttentionWork, attention_work, describe
 from uniface_jax.plan.fleet import GB, Data, Fleet
 from uniface_jax.train.from_config import Recipe, make_recipe
@@ -54,10 +55,13 @@ class RunPlan:
     notes: list[str]
     attention: AttentionWork | None = None
     compiled: program.CompiledMemory | None = None
+    on_target: counted.Counted | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return everything by name, with totals."""
-        record = asdict(replace(self, compiled=None)) | {"needs": self.needs._asdict()}
+        record = asdict(replace(self, compiled=None, on_target=None)) | {
+            "needs": self.needs._asdict()
+        }
         record["attention"] = self.attention._asdict() if self.attention else None
         record["needs"]["total"] = self.needs.total
         if self.compiled:
@@ -65,6 +69,10 @@ class RunPlan:
             record["compiled"]["predicted"] = self.within_a_step
         else:
             record.pop("compiled")
+        if self.on_target:
+            record["on_target"] = self.on_target.as_json()
+        else:
+            record.pop("on_target")
         return record
 
     @property
@@ -86,32 +94,27 @@ def make_plan(
     """Return the plan of `config` on these devices.
 
     network: probes that were made for the same model, images and micro-batches; None makes them.
-    With `verify` the real program is compiled too, for so many devices of this process. Where the
-    fleet is here, it is the program that this process would run, and its memory is the compiler's
-    account; there are no probes. Raises UserError for a config that such devices cannot run.
+    With `verify` the real program is compiled too, for so many devices of this process; where the
+    fleet has a target, for that, if its compiler is there. Where the fleet is here, it is the
+    program that this process would run, and its memory is the compiler's account; there are no
+    probes. Raises UserError for a config that such devices cannot run.
     """
     devices, device = fleet.count, fleet.device
     configs.check(config, devices)
-    compiled = None
-    if fleet.here:
-        recipe = make_recipe(config, data.images, data.classes)
-        progress("compiling the step as this machine would run it")
-        compiled = program.compiled_memory(recipe, devices, nullcontext())
-        network = memory.network_of(recipe, devices, compiled.working)
-    else:
-        recipe = program.planned(config, data.images, data.classes)
-        network = network or memory.probe_network(recipe, devices, progress)
+    recipe, network, compiled = _programs(config, data, fleet, network, progress)
     needs = memory.predict(recipe, devices, network)
     progress("counting a step's work")
     done = work.count(program.trace(recipe, devices), devices)
     communication = done.sent / device.bandwidth
-    seconds = done.flops / (device.tflops * 1e12 * device.utilisation) + communication
-    if verify and compiled is None:
+    seconds = done.flops / device.reached + communication
+    notes, on_target = _on_target(recipe, fleet, progress)
+    compiled = on_target.memory if on_target else compiled
+    if verify and not compiled:
         progress("compiling the whole step")
         compiled = program.compiled_memory(recipe, devices)
-    images = recipe.batch_norm_group(devices)
-    attention = attention_work(recipe.network, images, config.micro_batches)
-    steps = recipe.schedule.total_steps
+    group, steps = recipe.batch_norm_group(devices), recipe.schedule.total_steps
+    attention = attention_work(recipe.network, group, config.micro_batches)
+    notes += [describe(attention, done.flops)] if attention else []
     return RunPlan(
         devices=devices,
         batch_size=config.batch_size,
@@ -129,19 +132,44 @@ def make_plan(
         images_per_second=config.batch_size / seconds,
         steps=steps,
         days=steps * seconds / 86400,
-        notes=_notes(config, fleet, attention, done.flops),
+        notes=notes,
         attention=attention,
         compiled=compiled,
+        on_target=on_target,
     )
 
 
-def _notes(
-    config: ConfigDict, fleet: Fleet, attention: AttentionWork | None, flops: float
-) -> list[str]:
-    notes = [describe(attention, flops)] if attention else []
-    if config.model.dtype == "bfloat16" and not fleet.here:
+def _programs(
+    config: ConfigDict,
+    data: Data,
+    fleet: Fleet,
+    network: memory.NetworkMemory | None,
+    progress: Progress,
+) -> tuple[Recipe, memory.NetworkMemory, program.CompiledMemory | None]:
+    """Return the recipe, what its network takes, and the step's memory if it was compiled here."""
+    if not fleet.here:
+        recipe = program.planned(config, data.images, data.classes)
+        return recipe, network or memory.probe_network(recipe, fleet.count, progress), None
+    recipe = make_recipe(config, data.images, data.classes)
+    progress("compiling the step as this machine would run it")
+    compiled = program.compiled_memory(recipe, fleet.count, nullcontext())
+    return recipe, memory.network_of(recipe, fleet.count, compiled.working), compiled
+
+
+def _on_target(
+    recipe: Recipe, fleet: Fleet, progress: Progress
+) -> tuple[list[str], counted.Counted | None]:
+    """Return notes, and what the compiler of the fleet's target says, where there are both."""
+    found, notes = None, []
+    if fleet.target:
+        progress(f"compiling the whole step for {fleet.target.name}")
+        try:
+            found = counted.count(recipe, fleet.target)
+        except UserError as e:
+            notes.append(f"arithmetic alone: {e}")
+    if recipe.config.model.dtype == "bfloat16" and not (fleet.here or found):
         notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
-    return notes
+    return notes, found
 
 
 def _block(recipe: Recipe, devices: int) -> int:
@@ -193,6 +221,7 @@ def table(plan: RunPlan) -> str:
         f"  {plan.step_seconds:.3g} s, of which {plan.communication_seconds:.3g} s communication "
         "(none of it hidden)",
         "",
+        *([counted.table(plan.on_target, plan.flops), ""] if plan.on_target else []),
         f"{plan.images_per_second:,.0f} images/s, {plan.steps:,} steps: {plan.days:.3g} days",
         *(f"note: {note}" for note in plan.notes),
     ]

@@ -1,0 +1,86 @@
+"""A step compiled for a target: its memory, its kernels by kind and its collectives, as a table."""
+
+import time
+from typing import Any, NamedTuple
+
+from uniface_jax.plan import kernels, program, topology
+from uniface_jax.plan.fleet import GB
+from uniface_jax.plan.kernels import COLLECTIVE, Total
+from uniface_jax.plan.targets import Target
+from uniface_jax.train.from_config import Recipe
+
+
+class Counted(NamedTuple):
+    """What the target's compiler made of a step, on each device.
+
+    memory: by its own account. kinds: kernels of a step by kind, and the bytes they move.
+    collectives: kernel's name and the bytes that it reads, in the program's order, one for each
+    run. text: the program. seconds: that compiling took.
+    """
+
+    target: Target
+    memory: program.CompiledMemory
+    kinds: dict[str, Total]
+    collectives: list[tuple[str, int]]
+    text: str
+    seconds: float
+
+    @property
+    def total(self) -> Total:
+        """Return the sum over all kinds."""
+        each = self.kinds.values()
+        return Total(sum(t.kernels for t in each), sum(t.bytes for t in each))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything but the text by name, with totals."""
+        return {
+            "target": self.target.name,
+            "devices": self.target.devices,
+            "memory": self.memory._asdict() | {"total": self.memory.total},
+            "kinds": {kind: total._asdict() for kind, total in self.kinds.items()},
+            "collectives": [{"name": name, "bytes": size} for name, size in self.collectives],
+            "compile_seconds": self.seconds,
+            **self.total._asdict(),
+        }
+
+
+def count(recipe: Recipe, target: Target) -> Counted:
+    """Compile the step for the target's devices and count what it runs.
+
+    Raises UserError where the compiler is not installed.
+    """
+    began = time.monotonic()
+    compiled = program.compiled(
+        recipe, topology.devices_of(target), options=topology.options(target)
+    )
+    text = compiled.as_text() or ""
+    found = kernels.kernels(text)
+    collectives = [
+        (kernel.name, kernel.read)
+        for kernel in found
+        if kernel.kind == COLLECTIVE
+        for _ in range(kernel.times)
+    ]
+    memory = program.memory_of(compiled)
+    seconds = time.monotonic() - began
+    return Counted(target, memory, kernels.by_kind(found), collectives, text, seconds)
+
+
+def table(counted: Counted, flops: float) -> str:
+    """Return the counts as text, with the milliseconds of bytes and of FLOPs at full rates."""
+    card = counted.target.card
+    rows = [*counted.kinds.items(), ("all", counted.total)]
+    sent = [f"{name} {size / 1e6:.3g}" for name, size in counted.collectives]
+    return "\n".join(
+        [
+            f"{'kind':30}{'kernels':>9}{'GB':>9}{'ms at full rate':>17}",
+            *(
+                f"{kind:30}{total.kernels:9,}{total.bytes / GB:9.2f}"
+                f"{1e3 * total.bytes / card.bandwidth:17.2f}"
+                for kind, total in rows
+            ),
+            f"{flops / 1e12:.4g} TFLOP: {flops / card.tflops / GB:.2f} ms at {card.tflops:g} "
+            "TFLOP/s in bfloat16",
+            *([f"collectives, MB: {', '.join(sent)}"] if sent else []),
+        ]
+    )
