@@ -45,6 +45,7 @@ from tests.helpers.processor_time import (  # hooks, which pytest finds here
     pytest_runtest_setup,  # noqa: F401
     pytest_terminal_summary,  # noqa: F401
 )
+from tests.helpers.programs import forget_programs
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.native import build
@@ -80,6 +81,12 @@ register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples 
 def pytest_collection_modifyitems(items):
     turns = {name: turn for turn, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turns.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Let go of what the files before have compiled, where it is much."""
+    forget_programs()
 
 
 @pytest.fixture

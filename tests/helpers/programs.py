@@ -1,0 +1,18 @@
+"""What JAX has compiled in this process, which a worker of thousands of tests cannot keep whole."""
+
+import gc
+from pathlib import Path
+
+import jax
+
+# Every program takes regions of memory, of which Linux allows a process 65,530; where there are no
+# more of them, LLVM aborts.
+MOST_REGIONS = 20_000
+_REGIONS = Path("/proc/self/maps")
+
+
+def forget_programs() -> None:
+    """Let go of compiled programs, where this process has many regions of memory by now."""
+    if _REGIONS.exists() and _REGIONS.read_bytes().count(b"\n") > MOST_REGIONS:
+        jax.clear_caches()
+        gc.collect()
