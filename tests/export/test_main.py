@@ -21,17 +21,18 @@ from uniface_jax.weights.state_files import read_state
 
 # The command with a workdir's network replaced by a small one: no run has to be trained first.
 WITH_SMALL_NETWORK = """
-import pathlib, sys, types
+import pathlib
 from tests.helpers.trained_networks import SMALL, trained_looking
 from uniface_jax import cli, models
 from uniface_jax.export.__main__ import main
+from uniface_jax.inference import network
 
 def load_network(workdir):
     network = models.create("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
     facts = {"step": 70, "digest": "abc", "workdir": pathlib.Path("nowhere"), "run": {}}
     return network, trained_looking(network), facts
 
-sys.modules["uniface_jax.inference.network"] = types.SimpleNamespace(load_network=load_network)
+network.load_network = load_network
 cli.run(main)
 """
 
