@@ -63,7 +63,8 @@ def choose(variants: Mapping[str, RecipeFacts], variant: str) -> RecipeFacts:
     """Return the facts of `variant`; UserError, which lists them all, for one that is not there."""
     if variant not in variants:
         problem = f"no variant {variant}" if variant else "names no variant"
-        raise UserError(f"{problem}; there are {', '.join(variants)}")
+        without = ", or none" if "" in variants else ""
+        raise UserError(f"{problem}; there are {', '.join(filter(None, variants))}{without}")
     return variants[variant]
 
 
