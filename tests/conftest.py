@@ -7,6 +7,7 @@ need one device.
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,14 @@ def x64():
     """Float64 for one test: parity with numbers computed in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def hang_ups():
+    """Let SIGHUP end this process and those it starts, though pytest ignore it (nohup)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -236,6 +236,7 @@ def hang_up(training, train):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize("decoders", ["threads", "processes"])
 @pytest.mark.parametrize(
     ("fault", "status", "words"),

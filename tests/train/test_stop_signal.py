@@ -7,6 +7,8 @@ import pytest
 
 from uniface_jax.train.stop_signal import StopSignal
 
+pytestmark = pytest.mark.usefixtures("hang_ups")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_one_lets_the_step_end_and_says_so(number, capfd):
