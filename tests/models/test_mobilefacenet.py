@@ -40,6 +40,7 @@ def test_stages_and_channels(name, stages):
     assert params["layers_5"]["layers_0"]["layers_1"]["layers_0"]["kernel"].shape == (3, 3, 1, 256)
 
 
+@pytest.mark.slow  # test_vit.py has a cheaper one
 def test_remat_changes_nothing():
     fields = {"blocks": (2, 1, 1, 1), "scale": 1, "embedding_size": 8}
     network = models.create("mbf", **fields)

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 
+@pytest.mark.slow  # compiles the whole step; tests/plan/test_memory.py compares smaller ones
 def test_the_demo(run_cli, tmp_path):
     path = tmp_path / "plan.json"
     done = run_cli(
