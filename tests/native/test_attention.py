@@ -92,3 +92,19 @@ def test_shapes_that_were_not_agreed_on_are_refused():
     assert build.available()
     with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
         jax.block_until_ready(jax.ffi.ffi_call("uniface_attention", results)(qkv))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["query", "key"])
+def test_what_is_not_finite_stays_so(part, bad):
+    """Hold to nan where the einsums have it: a run that diverges must not go on by kernels."""
+    qkv, mixed_bar = problem(3, 1, 17, 1, 2)
+    size = qkv.shape[2] // 3
+    qkv[0, 5, 0 if part == "query" else size] = bad
+    expected, pull = jax.vjp(partial(vit._attend_plainly, heads=1), jnp.asarray(qkv))
+    (by_qkv,) = pull(jnp.asarray(mixed_bar))
+    mixed = np.asarray(attention.forward(qkv, 1))
+    assert np.isnan(mixed).any()
+    assert np.isnan(mixed[np.isnan(expected)]).all()
+    ours = np.asarray(attention.gradient(qkv, mixed_bar, 1))
+    assert np.isnan(ours[np.isnan(by_qkv)]).all()

@@ -61,16 +61,18 @@ void Multiply(Rows a, ptrdiff_t a_step, ptrdiff_t rows, ptrdiff_t terms, Rows b,
 }
 
 // weights [tokens, step]: the softmax of the logits there; behind the tokens, what is as good as zero.
+// A row with a logit that is nan or infinite is nan, which the comparisons below would hide.
 void Softmax(const Shape& s, float* weights) {
   const ptrdiff_t padded = s.padded();
   const Vec least = Splat(-3e38f), most = Splat(87.0f), scale = Splat(s.scale);
   for (ptrdiff_t n = 0; n < s.tokens; ++n) {
     float* row = weights + n * s.step();
     for (ptrdiff_t k = s.tokens; k < padded; ++k) row[k] = least[0];
-    Vec highest = least;
+    Vec highest = least, zeros = {};
     for (ptrdiff_t k = 0; k < padded; k += kWidth) {
       const Vec logits = Load(row + k);
       highest = Select(logits > highest, logits, highest);
+      zeros += logits * Vec{};
     }
     float of_row = highest[0];
     for (int lane = 1; lane < kWidth; ++lane) of_row = std::max(of_row, highest[lane]);
@@ -81,7 +83,7 @@ void Softmax(const Shape& s, float* weights) {
       sums += e;
       Store(row + k, e);
     }
-    const Vec factor = Splat(1.0f / Sum(sums));
+    const Vec factor = Splat(1.0f / Sum(sums) + Sum(zeros));
     for (ptrdiff_t k = 0; k < padded; k += kWidth) Store(row + k, Load(row + k) * factor);
   }
 }
