@@ -12,7 +12,7 @@ from tests.helpers import demo_run
 from tests.helpers.paths import FIXTURES
 from uniface_jax.checkpoints import reading
 from uniface_jax.errors import UserError
-from uniface_jax.inference.load import load_mean
+from uniface_jax.inference.load import load_mean, load_model
 from uniface_jax.inference.network import load_network
 
 ADAMW = {
@@ -83,6 +83,15 @@ def test_weights_that_there_are_not_are_refused(whole, tmp_path, run_cli):
     (tmp_path / "some.onnx").touch()
     with pytest.raises(UserError, match=r"weights=ema: .*some.onnx is no workdir"):
         load_mean(tmp_path / "some.onnx")
+
+
+@pytest.mark.parametrize(
+    "choice", [{"input_scale": "raw"}, {"channel_order": "bgr"}, {"output_name": "features"}]
+)
+def test_choices_of_onnx_files_are_refused_with_the_mean_too(choice, tmp_path):
+    for load in (load_model, load_mean):
+        with pytest.raises(UserError, match=r"is a workdir; only ONNX files take one"):
+            load(tmp_path, **choice)
 
 
 def test_a_run_without_a_mean_has_none_to_load(tmp_path):

@@ -165,12 +165,15 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
 def _computed_features(path: str, output: Path) -> FeatureSource:
     from uniface_jax.inference.load import load_mean, load_model
 
-    model = load_mean(path, _MIRROR.value, _LANDMARKS.value) if _WEIGHTS.value == "ema" else (
-        load_model(
-            path, _MIRROR.value, _INPUT_SCALE.value, _CHANNEL_ORDER.value, _OUTPUT_NAME.value,
-            landmarks=_LANDMARKS.value,
-        )
-    )  # fmt: skip
+    load = load_mean if _WEIGHTS.value == "ema" else load_model
+    model = load(
+        path,
+        _MIRROR.value,
+        input_scale=_INPUT_SCALE.value,
+        channel_order=_CHANNEL_ORDER.value,
+        output_name=_OUTPUT_NAME.value,
+        landmarks=_LANDMARKS.value,
+    )
     cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
     known = KnownDigests(_own_folder("features"))
     cache = FeatureCache(_cache(output), known, _TRUST_CACHE.value)

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TypedDict
 
+from typing_extensions import Unpack
+
 from uniface_jax.errors import UserError, extra
 from uniface_jax.inference.model import Model
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".npz")
-
-
 LANDMARKS = ("data", "template")
 
 
@@ -68,6 +68,39 @@ def load_model(
             from uniface_jax.inference.onnx_model import OnnxOptions, load_onnx
 
         return load_onnx(path, mirror, OnnxOptions(input_scale, channel_order, output_name))
+    _check_workdir(path, input_scale, channel_order, output_name)
+    # Not at the top: an ONNX file needs neither JAX nor the checkpoint library.
+    from uniface_jax.inference.network import load_workdir
+
+    return load_workdir(path, mirror is not False, landmarks)
+
+
+def load_mean(
+    path: Path | str, mirror: bool | None = None, **options: Unpack[InputOptions]
+) -> Model:
+    """Load a workdir's network in the mean of its weights, which config.optim.ema keeps.
+
+    All else as load_model. Raises UserError for what is no workdir, or has no mean.
+    """
+    path, landmarks = Path(path), options.get("landmarks", LANDMARKS[0])
+    if not path.is_dir():
+        raise UserError(f"weights=ema: {path} is no workdir, and has no mean of the weights")
+    _check_landmarks(path, landmarks)
+    _check_workdir(
+        path,
+        options.get("input_scale", "auto"),
+        options.get("channel_order", "auto"),
+        options.get("output_name"),
+    )
+    from uniface_jax.inference.network import load_workdir
+
+    return load_workdir(path, mirror is not False, landmarks, "ema")
+
+
+def _check_workdir(
+    path: Path, input_scale: str, channel_order: str, output_name: str | None
+) -> None:
+    """Raise UserError for a choice that only ONNX files take."""
     for key, value in (
         ("input_scale", input_scale),
         ("channel_order", channel_order),
@@ -75,22 +108,6 @@ def load_model(
     ):
         if value != "auto":
             raise UserError(f"{key}={value}: {path} is a workdir; only ONNX files take one")
-    # Not at the top: an ONNX file needs neither JAX nor the checkpoint library.
-    from uniface_jax.inference.network import load_workdir
-
-    return load_workdir(path, mirror is not False, landmarks)
-
-
-def load_mean(path: Path | str, mirror: bool | None = None, landmarks: str = "data") -> Model:
-    """Load a workdir's network in the mean of its weights, which config.optim.ema keeps.
-
-    All else as load_model. Raises UserError for what is no workdir, or has no mean.
-    """
-    if not Path(path).is_dir():
-        raise UserError(f"weights=ema: {path} is no workdir, and has no mean of the weights")
-    from uniface_jax.inference.network import load_workdir
-
-    return load_workdir(path, mirror is not False, landmarks, "ema")
 
 
 def _check_landmarks(path: Path, landmarks: str) -> None:
