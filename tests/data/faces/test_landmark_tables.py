@@ -162,6 +162,8 @@ def test_csvs_by_position_and_by_name(aligned, expected, heading, tmp_path):
         ("a" + ",nan" * 10 + "\n", "line 1: a landmark at nan"),
         ("idx,x\nb" + ",.5" * 10 + "\n", "line 2: 'b'; expected an image's position"),
         ("a" + ",.5" * 10 + "\n", r"points.csv: no landmarks of p0/0.png"),
+        ("a" + ",.5" * 10 + "\na" + ",.6" * 10 + "\n", "line 2: 'a' has other landmarks in a line"),
+        ("idx,x\n7" + ",.5" * 10 + "\n07" + ",.6" * 10 + "\n", "line 3: '7' has other landmarks"),
         ("idx,x\n7" + ",.5" * 10 + "\n", r"points.csv: no landmarks of 0$"),
     ],
 )

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from typing_extensions import override
@@ -24,6 +25,7 @@ from uniface_jax.files.bounded_json import read_json
 from uniface_jax.files.text_lines import numbered_lines
 
 POSITION_HEADS = ("idx", "index")
+_Key = TypeVar("_Key", int, str)
 _KEPT = "aligned by an earlier version, or not by align: align the photographs anew"
 
 
@@ -101,14 +103,20 @@ def _of_csv(file: Path) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray] | 
             raise UserError(f"{where}: {len(cells)} cells; expected a name and x, y of five points")
         points = checked(cells[1:], where)
         if by_position is None:
-            by_name[cells[0]] = points
+            _add(by_name, cells[0], points, where)
         elif cells[0].isascii() and cells[0].isdigit() and len(cells[0]) < 19:
-            by_position[int(cells[0])] = points
+            _add(by_position, int(cells[0]), points, where)
         else:
             raise UserError(f"{where}: {cells[0][:80]!r}; expected an image's position, from 0 on")
     if not by_name and not by_position:
         raise UserError(f"{file}: no landmarks; expected lines of a name and x, y of five points")
     return by_name, by_position
+
+
+def _add(found: dict[_Key, np.ndarray], key: _Key, points: np.ndarray, where: str) -> None:
+    """Add an image's landmarks; UserError where the table has others of it already."""
+    if not np.array_equal(found.setdefault(key, points), points):
+        raise UserError(f"{where}: {str(key)[:80]!r} has other landmarks in a line before")
 
 
 def _is_heading(cells: list[str]) -> bool:
