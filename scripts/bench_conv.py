@@ -57,7 +57,7 @@ def in_jax(args: argparse.Namespace, part: str, number: int, after: bool) -> Cal
     import jax
     import jax.numpy as jnp
 
-    from uniface_jax.models.convolution import _plain, convolve
+    from uniface_jax.models.convolution import convolve, plain
 
     if part == "matmul":
         square = jnp.ones((SIDE, SIDE))
@@ -67,7 +67,7 @@ def in_jax(args: argparse.Namespace, part: str, number: int, after: bool) -> Cal
     side, inputs, outputs, kernel, stride, padding, _ = SHAPES[number]
     x = jnp.ones((args.batch, side, side, inputs))
     weight = jnp.ones((kernel, kernel, inputs, outputs))
-    conv = convolve if after else _plain
+    conv = convolve if after else plain
     y = conv(x, weight, stride, padding)
 
     def run(x, weight, y):

@@ -59,10 +59,11 @@ def in_jax(batch: int, part: str, shape: tuple, form: str) -> tuple[Callable, np
     import jax
     import jax.numpy as jnp
 
-    from uniface_jax.models import depthwise
+    from uniface_jax.models.convolution import plain
+    from uniface_jax.models.depthwise import convolve_grouped
 
     stride, padding = shape[4:6]
-    convolve = depthwise._plain if form == "xla" else depthwise.convolve_grouped
+    convolve = plain if form == "xla" else convolve_grouped
     given = [jnp.asarray(array) for array in arrays(batch, shape)]
 
     def run(x: jax.Array, weight: jax.Array, y_bar: jax.Array) -> jax.Array:

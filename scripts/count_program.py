@@ -44,10 +44,7 @@ def main() -> None:
     configs.check(config, target.devices)
     recipe = program.planned(config, args.images, args.classes)
     flops = work.count(program.trace(recipe, target.devices), target.devices).flops
-    try:
-        found = counted.count(recipe, target)
-    except UserError as e:
-        sys.exit(f"error: {e}")
+    found = counted.count(recipe, target)
     if args.save_text:
         args.save_text.write_bytes(gzip.compress(found.text.encode()))
     about = {
@@ -66,4 +63,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as e:
+        sys.exit(f"error: {e}")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
-from uniface_jax.models import depthwise
+from uniface_jax.models import convolution
 from uniface_jax.models.depthwise import convolve_grouped
 
 
@@ -66,7 +66,7 @@ def test_groups_of_any_size_and_their_gradients(groups, outputs, stride, x64):
     y, pull = jax.vjp(convolve, jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(y, by_definition(x, kernel, stride, 1), atol=1e-12)
     plain, plain_pull = jax.vjp(
-        partial(depthwise._plain, stride=stride, padding=1), jnp.asarray(x), jnp.asarray(kernel)
+        partial(convolution.plain, stride=stride, padding=1), jnp.asarray(x), jnp.asarray(kernel)
     )
     y_bar = jnp.asarray(rng.normal(size=plain.shape))
     for ours, theirs in zip(pull(y_bar), plain_pull(y_bar), strict=True):

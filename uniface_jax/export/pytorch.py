@@ -87,10 +87,12 @@ def _write_pth(path: Path, state: Mapping[str, np.ndarray], head: Mapping[str, n
             for name, array in arrays.items()
         }
 
-    content: dict[str, Any] = tensors({**state, **head})
+    content: dict[str, Any]
     if any(name.startswith(ARCFACE_HEAD) for name in head):
         beside = tensors(head, f"{ARCFACE_HEAD}.")
         content = {"state_dict_backbone": tensors(state), ARCFACE_HEAD: beside}
+    else:
+        content = tensors({**state, **head})
     # Not to the path itself, whose name would go into the file.
     written = io.BytesIO()
     torch.save(content, written)

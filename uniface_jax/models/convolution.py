@@ -30,24 +30,34 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
 
     H' = (H + 2 padding - h) // stride + 1. No bias; x and kernel have one dtype.
     """
-    return _plain(x, kernel, stride, padding)
+    return plain(x, kernel, stride, padding)
 
 
-def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolve as `convolve` does, by lax alone; in groups of the kernel's third axis."""
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
-    )
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT,
+        feature_group_count=x.shape[3] // kernel.shape[2],
+    )  # fmt: skip
+
+
+def plain_gradients(
+    x: jax.Array, kernel: jax.Array, y_bar: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradients of `plain` with respect to x and kernel."""
+    convolved = partial(plain, stride=stride, padding=padding)
+    by_x, by_kernel = jax.vjp(convolved, x, kernel)[1](y_bar)
+    return by_x, by_kernel
 
 
 def _forward(
     x: jax.Array, kernel: jax.Array, stride: int, padding: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    plain = partial(_plain, stride=stride, padding=padding)
     suited = _native(x, kernel, stride, padding) and stride == 1
     if not (suited and native.divides(kernel.shape[3])):
-        return plain(x, kernel), (x, kernel)
-    ours = partial(native.forward, stride=stride, padding=padding)
-    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
+        return plain(x, kernel, stride, padding), (x, kernel)
+    ours, lax = (partial(f, stride=stride, padding=padding) for f in (native.forward, plain))
+    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=lax), (x, kernel)
 
 
 def _native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
@@ -66,15 +76,10 @@ def _backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-
-    def plain(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        by_x, by_kernel = jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](
-            y_bar
-        )
-        return by_x, by_kernel
+    lax = partial(plain_gradients, stride=stride, padding=padding)
 
     def cpu(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        by_x, by_kernel = plain(x, kernel, y_bar)
+        by_x, by_kernel = lax(x, kernel, y_bar)
         if product := _gradients(x.shape, kernel.shape, stride, padding):
             faster_x, faster_kernel = product(x, kernel, y_bar)
             by_x, by_kernel = faster_x, by_kernel if faster_kernel is None else faster_kernel
@@ -85,7 +90,7 @@ def _backward(
             by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
         return by_x, by_kernel
 
-    by_x, by_kernel = jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=plain)
+    by_x, by_kernel = jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=lax)
     return by_x, by_kernel
 
 

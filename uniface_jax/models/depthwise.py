@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.models.channels import channel_sums
-from uniface_jax.models.convolution import LAYOUT
+from uniface_jax.models.convolution import plain, plain_gradients
 from uniface_jax.native import depthwise as native
 
 # Depthwise convolutions that one in groups may be a sum of.
@@ -29,7 +29,7 @@ def convolve_grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
     inputs, outputs = _by_group(x, kernel)
     if inputs * outputs <= MOST_PARTS:
         return _grouped(x, kernel, stride, padding)
-    return _plain(x, kernel, stride, padding)
+    return plain(x, kernel, stride, padding)
 
 
 def _by_group(x: jax.Array, kernel: jax.Array) -> tuple[int, int]:
@@ -38,18 +38,10 @@ def _by_group(x: jax.Array, kernel: jax.Array) -> tuple[int, int]:
     return inputs, kernel.shape[3] * inputs // x.shape[3]
 
 
-def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT,
-        feature_group_count=x.shape[3] // kernel.shape[2],
-    )  # fmt: skip
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    parts = partial(_by_parts, stride=stride, padding=padding)
-    plain = partial(_plain, stride=stride, padding=padding)
-    y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=parts, default=plain)
+    parts, lax = (partial(f, stride=stride, padding=padding) for f in (_by_parts, plain))
+    y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=parts, default=lax)
     return y
 
 
@@ -110,29 +102,23 @@ def _forward(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     if not _native(x, kernel):
         return _grouped(x, kernel, stride, padding), (x, kernel)
-    ours = partial(native.forward, stride=stride, padding=padding)
-    plain = partial(_plain, stride=stride, padding=padding)
-    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=plain), (x, kernel)
+    ours, lax = (partial(f, stride=stride, padding=padding) for f in (native.forward, plain))
+    return jax.lax.platform_dependent(x, kernel, cpu=ours, default=lax), (x, kernel)
 
 
 def _backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def plain(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        by_x, by_kernel = jax.vjp(partial(_plain, stride=stride, padding=padding), x, kernel)[1](
-            y_bar
-        )
-        return by_x, by_kernel
-
     def ours(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         return (
             native.input_gradient(y_bar, kernel, x.shape, stride, padding),
             native.kernel_gradient(x, y_bar, kernel.shape, stride, padding),
         )
 
-    parts = partial(_gradients_by_parts, stride=stride, padding=padding)
+    forms = (_gradients_by_parts, plain_gradients)
+    parts, lax = (partial(f, stride=stride, padding=padding) for f in forms)
     by_x, by_kernel = jax.lax.platform_dependent(
-        *saved, y_bar, cpu=ours if _native(*saved) else parts, default=plain
+        *saved, y_bar, cpu=ours if _native(*saved) else parts, default=lax
     )
     return by_x, by_kernel
 

@@ -205,23 +205,14 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
   return ffi::Error::Success();
 }
 
-auto Binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Attr<int32_t>("stride")
-      .Attr<int32_t>("padding");
-}
-
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceConvolution, Forward,
-                              Binding().Ret<Floats>().Ret<Floats>());
+                              ConvolutionBinding().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceInputGradient, InputGradient,
-                              Binding().Ret<Floats>().Ret<Floats>());
+                              ConvolutionBinding().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     UnifaceKernelGradient, KernelGradient,
-    Binding().Attr<int32_t>("parts").Ret<Floats>().Ret<Floats>());
+    ConvolutionBinding().Attr<int32_t>("parts").Ret<Floats>().Ret<Floats>());
 
 }  // namespace uniface

@@ -278,22 +278,13 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
   return ffi::Error::Success();
 }
 
-auto Binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Attr<int32_t>("stride")
-      .Attr<int32_t>("padding");
-}
-
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwise, Forward, Binding().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwise, Forward, ConvolutionBinding().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwiseInputGradient, InputGradient,
-                              Binding().Ret<Floats>());
+                              ConvolutionBinding().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     UnifaceDepthwiseKernelGradient, KernelGradient,
-    Binding().Attr<int32_t>("parts").Ret<Floats>().Ret<Floats>());
+    ConvolutionBinding().Attr<int32_t>("parts").Ret<Floats>().Ret<Floats>());
 
 }  // namespace uniface

@@ -48,6 +48,16 @@ inline void SumParts(const xla::ffi::ThreadPool& pool, ptrdiff_t parts, const fl
   });
 }
 
+// What kernels of convolutions and their gradients take: two arrays, stride and padding.
+inline auto ConvolutionBinding() {
+  return xla::ffi::Ffi::Bind()
+      .Ctx<xla::ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Attr<int32_t>("stride")
+      .Attr<int32_t>("padding");
+}
+
 }  // namespace uniface
 
 #endif  // UNIFACE_MAPS_H_

@@ -235,7 +235,7 @@ def _kernel(
 
 
 def _is_workspace(array: Array) -> bool:
-    """Return whether a library's result is the memory that it may use, bytes of no shape."""
+    """Return True for a library's result that is memory to work in: bytes of no shape."""
     return array.dtype in ("u8", "s8") and len(array.shape) == 1
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,14 +144,31 @@ _VIT_MARKS = (
 )
 
 
-def _find_vit(state: State, source: str, heads: int | None) -> Found | None:
+class _VitSizes(NamedTuple):
+    """Sizes of a ViT that its tensors tell; features: of the result."""
+
+    dim: int
+    patch: int
+    depth: int
+    mlp_ratio: int
+    features: int
+
+
+def _vit_sizes(state: State) -> _VitSizes | None:
+    """Return the sizes by the tensors of _VIT_MARKS; None where those have other shapes."""
     patches, hidden, last = (state[_VIT_MARKS[place]] for place in (0, 3, 4))
     dim, patch = (patches.shape[0], patches.shape[-1]) if patches.ndim == 4 else (0, 0)
     square = patches.shape[1:] == (3, patch, patch) and 0 < patch <= models.IMAGE_SIZE
     if not square or not patches.size or hidden.ndim != 2 or last.ndim != 2 or not last.size:
         return None
     depth = _blocks(state, r"blocks\.(\d+)\.attn\.qkv\.weight")
-    ratio = max(hidden.shape[0] // dim, 1)
+    return _VitSizes(dim, patch, depth, max(hidden.shape[0] // dim, 1), last.shape[0])
+
+
+def _find_vit(state: State, source: str, heads: int | None) -> Found | None:
+    if not (sizes_found := _vit_sizes(state)):
+        return None
+    dim, patch, depth, ratio, features = sizes_found
     named = [name for name, sizes in VITS.items() if (sizes["dim"], sizes["depth"]) == (dim, depth)]
     described = f"insightface's ViT of {depth} blocks and {dim} channels"
     if heads is None:
@@ -167,14 +184,14 @@ def _find_vit(state: State, source: str, heads: int | None) -> Found | None:
         raise UserError(f"{source}: --heads={heads}: must divide the {dim} channels of {described}")
     model: dict[str, Any] = {
         "name": named[0] if named else "vit_t",
-        "embedding_size": last.shape[0],
+        "embedding_size": features,
         "vit": {"heads": heads, "patch": patch, "mlp_ratio": ratio},
     }
     if not named:
         model["vit"] |= {"dim": dim, "depth": depth}
     if MASK_TOKEN not in state:  # CVLface's has none where it trained without a mask
         model["vit"] |= {"mask_ratio": 0.0}
-    network = create_vit(model["name"], embedding_size=last.shape[0], **model["vit"])
+    network = create_vit(model["name"], embedding_size=features, **model["vit"])
     return Found("insightface", model, network, layout(network), described)
 
 
@@ -183,15 +200,13 @@ _KPRPE_MARKS = (*_VIT_MARKS, "keypoint_linear.weight")
 
 def _find_kprpe(state: State, source: str, heads: int | None) -> Found | None:
     """Find CVLface's ViT with KP-RPE, whose heads its keypoint_linear tells."""
-    patches, hidden, last, linear = (state[_KPRPE_MARKS[place]] for place in (0, 3, 4, 5))
-    dim, patch = (patches.shape[0], patches.shape[-1]) if patches.ndim == 4 else (0, 0)
-    depth = _blocks(state, r"blocks\.(\d+)\.attn\.qkv\.weight")
-    square = patches.shape[1:] == (3, patch, patch) and 0 < patch <= models.IMAGE_SIZE
-    if not square or not patches.size or hidden.ndim != 2 or last.ndim != 2 or not last.size:
+    if not (sizes_found := _vit_sizes(state)):
         return None
+    dim, patch, depth, ratio, features = sizes_found
+    linear = state[_KPRPE_MARKS[-1]]
     if linear.ndim != 2 or not linear.size or linear.shape[0] % (BUCKETS * depth):
         return None
-    told, ratio = linear.shape[0] // (BUCKETS * depth), max(hidden.shape[0] // dim, 1)
+    told = linear.shape[0] // (BUCKETS * depth)
     described = f"CVLface's ViT with KP-RPE of {depth} blocks, {dim} channels and {told} heads"
     if heads not in (None, told) or dim % told:
         raise UserError(
@@ -201,10 +216,10 @@ def _find_kprpe(state: State, source: str, heads: int | None) -> Found | None:
     named = [name for name, known in KPRPES.items() if known == sizes]
     model: dict[str, Any] = {
         "name": named[0] if named else "vit_kprpe_base",
-        "embedding_size": last.shape[0],
+        "embedding_size": features,
         "kprpe": {"patch": patch, "dim": dim} | ({} if named else sizes),
     }
-    network = create_kprpe(model["name"], embedding_size=last.shape[0], **model["kprpe"])
+    network = create_kprpe(model["name"], embedding_size=features, **model["kprpe"])
     return Found(CVLFACE.name, model, network, layout(network), described)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.containers import FOLDER, read_or_refused
 from uniface_jax.data.formats.lmdb_pages import LmdbFile
+from uniface_jax.data.sources import lmdb as lmdb_source
 from uniface_jax.data.sources.lmdb import LmdbSource, open_lmdb
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -147,6 +148,15 @@ def test_other_layouts_are_named(tmp_path, written, own, message):
     write(tmp_path / "set.lmdb", written, own)
     with pytest.raises(UserError, match=message):
         open_source(tmp_path / "set.lmdb")[0]
+
+
+def test_values_longer_than_any_are_refused_unread(tmp_path, monkeypatch):
+    own = own_values(records(3)) | {b"__keys__": bytes(1000)}
+    with pytest.raises(UserError, match="__keys__: 1000 bytes, of 3 records"):
+        LmdbSource(write(tmp_path / "listed.lmdb", records(3), own))
+    monkeypatch.setattr(lmdb_source, "MAX_FILE_BYTES", 9)
+    with pytest.raises(UserError, match=r"key \d: \d+ bytes; a record has at most 9"):
+        LmdbSource(write(tmp_path / "set.lmdb", records(3)))
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_named(tmp_path):

@@ -19,6 +19,7 @@ def test_as_a_list(expected):
         names.append(name)
     assert len(names) == len(expected)
     assert list(names) == [names[i] for i in range(len(names))] == expected
+    assert list(names.take(np.arange(len(names))[::-2])) == expected[::-2]
 
 
 def test_arrays_tell_where_each_ends():

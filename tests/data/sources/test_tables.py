@@ -42,6 +42,22 @@ def test_labels_are_numbers_or_texts(tmp_path):
         assert [again[i] for i in range(6)] == [source[i] for i in range(6)]
 
 
+def test_labels_in_dictionaries_are_texts_and_other_types_are_none(tmp_path):
+    people = pa.array(["b", "a", "b"]).dictionary_encode()
+    source = open_source(write(tmp_path / "a.parquet", image=IMAGES[:3], label=people))
+    assert (source.class_names, labels_of(source)) == (["a", "b"], [1, 0, 1])
+    for labels in ([["a"], ["b"], ["a"]], [{"a": "b"}] * 3, [0.5, 1.5, 1.5], ["a", None, "b"]):
+        file = write(tmp_path / "b.parquet", image=IMAGES[:3], label=labels)
+        with pytest.raises(UserError, match=r"b\.parquet: row 0: labels of the type"):
+            open_source(file)
+    without = pa.DictionaryArray.from_arrays([0, 1, 0], ["a", None])
+    table = pa.table({"image": IMAGES[:3], "label": without})
+    with pa.ipc.new_file(str(tmp_path / "c.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match=r"c\.arrow: row 0: labels of the type"):
+        open_source(tmp_path / "c.arrow")
+
+
 def test_a_column_of_another_name_is_chosen(tmp_path):
     file = write(tmp_path / "a.parquet", image=IMAGES, subject=[0, 0, 0, 1, 1, 1])
     with pytest.raises(UserError, match=r"found image, subject \(--json_key of convert"):

@@ -234,7 +234,7 @@ def test_gzip_is_unpacked_where_nobody_sees_it(tmp_path, monkeypatch):
     # Decoding processes get the source, converting ones parts of it.
     for copy in (source, source.part(np.arange(2))):
         assert rows(pickle.loads(pickle.dumps(copy))) == rows(source)
-    opened = source._unpacked[file].path
+    opened = source._unpacked[0].path
     del source, copy
     assert not opened.exists() or "uniface-" not in str(opened.readlink())
 

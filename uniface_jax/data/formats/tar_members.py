@@ -69,7 +69,7 @@ class Archive:
             self._ahead = os.pread(self._descriptor, _AHEAD_BYTES, place)
             self._ahead_begin = place
             header = self._ahead[:_BLOCK]
-            if header[0] == 0 and not header.strip(b"\0"):
+            if header[:1] == b"\0" and not header.strip(b"\0"):
                 self.ended = True
                 return
             if len(header) < _BLOCK:

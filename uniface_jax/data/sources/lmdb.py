@@ -16,35 +16,34 @@ from numpy.lib import format as formats
 from typing_extensions import override
 
 from uniface_jax.data.formats.lmdb_pages import LmdbFile
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.folders import MAX_FILE_BYTES
+from uniface_jax.data.sources.indexed import Part, SharedSource
 from uniface_jax.errors import UserError, extra
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
-from uniface_jax.files.unnamed import SharedArrays
 
 DATA_FILE = "data.mdb"  # in a folder that LMDB has made
 _OWN_KEYS = (b"__len__", b"__keys__", b"__classnum__")
 _MAX_CLASSES = (1 << 31) - 1  # labels are int32
 _MAX_DIGITS = 18
-_MAX_VALUE_BYTES = 1 << 28
+_LISTED_BYTES = 32  # of a key in msgpack at most, and of a number
 _LAYOUT = 'expected keys "0", "1", …, and __keys__, __len__ and __classnum__'
 
 
 @dataclass(frozen=True)
-class LmdbPart:
+class LmdbPart(Part):
     """Records of an LMDB file: key, offset and size of each, int64 [K], among C classes."""
 
     files: KeptOpen
     keys: np.ndarray
     offsets: np.ndarray
-    sizes: np.ndarray
+    lengths: np.ndarray
     num_classes: int
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
+    @override
     def __getitem__(self, index: int) -> Item:
-        path, key, size = self.files.paths[0], int(self.keys[index]), int(self.sizes[index])
+        path, key, size = self.files.paths[0], int(self.keys[index]), int(self.lengths[index])
         try:
             value = self.files.read(0, int(self.offsets[index]), size)
         except OSError as e:
@@ -58,7 +57,7 @@ class LmdbPart:
         return Item(image, label, str(key))
 
 
-class LmdbSource(Source):
+class LmdbSource(SharedSource):
     """Records of an LMDB file in the order of its `__keys__`; item names are the keys.
 
     Opening reads the pages that say where records lie, not the images.
@@ -72,12 +71,11 @@ class LmdbSource(Source):
             message names file, page or key.
     """
 
-    reopens_quickly = True
+    _images: LmdbPart
 
     def __init__(self, path: Path | str, mask: Path | str | None = None):
         path = Path(path)
         self.name = str(path)
-        self._shared: SharedArrays | None = None
         file = path / DATA_FILE if path.is_dir() else path
         with extra("containers"):
             import msgpack  # noqa: F401  # missing, it is said now and not of the first record
@@ -97,48 +95,18 @@ class LmdbSource(Source):
         missing = np.flatnonzero(keys[found] != wanted)
         if len(missing):
             raise UserError(f"{file}: key {wanted[missing[0]]}: in __keys__, but has no record")
-        self._records = LmdbPart(
-            KeptOpen([file]), wanted, offsets[found], sizes[found], self.num_classes
-        )
-
-    def __getstate__(self) -> dict[str, object]:
-        records = self._records
-        columns = (records.keys, records.offsets, records.sizes)
-        self._shared = self._shared or SharedArrays(columns)
-        return {**self.__dict__, "_records": records.files, "_shared": self._shared}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        keys, offsets, sizes = state["_shared"]
-        records = LmdbPart(state["_records"], keys, offsets, sizes, state["num_classes"])
-        self.__dict__.update(state, _records=records, _shared=None)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self._records[index]
-
-    @override
-    def part(self, indices: np.ndarray) -> LmdbPart:
-        records = self._records
-        return LmdbPart(
-            records.files,
-            records.keys[indices],
-            records.offsets[indices],
-            records.sizes[indices],
-            records.num_classes,
-        )
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.take(self._records.sizes, indices)
+        lengths = sizes[found]
+        if int(lengths.max()) > MAX_FILE_BYTES:
+            raise UserError(
+                f"{file}: key {wanted[lengths.argmax()]}: {lengths.max()} bytes; a record has at "
+                f"most {MAX_FILE_BYTES}"
+            )
+        self._images = LmdbPart(KeptOpen([file]), wanted, offsets[found], lengths, self.num_classes)
 
     @override
     def fingerprint(self) -> str:
         # Records of the same lengths are not told apart: no image is read for it.
-        return digest(self._records.keys, self._records.sizes, np.array([self.num_classes]))
+        return digest(self._images.keys, self._images.lengths, np.array([self.num_classes]))
 
 
 def open_lmdb(text: str) -> LmdbSource:
@@ -158,7 +126,7 @@ def _places(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[bytes,
     keys: list[np.ndarray] = []
     offsets: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
-    own: dict[bytes, bytes] = {}
+    own: dict[bytes, tuple[int, int]] = {}  # where each lies
     with LmdbFile(file) as opened:
         for nodes in opened:
             records = np.array([key.isdigit() for key in nodes.keys], bool)
@@ -166,14 +134,19 @@ def _places(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[bytes,
                 key, size = nodes.keys[place], int(nodes.sizes[place])
                 if key not in _OWN_KEYS:
                     raise UserError(f"{file}: key {key[:40]!r}: {_LAYOUT}")
-                own[key] = opened.value(int(nodes.offsets[place]), size)
+                own[key] = int(nodes.offsets[place]), size
             keys.append(_numbers(file, [key for key in nodes.keys if key.isdigit()]))
             offsets.append(nodes.offsets[records])
             sizes.append(nodes.sizes[records])
-    missing = [key.decode() for key in _OWN_KEYS if key not in own]
-    if missing or not sum(map(len, keys)):
-        raise UserError(f"{file}: no {missing[0] if missing else 'record'}; {_LAYOUT}")
-    return np.concatenate(keys), np.concatenate(offsets), np.concatenate(sizes), own
+        count = sum(map(len, keys))
+        missing = [key.decode() for key in _OWN_KEYS if key not in own]
+        if missing or not count:
+            raise UserError(f"{file}: no {missing[0] if missing else 'record'}; {_LAYOUT}")
+        for key, (_, size) in own.items():
+            if size > _LISTED_BYTES * (1 + count):
+                raise UserError(f"{file}: {key.decode()}: {size} bytes, of {count} records")
+        values = {key: opened.value(*place) for key, place in own.items()}
+    return np.concatenate(keys), np.concatenate(offsets), np.concatenate(sizes), values
 
 
 def _numbers(file: Path, keys: list[bytes]) -> np.ndarray:

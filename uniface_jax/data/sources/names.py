@@ -38,6 +38,10 @@ class Names:
         self._text += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._text))
 
+    def take(self, indices: np.ndarray) -> "Names":
+        """Return the texts at `indices`, int64 [K], as an array's own take does."""
+        return Names(self[i] for i in indices.tolist())
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

@@ -21,7 +21,8 @@ from uniface_jax.data.formats.recordio import (
     RecordFile,
     read_index,
 )
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.indexed import IndexedSource, Part
 from uniface_jax.data.sources.labels import contiguous
 from uniface_jax.errors import UserError
 
@@ -41,31 +42,24 @@ class _Records:
 
 
 @dataclass(frozen=True)
-class RecordIOPart:
+class RecordIOPart(Part):
     """Images of a .rec file: key, offset and length of their records, int64, class, int32; [K]."""
 
     file: RecordFile
     keys: np.ndarray
     offsets: np.ndarray
-    lengths: np.ndarray
+    lengths: np.ndarray  # of records, headers included
     labels: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
+    @override
     def __getitem__(self, index: int) -> Item:
         payload = self.file.payload(int(self.offsets[index]), int(self.lengths[index]))
         (flag,) = struct.unpack_from("<I", payload)
         image = payload[IMAGE_HEADER_BYTES + 4 * flag :]
         return Item(image, int(self.labels[index]), str(self.keys[index]))
 
-    def take(self, indices: np.ndarray) -> "RecordIOPart":
-        """Return the images at `indices`, int64 [K]."""
-        columns = (self.keys, self.offsets, self.lengths, self.labels)
-        return RecordIOPart(self.file, *(column[indices] for column in columns))
 
-
-class RecordIOSource(Source):
+class RecordIOSource(IndexedSource):
     """Images of a .rec file, by ascending key; item names are the keys.
 
     The .idx beside it gives the keys. Where it is missing or does not fit the .rec, the file is
@@ -78,6 +72,8 @@ class RecordIOSource(Source):
             layout has no image, or the number of images is not the one that insightface's key 0
             declares; the message names file and record.
     """
+
+    _images: RecordIOPart
 
     def __init__(self, path: Path | str):
         self.name = str(path)
@@ -106,22 +102,6 @@ class RecordIOSource(Source):
             )
         labels, self.num_classes, self.class_names = contiguous(labels.astype(np.int64), declared)
         self._images = RecordIOPart(self._file, keys, offsets, lengths, labels)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self._images[index]
-
-    @override
-    def part(self, indices: np.ndarray) -> "RecordIOPart":
-        return self._images.take(indices)
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.take(self._images.lengths, indices)  # of records, headers included
 
     @override
     def fingerprint(self) -> str:

@@ -10,24 +10,22 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 from typing_extensions import override
 
 from uniface_jax.data.formats.tables import Cells, TableFile, cells_of
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Item, digest
 from uniface_jax.data.sources.folders import MAX_FILE_BYTES
+from uniface_jax.data.sources.indexed import Part, SharedSource
 from uniface_jax.data.sources.labels import classes_of, natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import read_json
 from uniface_jax.files.kept_open import KeptOpen
-from uniface_jax.files.unnamed import SharedArrays, UnnamedFile
-
-if TYPE_CHECKING:
-    pass
+from uniface_jax.files.unnamed import UnnamedFile
 
 IMAGE_COLUMN = "image"
 LABEL_COLUMNS = ("label", "cls", "class", "identity")
@@ -39,11 +37,15 @@ _PARQUET_PLACES = ("*.parquet", "data/*.parquet", "default/*/*.parquet")
 SHARDS = "-[0-9]*"  # a pattern's end, behind the split
 _SHARD = re.compile(r"(?P<split>.+?)-(\d+(-of-\d+)?(-[0-9a-f]+)?|\[0-9\]\*)")
 _MAX_TEXT = 1024  # of a label
+_DICTIONARY = "dictionary<values="  # of texts that stand once
+_LABEL_TYPES = (
+    "int", "uint", "string", "large_string", f"{_DICTIONARY}string", f"{_DICTIONARY}large_string",
+)  # fmt: skip
 _MAX_NAME_LENGTH = 255  # of a file, nearly everywhere
 
 
 @dataclass(frozen=True)
-class TablePart:
+class TablePart(Part):
     """Images in a file of their own: offset, size, class and name of each; [K]."""
 
     files: KeptOpen
@@ -53,9 +55,7 @@ class TablePart:
     labels: np.ndarray
     names: Names
 
-    def __len__(self) -> int:
-        return len(self.offsets)
-
+    @override
     def __getitem__(self, index: int) -> Item:
         size, name = int(self.lengths[index]), self.names[index]
         try:
@@ -67,7 +67,7 @@ class TablePart:
         return Item(image, int(self.labels[index]), name)
 
 
-class TableSource(Source):
+class TableSource(SharedSource):
     """Rows of tables in their order; item names are table/path, or table/row where there is none.
 
     The column `image` holds the images (`bytes`, or a struct of `bytes` and `path`), a column of
@@ -79,72 +79,33 @@ class TableSource(Source):
             image is not in it, or there is no row; the message names the table, and the row.
     """
 
-    reopens_quickly = True
+    _images: TablePart
 
     def __init__(self, path: Path | str, tables: Sequence[Path], label: str | None = None):
         """Copy the images of the tables; label: the column of the classes, None for the usual."""
         self.name = str(path)
         self.class_names: list[str] | None = None
-        self._shared: SharedArrays | None = None
-        self._unpacked = UnnamedFile(self.name)  # whose room is free when nothing refers to it
-        rows = _Rows(self._unpacked, label)
+        unpacked = UnnamedFile(self.name)
+        rows = _Rows(unpacked, label)
         hidden = len(tables) < 2 or not sys.stderr.isatty()
         for table in tqdm(tables, unit=" tables", desc="unpack", disable=hidden):
             rows.add(table)
         labels, self.class_names, self.num_classes = rows.classes(self.name)
         self.notes = [
             f"{path}: rows are unpacked in groups: the images, "
-            f"{self._unpacked.size / 2**20:.0f} MiB, were copied to a temporary file, at every "
+            f"{unpacked.size / 2**20:.0f} MiB, were copied to a temporary file, at every "
             "start anew; a set that convert writes needs neither"
         ]
+        self._unpacked = [unpacked]
         lengths = np.frombuffer(rows.lengths, np.int64)
         self._images = TablePart(
-            KeptOpen([self._unpacked.path]),
+            KeptOpen([unpacked.path]),
             self.name,
             np.cumsum(lengths) - lengths,
             lengths,
             labels,
             rows.names,
         )
-
-    def __getstate__(self) -> dict[str, object]:
-        # Another process opens the temporary file by its path; its room is this one's.
-        images = self._images
-        columns = (images.offsets, images.lengths, images.labels)
-        self._shared = self._shared or SharedArrays([*columns, *images.names.arrays()])
-        own = {"_unpacked": None, "_images": (images.files, images.source), "_shared": self._shared}
-        return {**self.__dict__, **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        offsets, lengths, labels, text, ends = state["_shared"]
-        names = Names.of_arrays(text, ends)
-        files, source = state["_images"]
-        images = TablePart(files, source, offsets, lengths, labels, names)
-        self.__dict__.update(state, _images=images, _shared=None)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self._images[index]
-
-    @override
-    def part(self, indices: np.ndarray) -> TablePart:
-        images = self._images
-        return TablePart(
-            images.files,
-            images.source,
-            images.offsets[indices],
-            images.lengths[indices],
-            images.labels[indices],
-            Names(images.names[i] for i in indices.tolist()),
-        )
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.take(self._images.lengths, indices)
 
     @override
     def fingerprint(self) -> str:
@@ -204,11 +165,12 @@ class _Rows:
     def _codes_of(self, column: Any, where: str) -> np.ndarray:
         """Return the labels of a group: places in _codes, int32 [K]."""
         kind = str(column.type)
-        if column.null_count or not (kind.startswith(("int", "uint")) or "string" in kind):
+        values = column.to_pylist() if kind.startswith(_LABEL_TYPES) else [None]
+        if None in values:
             raise UserError(
                 f"{where}: labels of the type {kind[:80]}, or none; expected whole numbers or texts"
             )
-        texts = [str(value)[:_MAX_TEXT] for value in column.to_pylist()]
+        texts = [str(value)[:_MAX_TEXT] for value in values]
         codes = (self._codes.setdefault(text, len(self._codes)) for text in texts)
         return np.fromiter(codes, np.int32, len(texts))
 
@@ -221,11 +183,8 @@ class _Rows:
         names = self._class_names
         if names is not None:
             stated = {str(number): number for number in range(len(names))}
-            stated |= (
-                {}
-                if all(text in stated for text in used)
-                else dict(zip(names, range(len(names)), strict=True))
-            )
+            if not all(text in stated for text in used):
+                stated |= {name: number for number, name in enumerate(names)}
             if all(text in stated for text in used):
                 numbers = np.array([stated[text] for text in used], np.int32)
                 return numbers[places], names, len(names)

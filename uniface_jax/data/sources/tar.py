@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -21,15 +21,16 @@ from typing_extensions import override
 
 from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.data.formats.tar_members import Archive, Member, is_gzip, unpack_gzip
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Item, digest
 from uniface_jax.data.sources.folders import MAX_FILE_BYTES
+from uniface_jax.data.sources.indexed import Part, SharedSource
 from uniface_jax.data.sources.labels import classes_of, natural_key
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import parse_json
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
-from uniface_jax.files.unnamed import SharedArrays, UnnamedFile
+from uniface_jax.files.unnamed import UnnamedFile
 
 JSON_KEYS = ("label", "cls", "class", "identity")
 _MAX_LABEL_BYTES = 1 << 16
@@ -41,7 +42,7 @@ _Work = TypeVar("_Work")
 
 
 @dataclass(frozen=True)
-class TarPart:
+class TarPart(Part):
     """Images in tar archives: archive, offset and size of each, its class and its name; [K].
 
     archives: the archives' names; files: where their bytes are.
@@ -55,9 +56,7 @@ class TarPart:
     labels: np.ndarray
     names: Names
 
-    def __len__(self) -> int:
-        return len(self.archive)
-
+    @override
     def __getitem__(self, index: int) -> Item:
         number, size = int(self.archive[index]), int(self.lengths[index])
         path, name = self.archives[number], self.names[index]
@@ -70,7 +69,7 @@ class TarPart:
         return Item(image, int(self.labels[index]), f"{path.name}/{name}")
 
 
-class TarSource(Source):
+class TarSource(SharedSource):
     """Images of a tar archive, or of all `*.tar` in a folder by natural order.
 
     In the archives' order; item names are archive/member. Labels that are not 0..C-1 are mapped as
@@ -93,7 +92,7 @@ class TarSource(Source):
         Item(image=b'an image', label=0, name='0.tar/7.jpg')
     """
 
-    reopens_quickly = True
+    _images: TarPart
 
     def __init__(
         self,
@@ -113,24 +112,21 @@ class TarSource(Source):
         self.notes: list[str] = []
         if archives is None:
             archives = find_archives(path) if path.is_dir() else [path]
-        self._unpacked = _unpacked(archives)  # whose room is free when nothing refers to them
-        files = [
-            self._unpacked[archive].path if archive in self._unpacked else archive
-            for archive in archives
-        ]
+        unpacked = _unpacked(archives)
+        self._unpacked = list(unpacked.values())
+        files = [unpacked[archive].path if archive in unpacked else archive for archive in archives]
         index = _Index(self.name, json_key)
         with _progress(zip(archives, files, strict=True), len(archives), "index") as bar:
             for number, (archive, file) in enumerate(bar):
                 index.add(number, archive, file)
-        if self._unpacked:
-            room = sum(file.size for file in self._unpacked.values())
+        if unpacked:
+            room = sum(file.size for file in unpacked.values())
             self.notes.append(
                 f"{path}: gzip is read from its beginning alone: {room / 2**20:.0f} MiB were "
                 "unpacked to temporary files, at every start anew; a set that convert writes "
                 "needs neither"
             )
         self.notes += index.unended
-        self._shared: SharedArrays | None = None
         labels, self.class_names, self.num_classes = index.labels()
         if index.others:
             shown = ", ".join(index.others[:_MAX_NAMED_FILES])
@@ -150,46 +146,6 @@ class TarSource(Source):
             labels,
             index.names,
         )
-
-    def __getstate__(self) -> dict[str, object]:
-        # Another process opens the temporary files by their paths; their room is this one's.
-        images = self._images
-        columns = (images.archive, images.offsets, images.lengths, images.labels)
-        self._shared = self._shared or SharedArrays([*columns, *images.names.arrays()])
-        own = {"_unpacked": {}, "_images": (images.archives, images.files), "_shared": self._shared}
-        return {**self.__dict__, **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        archive, offsets, lengths, labels, text, ends = state["_shared"]
-        names = Names.of_arrays(text, ends)
-        archives, files = state["_images"]
-        images = TarPart(archives, files, archive, offsets, lengths, labels, names)
-        self.__dict__.update(state, _images=images, _shared=None)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self._images[index]
-
-    @override
-    def part(self, indices: np.ndarray) -> TarPart:
-        images = self._images
-        return TarPart(
-            images.archives,
-            images.files,
-            images.archive[indices],
-            images.offsets[indices],
-            images.lengths[indices],
-            images.labels[indices],
-            Names(images.names[i] for i in indices.tolist()),
-        )
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.take(self._images.lengths, indices)
 
     @override
     def fingerprint(self) -> str:

@@ -9,20 +9,19 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from uniface_jax.data.formats.tf_example import parse_image
 from uniface_jax.data.formats.tfrecord_shards import FOOTER_BYTES, HEADER_BYTES, check_frame
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Item, digest
+from uniface_jax.data.sources.indexed import Part, SharedSource
 from uniface_jax.data.sources.labels import classes_of
 from uniface_jax.data.sources.names import Names
 from uniface_jax.errors import UserError
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.text_lines import numbered_lines
-from uniface_jax.files.unnamed import SharedArrays
 
 _LINE = "expected NAME, SHARD, OFFSET and LABEL between tabs"
 _COLUMNS = 4
@@ -31,7 +30,7 @@ _MAX_RECORD_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class TfacePart:
+class TfacePart(Part):
     """Records of TFace's files: shard, offset and class of each, [K]."""
 
     files: KeptOpen
@@ -39,15 +38,13 @@ class TfacePart:
     offsets: np.ndarray
     labels: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.shards)
-
+    @override
     def __getitem__(self, index: int) -> Item:
         shard, offset = int(self.shards[index]), int(self.offsets[index])
         path = self.files.paths[shard]
         where = f"{path}: record at byte {offset}"
         try:
-            size = self.size(index)
+            size = self._size(index)
             frame = self.files.read(shard, offset, size) if size else b""
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})") from e
@@ -61,7 +58,17 @@ class TfacePart:
             raise UserError(f"{where}: not an example of an image ({e})") from e
         return Item(image, int(self.labels[index]), f"{path.name}/{offset}")
 
-    def size(self, index: int) -> int:
+    @override
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        return np.fromiter(map(self._size_or_none, indices.tolist()), np.int64, len(indices))
+
+    def _size_or_none(self, index: int) -> int:
+        try:
+            return self._size(index)
+        except OSError:
+            return 0
+
+    def _size(self, index: int) -> int:
         """Return the bytes of a record with its frame, 0 of what is none; OSError as read."""
         head = self.files.read(int(self.shards[index]), int(self.offsets[index]), 8)
         length = int.from_bytes(head, "little")
@@ -69,7 +76,7 @@ class TfacePart:
         return HEADER_BYTES + length + FOOTER_BYTES if whole else 0
 
 
-class TfaceSource(Source):
+class TfaceSource(SharedSource):
     """Records that an index lists, in its order; item names are shard/offset.
 
     Opening reads the index alone.
@@ -79,14 +86,13 @@ class TfaceSource(Source):
             message names index and line.
     """
 
-    reopens_quickly = True
+    _images: TfacePart
 
     def __init__(self, index: Path | str, folder: Path | None = None):
         """Read an index; folder: of the folders NAME, None for one near the index."""
         index = Path(index)
         self.name = str(index)
         self.class_names: list[str] | None = None
-        self._shared: SharedArrays | None = None
         numbers: dict[tuple[str, int], int] = {}  # of the shards, by name and number
         codes: dict[str, int] = {}
         shards, offsets, labels = array("i"), array("q"), array("i")
@@ -109,55 +115,16 @@ class TfaceSource(Source):
         classes, self.class_names, self.num_classes = classes_of(
             list(codes), np.frombuffer(labels, np.int32)
         )
-        self._records = TfacePart(
+        self._images = TfacePart(
             KeptOpen(paths),
             np.frombuffer(shards, np.int32),
             np.frombuffer(offsets, np.int64),
             classes,
         )
 
-    def __getstate__(self) -> dict[str, object]:
-        records = self._records
-        columns = (records.shards, records.offsets, records.labels)
-        self._shared = self._shared or SharedArrays(columns)
-        return {**self.__dict__, "_records": records.files, "_shared": self._shared}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        shards, offsets, labels = state["_shared"]
-        records = TfacePart(state["_records"], shards, offsets, labels)
-        self.__dict__.update(state, _records=records, _shared=None)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self._records[index]
-
-    @override
-    def part(self, indices: np.ndarray) -> TfacePart:
-        records = self._records
-        return TfacePart(
-            records.files,
-            records.shards[indices],
-            records.offsets[indices],
-            records.labels[indices],
-        )
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return np.fromiter(map(self._size, indices.tolist()), np.int64, len(indices))
-
-    def _size(self, index: int) -> int:
-        try:
-            return self._records.size(index)
-        except OSError:
-            return 0
-
     @override
     def fingerprint(self) -> str:
-        records = self._records
+        records = self._images
         names = Names(path.name for path in records.files.paths)
         return digest(*names.arrays(), records.shards, records.offsets, records.labels)
 

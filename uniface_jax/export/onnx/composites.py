@@ -62,7 +62,7 @@ def _layer_norm(node: Node) -> LayerNorm | None:
             ),
         ):
             channels = x.shape[-1]
-            vector = scale.size == scale.shape[-1] == channels and len(x.shape) > 2
+            vector = scale.size == channels and scale.shape[-1:] == (channels,) and len(x.shape) > 2
             if not (vector and (shift.scale == 1).all() and _is_mean(mean, x)):
                 return None
             match variance:
@@ -134,7 +134,8 @@ def _attention(node: Node) -> Attention | None:
             bias=bias,
         ) if (scale == scale[0]).all() and not bias.any():
             tokens = tuple(by_head.inputs[0] for by_head in (query, key, value))
-            if {x.shape for x in tokens} == {node.shape}:
+            joined = node.shape[:2] == query.shape[:2] and len(node.shape) == 3
+            if joined and {x.shape for x in tokens} == {node.shape}:
                 return Attention(node.shape, tokens, query.shape[2], float(scale[0]))
     return None
 
