@@ -119,6 +119,32 @@ def test_a_workdir_may_be_extended_or_taken_over(tmp_path):
     assert json.loads((workdir / "config.json").read_text())["model"]["width"] == 32
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "after", "taken"),
+    [
+        ("adamw", "network.*=0", "", False),
+        ("adamw", "network.*=0", "network.*=0.1", False),
+        ("muon", "network.*=0", "network.*=0, network.fc5.*=1", False),
+        ("adamw", "network.*=0", "network.*=0, bias=0", True),
+        ("adamw", "network.*=0.1", "", True),
+        ("adamw", "", "network.*=0", True),
+        ("sgd", "network.*=0", "", True),
+    ],
+)
+def test_what_has_no_moments_stays_frozen_when_a_run_is_extended(
+    name, before, after, taken, tmp_path
+):
+    """Refuse it: a frozen array's moments are zeros, of as many updates as the network's others."""
+    workdir = tmp_path / "run"
+    configs.claim_workdir(workdir, changed(optim__name=name, optim__multipliers=before))
+    other = changed(optim__name=name, optim__multipliers=after)
+    if taken:
+        configs.claim_workdir(workdir, other, extend=True)
+    else:
+        with pytest.raises(UserError, match=r"run with config.optim.multipliers=network.\*=0, .*"):
+            configs.claim_workdir(workdir, other, extend=True)
+
+
 def test_a_workdir_may_be_older_than_a_key(tmp_path):
     """Take what it does not name at its default, when it is read and when it is claimed again."""
     config = json.loads(configs.to_json(changed(optim__lr=0.2)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from uniface_jax.config import multipliers
 from uniface_jax.config.keys import completed, flatten
 from uniface_jax.config.ranges import check_ranges
 from uniface_jax.errors import UserError
@@ -81,7 +82,7 @@ def claim_workdir(
         except ValueError as e:
             raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
         for key, value in flatten(config).items():
-            fixed = key in _FORM_KEYS
+            fixed = key in _FORM_KEYS or (key == "optim.multipliers" and _thaws(owner, value))
             if (fixed or not key.startswith(allowed)) and owner.get(key) != value:
                 extendable = key.startswith(EXTENDABLE_KEYS) and not fixed
                 raise UserError(
@@ -99,3 +100,19 @@ def claim_workdir(
             )
         config.finetune = began
     write_bytes(path, (to_json(config) + "\n").encode())
+
+
+def _thaws(owner: Mapping[str, Any], text: str) -> bool:
+    """Return True where an adaptive optimizer may come to update what has been frozen.
+
+    The moments of the network are of one count of updates, and those of frozen arrays of none: the
+    first updates would be several times too large.
+    """
+    before, now = (
+        [(pattern, factor > 0) for pattern, factor in multipliers.parse(each)]
+        for each in (owner["optim.multipliers"], text)
+    )
+    if owner["optim.name"] == "sgd" or all(moves for _, moves in before):
+        return False
+    added = now[len(before) :]  # which count more than those before
+    return now[: len(before)] != before or any(moves for _, moves in added)
