@@ -11,9 +11,11 @@ from safetensors import safe_open
 from tests.helpers import demo_run
 from tests.helpers.paths import FIXTURES
 from uniface_jax.checkpoints import reading
+from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.errors import UserError
 from uniface_jax.inference.load import load_mean, load_model
 from uniface_jax.inference.network import load_network
+from uniface_jax.state import Average
 
 ADAMW = {
     "optim.name": "adamw", "optim.lr": 0.001, "optim.ema": 0.8, "head.sampling_rate": 0.4,
@@ -98,3 +100,14 @@ def test_a_run_without_a_mean_has_none_to_load(tmp_path):
     shutil.copytree(FIXTURES / "ec4f2e5" / "run", tmp_path / "run")
     with pytest.raises(UserError, match=r"--weights=ema: the run has kept no mean"):
         load_network(tmp_path / "run", weights="ema")
+
+
+def test_a_mean_of_nothing_is_refused(tmp_path):
+    state, run = reading.read(FIXTURES / "ec4f2e5" / "run")
+    zeros = jax.tree.map(np.zeros_like, (state.weights.network, state.batch_stats))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state._replace(average=Average(np.zeros((), np.int32), *zeros)), run)
+    assert checkpoints.wait()
+    checkpoints.close()
+    with pytest.raises(UserError, match=r"--weights=ema: all steps were skipped"):
+        load_network(tmp_path, weights="ema")

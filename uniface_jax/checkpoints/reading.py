@@ -267,9 +267,11 @@ def _mean(handler: ocp.PyTreeCheckpointHandler, opened: _Opened) -> dict[str, An
             "(config.optim.ema); take --weights=raw"
         )
     stored = opened.stored.average
-    wanted = {"average": {"network": stored.network, "batch_stats": stored.batch_stats}}
+    wanted = {"average": stored._asdict()}
     arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     tree = _restore_part(handler, opened, wanted, arguments)["average"]
+    if not tree["updates"]:
+        raise UserError(f"{opened.folder}: --weights=ema: all steps were skipped; there is no mean")
     return {"params": tree["network"], "batch_stats": tree["batch_stats"]}
 
 

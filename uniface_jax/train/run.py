@@ -261,9 +261,9 @@ class Run(NamedTuple):
         self.watchdog.at(f"evaluating step {at.step}")
         variables = {"params": at.placed.weights.network, "batch_stats": at.placed.batch_stats}
         results = self.evaluate(self.runner.host(variables))
-        if (mean := at.placed.average) is not None:
-            variables = {"params": mean.network, "batch_stats": mean.batch_stats}
-            of_mean = self.evaluate(self.runner.host(variables))
+        mean = self.runner.host(at.placed.average)
+        if mean is not None and mean.updates:  # where all steps were skipped there is none yet
+            of_mean = self.evaluate({"params": mean.network, "batch_stats": mean.batch_stats})
             results |= {f"ema/{key}": value for key, value in of_mean.items()}
         return results
 
