@@ -3,12 +3,20 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from tests.helpers.paths import FIXTURES
 from uniface_jax.checkpoints import reading
-from uniface_jax.export.model_card import UNKNOWN, Artifact, Origin, model_card, write_card
+from uniface_jax.export.model_card import (
+    UNKNOWN,
+    Artifact,
+    Origin,
+    markdown,
+    model_card,
+    write_card,
+)
 
 DIGEST = "d" * 64
 OF_THIS = b'{"model": {"sha256": "' + DIGEST.encode() + b'"}, "protocols": '
@@ -95,6 +103,14 @@ def test_a_validation_after_the_checkpoint_is_not_its_own(workdir, tmp_path):
         file.write('{"step": 6, "eval/auc": 0.99}\n{"step": 7, "eval')
     card = model_card(artifact_in(tmp_path), origin_of(workdir))
     assert card["validation"]["step"] == 3
+
+
+def test_the_mean_of_the_weights_is_named(workdir, tmp_path):
+    artifact = artifact_in(tmp_path)
+    assert "weights" not in model_card(artifact, origin_of(workdir))["network"]
+    card = model_card(replace(artifact, weights="ema"), origin_of(workdir))
+    assert "optim.ema" in card["network"]["weights"]
+    assert "| weights | their mean over the steps" in markdown(card)
 
 
 def test_imported_weights(tmp_path):

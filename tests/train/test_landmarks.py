@@ -109,6 +109,8 @@ def test_training_on_a_set_without_landmarks_is_refused_before_there_is_a_workdi
 def test_sets_without_landmarks_are_one_line_or_the_template_s(places, trained, tmp_path):
     template = load_model(trained, landmarks="template")
     assert not template.takes_landmarks
+    assert template.description.endswith("landmarks: template")
+    assert load_model(trained).description.endswith("landmarks: data")
     images = np.stack([np.full((112, 112, 3), 40 * i, np.uint8) for i in range(3)])
     everywhere = np.broadcast_to(from_pixels(TEMPLATE), (3, 5, 2))
     given = load_model(trained).embed(images, everywhere)

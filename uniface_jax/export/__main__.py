@@ -166,6 +166,7 @@ def _write() -> dict[str, Any]:
         mirror=_MIRROR.value,
         template=isinstance(network, models.KPRPE) and _FORMAT.value not in WEIGHTS,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        weights=_WEIGHTS.value,
     )
     origin = Origin(info["workdir"], info["step"], info["digest"], info["run"])
     return result | {"card": str(write_card(artifact, origin))}

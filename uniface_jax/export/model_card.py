@@ -52,7 +52,8 @@ class Artifact:
 
     format: as --format has it. features: D, their length. mirror: whether the file adds the
     features of the mirrored images. parameters: how many the network has, batch norm's statistics
-    apart. template: whether the landmarks of the alignment's template are baked in.
+    apart. template: whether the landmarks of the alignment's template are baked in. weights: "raw",
+    or "ema".
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Artifact:
     mirror: bool
     parameters: int
     template: bool = False
+    weights: str = "raw"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Origin:
     run: Mapping[str, Any]
 
 
+MEAN = {"weights": "their mean over the steps (optim.ema), not those of the last step"}
 LANDMARKS = {"landmarks": "those of the alignment's template for all images, baked in"}
 
 
@@ -112,6 +115,7 @@ def model_card(artifact: Artifact, origin: Origin) -> dict[str, Any]:
             "settings": _set(_at(config, "model")),
             "parameters": artifact.parameters,
             "sha256": origin.digest,
+            **(MEAN if artifact.weights == "ema" else {}),
         },
         "training": _training(config, record, origin),
         "imported": _imported(found) if found else None,

@@ -122,6 +122,7 @@ def load_workdir(
     if landmarks == "template":
         network = with_template(network, path)
     on_device = jax.tree.map(jnp.asarray, variables)
+    points = f", landmarks: {network.landmarks}" if isinstance(network, models.KPRPE) else ""
     plain = partial(make_embed(network, mirror=False), on_device)
     embed = partial(make_embed(network, mirror=True), on_device) if mirror else plain
     return Model(
@@ -129,7 +130,7 @@ def load_workdir(
         name=Path(path).resolve().name,
         hash=info["digest"],
         description=f"workdir at step {info['step']}{'' if weights == 'raw' else f' ({weights})'}, "
-        f"mirror sum: {'yes' if mirror else 'no'}",
+        f"mirror sum: {'yes' if mirror else 'no'}{points}",
         plain=plain if mirror else None,
         takes_landmarks=models.takes_landmarks(network),
     )
