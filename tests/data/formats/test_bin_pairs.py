@@ -167,6 +167,17 @@ def test_a_bin_packed_by_xz_is_the_bin():
     assert looks_like_bin(FOLDER / "xz" / "small.xz")
 
 
+def test_streams_of_xz_follow_each_other_but_not_without_end(tmp_path):
+    whole = lzma.decompress((FOLDER / "xz" / "small.xz").read_bytes())
+    file, empty, half = tmp_path / "set.xz", lzma.compress(b""), len(whole) // 2
+    parts = [lzma.compress(whole[:half]), bytes(1 << 17), empty, lzma.compress(whole[half:])]
+    file.write_bytes(b"".join(parts))
+    assert pairs_of(read_pairs(file)) == expected_pairs("xz/small.xz")
+    file.write_bytes(empty * 5000)
+    with pytest.raises(UserError, match="more than 4096 streams of xz"):
+        read_pairs(file)
+
+
 def test_xz_that_is_cut_short_or_a_bomb_is_refused(tmp_path):
     whole = (FOLDER / "xz" / "small.xz").read_bytes()
     file = tmp_path / "set.xz"

@@ -15,6 +15,7 @@ Besides lists, tuples, text, numbers and booleans, exactly five calls are unders
 import io
 import lzma
 import pickletools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,9 @@ XZ_MAGIC = b"\xfd7zXZ\0"
 _MAX_EXPANSION, _MIN_UNPACKED_BYTES = 50, 1 << 20
 _MAX_DICTIONARY_BYTES = 1 << 27  # of `xz -9` twice
 _CHUNK_BYTES = 1 << 20
+# What is given to a stream and lies behind it is copied: little of it, for not too many streams.
+_GIVEN_BYTES, _MAX_STREAMS = 1 << 16, 1 << 12
+_PADDING = re.compile(rb"\0*")  # behind a stream
 
 _CONSTANTS: dict[str, Any] = {"NEWTRUE": True, "NEWFALSE": False, "NONE": None, "EMPTY_TUPLE": ()}
 _LATIN1 = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))  # Python 2's str: bytes
@@ -149,20 +153,25 @@ def load(path: Path) -> Any:
 def _unpacked(content: bytes) -> bytes:
     """Return what a file of xz holds; refused where that is far more than pairs of images need."""
     most = _MIN_UNPACKED_BYTES + _MAX_EXPANSION * len(content)
-    pieces, size, rest = [], 0, content
-    while rest:  # one stream after another, as lzma.open reads them
+    pieces, size, at, streams = [], 0, 0, 0
+    while at < len(content):  # one stream after another, as lzma.open reads them
+        streams += 1
+        if streams > _MAX_STREAMS:
+            raise _RefusedError(f"more than {_MAX_STREAMS} streams of xz")
         unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY_BYTES)
-        given = rest
         while not unpacker.eof:
-            piece = unpacker.decompress(given, _CHUNK_BYTES)
-            given = b""
-            if not piece and unpacker.needs_input:
+            given = content[at : at + _GIVEN_BYTES] if unpacker.needs_input else b""
+            if unpacker.needs_input and not given:
                 raise EOFError("xz that is cut short")
+            at += len(given)
+            piece = unpacker.decompress(given, _CHUNK_BYTES)
             pieces.append(piece)
             size += len(piece)
             if size > most:
                 raise _RefusedError(f"more than {most} bytes in {len(content)} of xz")
-        rest = unpacker.unused_data.lstrip(b"\0")  # padding may follow a stream
+        at -= len(unpacker.unused_data)
+        padding = _PADDING.match(content, at)
+        at = padding.end() if padding else at
     return b"".join(pieces)
 
 
