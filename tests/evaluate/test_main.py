@@ -202,6 +202,8 @@ def rows_of(page, name):
         (["--compare", "{folder}/net.onnx"], "expected two or more models"),
         (["--compare", "{folder}/net.onnx", "{folder}/net.onnx"], "--data is missing"),
         (["--model=x", "--embeddings=y", "--data=z"], "give one of them"),
+        (["--embeddings=y", "--data=z", "--weights=ema"], "--weights: of a --model"),
+        (["--embeddings=y", "--data=z", "--landmarks=template"], "--landmarks: of a --model"),
         (["--model={folder}/net.onnx"], "--data is missing"),
         (
             ["--model={folder}/net.onnx", "--protocol=ijb", "--data={folder}"],

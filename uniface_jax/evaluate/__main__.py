@@ -109,6 +109,10 @@ def main(argv: list[str]) -> None:
     model, given = _MODEL.value, _EMBEDDINGS.value
     if model and given:
         raise UserError("--model and --embeddings: give one of them")
+    if given:
+        for flag in (_LANDMARKS, _WEIGHTS):
+            if flag.present:
+                raise UserError(f"--{flag.name}: of a --model, and --embeddings are features")
     parts, options = _work()
     if model:
         output = _folder(_OUTPUT.value or _default_output(model))
