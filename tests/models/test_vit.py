@@ -132,6 +132,8 @@ def test_last_rows_and_columns_of_pixels_are_unused(variables, images):
     ("fields", "message"),
     [
         ({"heads": 3}, r"model.vit.heads=3: must divide vit_t's 16"),
+        ({"mask_ratio": 0.995}, r"mask_ratio=0.995: leaves none of the 144 tokens"),
+        ({"patch": 112, "mask_ratio": 0.1}, r"mask_ratio=0.1: leaves none of the 1 tokens"),
         ({"attention": "cudnn"}, r"attention='cudnn': with model.dtype='float32'"),
     ],
 )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.errors import UserError
 from uniface_jax.models.convolution import convolve
 from uniface_jax.models.layers import BatchNorm, at_least_float32
@@ -319,7 +320,7 @@ class ViT(Transformer):
         x = self.tokens(images)
         mask_token = self.param("mask_token", _linear, (1, 1, self.dim))
         tokens = x.shape[1]
-        keep = int(tokens * (1 - self._ratio())) if train else tokens
+        keep = self.kept(tokens) if train else tokens
         order = None
         if keep < tokens:
             if noise is None:
@@ -335,20 +336,28 @@ class ViT(Transformer):
             x = jnp.take_along_axis(x, order[..., None], axis=1)
         return self.features(x, train)
 
-    def _ratio(self) -> float:
+    def kept(self, tokens: int) -> int:
+        """Return how many of an image's tokens take part in a training step."""
         as_published = self.mask_as_published and self.mask_ratio > 0
-        return PUBLISHED_MASK_RATIO if as_published else self.mask_ratio
+        return int(tokens * (1 - (PUBLISHED_MASK_RATIO if as_published else self.mask_ratio)))
 
 
 def create_vit(name: str, **overrides: Any) -> ViT:
     """Return the network `name` of VARIANTS with fields of ViT replaced by `overrides`.
 
-    Raises UserError for heads that do not divide dim, and for cuDNN's attention without bfloat16.
+    Raises UserError for heads that do not divide dim, for a mask of all tokens, and for cuDNN's
+    attention without bfloat16.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     network = ViT(**{**VARIANTS[name], **given})
     if network.dim % network.heads:
         raise UserError(f"model.vit.heads={network.heads}: must divide {name}'s {network.dim}")
+    tokens = (IMAGE_SIZE // network.patch) ** 2
+    if not network.kept(tokens):
+        raise UserError(
+            f"model.vit.mask_ratio={network.mask_ratio}: leaves none of the {tokens} tokens of "
+            f"model.vit.patch={network.patch} in a training step"
+        )
     if network.attention == "cudnn" and jnp.dtype(network.dtype) != jnp.bfloat16:
         raise UserError(
             f"model.vit.attention='cudnn': with model.dtype={jnp.dtype(network.dtype).name!r}; "
