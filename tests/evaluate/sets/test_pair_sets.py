@@ -74,3 +74,20 @@ def test_rows_are_in_the_order_of_their_index(tmp_path):
     pairs = open_pair_sets([tmp_path / "a.parquet"])["a"].pairs
     assert pairs.images == [b"image %d" % i for i in range(20)]
     assert pairs.same.tolist() == [bool(i % 3) for i in range(10)]
+
+
+def test_a_list_finds_no_landmarks_by_position(tmp_path):
+    """Its images are numbered as they are mentioned, and a table as they lie in the folder."""
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "pairs.csv").write_text("b.jpg,a.jpg,1\na.jpg,b.jpg,0\n")
+    for heading, keys in (("name,x", ("a.jpg", "b.jpg")), ("idx,x", "01")):
+        lines = [f"{key}{f',.{n}' * 10}" for n, key in enumerate(keys, 3)]
+        (tmp_path / "landmarks.csv").write_text("\n".join([heading, *lines]))
+        images = open_pair_sets([tmp_path / "pairs.csv"], tmp_path)["pairs"].images
+        assert images.names == ["b.jpg", "a.jpg"]
+        if heading == "name,x":
+            np.testing.assert_allclose(images.landmarks(0), 0.4)
+            continue
+        with pytest.raises(UserError, match=r"landmarks.csv: finds landmarks by position"):
+            images.landmarks(0)

@@ -42,6 +42,11 @@ class LandmarkTable:
         else:
             self._by_name, self._by_position = _of_csv(file)
 
+    @property
+    def is_by_position(self) -> bool:
+        """Return True where lines are found by position, not by name."""
+        return self._by_position is not None
+
     def of(self, position: int, name: Callable[[], str]) -> np.ndarray:
         """Return the landmarks of the image at `position`; UserError where there are none."""
         if self._by_position is not None:

@@ -134,10 +134,15 @@ class EncodedImages(ImageSet):
 
 
 class ImageFiles(ImageSet):
-    """Image files `names` relative to the folder `root`."""
+    """Image files `names` relative to the folder `root`.
 
-    def __init__(self, name: str, root: Path, names: Sequence[str]) -> None:
+    whole: they are all that lie there, in order of their names, so that a table of landmarks may
+    find them by position.
+    """
+
+    def __init__(self, name: str, root: Path, names: Sequence[str], whole: bool = True) -> None:
         self.name = name
+        self.whole = whole
         self.root = root
         self.names = names
         self._table = Beside(root / REPORT_FILE, root / LANDMARKS_FILE)
@@ -159,6 +164,11 @@ class ImageFiles(ImageSet):
     def landmarks(self, index: int) -> np.ndarray:
         if (table := self._table.read()) is None:
             return super().landmarks(index)
+        if table.is_by_position and not self.whole:
+            raise UserError(
+                f"{table.file}: finds landmarks by position, which {self.label(index)}, of a list, "
+                "has none of; expected a table by name"
+            )
         return table.of(index, lambda: self.names[index])
 
     @override

@@ -156,4 +156,4 @@ def _open_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
     )
     names = list(numbers)
     pairs = PairSet(name, [], first, second, listed.same, names=names)
-    return OpenedPairs(file, pairs, ImageFiles(name, root, names))
+    return OpenedPairs(file, pairs, ImageFiles(name, root, names, whole=False))
