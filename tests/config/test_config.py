@@ -283,3 +283,19 @@ def test_a_workdir_of_an_older_version_lacks_keys(tmp_path):
     (workdir / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"belongs to a run with config.optim.clip=10.0, this one"):
         configs.claim_workdir(workdir, changed(optim__lr=0.2, optim__clip=5.0))
+
+
+@pytest.mark.parametrize(
+    "key", ["optim.lr", "optim.eps", "optim.warmup_epochs", "epochs", "watchdog_seconds"]
+)
+def test_infinite_values_are_refused_but_for_the_clipping(key):
+    config = changed(optim__clip=float("inf"))
+    configs.check_values(config)
+    config.update_from_flattened_dict({key: float("inf")})
+    with pytest.raises(UserError, match=f"config.{key}=inf: must be finite"):
+        configs.check_values(config)
+
+
+def test_a_milestone_that_never_comes_is_refused():
+    with pytest.raises(UserError, match=r"config.optim.milestones=\[4, inf\]: must be finite"):
+        configs.check_values(changed(optim__milestones=(4, float("inf"))))

@@ -1,5 +1,6 @@
 """Ranges of the configuration's keys, and the checks before any work."""
 
+import math
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from uniface_jax.registry import Range, above, at_least, import_parts, one_of
 from uniface_jax.runtime.profiling import parse_range
 
 DTYPES = ("float32", "bfloat16")
+_UNBOUNDED = ("optim.clip",)  # keys that may be infinite: nothing is clipped then
 
 _FRACTION = Range("from 0 to below 1", lambda value: 0 <= value < 1)
 _OPTIONAL_FRACTION = Range("from 0 to below 1", lambda value: value is None or 0 <= value < 1)
@@ -154,11 +156,15 @@ def check_values(config: ConfigDict) -> None:
 
 
 def check_ranges(config: ConfigDict) -> None:
-    """Raise UserError with the first key that has a range and is not in it; others are left."""
+    """Raise UserError with the first key that is not in its range, if it has one, or infinite."""
     given = flatten(config)
     for key, allowed_values in _ranges().items():
         if key in given and not allowed_values.test(given[key]):
             raise UserError(f"config.{key}={given[key]}: must be {allowed_values.words}")
+    for key, value in given.items():
+        numbers = value if isinstance(value, list) else [value]
+        if key not in _UNBOUNDED and any(x in (math.inf, -math.inf) for x in numbers):
+            raise UserError(f"config.{key}={value}: must be finite")
     Augment.from_mapping(config.data.augment.to_dict())
     check_loss(config)
     parse_range(config.profile)
