@@ -1,5 +1,6 @@
 """Every case of tests/cases, or of the folder that UNIFACE_CASES names, run as a user runs it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from tests.helpers import cases, small_workdir
 from tests.helpers.compilation import FAST_COMPILATION
-from tests.helpers.forked_commands import Ended, wait
+from tests.helpers.forked_commands import Ended
 from tests.helpers.paths import ROOT
 
 CASES = Path(os.environ.get("UNIFACE_CASES", ROOT / "tests" / "cases"))
@@ -26,6 +27,20 @@ IN_ONE_PROCESS = [
     pytest.param(case, id=name(case), marks=[pytest.mark.slow] if name(case) in LONG else [])
     for case in cases.found(CASES)
 ]
+
+
+# A process's peak of memory is that of what it was forked from, too: of a small one, not of pytest.
+LAUNCHER = """
+import json, os, sys
+from tests.helpers.waiting import wait
+
+child = os.fork()
+if not child:
+    os.setsid()
+    os.dup2(2, 1)
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+print(json.dumps(wait(child, float(sys.argv[1]))))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +69,19 @@ def test_a_case(case, trained, forked, tmp_path):
 def test_a_case_in_processes_of_its_own(case, trained, tmp_path):
     def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        command = ["-m", f"uniface_jax.{arguments[0]}", *arguments[1:]]
         with (tmp_path / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", f"uniface_jax.{arguments[0]}", *arguments[1:]],
+            answer = subprocess.run(
+                [sys.executable, "-c", LAUNCHER, str(seconds), *command],
                 cwd=trained[0],
                 env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": FAST_COMPILATION, **env},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,
-            )
-            answer = wait(child.pid, seconds)
-        child.returncode = answer["returncode"] or 0  # it was waited for
+                check=True,
+            ).stdout
         output = (tmp_path / "log").read_text("utf-8", "backslashreplace")
-        return Ended(output=output, **answer)
+        return Ended(output=output, **json.loads(answer))
 
     (tmp_path / "out").mkdir()
     cases.walk(places(case, trained, tmp_path / "out"), run)

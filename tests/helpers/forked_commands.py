@@ -8,14 +8,11 @@ the end of a fork. What libraries read of the environment when they are imported
 test that sets such a variable starts a process of its own.
 """
 
-import contextlib
 import gc
 import json
 import os
 import re
 import runpy
-import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +24,7 @@ from typing import Any
 
 from tests.helpers.compilation import FAST_COMPILATION
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import wait
 from uniface_jax.cli import console
 
 IMPORTED = (
@@ -142,24 +140,6 @@ class ForkedCommands:
 
 def _read(log: Path) -> str:
     return log.read_text("utf-8", "backslashreplace")
-
-
-def wait(child: int, timeout: float) -> dict:
-    """Wait for the leader of a session, which is killed when `timeout` seconds have passed."""
-    handle = os.pidfd_open(child)
-    try:
-        in_time = bool(select.select([handle], [], [], timeout)[0])
-    finally:
-        os.close(handle)
-    if not in_time:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    return {
-        "returncode": os.waitstatus_to_exitcode(status) if in_time else None,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * 1024,
-    }
 
 
 def _become(request: dict) -> None:
