@@ -43,7 +43,7 @@ COMMANDS = {
     "make_pairs": ("make_pairs {faces} {disk}/p.bin", (0, 4)),
     "import_weights": ("import_weights {safetensors} {disk}/run", (0, 40)),
 }
-FAST = ("evaluate", "cache", "show")
+FAST = ("cache", "show")
 
 
 @pytest.fixture(scope="module")

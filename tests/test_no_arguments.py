@@ -62,6 +62,7 @@ def test_train_trains_the_demo_to_its_end(run_cli, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.slow
 def test_train_begins_the_demo_alone(run_cli, tmp_path):
     """Do as the slow test does, for two steps."""
     done = run_cli("train", "--config.steps=2", "--config.eval.data=", cwd=tmp_path)

@@ -155,7 +155,7 @@ def test_running_statistics_are_pytorchs_sequence(batches):
     np.testing.assert_allclose(state.batch_stats["bn1"]["var"], var, rtol=1e-4)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
     """CurricularFace's mean of the positive cosines, folded in by hand, micro-batch by micro-batch.
 

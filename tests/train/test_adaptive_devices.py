@@ -86,7 +86,7 @@ def reference(batches):
     return train(1, batches)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_same_training_on_any_devices(devices, batches, reference):
     assert_close(train(devices, batches), reference)
 

@@ -61,6 +61,7 @@ def test_the_guard_sees_an_implicit_transfer():
         double(np.ones(3))
 
 
+@pytest.mark.slow
 def test_a_run_compiles_each_function_once_keeps_it_and_traces(data, tmp_path, run_cli):
     cache = tmp_path / "compiled"
     environment = {"JAX_COMPILATION_CACHE_DIR": "", "XLA_FLAGS": FAST_COMPILATION}

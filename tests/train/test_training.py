@@ -175,6 +175,7 @@ def test_non_finite_loss_stops_and_keeps_what_is_good(data, tmp_path, run_cli):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.weights))
 
 
+@pytest.mark.slow  # tests/train/test_fine_tuning.py has cheaper ones
 def test_finetune_takes_the_weights(data, undisturbed, tmp_path, run_cli):
     source, _ = undisturbed
     workdir = tmp_path / "tuned"
