@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from uniface_jax.models import IMAGE_SIZE, Network, ViT
-from uniface_jax.models.vit import PUBLISHED_MASK_RATIO
 
 LOGIT_BYTES = 4  # float32, whatever the network computes in
 
@@ -25,10 +24,7 @@ def attention_work(network: Network, images: int, micro_batches: int) -> Attenti
     """Return the work of `images` in each of `micro_batches`; None for a network that has none."""
     if not isinstance(network, ViT):
         return None
-    ratio = network.mask_ratio
-    if network.mask_as_published and ratio > 0:
-        ratio = PUBLISHED_MASK_RATIO
-    tokens = int((IMAGE_SIZE // network.patch) ** 2 * (1 - ratio))
+    tokens = network.kept((IMAGE_SIZE // network.patch) ** 2)
     products = 2 * 2 * tokens**2 * network.dim * network.depth  # q k' and weights v, of an image
     passes = 4 if network.remat else 3  # forward once or twice, backward twice as much
     fused = network.attention == "cudnn"

@@ -11,7 +11,7 @@ from uniface_jax.train.from_config import Recipe
 
 
 class Counted(NamedTuple):
-    """What the target's compiler made of a step, on each device.
+    """Step as the target's compiler made it, on each device.
 
     memory: by its own account. kinds: kernels of a step by kind, and the bytes they move.
     collectives: kernel's name and the bytes that it reads, in the program's order, one for each

@@ -7,6 +7,7 @@ slices, and of a result that a fusion updates in place, those of the update. A l
 as it runs.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,10 +53,7 @@ class Array(NamedTuple):
     @property
     def bytes(self) -> int:
         """Return the bytes it takes, without padding."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return -(-size * _bits(self.dtype) // 8)
+        return -(-math.prod(self.shape) * _bits(self.dtype) // 8)
 
 
 class Kernel(NamedTuple):
@@ -187,7 +185,7 @@ def _running(name: str, computations: Mapping[str, _Computation], times: int) ->
     for instruction in computation.instructions.values():
         if instruction.opcode == "while":
             trips = _TRIPS.search(instruction.rest)
-            body = re.search(r"body=%?([\w.\-]+)", instruction.rest)
+            body = _CALLED.search(instruction.rest)
             if body:
                 again = times * (int(trips.group(1)) if trips else 1)
                 yield from _running(body.group(1), computations, again)

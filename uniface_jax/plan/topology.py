@@ -17,7 +17,7 @@ from uniface_jax.plan.targets import CARDS, GPUS, Target
 
 
 class Gpu(NamedTuple):
-    """What XLA's compiler asks of an NVIDIA GPU beyond what all of them share."""
+    """NVIDIA GPU as XLA's compiler asks for it, beyond what all of them share."""
 
     name: str
     capability: tuple[int, int]

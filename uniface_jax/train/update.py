@@ -107,10 +107,7 @@ def _by_sgd(
     """Return the state after SGD that is the same for all parameters."""
 
     def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
-        if subset is None or not by_class:
-            return optim.sgd_update(sgd, lr, weight, buffer, gradient)
-        index = _targets(subset, weight)
-        return optim.sgd_update_rows(sgd, lr, weight, buffer, gradient, index)
+        return _sgd_step(sgd, lr, (weight, buffer, gradient), subset if by_class else None)
 
     by_class = Weights(network=False, prototypes=True, bias=bool(state.weights.bias.ndim))
     fields = zip(state.weights, state.momentum, gradients, by_class, strict=True)
@@ -118,6 +115,18 @@ def _by_sgd(
     new = Weights(*weights)
     network = optim.clamp_slopes(new.network, slopes)
     return state._replace(weights=new._replace(network=network), momentum=Weights(*momentum))
+
+
+def _sgd_step(
+    sgd: optim.Sgd, lr: jax.Array, arrays: tuple[Tree, Tree, Tree], subset: Subset | None
+) -> tuple[Tree, Tree]:
+    """Return the weights and the momentum after a step, of all rows or of a subset's.
+
+    arrays: weights, momentum and gradients.
+    """
+    if subset is None:
+        return optim.sgd_update(sgd, lr, *arrays)
+    return optim.sgd_update_rows(sgd, lr, *arrays, _targets(subset, arrays[0]))
 
 
 def _by_grouped_sgd(
@@ -136,10 +145,8 @@ def _by_grouped_sgd(
         if not group.factor:
             return weight, buffer
         sgd = settings.sgd._replace(weight_decay=group.decay)
-        if subset is None or not by_class:
-            return optim.sgd_update(sgd, lr * group.factor, weight, buffer, gradient)
-        index = _targets(subset, weight)
-        return optim.sgd_update_rows(sgd, lr * group.factor, weight, buffer, gradient, index)
+        arrays = (weight, buffer, gradient)
+        return _sgd_step(sgd, lr * group.factor, arrays, subset if by_class else None)
 
     by_class = class_sharded(state).weights
     pairs = jax.tree.map(update, state.weights, state.momentum, gradients, by_class, by_group)
