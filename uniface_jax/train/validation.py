@@ -56,7 +56,9 @@ class Evaluator:
         placed = jax.tree.map(jnp.asarray, variables)
         values: dict[str, float] = {}
         for name, pairs in self.sets.items():
-            metrics = verification_metrics(self._features(placed, pairs, name), pairs)
+            metrics = verification_metrics(
+                self._features(placed, pairs, name), pairs, folds=pairs.folds
+            )
             values[f"{name}/auc"] = metrics["auc"]
             values[f"{name}/accuracy"] = metrics["accuracy"]["mean"]
             if not is_balanced(metrics):  # else the accuracy says more than it is

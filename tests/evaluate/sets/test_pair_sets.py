@@ -16,7 +16,7 @@ from uniface_jax.evaluate.sets.pair_sets import find_pair_files, open_pair_sets,
 @pytest.fixture(autouse=True)
 def _few_pairs_are_enough(monkeypatch):
     # Those of the fixtures are fewer than ten folds need.
-    monkeypatch.setattr("uniface_jax.evaluate.sets.pair_sets.check_pairs", lambda same: None)
+    monkeypatch.setattr("uniface_jax.evaluate.sets.pair_sets.check_pairs", lambda *_: None)
 
 
 @pytest.mark.parametrize(("named", "container"), PAIRS.items())

@@ -18,6 +18,8 @@ from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import replacing
 from uniface_jax.files.reading import NotRegularError, open_regular
 
+FOLDS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class PairSet:
@@ -31,6 +33,7 @@ class PairSet:
         same: bool [P], True where the two images show one person.
         numbers: int [K], each image's first number in the .bin, which counts two a pair, or None.
         names: K paths of a list's images, or None.
+        folds: contiguous parts of the pairs for the accuracy by cross-validation.
     """
 
     name: str
@@ -40,6 +43,7 @@ class PairSet:
     same: np.ndarray
     numbers: np.ndarray | None = None
     names: Sequence[str] | None = None
+    folds: int = FOLDS
 
     def __len__(self) -> int:
         return len(self.same)

@@ -2,7 +2,7 @@
 
 A line is NAME, NUMBER, NUMBER (one person), NAME, NUMBER, NAME, NUMBER (two), as LFW writes them,
 or two image files and whether they show one person. Fields stand between tabs, commas, semicolons,
-or else blanks.
+or else blanks. CALFW and CPLFW write two lines a pair: an image file, and 0 for two people.
 """
 
 import csv
@@ -10,11 +10,12 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
+from uniface_jax.data.formats.bin_pairs import FOLDS
 from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.errors import UserError
 from uniface_jax.files.text_lines import numbered_lines
@@ -45,11 +46,16 @@ class ListedPairs:
             where the list gives none.
         same: bool [P].
         lines: the number of each pair's line.
+        folds: contiguous parts of the pairs for cross-validation: as many as LFW's first line says,
+            where that is of all pairs, else 10, or fewer where two lines make a pair and few do.
+        counts: the numbers of LFW's first line, sets and same pairs in each; () where it has none.
     """
 
     sides: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]
     same: np.ndarray
     lines: Sequence[int]
+    folds: int = FOLDS
+    counts: Sequence[int] = ()
 
 
 def read_pair_lines(file: Path) -> ListedPairs:
@@ -57,7 +63,8 @@ def read_pair_lines(file: Path) -> ListedPairs:
 
     Empty lines and those that begin with # are left out, and so is a heading, or LFW's first line
     of one or two numbers. Of a heading's columns called first, second and same (image1, file_b,
-    label, …) these are taken, whatever their order and whatever others are beside them.
+    label, …) these are taken, whatever their order and whatever others are beside them. Pairs of
+    two lines come fold by fold, as _in_folds orders them, all others in the list's order.
 
     Raises:
         UserError: a line is none of the forms, or there is none; the message says which columns
@@ -75,10 +82,15 @@ def read_pair_lines(file: Path) -> ListedPairs:
     same: list[bool] = []
     lines: list[int] = []
     columns: tuple[int, ...] | None = None
-    for number, cells in _rows(file):
+    counts: tuple[int, ...] = ()
+    rows = _rows(file)
+    for number, cells in rows:
         if not sides and columns is None:
             if len(cells) <= 2 and all(_NUMBER.fullmatch(cell) for cell in cells):
-                continue  # LFW's counts
+                counts = tuple(map(int, cells))
+                continue
+            if len(cells) == 2 and _NUMBER.fullmatch(cells[1]):
+                return _in_folds(file, chain([(number, cells)], rows))
             columns = _headed(cells)
             if columns is not None or _is_heading(cells):
                 continue
@@ -95,7 +107,44 @@ def read_pair_lines(file: Path) -> ListedPairs:
         lines.append(number)
     if not sides:
         raise UserError(f"{file}: no pairs; expected lines of {EXPECTED}")
-    return ListedPairs(sides, np.array(same, bool), lines)
+    whole = len(counts) == 2 and counts[0] > 1 and len(sides) == 2 * counts[0] * counts[1]
+    folds = counts[0] if whole else FOLDS
+    return ListedPairs(sides, np.array(same, bool), lines, folds, counts)
+
+
+def _in_folds(file: Path, rows: Iterator[tuple[int, list[str]]]) -> ListedPairs:
+    """Return the pairs of a list of two lines a pair, each of an image and 0 for two people.
+
+    The lists have all same pairs first, so that each fold takes its share of both kinds in their
+    order, as FaceX-Zoo does: 300 and 300 of 3,000 and 3,000.
+    """
+    halves: list[tuple[int, str, bool]] = []
+    for number, cells in rows:
+        if len(cells) != 2 or not cells[0] or not _NUMBER.fullmatch(cells[1]):
+            raise UserError(
+                f"{file}: line {number}: {' '.join(cells)[:80]!r}; expected an image file and a "
+                "whole number, 0 for two people, as in the lines before (two lines a pair)"
+            )
+        halves.append((number, cells[0], int(cells[1]) > 0))
+    if len(halves) % 2:
+        number, name, _ = halves[-1]
+        raise UserError(f"{file}: line {number}: {name[:80]!r} has no second line; expected two")
+    pairs = list(zip(halves[::2], halves[1::2], strict=True))
+    for (_, first, mark), (number, second, other) in pairs:
+        if mark != other:
+            raise UserError(
+                f"{file}: line {number}: {second[:80]!r} is marked otherwise than {first[:80]!r} "
+                "in the line before; expected 0 in both lines of a pair, or in neither"
+            )
+    same = np.array([mark for (_, _, mark), _ in pairs], bool)
+    kinds = np.flatnonzero(same), np.flatnonzero(~same)
+    folds = min(FOLDS, *map(len, kinds))
+    if folds < 2:
+        folds = FOLDS
+    parts = zip(*(np.array_split(kind, folds) for kind in kinds), strict=True)
+    order = np.concatenate([rows for both in parts for rows in both])
+    sides = [((pairs[i][0][1],), (pairs[i][1][1],)) for i in order]
+    return ListedPairs(sides, same[order], [pairs[i][0][0] for i in order], folds)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

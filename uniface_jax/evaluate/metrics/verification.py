@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.data.formats.bin_pairs import FOLDS, PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.roc import (
     OperatingPoint,
@@ -22,7 +22,6 @@ from uniface_jax.evaluate.metrics.roc import (
     tar_at_far,
 )
 
-FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
 DISTANCE_THRESHOLDS = np.arange(0, 4, 0.01)  # of squared distances between unit features
 _CHUNK_PAIRS = 1 << 16  # that a thread scores at a time
@@ -170,7 +169,7 @@ def is_balanced(metrics: Mapping[str, Any]) -> bool:
 
 
 def verification_metrics(
-    features: np.ndarray, pairs: PairSet, fars: Sequence[float] = FARS
+    features: np.ndarray, pairs: PairSet, fars: Sequence[float] = FARS, folds: int = FOLDS
 ) -> dict[str, Any]:
     """Return all that is reported of one verification set, ready for JSON.
 
@@ -178,6 +177,7 @@ def verification_metrics(
         features: [N, D], a row for each of the set's images.
         pairs: the set.
         fars: targets of TAR at FAR, 0..1.
+        folds: of the accuracy, as PairSet.folds has them.
 
     Returns:
         `pairs`, `same`, `different` (counts), `auc`, `accuracy` (`mean`, `std`, `threshold`: the
@@ -195,19 +195,20 @@ def verification_metrics(
         1.0
     """
     curve = roc(pair_scores(features, pairs.first, pairs.second), pairs.same)
-    folds = ten_fold_accuracy(pair_distances(features, pairs.first, pairs.second), pairs.same)
+    distances = pair_distances(features, pairs.first, pairs.second)
+    found = ten_fold_accuracy(distances, pairs.same, folds)
     return {
         "pairs": len(pairs.same),
         "same": curve.positives,
         "different": curve.negatives,
         "auc": auc(curve),
         "accuracy": {
-            "mean": folds.mean,
-            "std": folds.std,
-            "threshold": float(np.mean(folds.thresholds)),
+            "mean": found.mean,
+            "std": found.std,
+            "threshold": float(np.mean(found.thresholds)),
             "folds": [
                 {"accuracy": float(a), "threshold": float(t)}
-                for a, t in zip(folds.accuracy, folds.thresholds, strict=True)
+                for a, t in zip(found.accuracy, found.thresholds, strict=True)
             ],
         },
         "tar_at_far": tar_summary(tar_at_far(curve, fars)),

@@ -1,4 +1,4 @@
-"""Protocol `verification`: pairs of .bin files, by ten folds and by TAR at FAR."""
+"""Protocol `verification`: pairs of .bin files, by ten folds and TAR at FAR."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.data.formats.bin_pairs import FOLDS, PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import Side, far_thresholds, hard_pairs, histogram, roc_line
@@ -28,7 +28,7 @@ from uniface_jax.evaluate.protocols.base import (
     tar_cells,
 )
 from uniface_jax.evaluate.sets.image_sets import ImageSet
-from uniface_jax.evaluate.sets.pair_sets import open_pair_sets
+from uniface_jax.evaluate.sets.pair_sets import OpenedPairs, open_pair_sets
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
@@ -36,13 +36,14 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
 
     The part `root` is the folder of the lists' images.
     """
-    results: Results = {}
-    for name, opened in open_pair_sets(parts.paths, parts.named.get("root")).items():
-        sides = partial(_sides, opened.pairs)
-        results[name] = pair_result(
-            source, opened.images, opened.pairs, sides, opened.file, options
-        )
-    return results
+    opened = open_pair_sets(parts.paths, parts.named.get("root"))
+    return {name: opened_result(source, found, options) for name, found in opened.items()}
+
+
+def opened_result(source: FeatureSource, opened: OpenedPairs, options: Options) -> SetResult:
+    """Return the pair_result of one set of pairs."""
+    sides = partial(_sides, opened.pairs)
+    return pair_result(source, opened.images, opened.pairs, sides, opened.file, options)
 
 
 def _sides(pairs: PairSet, pair: int) -> tuple[Side, Side]:
@@ -69,15 +70,16 @@ def pair_result(
     listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
     found = source.features(images, apart=True, listed=listed)
     try:
-        metrics = verification_metrics(found.values, pairs, fars)
+        metrics = verification_metrics(found.values, pairs, fars, pairs.folds)
         if found.plain is not None:
-            metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars)
+            metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars, pairs.folds)
         scores = pair_scores(found.values, pairs.first, pairs.second)
     except UserError as e:
         raise UserError(f"{file} with {source.name}: {e}") from e
     # Squared distances of unit features are 2 - 2 cos.
     thresholds = {
-        "ten folds": 1 - metrics["accuracy"]["threshold"] / 2,
+        "ten folds" if pairs.folds == FOLDS else f"{pairs.folds} folds": 1
+        - metrics["accuracy"]["threshold"] / 2,
         **far_thresholds(metrics["tar_at_far"]),
     }
     return SetResult(
@@ -102,7 +104,8 @@ def row(metrics: Mapping[str, Any]) -> dict[str, str]:
 
     pairs = {"pairs": f"{metrics['pairs']:,}"}
     tars = tar_cells(metrics)
-    cells = {"AUC": f"{metrics['auc']:.5f}", "10-fold accuracy": accuracy(metrics)}
+    folds = len(metrics["accuracy"].get("folds", range(FOLDS)))
+    cells = {"AUC": f"{metrics['auc']:.5f}", f"{folds}-fold accuracy": accuracy(metrics)}
     if "without_mirror" in metrics:
         cells["without mirror"] = accuracy(metrics["without_mirror"])
     if is_balanced(metrics):

@@ -36,11 +36,13 @@ class OpenedPairs:
         file: the file that names its pairs.
         pairs: indices into `images`; pairs.images is empty where those are files.
         images: the different images.
+        counts: what the first line of a list says, sets and same pairs in each; () for none.
     """
 
     file: Path
     pairs: PairSet
     images: ImageSet
+    counts: Sequence[int] = ()
 
 
 def find_pair_files(data: Sequence[Path]) -> dict[str, Path]:
@@ -109,19 +111,28 @@ def open_pair_sets(
         UserError: a file cannot be read or evaluated, or an image of a list is not there; the
             message names it.
     """
-    opened: dict[str, OpenedPairs] = {}
-    for name, file in find_pair_files(data).items():
-        tables = _tables(file)
-        if tables or looks_like_bin(file):
-            pairs = read_table_pairs(name, tables) if tables else read_pairs(file)
-            images = EncodedImages(name, pairs.images, file, pairs.label, tables, pairs.numbers)
-            opened[name] = OpenedPairs(file, pairs, images)
-        else:
-            opened[name] = _open_list(name, file, [root] if root else likely_roots(file, others))
-        try:
-            check_pairs(opened[name].pairs.same)
-        except UserError as e:
-            raise UserError(f"{file}: {e}") from e
+    return {
+        name: open_pair_set(name, file, [root] if root else likely_roots(file, others))
+        for name, file in find_pair_files(data).items()
+    }
+
+
+def open_pair_set(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
+    """Open one set, fit for its folds; a list's images are in the first of `roots` that has them.
+
+    Raises UserError as open_pair_sets does.
+    """
+    tables = _tables(file)
+    if tables or looks_like_bin(file):
+        pairs = read_table_pairs(name, tables) if tables else read_pairs(file)
+        images = EncodedImages(name, pairs.images, file, pairs.label, tables, pairs.numbers)
+        opened = OpenedPairs(file, pairs, images)
+    else:
+        opened = _open_list(name, file, roots)
+    try:
+        check_pairs(opened.pairs.same, opened.pairs.folds)
+    except UserError as e:
+        raise UserError(f"{file}: {e}") from e
     return opened
 
 
@@ -155,5 +166,6 @@ def _open_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
         for i in range(2)
     )
     names = list(numbers)
-    pairs = PairSet(name, [], first, second, listed.same, names=names)
-    return OpenedPairs(file, pairs, ImageFiles(name, root, names, whole=False))
+    pairs = PairSet(name, [], first, second, listed.same, names=names, folds=listed.folds)
+    images = ImageFiles(name, root, names, whole=False)
+    return OpenedPairs(file, pairs, images, listed.counts)
