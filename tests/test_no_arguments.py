@@ -15,6 +15,7 @@ COMMANDS = {
     "import_weights": "SOURCE WORKDIR",
     "evaluate": "--model=MODEL --data=FILES",
     "export": "--workdir=WORKDIR",
+    "embed": "SOURCE",
     "inspection": "--workdir=WORKDIR",
 }
 WITH_A_DEFAULT = {"train", "plan"}  # the recipe demo

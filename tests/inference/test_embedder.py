@@ -149,3 +149,16 @@ def test_the_package_stays_quick_to_import():
     assert done.stdout.splitlines() == ["[]", "False"]
     with pytest.raises(AttributeError, match="nothing"):
         uniface_jax.nothing  # noqa: B018
+
+
+def test_photographs_that_cannot_be_used_are_masked(model, images, tmp_path):
+    (tmp_path / "none.png").write_bytes(b"none")
+    given = [images[0], images[1][:50], tmp_path / "none.png", images[2]]
+    features, mask = Embedder(model, mirror=False).embed(given, on_error="skip")
+    assert mask.tolist() == [True, False, False, True]
+    np.testing.assert_allclose(features[mask], means(images[[0, 2]]), atol=1e-5)
+    assert np.isnan(features[~mask]).all()
+    nothing, mask = Embedder(model).embed(given[1:3], on_error="skip")
+    assert (nothing.shape, mask.tolist()) == ((2, 0), [False, False])
+    with pytest.raises(UserError, match="on_error=no: expected fail or skip"):
+        Embedder(model).embed(given, on_error="no")

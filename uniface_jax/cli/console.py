@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "forecast memory and time of a run, without its devices",
     "train": "train a network, or resume an interrupted run",
     "evaluate": "measure a network, an ONNX file or features by a protocol",
+    "embed": "write the features of photographs into a table",
     "inspection": "show what the loss of a run does",
     "export": "write a trained network as ONNX, SavedModel, TFLite, …",
     "import-weights": "make a workdir of PyTorch weights",

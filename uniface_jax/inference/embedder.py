@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 from typing_extensions import Unpack
@@ -73,20 +74,51 @@ class Embedder:
         """Return one line on the kind of model and how its input is prepared."""
         return self._model.description
 
-    def embed(self, photographs: Sequence[Photograph]) -> np.ndarray:
+    @overload
+    def embed(
+        self, photographs: Sequence[Photograph], *, on_error: Literal["fail"] = "fail"
+    ) -> np.ndarray: ...
+
+    @overload
+    def embed(
+        self, photographs: Sequence[Photograph], *, on_error: Literal["skip"]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def embed(
+        self, photographs: Sequence[Photograph], *, on_error: Literal["fail", "skip"] = "fail"
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return features float32 [N, D], not normalized, of N photographs.
 
         Args:
             photographs: uint8 RGB arrays [H, W, 3], or paths of files: JPEG, PNG, PGM, BMP or
                 WebP, turned upright as their EXIF says.
+            on_error: "skip" returns a mask too, bool [N]: False for a photograph that cannot be
+                used, whose feature is nan. Where none can be used, features are [N, 0].
 
         Raises:
             UserError: names the photograph (its path, or "image 3") which cannot be read, has no
-                face, or, without alignment, is not 112x112.
+                face, or, without alignment, is not 112x112; with on_error="skip" only what is no
+                fault of a photograph.
         """
         if isinstance(photographs, str | Path):
             raise UserError(f"{photographs}: one photograph; expected a list of them")
-        faces = [self._face(photograph, f"image {i}") for i, photograph in enumerate(photographs)]
+        if on_error not in ("fail", "skip"):
+            raise UserError(f"on_error={on_error}: expected fail or skip")
+        skip = on_error == "skip"
+        names = (f"image {i}" for i in range(len(photographs)))
+        faces = [self._usable(*given, skip) for given in zip(photographs, names, strict=True)]
+        found = [face for face in faces if face is not None]
+        if not found and skip:
+            return np.zeros((len(faces), 0), np.float32), np.zeros(len(faces), bool)
+        features = self._features(found)
+        if not skip:
+            return features
+        mask = np.array([face is not None for face in faces])
+        rows = np.full((len(faces), features.shape[1]), np.nan, np.float32)
+        rows[mask] = features
+        return rows, mask
+
+    def _features(self, faces: list[Face]) -> np.ndarray:
         if faces:
             some = np.stack([np.asarray(faces[i].image) for i in some_of(len(faces))])
             self._model = self._model.settled(some)
@@ -125,6 +157,15 @@ class Embedder:
             array([[1, 2]])
         """
         return search(queries, gallery, k)
+
+    def _usable(self, photograph: Photograph, name: str, skip: bool) -> Face | None:
+        """Return a photograph as _face does; None where that refuses and `skip` is True."""
+        try:
+            return self._face(photograph, name)
+        except UserError:
+            if not skip:
+                raise
+            return None
 
     def _face(self, photograph: Photograph, name: str) -> Face:
         """Return an array or a file as uint8 RGB [112, 112, 3]; errors say its path, or `name`.

@@ -117,12 +117,15 @@ def extract_batches(
                 for array, part in zip(batch, decoded.result(), strict=True):
                     array[row] = part
             found = np.asarray(embed(*batch), np.float32)[: len(current)]
-            _check_features(found, first, label)
+            check_features(found, first, label)
             yield first, found
 
 
-def _check_features(features: np.ndarray, first: int, label: Callable[[int], str]) -> None:
-    """Raise UserError for the first of features [K, D] of no use; row 0 is of image `first`."""
+def check_features(features: np.ndarray, first: int, label: Callable[[int], str]) -> None:
+    """Raise UserError for the first of features [K, D] of no use; row 0 is of image `first`.
+
+    label: maps the number of an image to its name.
+    """
     if not features.shape[1]:
         raise UserError(f"{label(first)}: the model gives a feature of no numbers")
     finite = np.isfinite(features).all(1)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from uniface_jax.data.faces.alignment import CHOICES, Face, FaceDetector, align
 from uniface_jax.data.formats import images
-from uniface_jax.data.sources.base import Item
-from uniface_jax.data.sources.folders import SYSTEM_NAMES, FolderSource, read_image_file, visible
+from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.photographs import FlatFolder, is_flat
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
@@ -53,37 +53,13 @@ class Report:
     faces: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class FlatFolder:
-    """Photographs that lie in one folder, without people: names and bytes as a FolderSource's."""
-
-    def __init__(self, path: Path):
-        self.path, self.faults = path, list[str]()
-        names = visible(path, folders=False)
-        self._names = [name for name in names if name.lower().endswith(images.SUFFIXES)]
-        known = {*self._names, *SYSTEM_NAMES}
-        self.skipped = [name for name in names if name not in known]
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def item_name(self, index: int) -> str:
-        """Return the photograph's name."""
-        return self._names[index]
-
-    def __getitem__(self, index: int) -> Item:
-        name = self._names[index]
-        return Item(read_image_file(self.path / name), 0, name)
-
-
 def open_photographs(path: Path, *, skip_faults: bool = False) -> FolderSource | FlatFolder:
     """Open folders of people, or one folder of photographs where there are no folders in it.
 
     Raises UserError where there are neither, and as FolderSource does.
     """
-    if path.is_dir():
-        flat = FlatFolder(path)
-        if len(flat) and not set(visible(path, folders=True)) - SYSTEM_NAMES:
-            return flat
+    if is_flat(path):
+        return FlatFolder(path)
     return FolderSource(path, skip_faults=skip_faults)
 
 
