@@ -6,16 +6,20 @@ threshold; FPIR is the share of unknown probes that are given one, TPIR the shar
 whose own subject is ranked first and reaches the threshold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from uniface_jax.evaluate.metrics.verification import normalize
+
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
 _BLOCK_PROBES = 1024  # compared at a time
+_BLOCK_ENTRIES = 4096  # features of a gallery that they are compared with
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,109 @@ def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Search
         list(pool.map(block, range(0, len(probes), _BLOCK_PROBES)))
     mated = mates >= 0
     return Searches(len(gallery), ranks[mated], scores[mated], scores[~mated])
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Gallery of G features, float [G, D], perhaps memory-mapped, in E entries that are searched.
+
+    sizes: int [E], consecutive features that make an entry, whose score is its best one's. people:
+    [E], labels that are equal for one person.
+    """
+
+    features: np.ndarray
+    sizes: np.ndarray
+    people: np.ndarray
+
+
+def search_people(gallery: Entries, probes: np.ndarray, people: np.ndarray) -> Searches:
+    """Search probes in a gallery where a person may have several entries, or none.
+
+    A mated probe's rank is one more than the entries of others that score as high as the best of
+    its own person's; scores are cosines, rounded to float32, so that copies of an image are equal
+    wherever they stand.
+
+    Args:
+        gallery: the entries.
+        probes: features [Q, D].
+        people: [Q], the label of each probe's person.
+
+    Raises:
+        UserError: a feature is zero or not finite; the message names its row.
+
+    Example:
+        >>> gallery = Entries(np.eye(3), np.ones(3, int), np.array(["ann", "ann", "bob"]))
+        >>> probes = np.array([[0.6, 0, 0.8], [0, 1, 0.5], [0, 1, 0]])
+        >>> found = search_people(gallery, probes, np.array(["ann", "ann", "cyd"]))
+        >>> found.ranks, found.best_scores
+        (array([2, 1]), array([1.]))
+    """
+    unit = normalize(probes, "probe")
+    codes = np.unique(np.concatenate([gallery.people, people]), return_inverse=True)[1]
+    entry_people, probe_people = codes[: len(gallery.people)], codes[len(gallery.people) :]
+    mated = np.isin(probe_people, entry_people)
+    known = _mate_scores(gallery, entry_people, unit, probe_people)
+    beaten_by = np.zeros(len(unit), np.int64)
+    best = np.full(len(unit), -np.inf)
+    for entries, scores_of in _entry_blocks(gallery):
+        for start in range(0, len(unit), _BLOCK_PROBES):
+            rows = slice(start, start + _BLOCK_PROBES)
+            scores = scores_of(unit[rows])
+            others = probe_people[rows, None] != entry_people[entries]
+            beaten_by[rows] += np.count_nonzero((scores >= known[rows, None]) & others, axis=1)
+            best[rows] = np.maximum(best[rows], scores.max(axis=1))
+    return Searches(len(gallery.people), 1 + beaten_by[mated], known[mated], best[~mated])
+
+
+def _mate_scores(
+    gallery: Entries, entry_people: np.ndarray, unit: np.ndarray, probe_people: np.ndarray
+) -> np.ndarray:
+    """Return the best score of each probe with its own person, [Q]; +inf where it has no mate."""
+    known = np.full(len(unit), np.inf)
+    own = np.repeat(entry_people, gallery.sizes)
+    order = np.argsort(own, kind="stable")
+    probe_order = np.argsort(probe_people, kind="stable")
+    for person in np.intersect1d(own, probe_people):
+        mates = _run(own, order, person)
+        rows = _run(probe_people, probe_order, person)
+        mine = normalize(gallery.features[np.sort(mates)], "gallery entry", np.sort(mates))
+        known[rows] = _rounded(unit[rows] @ mine.T).max(axis=1)
+    return known
+
+
+def _run(values: np.ndarray, order: np.ndarray, value: int) -> np.ndarray:
+    """Return where `values` are `value`; order: their argsort."""
+    first, end = (np.searchsorted(values, value, side, order) for side in ("left", "right"))
+    return order[first:end]
+
+
+def _entry_blocks(
+    gallery: Entries,
+) -> Iterator[tuple[slice, Callable[[np.ndarray], np.ndarray]]]:
+    """Yield a slice of entries, and the function from unit probes to their scores, [q, e]."""
+    ends = np.cumsum(gallery.sizes)
+    first = 0
+    while first < len(ends):
+        begin = ends[first] - gallery.sizes[first]
+        last = max(first + 1, int(np.searchsorted(ends, begin + _BLOCK_ENTRIES, side="right")))
+        rows = np.arange(begin, ends[last - 1])
+        unit = normalize(gallery.features[begin : ends[last - 1]], "gallery entry", rows)
+        starts = ends[first:last] - gallery.sizes[first:last] - begin
+        yield slice(first, last), partial(_best_scores, unit, starts)
+        first = last
+
+
+def _best_scores(unit: np.ndarray, starts: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    scores = _rounded(probes @ unit.T)
+    if len(starts) == len(unit):
+        return scores
+    best: np.ndarray = np.maximum.reduceat(scores, starts, axis=1)
+    return best
+
+
+def _rounded(scores: np.ndarray) -> np.ndarray:
+    # A product's last digits depend on where its row stands in the block.
+    return scores.astype(np.float32)
 
 
 def closed_set(found: Searches, ranks: Sequence[int] = RANKS) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from uniface_jax.evaluate.protocols.lfw import LFW
 from uniface_jax.evaluate.protocols.megaface.protocol import MEGAFACE
 from uniface_jax.evaluate.protocols.mfr.protocol import MFR
 from uniface_jax.evaluate.protocols.pairs import PAIRS
+from uniface_jax.evaluate.protocols.rfw import RFW
+from uniface_jax.evaluate.protocols.tinyface import TINYFACE
 from uniface_jax.evaluate.protocols.verification import VERIFICATION
 from uniface_jax.registry import Registry
 
@@ -22,6 +24,8 @@ for _name, _protocol in {
     "megaface": MEGAFACE,
     "pairs": PAIRS,
     "lfw": LFW,
+    "rfw": RFW,
+    "tinyface": TINYFACE,
     "folders": FOLDERS,
 }.items():
     PROTOCOLS.add(_name, _protocol, builtin=True)

@@ -129,10 +129,26 @@ def open_pair_set(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
         opened = OpenedPairs(file, pairs, images)
     else:
         opened = _open_list(name, file, roots)
+    return _checked(opened)
+
+
+def open_short_list(name: str, file: Path, roots: Sequence[Path]) -> OpenedPairs:
+    """Open a list of pairs as open_pair_set does; one of fewer pairs than folds has one for each.
+
+    Raises UserError as open_pair_sets does.
+    """
+    opened = _open_list(name, file, roots)
+    pairs = opened.pairs
+    few = replace(pairs, folds=max(2, min(pairs.folds, len(pairs))))
+    return _checked(replace(opened, pairs=few))
+
+
+def _checked(opened: OpenedPairs) -> OpenedPairs:
+    """Return the set, which has pairs of both kinds and one for each fold; UserError if not."""
     try:
         check_pairs(opened.pairs.same, opened.pairs.folds)
     except UserError as e:
-        raise UserError(f"{file}: {e}") from e
+        raise UserError(f"{opened.file}: {e}") from e
     return opened
 
 
