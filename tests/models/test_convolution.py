@@ -109,6 +109,26 @@ def test_other_platforms_get_the_plain_convolution():
         assert text.count("dot_general") == (platform == "cpu"), platform
 
 
+def norm_inputs(seed, shape, with_slope, dtype):
+    rng = np.random.default_rng(seed)
+    (x,) = draw(rng, shape, dtype=dtype)
+    scale, bias, slope = (
+        jnp.asarray(rng.uniform(low, high, shape[-1]), jnp.float32)
+        for low, high in ((0.5, 2), (-1, 1), (0.1, 0.5))
+    )
+    return x, scale, bias, *([slope] if with_slope else [])
+
+
+def normalized(function, inputs):
+    """Return what a batch norm gives, and its gradients."""
+
+    def call(x, scale, bias, slope=None):
+        y = function(x, scale, bias, slope, 1e-5, x.dtype)
+        return y[0] if isinstance(y, tuple) else y
+
+    return value_and_gradients(call, *inputs)
+
+
 def naive_norm(x, scale, bias, slope, epsilon, dtype):
     """In float32 up to the end, unlike the other: automatic sums in bfloat16 are far off."""
     wide = x.astype(scale.dtype)
@@ -128,28 +148,14 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
 )
 @examples(15)
 def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
-    rng = np.random.default_rng(seed)
-    (x,) = draw(rng, shape, dtype=dtype)
-    scale, bias, slope = (
-        jnp.asarray(rng.uniform(low, high, shape[-1]), jnp.float32)
-        for low, high in ((0.5, 2), (-1, 1), (0.1, 0.5))
-    )
-    given_ = (x, scale, bias, *([slope] if with_slope else []))
-
-    def run(function):
-        def call(x, scale, bias, slope=None):
-            y = function(x, scale, bias, slope, 1e-5, jnp.dtype(dtype))
-            return y[0] if isinstance(y, tuple) else y
-
-        return value_and_gradients(call, *given_)
-
+    inputs = norm_inputs(seed, shape, with_slope, dtype)
     before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
     channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, min(before[1], block)
     try:
-        ours = run(batch_norm)
+        ours = normalized(batch_norm, inputs)
     finally:
         channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
-    assert_close(ours, run(naive_norm), dtype)
+    assert_close(ours, normalized(naive_norm, inputs), dtype)
 
 
 @pytest.mark.parametrize("name", ["jit", "vmap", "remat", "shard_map"])
@@ -186,3 +192,29 @@ def test_channel_sums(rows, width, block):
         channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
     np.testing.assert_allclose(total, np.asarray(x, np.float64).sum(0), atol=1e-4)
     np.testing.assert_allclose(square, np.square(np.asarray(x, np.float64)).sum(0), rtol=1e-5)
+
+
+@pytest.fixture
+def as_for_gpus(monkeypatch):
+    """Take the form of the sums that is for GPUs alone; the CPU's is its twin."""
+    monkeypatch.setattr(channels, "_by_blocks", channels._by_pairs)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 96, 1024])
+def test_sums_as_for_gpus(as_for_gpus, rows):
+    x = np.random.default_rng(rows).standard_normal((rows, 5))
+
+    def terms(x, shift):
+        return x, jnp.square(x), x - shift
+
+    shift = jnp.arange(5.0)
+    sums = channel_sums(terms, [jnp.asarray(x, jnp.float32)], [shift])
+    for total, term in zip(sums, terms(x, np.arange(5.0)), strict=True):
+        np.testing.assert_allclose(total, term.sum(0), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("with_slope", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batch_norm_as_for_gpus(as_for_gpus, with_slope, dtype):
+    inputs = norm_inputs(0, (4, 4, 5, 3), with_slope, dtype)
+    assert_close(normalized(batch_norm, inputs), normalized(naive_norm, inputs), dtype)
