@@ -1,5 +1,7 @@
 """uniface_jax.Embedder: the library's own front door."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from functools import partial
@@ -162,3 +164,33 @@ def test_photographs_that_cannot_be_used_are_masked(model, images, tmp_path):
     assert (nothing.shape, mask.tolist()) == ((2, 0), [False, False])
     with pytest.raises(UserError, match="on_error=no: expected fail or skip"):
         Embedder(model).embed(given, on_error="no")
+
+
+def test_two_photographs_are_verified_at_a_far(model, images, tmp_path):
+    embedder = Embedder(model, mirror=False, input_scale="unit")
+    a, b = embedder.embed(images[:2])
+    cosine = float(Embedder.similarity(a, b))
+
+    def calibration(threshold):
+        entry = {"far": 0.01, "resolvable": True, "threshold_cosine": threshold}
+        content = {
+            "model": {
+                "name": "means",
+                "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+                "description": embedder.description,
+            },
+            "protocols": {"folders": {"sets": {"faces": {"thresholds": [entry]}}}},
+        }
+        file = tmp_path / "metrics.json"
+        file.write_text(json.dumps(content))
+        return file
+
+    for threshold in (cosine - 1e-3, cosine + 1e-3):
+        found = embedder.verify(*images[:2], far=0.01, calibration=calibration(threshold))
+        assert (found.same, found.cosine) == (threshold < cosine, pytest.approx(cosine))
+        assert found.threshold.cosine == threshold
+    with pytest.raises(UserError, match=r"FAR 0.001 was not measured"):
+        embedder.verify(*images[:2], far=0.001, calibration=calibration(0.5))
+    other = Embedder(model, mirror=True, input_scale="unit")
+    with pytest.raises(UserError, match="measured with ONNX"):
+        other.verify(*images[:2], far=0.01, calibration=calibration(0.5))

@@ -1,6 +1,7 @@
 """A trained network for use in other programs: photographs in, features and similarities out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
@@ -13,12 +14,22 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
+from uniface_jax.inference.calibration import Calibration, Threshold, read_calibration
 from uniface_jax.inference.extract import Face, extract
 from uniface_jax.inference.load import InputOptions, load_model
 from uniface_jax.inference.scale_probe import some_of
 from uniface_jax.inference.similarity import search, similarity
 
 Photograph = np.ndarray | str | Path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Answer of Embedder.verify: `same` is whether `cosine` reaches the threshold."""
+
+    same: bool
+    cosine: float
+    threshold: Threshold
 
 
 class Embedder:
@@ -43,9 +54,9 @@ class Embedder:
 
     Whether two faces are of one person is asked by comparing their similarity with a threshold.
     Take that of an evaluation, on pairs of people whom training has not seen, at the false accept
-    rate that you want: `uniface evaluate` writes it into metrics.json (tar_at_far, threshold). The
-    unified threshold b/s of training separates faces from prototypes, not faces from faces: used on
-    pairs it accepts most of the wrong ones.
+    rate that you want: `uniface evaluate` writes it into metrics.json (thresholds), which `verify`
+    reads. The unified threshold b/s of training separates faces from prototypes, not faces from
+    faces: used on pairs it accepts most of the wrong ones.
     """
 
     def __init__(
@@ -126,6 +137,38 @@ class Embedder:
         batch_size = min(self._batch_size, max(1, len(faces)))
         given = faces if self._model.takes_landmarks else [np.asarray(x.image) for x in faces]
         return extract(self._model.embed, given, name="embed", batch_size=batch_size)
+
+    def verify(
+        self,
+        a: Photograph,
+        b: Photograph,
+        *,
+        far: float,
+        calibration: str | Path | Calibration,
+        measured_on: str | None = None,
+    ) -> Verdict:
+        """Return whether two photographs show one person, at a false accept rate.
+
+        Args:
+            a: a photograph, as `embed` takes it.
+            b: another.
+            far: the share of pairs of different people that may be accepted, one of those measured.
+            calibration: the metrics.json of an evaluation of this model, or what read_calibration
+                made of it.
+            measured_on: the set that the threshold is taken from, where several have this FAR.
+
+        Raises:
+            UserError: a photograph cannot be used; the calibration cannot be read, is of another
+                model or of an input prepared otherwise, or has no threshold at this FAR.
+        """
+        if not isinstance(calibration, Calibration):
+            calibration = read_calibration(calibration)
+        threshold = calibration.threshold(far, measured_on)
+        features = self.embed([a, b])
+        # Not before: it is the first faces that may tell how the input is prepared.
+        calibration.expect_model(self._model.hash, self._model.description)
+        cosine = float(similarity(features[0], features[1]))
+        return Verdict(cosine >= threshold.cosine, cosine, threshold)
 
     @staticmethod
     def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:

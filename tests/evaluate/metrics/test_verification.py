@@ -102,7 +102,7 @@ def test_metrics_are_json_and_agree_with_plain_counts():
         pair_distances(features, pairs.first, pairs.second), pairs.same, 10
     )
     assert [fold["accuracy"] for fold in metrics["accuracy"]["folds"]] == accuracies
-    assert metrics["accuracy"]["threshold"] == np.mean(thresholds)
+    assert metrics["accuracy"]["squared_distance"] == np.mean(thresholds)
     assert (metrics["pairs"], metrics["same"], metrics["different"]) == (60, 30, 30)
     coarse, fine = metrics["tar_at_far"]
     assert coarse["resolvable"]

@@ -180,8 +180,9 @@ def verification_metrics(
         folds: of the accuracy, as PairSet.folds has them.
 
     Returns:
-        `pairs`, `same`, `different` (counts), `auc`, `accuracy` (`mean`, `std`, `threshold`: the
-        mean of the folds' squared distances, `folds`: a list of accuracy and threshold) and
+        `pairs`, `same`, `different` (counts), `auc`, `accuracy` (`mean`, `std`, `squared_distance`:
+        the mean of the folds' thresholds, which the protocol chooses among squared distances;
+        `threshold_cosine`: the cosine at that distance; `folds`: a list of accuracy and both) and
         `tar_at_far` (see tar_summary).
 
     Raises:
@@ -205,14 +206,19 @@ def verification_metrics(
         "accuracy": {
             "mean": found.mean,
             "std": found.std,
-            "threshold": float(np.mean(found.thresholds)),
+            **_threshold(float(np.mean(found.thresholds))),
             "folds": [
-                {"accuracy": float(a), "threshold": float(t)}
+                {"accuracy": float(a), **_threshold(float(t))}
                 for a, t in zip(found.accuracy, found.thresholds, strict=True)
             ],
         },
         "tar_at_far": tar_summary(tar_at_far(curve, fars)),
     }
+
+
+def _threshold(squared_distance: float) -> dict[str, float]:
+    """Return a squared distance of unit features, 0..4, and the cosine that it stands for."""
+    return {"squared_distance": squared_distance, "threshold_cosine": 1 - squared_distance / 2}
 
 
 def tar_summary(points: Sequence[TarAtFar]) -> list[dict[str, Any]]:

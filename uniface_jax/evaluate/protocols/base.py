@@ -35,10 +35,20 @@ class Options:
 
 @dataclass(frozen=True)
 class SetResult:
-    """A set's metrics, for metrics.json, and its drawings by kind, for the report (drawings.py)."""
+    """A set's metrics, for metrics.json, and its drawings by kind, for the report (drawings.py).
+
+    uncertainty: `intervals` of the metrics, and `thresholds`, which stand in metrics.json beside
+    them.
+    """
 
     metrics: Mapping[str, Any]
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    uncertainty: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what metrics.json holds of the set."""
+        return {**self.metrics, **self.uncertainty}
 
 
 Results = dict[str, SetResult]
@@ -84,7 +94,7 @@ def checked(protocol: str, found: Any) -> Results:
                 f"protocol {protocol}: {name} is a {type(result).__name__}; expected a SetResult"
             )
         try:
-            json.dumps([result.metrics, result.drawings], allow_nan=False)
+            json.dumps([result.record, result.drawings], allow_nan=False)
         except (TypeError, ValueError) as e:
             raise UserError(f"protocol {protocol}: {name} holds what JSON cannot: {e}") from e
     return dict(found)

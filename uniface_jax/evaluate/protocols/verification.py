@@ -10,13 +10,23 @@ import numpy as np
 from uniface_jax.data.formats.bin_pairs import FOLDS, PairSet
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
-from uniface_jax.evaluate.drawings import Side, far_thresholds, hard_pairs, histogram, roc_line
+from uniface_jax.evaluate.drawings import (
+    Side,
+    far_thresholds,
+    hard_pairs,
+    histogram,
+    resamples,
+    roc_line,
+)
 from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.metrics.identification_intervals import Resampled
+from uniface_jax.evaluate.metrics.pair_intervals import verification_intervals
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.evaluate.metrics.verification import (
     FARS,
     base_rate,
     is_balanced,
+    pair_distances,
     pair_scores,
     verification_metrics,
 )
@@ -71,15 +81,17 @@ def pair_result(
     found = source.features(images, apart=True, listed=listed)
     try:
         metrics = verification_metrics(found.values, pairs, fars, pairs.folds)
+        scores = pair_scores(found.values, pairs.first, pairs.second)
+        resampled = _resampled(metrics, found.values, pairs)
+        intervals = resampled.intervals
         if found.plain is not None:
             metrics["without_mirror"] = verification_metrics(found.plain, pairs, fars, pairs.folds)
-        scores = pair_scores(found.values, pairs.first, pairs.second)
+            plain = _resampled(metrics["without_mirror"], found.plain, pairs)
+            intervals = {**intervals, "without_mirror": plain.intervals}
     except UserError as e:
         raise UserError(f"{file} with {source.name}: {e}") from e
-    # Squared distances of unit features are 2 - 2 cos.
     thresholds = {
-        "ten folds" if pairs.folds == FOLDS else f"{pairs.folds} folds": 1
-        - metrics["accuracy"]["threshold"] / 2,
+        _folds(pairs.folds): metrics["accuracy"]["threshold_cosine"],
         **far_thresholds(metrics["tar_at_far"]),
     }
     return SetResult(
@@ -88,8 +100,20 @@ def pair_result(
             "roc": roc_line(roc(scores, pairs.same)),
             "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
             "pairs": hard_pairs(scores, pairs.same, sides, images),
+            "resamples": resamples(intervals, resampled.replicates),
         },
+        {"intervals": intervals, "thresholds": resampled.thresholds},
     )
+
+
+def _resampled(metrics: Mapping[str, Any], features: np.ndarray, pairs: PairSet) -> Resampled:
+    scores = pair_scores(features, pairs.first, pairs.second)
+    distances = pair_distances(features, pairs.first, pairs.second)
+    return verification_intervals(metrics, scores, distances, pairs.same)
+
+
+def _folds(folds: int) -> str:
+    return "ten folds" if folds == FOLDS else f"{folds} folds"
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:

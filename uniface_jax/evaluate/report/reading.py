@@ -242,6 +242,28 @@ def _pairs(drawing: Any) -> None:
                     raise _UnusableError("a picture that is no JPEG in the file")
 
 
+def _resamples(drawing: Any) -> None:
+    """Check what drawings.resamples gives."""
+    _text(_object(drawing, "it").get("units"), "units")
+    for key in ("count", "resamples", "seed"):
+        if not isinstance(drawing.get(key), int):
+            raise _UnusableError(f"{key} is {_kind(drawing.get(key))}; expected a whole number")
+        _number(drawing[key], key, 0, _MOST)
+    values = _object(drawing.get("values"), "values")
+    if len(values) > _MAX_PAIRS:
+        raise _UnusableError(f"{len(values)} numbers were drawn; at most {_MAX_PAIRS}")
+    for name, of_name in values.items():
+        _text(name, "a name in values")
+        if not len(_list(of_name, "values")) == drawing["resamples"] <= _MAX_POINTS:
+            raise _UnusableError(
+                f"{len(of_name)} values of {drawing['resamples']} resamples; "
+                f"expected as many, at most {_MAX_POINTS}"
+            )
+        for value in of_name:
+            if value is not None:
+                _number(value, "values", -1e6, 1e6)
+
+
 def _list(value: Any, where: str) -> Sequence[Any]:
     if not isinstance(value, list):
         raise _UnusableError(f"{where} is {_kind(value)}; expected a list")
@@ -255,4 +277,6 @@ _CHECKS: Mapping[str, Check] = {
     "distractors": _line("distractors", "rates", 1, _MOST),
     "scores": _scores,
     "pairs": _pairs,
+    "resamples": _resamples,
+    "resamples_open_set": _resamples,
 }

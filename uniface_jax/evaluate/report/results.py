@@ -42,7 +42,7 @@ def collect(source: FeatureSource, path: str, results: Mapping[str, Results]) ->
         },
         "versions": {"uniface_jax": __version__, **_versions()},
         "protocols": {
-            protocol: {"sets": {name: found.metrics for name, found in sets.items()}}
+            protocol: {"sets": {name: found.record for name, found in sets.items()}}
             for protocol, sets in results.items()
         },
     }

@@ -14,16 +14,24 @@ from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import (
+    Drawing,
     Side,
     cmc_line,
     far_thresholds,
     hard_pairs,
     histogram,
     open_set_line,
+    resamples,
     roc_line,
 )
 from uniface_jax.evaluate.features import FeatureSource
-from uniface_jax.evaluate.metrics.identification import closed_set, open_set, search
+from uniface_jax.evaluate.metrics.bootstrap import joined_people
+from uniface_jax.evaluate.metrics.identification import Searches, closed_set, open_set, search
+from uniface_jax.evaluate.metrics.identification_intervals import (
+    open_set_intervals,
+    rank_intervals,
+)
+from uniface_jax.evaluate.metrics.pair_intervals import scores_by_people, tar_intervals
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.evaluate.metrics.verification import unit_pair_scores
 from uniface_jax.evaluate.protocols.base import (
@@ -162,8 +170,7 @@ class _Directory:
             results[f"{self.name}_1N_{key}"] = SetResult(
                 {**common, "probes": len(mates), "closed_set": closed_set(searches)}
                 | ({"open_set": open_set(searches)} if len(searches.best_scores) else {}),
-                {"cmc": cmc_line(searches)}
-                | ({"open_set": open_set_line(searches)} if len(searches.best_scores) else {}),
+                *_resampled_search(searches, self.probes.subjects, mates),
             )
         return results
 
@@ -172,7 +179,13 @@ class _Directory:
     ) -> SetResult:
         scores = unit_pair_scores(unit, pairs.first, pairs.second)
         curve = roc(scores, pairs.same)
+        same = pairs.same
+        people = joined_people(pairs.first[same], pairs.second[same], len(self.ids))
         metrics = one_to_one_metrics(curve, options.fars_or(FARS))
+        resampled = tar_intervals(
+            metrics["tar_at_far"],
+            scores_by_people(scores, same, people[pairs.first], people[pairs.second]),
+        )
 
         def side(row: int) -> Side:
             images = np.flatnonzero(self.images.templates == self.ids[row])
@@ -188,8 +201,10 @@ class _Directory:
                 scores[pairs.same], scores[~pairs.same], far_thresholds(metrics["tar_at_far"])
             ),
             "pairs": hard_pairs(scores, pairs.same, sides, self.crops),
+            "resamples": resamples(resampled.intervals, resampled.replicates),
         }
-        return SetResult({**common, **metrics}, drawings)
+        uncertainty = {"intervals": resampled.intervals, "thresholds": resampled.thresholds}
+        return SetResult({**common, **metrics}, drawings, uncertainty)
 
     def _searches(self, rows: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Return (name, mates of the probes, rows of the gallery) of each gallery, and of all.
@@ -210,6 +225,25 @@ class _Directory:
                     f"{self.probes.file}: no probe has its subject in the gallery {key}"
                 )
         return found
+
+
+def _resampled_search(
+    searches: Searches, subjects: np.ndarray, mates: np.ndarray
+) -> tuple[dict[str, Drawing], dict[str, Any]]:
+    """Return drawings and uncertainty of a search; subjects, mates: int [Q], of the probes."""
+    mated, unknown = subjects[mates >= 0], subjects[mates < 0]
+    closed = rank_intervals(closed_set(searches), searches.ranks, mated)
+    drawings: dict[str, Drawing] = {
+        "cmc": cmc_line(searches),
+        "resamples": resamples(closed.intervals, closed.replicates),
+    }
+    if not len(unknown):
+        return drawings, {"intervals": closed.intervals}
+    opened = open_set_intervals(open_set(searches), searches, mated, unknown)
+    drawings["open_set"] = open_set_line(searches)
+    drawings["resamples_open_set"] = resamples(opened.intervals, opened.replicates)
+    intervals = {**closed.intervals, "open_set": opened.intervals}
+    return drawings, {"intervals": intervals, "thresholds_1n": opened.thresholds}
 
 
 def _mates(gallery: np.ndarray, probes: np.ndarray) -> np.ndarray:

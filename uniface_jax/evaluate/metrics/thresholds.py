@@ -1,0 +1,142 @@
+"""Thresholds at FARs, and intervals of what is measured at them, for metrics.json."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from uniface_jax.evaluate.metrics.bootstrap import DEFAULT, Resampling, Units
+from uniface_jax.evaluate.metrics.intervals import (
+    BOOTSTRAP,
+    EXACT,
+    FEW_ERRORS,
+    LEVEL,
+    Interval,
+    exact_binomial,
+    quantile_ranks,
+    rate_interval,
+    resampled_bounds,
+)
+from uniface_jax.evaluate.metrics.tar_replicates import TarReplicates, UnitScores
+
+Entry = dict[str, Any]
+
+
+def resampling_record(units: Units, resampling: Resampling = DEFAULT) -> Entry:
+    """Return what intervals were drawn of, for JSON.
+
+    `level` is their probability, `units` "people" or "pairs", `count` how many of those there are,
+    `resamples` how often they were drawn, with `seed`.
+    """
+    return {
+        "level": LEVEL,
+        "units": units.kind,
+        "count": units.count,
+        "resamples": resampling.resamples,
+        "seed": resampling.seed,
+    }
+
+
+def too_few_pairs(far: float, different: int) -> str:
+    """Return the note on a target FAR that `different` pairs cannot tell from 0.
+
+    >>> too_few_pairs(1e-6, 3000)
+    'too few pairs for FAR 1e-06: 3,000 different ones, where 1,000,000 are needed'
+    """
+    needed = ceil(round(1 / far, 6))
+    return (
+        f"too few pairs for FAR {far:g}: {different:,} different ones, where {needed:,} are needed"
+    )
+
+
+def tar_uncertainty(
+    tar_at_far: Sequence[Mapping[str, Any]], scores: UnitScores, found: TarReplicates
+) -> tuple[list[Entry], list[Entry]]:
+    """Return the intervals of TAR at each FAR, and the threshold at each FAR with its own.
+
+    Args:
+        tar_at_far: as verification.tar_summary gives it; an entry may lack `nearest`.
+        scores: of which it was counted.
+        found: the resamples of the same targets.
+
+    Returns:
+        For JSON. First, of each target: `far`, and the intervals `tar` of each reading and, in
+        `strict`, `far` of the FAR that its threshold has. Second: `far`, `resolvable`,
+        `threshold_cosine` (null where no pair is accepted), `threshold_cosine_interval` and
+        `far_interval`. Where there are too few pairs for a FAR, both have a `note` that says so.
+    """
+    entries, thresholds = [], []
+    for target, entry in enumerate(tar_at_far):
+        strict, far = entry["strict"], entry["far"]
+        total, units = scores.totals.pairs, scores.units.fewest
+        note = {} if entry["resolvable"] else {"note": too_few_pairs(far, total)}
+        limits = _threshold_interval(strict, far, scores, found.threshold[:, target])
+        of_far = rate_interval(strict["false_accepts"], total, found.far[:, target], units)
+        of_tar = {
+            reading: _tar_interval(entry, reading, limits, scores, replicates[:, target])
+            for reading, replicates in (("strict", found.strict), ("nearest", found.nearest))
+            if reading in entry
+        }
+        readings = {reading: {"tar": tar.summary()} for reading, tar in of_tar.items()}
+        readings["strict"]["far"] = of_far.summary()
+        entries.append({"far": far, **readings, **note})
+        thresholds.append(
+            {
+                "far": far,
+                "resolvable": entry["resolvable"],
+                "threshold_cosine": strict["threshold"],
+                "threshold_cosine_interval": limits.summary(),
+                "far_interval": of_far.summary(),
+                **note,
+            }
+        )
+    return entries, thresholds
+
+
+def _tar_interval(
+    entry: Mapping[str, Any],
+    reading: str,
+    limits: Interval,
+    scores: UnitScores,
+    replicates: np.ndarray,
+) -> Interval:
+    trials = len(scores.same)
+    if entry["resolvable"]:
+        hits = entry[reading]["true_accepts"]
+        return rate_interval(hits, trials, replicates, scores.units.fewest)
+    # Any threshold above the lowest that is possible may be the one of this FAR.
+    most = int(np.count_nonzero(scores.same >= limits.lower))
+    return Interval(0.0, exact_binomial(most, trials)[1], EXACT)
+
+
+def _threshold_interval(
+    strict: Mapping[str, Any], far: float, scores: UnitScores, replicates: np.ndarray
+) -> Interval:
+    """Return the interval of the threshold that has a FAR among all pairs there could be.
+
+    Of few false accepts it reaches at least from one score to another by rank; 1, above which no
+    cosine is, where none of the scores says how high it may be.
+    """
+    lower, upper = resampled_bounds(replicates, scores.units.fewest)
+    few = strict["false_accepts"] < FEW_ERRORS
+    if few:
+        fewest, most = quantile_ranks(scores.totals.pairs, far)
+        falling = highest(scores.different, most + 1)
+        lower = min(float(falling[most]) if most < len(falling) else -1.0, _or(lower, np.inf))
+        upper = max(float(falling[fewest - 1]) if fewest else 1.0, _or(upper, -np.inf))
+    estimate = strict["threshold"]
+    if estimate is not None:
+        lower, upper = min(_or(lower, estimate), estimate), max(_or(upper, estimate), estimate)
+    return Interval(float(lower), float(upper), EXACT if few else BOOTSTRAP)
+
+
+def _or(value: float, other: float) -> float:
+    return other if np.isnan(value) else value
+
+
+def highest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` highest values, falling; all where there are not more."""
+    if count < len(values):
+        values = np.partition(values, len(values) - count)[len(values) - count :]
+    return np.sort(values)[::-1]
