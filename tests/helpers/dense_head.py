@@ -3,9 +3,13 @@
 The references take nothing from the package: formulas are the papers', gradients are autodiff's.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from tests.helpers.sharded_head import draws_of
 
 
 def normalized(x):
@@ -137,6 +141,41 @@ def curricularface(cos, one_hot, bias, norm, scale=64.0, margin=0.5):
     return cross_entropy(scale * jnp.where(one_hot, positive, negatives), one_hot)
 
 
+def magface(
+    cos, one_hot, bias, norm, scale=64.0, low_norm=10.0, high_norm=110.0, low_margin=0.45,
+    high_margin=0.8, norm_weight=35.0, easy=True,
+):  # fmt: skip
+    a = jnp.clip(norm, low_norm, high_norm)[:, None]
+    margin = low_margin + (high_margin - low_margin) / (high_norm - low_norm) * (a - low_norm)
+    target = jnp.cos(arccos(cos) + margin)
+    positive = jnp.where(cos > 0, target, cos)
+    if not easy:
+        wraps = arccos(cos) + margin >= np.pi
+        positive = jnp.where(wraps, cos - margin * jnp.sin(margin), target)
+    penalty = jnp.mean(a / high_norm**2 + 1 / a)
+    logits = scale * jnp.where(one_hot, positive, cos)
+    return cross_entropy(logits, one_hot) + norm_weight * penalty
+
+
+def elastic(plus, angular):
+    """ElasticFace with the tests' draws; plus: the lowest own cosine gets the largest margin."""
+
+    def loss(
+        cos, one_hot, bias, norm, scale=64.0, margin=0.5 if angular else 0.35,
+        deviation=(0.0175 if angular else 0.02) if plus else 0.05,
+    ):  # fmt: skip
+        margins = margin + deviation * draws_of(len(cos))
+        if plus:
+            own = jax.lax.stop_gradient(jnp.sum(jnp.where(one_hot, cos, 0), 1))
+            rank = jnp.sum(own[None] > own[:, None], 1)  # 0 for the highest cosine
+            margins = jnp.sort(margins)[rank]
+        margins = jnp.asarray(margins)[:, None]
+        positive = jnp.cos(arccos(cos) + margins) if angular else cos - margins
+        return cross_entropy(scale * jnp.where(one_hot, positive, cos), one_hot)
+
+    return loss
+
+
 REFERENCES = {
     "uce": uce,
     "bce": uce,
@@ -151,6 +190,12 @@ REFERENCES = {
     "sphereface2": sphereface2,
     "adaface": adaface,
     "curricularface": curricularface,
+    "magface": magface,
+    "magface_hard": functools.partial(magface, easy=False),
+    "elastic_arc": elastic(False, True),
+    "elastic_cos": elastic(False, False),
+    "elastic_arc_plus": elastic(True, True),
+    "elastic_cos_plus": elastic(True, False),
 }
 
 

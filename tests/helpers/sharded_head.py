@@ -11,10 +11,16 @@ from jax.sharding import PartitionSpec as P
 
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
+from uniface_jax.head.draws import with_gathered
 from uniface_jax.head.loss import Gradients, Products, Result, Shard, loss_and_gradients
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
+
+
+def draws_of(batch):
+    """Draws [B] of the standard normal, for losses that take them."""
+    return np.random.default_rng(17).standard_normal(batch)
 
 
 class Program(NamedTuple):
@@ -46,11 +52,12 @@ def run_head(name, features, prototypes, bias, labels, **settings):
 
     settings: fixed and varied hyperparameters by name; shards, block, mode ("shard_map" or "pmap")
     and product_dtype, see Program; classes, the numbers of a subset's classes, or sampling, (key,
-    rate) to draw one; statistics, of losses that have any.
+    rate) to draw one; statistics, of losses that have any; draws [B], of losses that take them,
+    by default those of `draws_of`.
     """
     fixed, varied = settings.pop("fixed", None) or {}, settings.pop("varied", None) or {}
     classes, sampling = settings.pop("classes", None), settings.pop("sampling", None)
-    statistics = settings.pop("statistics", None)
+    statistics, draws = settings.pop("statistics", None), settings.pop("draws", None)
     if statistics is None:
         statistics = losses.LOSSES[name](**fixed).initial_statistics()
     num_classes, by_class = len(prototypes), bool(np.ndim(bias))
@@ -68,6 +75,7 @@ def run_head(name, features, prototypes, bias, labels, **settings):
         if x is not None
     }
     samples = {"features": np.asarray(features), "labels": np.asarray(labels, np.int32)}
+    samples["draws"] = draws_of(len(labels)) if draws is None else np.asarray(draws)
     rest = {"statistics": statistics, "varied": {k: np.float64(x) for k, x in varied.items()}}
     rest |= {} if by_class else {"bias": np.asarray(bias)}
     rest |= {"key": sampling[0]} if sampling else {}
@@ -123,6 +131,7 @@ def compiled(head):
 def on_device(head, samples, classes, rest):
     """The loss of one device, with gradients of all its rows, and which rows took part."""
     loss = losses.LOSSES[head.loss](**dict(head.fixed), **rest["varied"])
+    loss = with_gathered(loss, samples["draws"]) if loss.draws else loss
     bias = classes["bias"] if head.by_class else rest["bias"]
     start, valid = owned_classes(head.num_classes, head.rows)
     chosen = chosen_rows(head, samples, classes, rest, valid)

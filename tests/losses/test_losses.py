@@ -26,6 +26,9 @@ def test_config_has_every_hyperparameter(name):
         ("uce", {"m1": 2.0}, "loss.m1=2.0: uce has only scale, margin, negative_weight"),
         ("combined", {"m1": 0.5}, "loss.m1=0.5: must be >= 1"),
         ("sphereface2", {"balance": 1.0}, "loss.balance=1.0: must be above 0 and below 1"),
+        ("magface", {"low_norm": 110.0}, r"loss.low_norm=110: must be below loss.high_norm=110"),
+        ("elastic_arc", {"deviation": 0.0}, "loss.deviation=0.0: must be > 0"),
+        ("elastic_cos", {"as_published": True}, "loss.as_published=True: elastic_cos has only"),
         ("arcface", {"interclass_filtering": 1.0}, "loss.interclass_filtering=1.0: must be from 0"),
     ],
 )

@@ -114,6 +114,23 @@ def curricularface(s=64.0, m=0.5, hard=0.2, mean=0.1) -> Plain:
     )
 
 
+def magface(s=64.0, norm=60.0) -> Plain:
+    margin = 0.45 + 0.35 * (norm - 10) / 100
+    return Plain(
+        dict(scale=s),
+        lambda cos: s * np.where(cos > 0, np.cos(np.arccos(cos) + margin), cos),
+        times(s),
+        context=(norm,),
+        falls=("positive",),  # to the margin's at a right angle
+    )
+
+
+def elastic(margin: float, of_margin: Callable[[np.ndarray, float], np.ndarray]) -> Plain:
+    return Plain(
+        dict(scale=64.0), lambda cos: 64 * of_margin(cos, margin), times(64), context=(margin,)
+    )
+
+
 SAME = (constant(64), constant(64))
 OF_30 = (constant(30), constant(30))
 PLAIN: Mapping[str, Plain] = {
@@ -151,6 +168,14 @@ PLAIN: Mapping[str, Plain] = {
     "sphereface2": sphereface2(),
     "adaface": adaface(),
     "curricularface": curricularface(),
+    "magface": magface(),
+    "magface_hard": Plain(
+        dict(scale=64.0), lambda cos: 64 * added(cos, 0.625), times(64), context=(60.0,)
+    ),
+    "elastic_arc": elastic(0.55, added),
+    "elastic_cos": elastic(0.3, lambda cos, margin: cos - margin),
+    "elastic_arc_plus": elastic(0.52, added),
+    "elastic_cos_plus": elastic(0.33, lambda cos, margin: cos - margin),
 }
 CASES = [
     (name, gradient)
@@ -163,6 +188,7 @@ CASES = [
 
 def curves(loss, cos, bias=0.0, context=()):
     """Return (value, slope), [N] each, of the positive's and of the negative's function."""
+    context = tuple(jnp.asarray(x, cos.dtype) for x in context)
     found = {}
     for name in ("positive", "negative"):
         function = getattr(loss, name)

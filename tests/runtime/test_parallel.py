@@ -190,3 +190,24 @@ def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
     found = state.loss_statistics["positive_mean"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
     assert abs(found) > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["elastic_arc", "magface"])
+def test_drawn_margins_and_norms_are_the_same_on_any_devices(name, batches):
+    """A sample's margin goes by its group's number, however many devices share the groups."""
+    one, _ = train("shard_map", 1, batches[:2], name)
+    many, _ = train("pmap", 8, batches[:2], name)
+    assert_close(many, one, 1e-5)
+
+
+@pytest.mark.slow
+def test_margins_are_drawn_by_seed_and_step(batches):
+    """Other margins in another step or by another seed; the same ones when taken again."""
+    first, _ = train("shard_map", 1, batches[:2], "elastic_arc")
+    again, _ = train("shard_map", 1, batches[:2], "elastic_arc")
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    fixed, _ = train("shard_map", 1, batches[:2], "arcface")
+    other, _ = train("shard_map", 1, batches[:2], "elastic_arc", seed=1)
+    for state in (fixed, other):
+        assert not np.allclose(state.weights.prototypes, first.weights.prototypes, atol=1e-7)

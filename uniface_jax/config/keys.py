@@ -128,6 +128,14 @@ def _loss(config: ConfigDict) -> None:
     config.loss.exponent = placeholder(float)  # t of sphereface2
     config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
     config.loss.concentration = placeholder(float)  # h of adaface
+    config.loss.deviation = placeholder(float)  # σ of the margins of elastic_arc and its like
+    # Deal out the margins of elastic_arc_plus and elastic_cos_plus as the release's code does.
+    config.loss.as_published = placeholder(bool)
+    config.loss.low_norm = placeholder(float)  # magface: of the smallest margin
+    config.loss.high_norm = placeholder(float)  # magface: of the largest margin
+    config.loss.low_margin = placeholder(float)  # radians, magface
+    config.loss.high_margin = placeholder(float)  # radians, magface
+    config.loss.norm_weight = placeholder(float)  # λ_g of magface: draws norms up
 
 
 def _head(config: ConfigDict) -> None:

@@ -123,10 +123,14 @@ class _Positives(NamedTuple):
 
 
 class _Slopes(NamedTuple):
-    """Gradients with respect to the positives' cosines and biases, [B] each."""
+    """Gradients with respect to the positives' cosines and biases, [B] each.
+
+    by_norm: with respect to the feature norms, of a loss that goes by them.
+    """
 
     by_cos: jax.Array
     by_bias: jax.Array
+    by_norm: jax.Array | None = None
 
 
 class _Summed(NamedTuple):
@@ -148,7 +152,7 @@ def loss_and_gradients(
     """Return the loss over the global batch with its gradients.
 
     Args:
-        loss: the loss with its hyperparameters.
+        loss: the loss with its hyperparameters; one that draws has its draws (draws.py).
         shard: this device's classes.
         features: [b, D], of this device's samples.
         labels: [b] int32, their classes, numbered over all devices.
@@ -172,6 +176,8 @@ def loss_and_gradients(
     )
     sum_up = _sum_additive if loss.family == "additive" else _sum_softmax
     summed = sum_up(loss, prototypes, samples, positives, products.block_size)
+    if loss.penalty is not None:
+        summed = _penalized(loss, summed, context[0])
     gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
     similarities = _similarities(loss, prototypes, summed.sums, positives)
     return Result(summed.loss, gradients, similarities, statistics)
@@ -208,7 +214,8 @@ def _sum_additive(
     value = jnp.where(positives.owned, positive.value - fill.value, 0)
     total = jax.lax.psum(jnp.sum(value) + jnp.sum(sums.loss), AXIS) * factor
     weights = (jnp.ones(()), jnp.ones(()))
-    return _Summed(total, sums, _own_slopes(positives, (positive, fill), weights, factor))
+    slopes_ = _own_slopes(positives, (positive, fill), weights, factor)
+    return _Summed(total, sums, _with_norms(loss, slopes_, positives, samples, factor))
 
 
 def _sum_softmax(
@@ -228,7 +235,40 @@ def _sum_softmax(
     total = jnp.sum(logsumexp - target) * factor
     # The slopes of the loss by the positive's logit and by the one at FILL.
     weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
-    return _Summed(total, sums, _own_slopes(positives, (positive, fill), weights, factor))
+    slopes_ = _own_slopes(positives, (positive, fill), weights, factor)
+    return _Summed(total, sums, _with_norms(loss, slopes_, positives, samples, weights[0] * factor))
+
+
+def _with_norms(
+    loss: Loss, found: _Slopes, positives: _Positives, samples: Samples, weight: jax.Array | float
+) -> _Slopes:
+    """Return the slopes with those by the feature norms, each sample's on every device.
+
+    weight: the slope of the loss by what loss.positive returns.
+    """
+    if not loss.by_norm:
+        return found
+    (norm,) = samples.context
+
+    def of_norm(norm: jax.Array) -> jax.Array:
+        return loss.positive(positives.cos, positives.bias, norm)
+
+    _, by_norm = jax.jvp(of_norm, (norm,), (jnp.ones_like(norm),))
+    return found._replace(
+        by_norm=jax.lax.psum(jnp.where(positives.owned, by_norm * weight, 0), AXIS)
+    )
+
+
+def _penalized(loss: Loss, summed: _Summed, norm: jax.Array) -> _Summed:
+    """Return the sums with the penalties of the feature norms [B] and their slopes."""
+    assert loss.penalty is not None
+    factor = loss.weight / norm.shape[0]
+    value, by_norm = jax.jvp(loss.penalty, (norm,), (jnp.ones_like(norm),))
+    before = summed.slopes
+    total = by_norm * factor if before.by_norm is None else before.by_norm + by_norm * factor
+    return summed._replace(
+        loss=summed.loss + factor * jnp.sum(value), slopes=before._replace(by_norm=total)
+    )
 
 
 def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Terms, Terms]:
@@ -259,7 +299,7 @@ def _gradients(
 
     `local` is the number of this device's samples, whose gradients are scattered back to it.
     """
-    sums, (by_cos, by_bias) = summed.sums, summed.slopes
+    sums, (by_cos, by_bias, by_norm) = summed.sums, summed.slopes
     scaled = (by_cos * own.inverse_norm)[:, None]
     toward = scaled * (
         batch.directions - (own.cos * own.inverse_norm * own.unfloored)[:, None] * own.weight
@@ -278,6 +318,8 @@ def _gradients(
     )
     along = jnp.sum(by_direction * direction, -1) * slope
     by_feature = scale[:, None] * (by_direction - along[:, None] * direction)
+    if by_norm is not None:
+        by_feature += jax.lax.dynamic_slice_in_dim(by_norm, mine, local)[:, None] * direction
     return Gradients(by_feature.astype(batch.values.dtype), weight, bias)
 
 
@@ -285,11 +327,11 @@ def _prepare(
     loss: Loss, own: _Positives, features: jax.Array, statistics: Statistics
 ) -> tuple[Context, Statistics]:
     """Return the samples' context and the new statistics; each device needs the whole batch's."""
-    if loss.prepare is None:
+    if loss.prepare is None and not loss.by_norm:
         return (), statistics
     positive = jax.lax.psum(jnp.where(own.owned, own.cos, 0), AXIS)
     norm = jnp.sqrt(jnp.sum(jnp.square(features), -1))
-    context, updated = loss.prepare(positive, norm, statistics)
+    context, updated = loss.context(positive, norm, statistics)
     # In a loop the statistics must keep their dtype, whatever that of the features.
     updated = {name: value.astype(statistics[name].dtype) for name, value in updated.items()}
     return tuple(x.astype(own.cos.dtype) for x in context), updated

@@ -55,7 +55,7 @@ def loss_curves(
     statistics: Mapping[str, jax.Array] | None = None,
     cos: np.ndarray = COSINES,
 ) -> Curves:
-    """Return the curves of `loss` for one sample.
+    """Return the curves of `loss` for one sample, with the mean of margins that it draws.
 
     Args:
         loss: of either family.
@@ -78,12 +78,11 @@ def loss_curves(
         raise ValueError(f"num_classes={num_classes}: a negative takes at least 2 classes")
     b = jnp.asarray(loss.initial_bias(num_classes, 1.0) if bias is None else bias)
     carried = loss.initial_statistics() if statistics is None else statistics
+    loss = loss.with_draws(jnp.zeros(1))
 
     def of_sample(own_cos: jax.Array, other_cos: jax.Array) -> jax.Array:
-        context: tuple[jax.Array, ...] = ()
-        if loss.prepare:
-            made, _ = loss.prepare(own_cos[None], jnp.full(1, held.norm), carried)
-            context = tuple(jax.lax.stop_gradient(x[0]) for x in made)
+        made, _ = loss.context(own_cos[None], jnp.full(1, held.norm), carried)
+        context = tuple(jax.lax.stop_gradient(x[0]) for x in made)
         positive = loss.positive(own_cos, b, *context)
         other = loss.negative(other_cos, b, *context)
         others = loss.negative(jnp.asarray(held.rest), b, *context)

@@ -9,13 +9,14 @@ from inspect import signature
 from typing import Any, Protocol, TypeVar
 
 from uniface_jax.errors import UserError
-from uniface_jax.losses import adaptive, additive, softmax
+from uniface_jax.losses import adaptive, additive, by_norm, elastic, softmax
 from uniface_jax.losses.base import GRADIENTS, Elementwise, Loss
 from uniface_jax.registry import Range, Registry, above, at_least, one_of
 
 __all__ = ["LOSSES", "Elementwise", "Loss", "LossFactory", "create", "register_loss"]
 
 _MARGIN = Range("from 0 to below 1.5", lambda value: 0 <= value < 1.5)
+_SWITCH = Range("True or False", lambda value: isinstance(value, bool))
 
 # The ranges of the hyperparameters of the losses that come with this package.
 _RANGES: Mapping[str, Range] = {
@@ -30,6 +31,13 @@ _RANGES: Mapping[str, Range] = {
     "exponent": at_least(1),
     "concentration": Range("above 0, at most 1", lambda value: 0 < value <= 1),
     "gradient": one_of(*GRADIENTS),
+    "deviation": above(0),
+    "as_published": _SWITCH,
+    "low_norm": above(0),
+    "high_norm": above(0),
+    "low_margin": _MARGIN,
+    "high_margin": _MARGIN,
+    "norm_weight": at_least(0),
     "interclass_filtering": Range("from 0 (off) to below 1", lambda value: 0 <= value < 1),
 }
 
@@ -58,6 +66,12 @@ _BUILTIN: Mapping[str, LossFactory] = {
     "sphereface2": additive.sphereface2,
     "adaface": adaptive.adaface,
     "curricularface": adaptive.curricularface,
+    "magface": by_norm.magface,
+    "magface_hard": by_norm.magface_hard,
+    "elastic_arc": elastic.elastic_arc,
+    "elastic_cos": elastic.elastic_cos,
+    "elastic_arc_plus": elastic.elastic_arc_plus,
+    "elastic_cos_plus": elastic.elastic_cos_plus,
 }
 for _name, _function in _BUILTIN.items():
     _own = {key: _RANGES[key] for key in signature(_function).parameters}

@@ -9,9 +9,9 @@ prototypes (the negatives). There are two families:
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ Context = tuple[jax.Array, ...]
 Gradient = Literal["formula", "detached"]  # see with_gradient
 GRADIENTS: tuple[Gradient, ...] = ("formula", "detached")
 Statistics = Mapping[str, jax.Array]
-# (positive cosines [B], feature norms [B], statistics) -> (arrays [B] of context, new statistics)
-Prepare = Callable[[jax.Array, jax.Array, Statistics], tuple[Context, Statistics]]
+# (positive cosines [B], feature norms [B], statistics) -> (arrays [B] of context, new statistics);
+# of a loss that draws, its draws [B] come fourth.
+Prepare = Callable[..., tuple[Context, Statistics]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Loss:
         there is a kernel on CPUs; None for any other function.
     prepare: makes the samples' context and the new statistics of a batch. No gradient flows
         through it.
+    draws: True where prepare takes one draw of the standard normal a sample; see with_draws.
+    by_norm: True where the context is the feature's norm, and the gradient flows through it:
+        positive(cos, b, norm). Such a loss has no prepare, and its negatives leave the norm alone.
+    penalty: of a loss by norm: feature norm -> what is added to the sample's loss.
     """
 
     family: Literal["additive", "softmax"]
@@ -57,6 +62,9 @@ class Loss:
     statistics: Mapping[str, float] = field(default_factory=dict)
     clipped_cross_entropy: float | None = None
     prepare: Prepare | None = None
+    draws: bool = False
+    by_norm: bool = False
+    penalty: Callable[[jax.Array], jax.Array] | None = None
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
         """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.
@@ -75,6 +83,28 @@ class Loss:
     def initial_statistics(self) -> dict[str, jax.Array]:
         """Return the scalars that this loss carries along, before the first batch."""
         return {name: jnp.asarray(value, jnp.float32) for name, value in self.statistics.items()}
+
+    def with_draws(self, draws: jax.Array) -> "Loss":
+        """Return the loss whose samples have these draws [B]; itself where it draws nothing."""
+        prepare = self.prepare
+        if not self.draws or prepare is None:
+            return self
+
+        def given(cos: jax.Array, norm: jax.Array, statistics: Statistics) -> Any:
+            return prepare(cos, norm, statistics, draws)
+
+        return replace(self, prepare=given, draws=False)
+
+    def context(
+        self, cos: jax.Array, norm: jax.Array, statistics: Statistics
+    ) -> tuple[Context, Statistics]:
+        """Return the context of samples with these positive cosines and norms, [B] each.
+
+        The new statistics are returned with it. A loss that draws is given its draws first.
+        """
+        if self.by_norm:
+            return (norm,), statistics
+        return self.prepare(cos, norm, statistics) if self.prepare else ((), statistics)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -112,17 +142,26 @@ def angle(cos: jax.Array, margin: float = 1e-5) -> jax.Array:
     return jnp.arccos(jnp.clip(cos, -1 + margin, 1 - margin))
 
 
-def cosine_of_sum(cos: jax.Array, margin: float) -> jax.Array:
-    """Return cos(θ + m) of cosines, m in radians; it rises again where θ + m > π."""
+def cosine_of_sum(cos: jax.Array, margin: float | jax.Array) -> jax.Array:
+    """Return cos(θ + m) of cosines, m in radians; it rises again where θ + m > π.
+
+    m: one for all, or of each cosine.
+    """
+    if isinstance(margin, jax.Array):
+        return cos * jnp.cos(margin) - sine(cos) * jnp.sin(margin)
     return cos * math.cos(margin) - sine(cos) * math.sin(margin)
 
 
-def added_angle(cos: jax.Array, margin: float) -> jax.Array:
+def added_angle(cos: jax.Array, margin: float | jax.Array) -> jax.Array:
     """Return cos(θ + m) of cosines, continued where θ + m > π by cos θ - m sin m.
 
     There cos(θ + m) would rise again, and push samples away from their own class. The continuation
-    is the CurricularFace repository's.
+    is the CurricularFace repository's. m: one for all, or of each cosine, of which one below 0
+    needs no continuation.
     """
+    if isinstance(margin, jax.Array):
+        beyond = cos <= -jnp.cos(jnp.maximum(margin, 0))
+        return jnp.where(beyond, cos - margin * jnp.sin(margin), cosine_of_sum(cos, margin))
     beyond = cos <= math.cos(math.pi - margin)
     return jnp.where(beyond, cos - margin * math.sin(margin), cosine_of_sum(cos, margin))
 

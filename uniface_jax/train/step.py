@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from uniface_jax import models
 from uniface_jax.head.blocks import Prototypes
+from uniface_jax.head.draws import with_own_draws
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
@@ -26,6 +27,8 @@ from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import TrainState, Tree, Weights
 from uniface_jax.train import optim, update
 from uniface_jax.train.settings import Settings as Settings
+
+DRAWS = 2  # of the keys of a step, behind those of dropout and of sampled classes
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -47,6 +50,7 @@ class _Shared(NamedTuple):
     state: TrainState
     shard: Shard
     dropout_key: jax.Array
+    draw_key: jax.Array
 
 
 class _Sums(NamedTuple):
@@ -85,7 +89,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     debug.check_labels(batch["label"], settings.num_classes)
     debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
-    shared = _Shared(state, shard, dropout_key)
+    shared = _Shared(state, shard, dropout_key, jax.random.fold_in(key, DRAWS))
     sums, loss_statistics, measured = _all_micro_batches(parts, shared, batch)
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
     gradients = gradients._replace(network=_over_devices(gradients.network))
@@ -143,9 +147,9 @@ def _micro_batch(
     )  # fmt: skip
     features, backward, statistics = jax.vjp(forward, shared.state.weights.network, has_aux=True)
     products = Products(settings.block_size, settings.product_dtype)
-    result = loss_and_gradients(
-        parts.loss, shared.shard, features, part["label"], carried, products
-    )
+    draw_key = jax.random.fold_in(shared.draw_key, group)
+    loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])
+    result = loss_and_gradients(loss, shared.shard, features, part["label"], carried, products)
     (by_params,) = backward(result.gradients.features)
     groups = settings.micro_batches * jax.lax.axis_size(AXIS)
     weight = _group_weight(settings.bn_momentum, group, groups)

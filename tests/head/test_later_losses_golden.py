@@ -1,0 +1,107 @@
+"""Golden cases of the losses after UniFace through the streamed, sharded path, in float64.
+
+Of a set of the same form with other numbers as well: UNIFACE_GOLDEN2.
+"""
+
+import numpy as np
+import pytest
+
+from tests.helpers.dense_head import assert_same
+from tests.helpers.sharded_head import run_head
+
+RTOL = 1e-9
+BLOCKS, SHARDS = [1, 7, 37], [1, 2, 3, 8]
+FAST = (3, 7)
+LAYOUTS = [
+    pytest.param(*layout, marks=() if layout == FAST else pytest.mark.slow)
+    for layout in ((shards, block) for shards in SHARDS for block in BLOCKS)
+]
+MARGINS = {"elastic_arc": (0.5, 0.05), "elastic_cos": (0.35, 0.05)}
+PLUS = {"elastic_arc": (0.5, 0.0175), "elastic_cos": (0.35, 0.02)}
+
+
+def repeated(array, shards):
+    """An array [B, ...] so often that it divides by the shards: the mean loss is the same."""
+    return np.concatenate([array] * (shards // np.gcd(shards, len(array))))
+
+
+def check(file, case, name, layout, *, features, expected=None, **settings):
+    """The head on `features` against the numbers of `case` (expected: those of another name)."""
+    shards, block = layout
+    times = shards // np.gcd(shards, len(features))
+    if "draws" in settings:
+        settings["draws"] = repeated(settings["draws"], shards)
+    result, _ = run_head(
+        name, repeated(features, shards), file["prototypes"], np.float64(0),
+        repeated(file["labels"], shards), shards=shards, block=block, **settings,
+    )  # fmt: skip
+    of = expected or case
+    gradient = repeated(file[f"{of}/dfeatures"], shards) / times
+    assert_same(
+        result, (file[f"{of}/loss"], gradient, file[f"{of}/dprototypes"], np.float64(0)), RTOL
+    )
+
+
+def scale_of(case):
+    return 16.0 if "_near" in case else 64.0
+
+
+@pytest.mark.parametrize(("shards", "block"), LAYOUTS)
+@pytest.mark.parametrize("case", ["magface", "magface_near", "magface_hard"])
+def test_golden_magface(golden2, x64, case, shards, block):
+    """Gradients through the norm as well, of norms below, between and above its two bounds."""
+    file = golden2("losses2")
+    near = "magface_near" if "_near" in case else "magface"
+    varied = {"scale": scale_of(case), "norm_weight": float(file["magface/lambda_g"])}
+    check(
+        file, case, case.removesuffix("_near"), (shards, block),
+        features=file[f"{near}/features"], varied=varied,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["ce", "g"])
+def test_golden_parts_of_magface(golden2, x64, part):
+    """Cross-entropy and penalty apart: λ = 0, and the difference that λ = 1 makes."""
+    file = golden2("losses2")
+    arrays = (file["magface/features"], file["prototypes"], np.float64(0), file["labels"])
+    without, _ = run_head("magface", *arrays, varied={"norm_weight": 0.0})
+    if part == "ce":
+        expected = (file["magface/ce/dfeatures"], file["magface/ce/dprototypes"], np.float64(0))
+        assert_same(without, (file["magface/ce/loss"], *expected), RTOL)
+        return
+    with_one, _ = run_head("magface", *arrays, varied={"norm_weight": 1e6})
+    loss = (with_one.loss - without.loss) / 1e6
+    gradient = (with_one.gradients.features - without.gradients.features) / 1e6
+    np.testing.assert_allclose(loss, file["magface/g/loss"], rtol=RTOL)
+    np.testing.assert_allclose(gradient, file["magface/g/dfeatures"], rtol=RTOL, atol=1e-14)
+
+
+@pytest.mark.parametrize(("shards", "block"), LAYOUTS)
+@pytest.mark.parametrize("near", ["", "_near"])
+@pytest.mark.parametrize("name", MARGINS)
+def test_golden_elastic(golden2, x64, name, near, shards, block):
+    file, case = golden2("losses2"), f"{name}{near}"
+    mean, deviation = MARGINS[name]
+    check(
+        file, case, name, (shards, block), features=file[f"features{near}"],
+        varied={"scale": scale_of(case)}, draws=(file[f"{case}/margins"] - mean) / deviation,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shards", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)] + [3])
+@pytest.mark.parametrize("as_published", [False, True])
+@pytest.mark.parametrize("near", ["", "_near"])
+@pytest.mark.parametrize("name", PLUS)
+def test_golden_elastic_plus(golden2, x64, name, near, as_published, shards):
+    """The paper's order of the margins, and the code's, which permutes the other way round.
+
+    The batch is not repeated: its ranks would be others.
+    """
+    file, case = golden2("losses2"), f"{name}_plus{near}"
+    mean, deviation = PLUS[name]
+    check(
+        file, case, f"{name}_plus", (shards, 7), features=file[f"features{near}"],
+        expected=case if as_published else f"{case}_meant",
+        varied={"scale": scale_of(case)}, fixed={"as_published": as_published},
+        draws=(file[f"{case}/margins"] - mean) / deviation,
+    )  # fmt: skip
