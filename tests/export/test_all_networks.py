@@ -91,10 +91,10 @@ def test_other_families_in_other_formats(name, format_, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", [*models.NETWORKS, *SMALL_OTHERS])
 def test_small_by_jax2tf(name):
     pytest.importorskip("tf2onnx")
-    function = feature_function(name, **SMALL)
+    function = feature_function(name, **SMALL_OTHERS.get(name, SMALL))
     model = to_onnx_by_tflite(function)
     assert max(compare(model, mirror_sum(function), BATCHES).values()) <= TOLERANCE
 

@@ -56,6 +56,21 @@ def test_names_never_trigger_raw_pixels():
     assert max(compare(model, function).values()) <= 1e-5
 
 
+def test_parts_of_images_and_layers_that_reshape():
+    """Slices keep any batch and linear layers of flattened maps their bias."""
+    rng = np.random.default_rng(0)
+    weights, part = rng.standard_normal((56 * 3, 5)) / 12, rng.standard_normal((2, 1, 56, 1))
+    bias, kernel = rng.standard_normal(5), weights.astype(np.float32)
+
+    def function(images):
+        shifted = images[:, 1::2, :56] * part.astype(np.float32)[:1] + images[:, ::2, 56:]
+        flat = jnp.sum(shifted, 1, keepdims=True).reshape(len(images), -1)
+        return flat @ kernel + bias.astype(np.float32)[None]
+
+    model = to_onnx_by_tflite(function)
+    assert max(compare(model, mirror_sum(function), (1, 3, 5)).values()) <= 1e-5
+
+
 def test_the_sizes_of_its_weights_are_those_of_the_network():
     function = feature_function("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1))
     counts = [

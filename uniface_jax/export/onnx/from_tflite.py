@@ -8,7 +8,9 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -38,6 +40,7 @@ def to_onnx_by_tflite(
         )
     with extra("tensorflow"):
         import tf2onnx
+    _keep_biases()
     # A symbolic batch from the start would make the graph three times as large.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
@@ -61,12 +64,80 @@ def to_onnx_by_tflite(
     return writer.model(features.name, size, mirror, metadata or {})
 
 
+def _keep_biases() -> None:
+    """Register tf2onnx's conversion of fully connected layers anew, with their biases.
+
+    Version 1.17 drops the bias where the layer's input has more than two dimensions, as
+    MobileFaceNet's has: `to_tf` replaces three inputs by two before it looks for a third.
+    """
+    from tf2onnx.handler import tfl_op
+    from tf2onnx.tflite_handlers.tfl_math import TflFullyConnectedOp
+
+    def to_tf(ctx: Any, node: Any, **kwargs: Any) -> None:
+        bias = node.input[2:]
+        ctx.replace_inputs(node, node.input[:2])
+        TflFullyConnectedOp.to_tf(ctx, node, **kwargs)
+        if bias:
+            add = ctx.insert_new_node_on_output(
+                "Add", node.output[0], inputs=[node.output[0], bias[0]]
+            )
+            add.skip_conversion = True
+
+    kept = type("FullyConnected", (), {"to_tf": staticmethod(to_tf)})
+    tfl_op(["TFL_FULLY_CONNECTED"])(kept)
+
+
 def _free_batch(graph: onnx.GraphProto) -> None:
-    """Let reshapes to [1, …] keep any batch; nothing else in these networks fixes it."""
-    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
-    for tensor in graph.initializer:
-        if tensor.name in shapes:
-            shape = numpy_helper.to_array(tensor).copy()
-            if shape[0] == 1:
-                shape[0] = -1
-                tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+    """Let reshapes to [1, …] and slices that end at image 1 keep any batch.
+
+    Nothing else in these networks fixes it. Slices matter of what comes from the images alone: a
+    part of a weight stays what it is.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    from_images = {INPUT}
+    for node in graph.node:
+        if from_images.isdisjoint(node.input):
+            continue
+        from_images.update(node.output)
+        if node.op_type == "Reshape":
+            freed = _free_shape(constants.get(node.input[1]))
+        elif node.op_type == "Slice":
+            freed = _free_ends(*(constants.get(name) for name in node.input[1:]))
+        else:
+            continue
+        if freed is not None:
+            place = 1 if node.op_type == "Reshape" else 2
+            # A name of its own: the old array may serve other nodes, in other places.
+            name = f"{node.output[0]}_any_batch"
+            graph.initializer.append(numpy_helper.from_array(freed, name))
+            node.input[place] = name
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def _free_shape(shape: np.ndarray | None) -> np.ndarray | None:
+    """Return the shape of a reshape with any batch; None where the batch is not fixed."""
+    if shape is None or shape[0] != 1:
+        return None
+    return np.concatenate([np.array([-1], shape.dtype), shape[1:]])
+
+
+def _free_ends(
+    starts: np.ndarray | None,
+    ends: np.ndarray | None,
+    axes: np.ndarray | None = None,
+    steps: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """Return the ends of a slice that takes all images; None where it does not cut them."""
+    if starts is None or ends is None:
+        return None
+    along = list(range(len(ends))) if axes is None else axes.tolist()
+    if 0 not in along:
+        return None
+    batch = along.index(0)
+    if (starts[batch], ends[batch]) != (0, 1) or (steps is not None and steps[batch] != 1):
+        return None
+    freed = ends.copy()
+    freed[batch] = np.iinfo(ends.dtype).max
+    return freed
