@@ -151,7 +151,10 @@ def _compare(arguments: Sequence[str]) -> None:
         taken.add(name)
         folder = _folder(output / name)
         runs.append(_evaluate(_computed_features(path, folder), path, folder, work))
-    report.write(output, results.named_apart(runs))
+    runs = results.named_apart(runs)
+    report.write(output, runs)
+    if lines := report.difference_lines(runs):
+        cli.say(*lines)
     cli.say(f"{results.REPORT} and figures: {output}")
 
 

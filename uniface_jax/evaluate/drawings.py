@@ -147,15 +147,19 @@ def open_set_line(found: Searches) -> Drawing:
     return {"fpir": rounded(targets), "tpir": rounded(np.array([p["tpir"] for p in points]))}
 
 
-def resamples(record: Mapping[str, Any], replicates: Mapping[str, np.ndarray]) -> Drawing:
+def resamples(
+    record: Mapping[str, Any],
+    estimates: Mapping[str, float],
+    replicates: Mapping[str, np.ndarray],
+) -> Drawing:
     """Return what two models of the same data are compared by: `values` of each resample, by name.
 
     `units`, `count`, `resamples` and `seed` of thresholds.resampling_record say what was drawn.
-    replicates: float [B] each; nan becomes null.
+    estimates: the numbers of the whole set. replicates: float [B] each; nan becomes null.
     """
     drawn = {key: record[key] for key in ("units", "count", "resamples", "seed")}
     values = {
         name: [None if np.isnan(value) else float(f"{value:.6g}") for value in of_name]
         for name, of_name in replicates.items()
     }
-    return {**drawn, "values": values}
+    return {**drawn, "estimates": {name: estimates[name] for name in values}, "values": values}

@@ -24,11 +24,13 @@ class Resampled(NamedTuple):
     """Intervals and thresholds for JSON, and the resamples of what they are of.
 
     intervals: what was drawn (thresholds.resampling_record), and the intervals. thresholds: cosines
-    at rates, with intervals. replicates: float64 [B] of each number, by its head in tables.
+    at rates, with intervals. estimates: each number of the whole set, by its head in tables.
+    replicates: its resamples, float64 [B].
     """
 
     intervals: dict[str, Any]
     thresholds: list[dict[str, Any]]
+    estimates: dict[str, float]
     replicates: dict[str, np.ndarray]
 
 
@@ -68,6 +70,7 @@ def rank_intervals(
     return Resampled(
         {**resampling_record(units, resampling), "ranks": entries},
         [],
+        {f"rank {entry['rank']}": entry["hits"] / max(1, len(ranks)) for entry in closed["ranks"]},
         {f"rank {rank}": rates for rank, rates in zip(wanted, found, strict=True)},
     )
 
@@ -125,12 +128,16 @@ def open_set_intervals(
             }
         )
     named = {
-        f"TPIR@FPIR≤{entry['target']:g}": replicates.strict[:, column]
+        f"TPIR@FPIR≤{entry['target']:g}": column
         for column, entry in enumerate(open_set)
         if entry["resolvable"]
     }
-    record = resampling_record(units, resampling)
-    return Resampled({**record, "open_set": entries}, thresholds, named)
+    return Resampled(
+        {**resampling_record(units, resampling), "open_set": entries},
+        thresholds,
+        {name: open_set[column]["tpir"] for name, column in named.items()},
+        {name: replicates.strict[:, column] for name, column in named.items()},
+    )
 
 
 def _as_tar(entry: Mapping[str, Any]) -> dict[str, Any]:

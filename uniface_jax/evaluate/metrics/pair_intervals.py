@@ -57,17 +57,25 @@ def tar_intervals(
     found = tar_replicates(scores, [entry["far"] for entry in tar_at_far], resampling)
     entries, thresholds = tar_uncertainty(tar_at_far, scores, found)
     record = resampling_record(scores.units, resampling)
-    return Resampled({**record, "tar_at_far": entries}, thresholds, _named(tar_at_far, found))
+    named = _named(tar_at_far, found)
+    return Resampled(
+        {**record, "tar_at_far": entries},
+        thresholds,
+        {name: estimate for name, (estimate, _) in named.items()},
+        {name: replicates for name, (_, replicates) in named.items()},
+    )
 
 
-def _named(entries: Sequence[Mapping[str, Any]], found: TarReplicates) -> dict[str, np.ndarray]:
-    """Return the resamples by the heads that TAR at FAR has in tables (protocols.tar_cells)."""
+def _named(
+    tar_at_far: Sequence[Mapping[str, Any]], found: TarReplicates
+) -> dict[str, tuple[float, np.ndarray]]:
+    """Return TAR and its resamples by the heads that TAR at FAR has in tables."""
     named = {}
-    for column, entry in enumerate(entries):
-        if entry["resolvable"]:
-            named[f"TAR@FAR≤{entry['far']:g}"] = found.strict[:, column]
-            if "nearest" in entry:
-                named[f"TAR@FAR≈{entry['far']:g}"] = found.nearest[:, column]
+    for column, entry in enumerate(tar_at_far):
+        for reading, mark in (("strict", "≤"), ("nearest", "≈")):
+            if entry["resolvable"] and reading in entry:
+                replicates = getattr(found, reading)[:, column]
+                named[f"TAR@FAR{mark}{entry['far']:g}"] = (entry[reading]["tar"], replicates)
     return named
 
 
@@ -100,5 +108,6 @@ def verification_intervals(
     return Resampled(
         {**found.intervals, "accuracy": interval},
         found.thresholds,
+        {f"{folds}-fold accuracy": hits / len(same), **found.estimates},
         {f"{folds}-fold accuracy": replicates, **found.replicates},
     )

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from uniface_jax.evaluate.metrics.bootstrap import (
     DEFAULT,
@@ -57,14 +58,15 @@ class TarReplicates:
     """Numbers of B resamples at T targets, float64 [B, T] each; nan where one has no pair.
 
     strict, nearest: TAR by both readings of roc.tar_at_far. threshold: the lowest score of a
-    different pair that the strict reading accepts. far: FAR at the threshold that all pairs
-    together have by the strict reading.
+    different pair that the strict reading accepts. far, tar: FAR and TAR at the threshold that all
+    pairs together have by the strict reading.
     """
 
     strict: np.ndarray
     nearest: np.ndarray
     threshold: np.ndarray
     far: np.ndarray
+    tar: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +185,9 @@ def _shrinkage(scores: UnitScores, accepted: int) -> float:
 
 
 def _of_block(
-    weights: np.ndarray, scores: UnitScores, edges: _Edges, same: np.ndarray, fars: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the numbers of TarReplicates for resamples of weights [units, b], [b, T] each."""
+    weights: np.ndarray, scores: UnitScores, edges: _Edges, same: csr_array, fars: Sequence[float]
+) -> tuple[np.ndarray, ...]:
+    """Return the numbers of TarReplicates, in their order, [b, T] each, of weights [units, b]."""
     false = np.cumsum(_accepted(weights, scores.different_units, edges), axis=0)
     true = np.cumsum(np.asarray(same @ weights, np.float64), axis=0)  # above each edge
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -194,7 +196,7 @@ def _of_block(
     of_all = edges.counts / scores.totals.pairs
     if not edges.complete:
         above[-1] = above[-2]  # below the last edge nothing is known
-    found: list[list[np.ndarray]] = [[], [], [], []]
+    found: list[list[np.ndarray]] = [[], [], [], [], []]
     resample = np.arange(weights.shape[1])
     for far, shrinkage, at in zip(fars, edges.shrinkage, edges.at, strict=True):
         own = of_all[:, None] + shrinkage * (rates - of_all[:, None])
@@ -213,11 +215,11 @@ def _of_block(
             above[nearer, resample],
             edges.values[np.where(accepted > 0, lowest, 0)],
             own[at] if at >= 0 else np.zeros(len(resample)),
+            above[at + 1],
         )
         for kept, value in zip(found, values, strict=True):
             kept.append(np.where(undefined, np.nan, value))
-    strict, nearest, threshold, rate = (np.stack(kept, axis=1) for kept in found)
-    return strict, nearest, threshold, rate
+    return tuple(np.stack(kept, axis=1) for kept in found)
 
 
 def _up_to(rates: np.ndarray, limits: np.ndarray) -> np.ndarray:

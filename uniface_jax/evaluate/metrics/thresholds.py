@@ -20,6 +20,7 @@ from uniface_jax.evaluate.metrics.intervals import (
 )
 from uniface_jax.evaluate.metrics.tar_replicates import TarReplicates, UnitScores
 
+_TAIL_SCORES = 20  # of different pairs, by which their tail is judged
 Entry = dict[str, Any]
 
 
@@ -74,8 +75,10 @@ def tar_uncertainty(
         limits = _threshold_interval(strict, far, scores, found.threshold[:, target])
         of_far = rate_interval(strict["false_accepts"], total, found.far[:, target], units)
         of_tar = {
-            reading: _tar_interval(entry, reading, limits, scores, replicates[:, target])
-            for reading, replicates in (("strict", found.strict), ("nearest", found.nearest))
+            reading: _tar_interval(
+                entry, reading, limits, scores, (drawn[:, target], found.tar[:, target])
+            )
+            for reading, drawn in (("strict", found.strict), ("nearest", found.nearest))
             if reading in entry
         }
         readings = {reading: {"tar": tar.summary()} for reading, tar in of_tar.items()}
@@ -99,15 +102,28 @@ def _tar_interval(
     reading: str,
     limits: Interval,
     scores: UnitScores,
-    replicates: np.ndarray,
+    replicates: tuple[np.ndarray, np.ndarray],
 ) -> Interval:
-    trials = len(scores.same)
-    if entry["resolvable"]:
-        hits = entry[reading]["true_accepts"]
-        return rate_interval(hits, trials, replicates, scores.units.fewest)
-    # Any threshold above the lowest that is possible may be the one of this FAR.
-    most = int(np.count_nonzero(scores.same >= limits.lower))
-    return Interval(0.0, exact_binomial(most, trials)[1], EXACT)
+    """Return the interval of a reading's TAR.
+
+    Where few false accepts say what the threshold is, its limits and the error of TAR at one
+    threshold are put together as errors that do not depend on each other, by their squares.
+
+    limits: of the threshold. replicates: TAR [B] of each resample at its own threshold, and at the
+    one of all pairs.
+    """
+    hits, trials, units = entry[reading]["true_accepts"], len(scores.same), scores.units.fewest
+    if entry["strict"]["false_accepts"] >= FEW_ERRORS:
+        return rate_interval(hits, trials, replicates[0], units)
+    low, high = (
+        np.count_nonzero(scores.same >= limit) / trials for limit in (limits.upper, limits.lower)
+    )
+    if not entry["resolvable"]:
+        return Interval(0.0, exact_binomial(round(high * trials), trials)[1], EXACT)
+    estimate, at_one = hits / trials, rate_interval(hits, trials, replicates[1], units)
+    lower = estimate - np.hypot(max(0.0, estimate - low), estimate - at_one.lower)
+    upper = estimate + np.hypot(max(0.0, high - estimate), at_one.upper - estimate)
+    return Interval(float(max(0.0, lower)), float(min(1.0, upper)), EXACT)
 
 
 def _threshold_interval(
@@ -115,20 +131,36 @@ def _threshold_interval(
 ) -> Interval:
     """Return the interval of the threshold that has a FAR among all pairs there could be.
 
-    Of few false accepts it reaches at least from one score to another by rank; 1, above which no
-    cosine is, where none of the scores says how high it may be.
+    Of few false accepts it reaches at least from one score to another by rank.
     """
     lower, upper = resampled_bounds(replicates, scores.units.fewest)
     few = strict["false_accepts"] < FEW_ERRORS
     if few:
-        fewest, most = quantile_ranks(scores.totals.pairs, far)
+        total = scores.totals.pairs
+        fewest, most = quantile_ranks(total, far)
         falling = highest(scores.different, most + 1)
         lower = min(float(falling[most]) if most < len(falling) else -1.0, _or(lower, np.inf))
-        upper = max(float(falling[fewest - 1]) if fewest else 1.0, _or(upper, -np.inf))
+        above = falling[fewest - 1] if fewest else _above_all(scores.different, total * far)
+        upper = max(float(above), _or(upper, -np.inf))
     estimate = strict["threshold"]
     if estimate is not None:
         lower, upper = min(_or(lower, estimate), estimate), max(_or(upper, estimate), estimate)
     return Interval(float(lower), float(upper), EXACT if few else BOOTSTRAP)
+
+
+def _above_all(scores: np.ndarray, expected: float) -> float:
+    """Return a cosine that the threshold is hardly above, though it may be above all scores.
+
+    expected: how many scores are above it on average, below the 3.7 of which one is hardly missing.
+    From the highest score on it goes as far as scores of that number lie apart from those of 3.7,
+    where their tail is an exponential one; to 1 where less than one is expected.
+    """
+    falling = highest(scores, _TAIL_SCORES + 1)
+    if expected < 1 or len(falling) <= 1:
+        return 1.0
+    scale = float(np.mean(falling[:-1]) - falling[-1])
+    further = np.log(-np.log((1 - LEVEL) / 2) / expected)
+    return float(min(1.0, falling[0] + scale * max(0.0, further)))
 
 
 def _or(value: float, other: float) -> float:

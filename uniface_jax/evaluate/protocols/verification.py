@@ -100,7 +100,7 @@ def pair_result(
             "roc": roc_line(roc(scores, pairs.same)),
             "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
             "pairs": hard_pairs(scores, pairs.same, sides, images),
-            "resamples": resamples(intervals, resampled.replicates),
+            "resamples": resamples(intervals, resampled.estimates, resampled.replicates),
         },
         {"intervals": intervals, "thresholds": resampled.thresholds},
     )

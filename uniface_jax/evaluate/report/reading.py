@@ -11,7 +11,7 @@ from typing import Any
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.report import paper
+from uniface_jax.evaluate.report import paper, uncertainty
 from uniface_jax.evaluate.report.html_page import is_picture
 from uniface_jax.evaluate.report.results import DRAWINGS, METRICS, Run
 from uniface_jax.files.bounded_json import depth_is_above, read_json
@@ -110,7 +110,8 @@ def _check_set(protocol: str, name: str, values: Any) -> None:
     _object(values, where)
     _check_leaves(values, where)
     try:
-        cells = PROTOCOLS[protocol].row(values)
+        cells = {**PROTOCOLS[protocol].row(values), **uncertainty.interval_cells(values)}
+        uncertainty.notes(values)
         paper.comparable(protocol, name, values)
         if (images := values.get("images")) is not None:
             f"{images:,}"
@@ -250,6 +251,11 @@ def _resamples(drawing: Any) -> None:
             raise _UnusableError(f"{key} is {_kind(drawing.get(key))}; expected a whole number")
         _number(drawing[key], key, 0, _MOST)
     values = _object(drawing.get("values"), "values")
+    estimates = _object(drawing.get("estimates"), "estimates")
+    if values.keys() != estimates.keys():
+        raise _UnusableError("estimates are not of the numbers that were drawn")
+    for estimate in estimates.values():
+        _number(estimate, "estimates", -1e6, 1e6)
     if len(values) > _MAX_PAIRS:
         raise _UnusableError(f"{len(values)} numbers were drawn; at most {_MAX_PAIRS}")
     for name, of_name in values.items():

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.report import paper, plots
+from uniface_jax.evaluate.report import differences, paper, plots, uncertainty
 from uniface_jax.evaluate.report.html_page import (
     Block,
     FacePairs,
@@ -44,13 +44,29 @@ def tables(run: Run) -> str:
         parts.append(PROTOCOLS[protocol].title)
         shown = _tables(protocol, {"": found["sets"]})
         for heads, rows in shown:
-            lines = [[printable(cell) for cell in line] for line in (heads, *rows)]
-            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-            parts += ["  " + line for line in text]
+            parts += _aligned(heads, rows)
         if _bracketed(shown):
             parts.append("  (…): that rate is below one of the set's different pairs")
+        if intervals := uncertainty.intervals_table(found["sets"]):
+            parts += _aligned(*intervals)
+        for name, metrics in found["sets"].items():
+            parts += [f"  {printable(name)}: {note}" for note in uncertainty.notes(metrics)]
     return "\n".join(parts)
+
+
+def difference_lines(runs: Sequence[Run]) -> list[str]:
+    """Return the table of differences of runs on the same data as lines; [] without any."""
+    found = differences.differences(runs)
+    if not found:
+        return []
+    return ["Differences", *_aligned(*differences.table(found)), f"  {differences.EXPLAINED}"]
+
+
+def _aligned(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a table as indented lines."""
+    lines = [[printable(cell) for cell in line] for line in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def write(folder: Path, runs: Sequence[Run]) -> None:
@@ -65,6 +81,12 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
         _models(runs),
     ]
     body += [Paragraph(f"Left out: {note}", note=True) for run in runs for note in run.notes]
+    if found := differences.differences(runs):
+        body += [
+            Heading(2, "Differences", "differences"),
+            Paragraph(differences.EXPLAINED, note=True),
+            Table(*differences.table(found), text=(0, 1, 2)),
+        ]
     for protocol in protocols:
         body.append(Heading(2, PROTOCOLS[protocol].title, protocol))
         body += _protocol(folder / "figures", protocol, runs)
@@ -91,6 +113,7 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[Blo
                 note=True,
             )
         )
+    parts += _uncertainty(sets, several)
     parts += _beside_the_paper(protocol, runs)
     drawn = {
         name: _saved(figures / f"{protocol}_{name}.png", figure)
@@ -110,6 +133,25 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[Blo
                 if pairs[kind]:
                     parts += [Heading(3, f"{of}: {what}"), FacePairs.of(pairs[kind])]
     return parts
+
+
+def _uncertainty(sets: Mapping[str, Mapping[str, Mapping[str, Any]]], several: bool) -> list[Block]:
+    """Return the table of intervals, and notes, of sets by the model's name."""
+    columns = {
+        f"{name}, {model}" if several else name: metrics
+        for model, of_model in sets.items()
+        for name, metrics in of_model.items()
+    }
+    parts: list[Block] = []
+    if intervals := uncertainty.intervals_table(columns):
+        parts.append(Table(*intervals))
+    said = dict.fromkeys(
+        f"{name}: {note}"
+        for of_model in sets.values()
+        for name, metrics in of_model.items()
+        for note in uncertainty.notes(metrics)
+    )
+    return [*parts, *(Paragraph(note, note=True) for note in said)]
 
 
 def _bracketed(shown: Sequence[tuple[list[str], list[list[str]]]]) -> bool:

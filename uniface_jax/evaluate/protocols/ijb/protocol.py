@@ -201,7 +201,7 @@ class _Directory:
                 scores[pairs.same], scores[~pairs.same], far_thresholds(metrics["tar_at_far"])
             ),
             "pairs": hard_pairs(scores, pairs.same, sides, self.crops),
-            "resamples": resamples(resampled.intervals, resampled.replicates),
+            "resamples": resamples(resampled.intervals, resampled.estimates, resampled.replicates),
         }
         uncertainty = {"intervals": resampled.intervals, "thresholds": resampled.thresholds}
         return SetResult({**common, **metrics}, drawings, uncertainty)
@@ -235,13 +235,15 @@ def _resampled_search(
     closed = rank_intervals(closed_set(searches), searches.ranks, mated)
     drawings: dict[str, Drawing] = {
         "cmc": cmc_line(searches),
-        "resamples": resamples(closed.intervals, closed.replicates),
+        "resamples": resamples(closed.intervals, closed.estimates, closed.replicates),
     }
     if not len(unknown):
         return drawings, {"intervals": closed.intervals}
     opened = open_set_intervals(open_set(searches), searches, mated, unknown)
     drawings["open_set"] = open_set_line(searches)
-    drawings["resamples_open_set"] = resamples(opened.intervals, opened.replicates)
+    drawings["resamples_open_set"] = resamples(
+        opened.intervals, opened.estimates, opened.replicates
+    )
     intervals = {**closed.intervals, "open_set": opened.intervals}
     return drawings, {"intervals": intervals, "thresholds_1n": opened.thresholds}
 
