@@ -95,17 +95,7 @@ def open_set_intervals(
         A threshold has `fpir`, `gallery` (of how many entries), `resolvable`, `threshold_cosine`,
         `threshold_cosine_interval` and `fpir_interval`.
     """
-    names, unit = np.unique(np.concatenate([mated, unknown]), return_inverse=True)
-    units = Units(PEOPLE, (len(names),))
-    different = unit[len(mated) :]
-    scores = UnitScores(
-        same=np.where(found.ranks == 1, found.mate_scores, -np.inf),
-        same_units=unit[: len(mated)],
-        different=found.best_scores,
-        different_units=different[:, None],
-        totals=ListedTotals(different, None, units.count),
-        units=units,
-    )
+    scores = _search_scores(found, mated, unknown)
     targets = [entry["target"] for entry in open_set]
     replicates = tar_replicates(scores, targets, resampling)
     shared = tar_uncertainty([_as_tar(entry) for entry in open_set], scores, replicates)
@@ -133,10 +123,25 @@ def open_set_intervals(
         if entry["resolvable"]
     }
     return Resampled(
-        {**resampling_record(units, resampling), "open_set": entries},
+        {**resampling_record(scores.units, resampling), "open_set": entries},
         thresholds,
         {name: open_set[column]["tpir"] for name, column in named.items()},
         {name: replicates.strict[:, column] for name, column in named.items()},
+    )
+
+
+def _search_scores(found: Searches, mated: np.ndarray, unknown: np.ndarray) -> UnitScores:
+    """Return what mated probes score, whose mate is first, and the best of each unknown one."""
+    names, unit = np.unique(np.concatenate([mated, unknown]), return_inverse=True)
+    units = Units(PEOPLE, (len(names),))
+    different = unit[len(mated) :]
+    return UnitScores(
+        same=np.where(found.ranks == 1, found.mate_scores, -np.inf),
+        same_units=unit[: len(mated)],
+        different=found.best_scores,
+        different_units=different[:, None],
+        totals=ListedTotals(different, None, units.count),
+        units=units,
     )
 
 
