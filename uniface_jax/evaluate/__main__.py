@@ -20,7 +20,7 @@ from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.protocols.base import Options, Results, checked
+from uniface_jax.evaluate.protocols.base import SEARCH_READINGS, Options, Results, checked
 from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.files.own_folder import KnownDigests, own_folder
@@ -96,6 +96,19 @@ _WEIGHTS = flags.DEFINE_enum(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
+_IJB_READING = flags.DEFINE_enum(
+    "ijb_reading",
+    SEARCH_READINGS[0],
+    SEARCH_READINGS,
+    "Of IJB's 1:N in tables: the definition, or IJB_evals.py's, which lets one unknown probe fewer "
+    "pass and breaks ties by the gallery's order; metrics.json has both.",
+)
+_LABEL_LEAK = flags.DEFINE_bool(
+    "label_leak",
+    False,
+    "Of MegaFace: beside the refined numbers, refined_label_leak, in which a noisy probe is "
+    "replaced by the center of its identity, as insightface's script does; it leaks labels.",
+)
 _ON_ERROR = cli.define_on_error("an empty identity folder, or one inside a person's,")
 
 
@@ -166,7 +179,8 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
         raise UserError(f"--data is missing; {_usage()}")
     parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
     fars = [_rate(text) for text in _FARS.value] if _FARS.value else None
-    return parts, Options(fars, skip_faults=_ON_ERROR.value == "skip")
+    options = Options(fars, _ON_ERROR.value == "skip", _IJB_READING.value, _LABEL_LEAK.value)
+    return parts, options
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:

@@ -163,3 +163,9 @@ def resamples(
         for name, of_name in replicates.items()
     }
     return {**drawn, "estimates": {name: estimates[name] for name in values}, "values": values}
+
+
+def open_set_det_line(found: Searches) -> Drawing:
+    """Return `fpir` and `fnir` = 1 - TPIR, the least share of mated probes that are missed."""
+    line = open_set_line(found)
+    return {"fpir": line["fpir"], "fnir": rounded(1 - np.array(line["tpir"]))}

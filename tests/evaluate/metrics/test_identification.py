@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniface_jax.evaluate.drawings import cmc_line, open_set_line
-from uniface_jax.evaluate.metrics.identification import closed_set, open_set, search
+from uniface_jax.evaluate.metrics.identification import closed_set, ijb_evals, open_set, search
 
 # Few different directions, in the plane, so that many scores are equal to the last bit.
 ANGLES = st.integers(0, 5)
@@ -111,3 +111,43 @@ def oracle_matrix(gallery, probes, mates):
     known = mates >= 0
     own = scores[known, mates[known]]
     return (scores[known] >= own[:, None]).sum(axis=1), own, scores[~known].max(axis=1)
+
+
+SCORE = st.integers(-3, 3).map(lambda quarter: quarter / 4)
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda size: st.lists(
+            st.tuples(st.lists(SCORE, min_size=size, max_size=size), st.integers(-1, size - 1)),
+            min_size=1,
+            max_size=12,
+        )
+    ),
+    st.sampled_from([0.01, 0.1, 0.5, 1.0]),
+)
+def test_the_reading_of_ijb_evals(case, target):
+    """Against the script's steps written as loops, on scores that a diagonal gallery gives."""
+    rows, mates = np.array([row for row, _ in case]), np.array([mate for _, mate in case])
+    found = search(np.eye(rows.shape[1]), rows, mates)
+    read = ijb_evals(found, (1, 2), [target])
+    mated, unknown = [], []
+    for row, mate in case:
+        if mate < 0:
+            unknown.append(max(row))
+            continue
+        order = sorted(range(len(row)), key=lambda i: row[i])[::-1]  # equal ones: the later first
+        others = [score for i, score in enumerate(row) if i != mate]
+        mated.append((order.index(mate) + 1, row[mate], all(row[mate] > s for s in others)))
+    hits = [sum(rank <= k for rank, *_ in mated) for k in (1, 2)]
+    assert [entry["hits"] for entry in read["closed_set"]["ranks"]] == hits
+    if not unknown:
+        assert "open_set" not in read
+        return
+    barrier = sorted(unknown, reverse=True)[max(int(len(unknown) * target) - 1, 0)]
+    (entry,) = read["open_set"]
+    assert entry["true_identifications"] == sum(s > barrier and first for _, s, first in mated)
+    assert entry["false_identifications"] == sum(score > barrier for score in unknown)
+    assert entry["false_identifications"] <= max(int(len(unknown) * target) - 1, 0)
+    definition = open_set(found, [target])[0]
+    assert entry["true_identifications"] <= definition["true_identifications"]

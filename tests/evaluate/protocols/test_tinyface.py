@@ -12,9 +12,9 @@ from tests.helpers.containers import EXPECTED, FOLDER
 from tests.helpers.feature_sources import FixedFeatures, computed_features
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
-from uniface_jax.evaluate.metrics.identification import Entries, search_people
+from uniface_jax.evaluate.metrics.identification import Entries, closed_set, search_people
 from uniface_jax.evaluate.protocols.base import Options
-from uniface_jax.evaluate.protocols.tinyface import TINYFACE, run, tinyface_metrics
+from uniface_jax.evaluate.protocols.tinyface import TINYFACE, run, tinyface_searches
 from uniface_jax.evaluate.sets.tinyface_tree import read_tinyface
 
 TREE = FOLDER / "tinyface"
@@ -29,20 +29,14 @@ def test_golden_ranks(golden2):
     probe, match, distractor = (
         data[side] + data[f"{side}_flip"] for side in ("probe", "match", "distractor")
     )
-    people = data["probe_ids"], data["match_ids"]
-    metrics, line = tinyface_metrics(probe, match, distractor, *people)
-    rates = [entry["rate"] for entry in metrics["closed_set"]["ranks"]]
-    assert [entry["rank"] for entry in metrics["closed_set"]["ranks"]] == data["ranks"].tolist()
+    found = tinyface_searches(probe, match, distractor, data["probe_ids"], data["match_ids"])
+    closed = closed_set(found, data["ranks"].tolist())
+    rates = [entry["rate"] for entry in closed["ranks"]]
     np.testing.assert_allclose(rates, data["rates_exact"], rtol=1e-7)
-    ids = np.concatenate([data["match_ids"], np.full(len(distractor), -100)])
-    gallery = Entries(np.concatenate([match, distractor]), np.ones(len(ids), int), ids)
-    found = search_people(gallery, probe, data["probe_ids"])
     mated = data["first_mate_rank"] > 0
     np.testing.assert_array_equal(found.ranks, data["first_mate_rank"][mated])
     hits = [int(np.sum(data["first_mate_rank"][mated] <= k)) for k in data["ranks"]]
-    assert [entry["hits"] for entry in metrics["closed_set"]["ranks"]] == hits
-    assert metrics["without_mate"] == np.sum(~mated)
-    assert line["rates"][-1] == 1.0
+    assert [entry["hits"] for entry in closed["ranks"]] == hits
 
 
 def test_the_folders_of_the_fixtures(tmp_path):
@@ -64,6 +58,8 @@ def test_the_folders_of_the_fixtures(tmp_path):
     assert result.metrics["closed_set"]["mated"] == 5
     assert result.metrics["closed_set"]["gallery"] == 11
     assert TINYFACE.row(result.metrics)["rank 20"] == "100.00%"
+    assert result.uncertainty["intervals"]["ranks"][0]["rank"] == 1
+    assert result.uncertainty["intervals"]["units"] == "people"
 
 
 FEATURE = st.sampled_from([[1, 0], [0, 1], [3, 4], [-1, 0]])
@@ -139,4 +135,4 @@ def test_other_folders_are_refused(tmp_path):
 def test_no_probe_with_a_mate_is_refused():
     features = np.eye(3)
     with pytest.raises(UserError, match="none of 3 probes has a mate"):
-        tinyface_metrics(features, features, features, np.arange(3), np.arange(3, 6))
+        tinyface_searches(features, features, features, np.arange(3), np.arange(3, 6))

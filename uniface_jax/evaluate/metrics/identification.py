@@ -8,7 +8,7 @@ whose own subject is ranked first and reaches the threshold.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,13 +28,15 @@ class Searches:
 
     ranks: int [mated], 1 is best; entries that score as high as the mate rank before it, so that
     equal scores are no success. mate_scores: float64 [mated]. best_scores: float64 [unknown], the
-    highest score that an unknown probe has in the gallery.
+    highest score that an unknown probe has in the gallery. ranks_in_order: int [mated], where of
+    equal scores the later entry ranks before, as ijb_evals has it; None where it is not asked for.
     """
 
     gallery: int
     ranks: np.ndarray
     mate_scores: np.ndarray
     best_scores: np.ndarray
+    ranks_in_order: np.ndarray | None = None
 
 
 def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Searches:
@@ -52,8 +54,9 @@ def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Search
         >>> found.ranks, found.best_scores
         (array([1, 2]), array([1.]))
     """
-    ranks = np.empty(len(probes), np.int64)
+    ranks, in_order = np.empty((2, len(probes)), np.int64)
     scores = np.empty(len(probes))
+    entries = np.arange(len(gallery))
 
     def block(start: int) -> None:
         rows = slice(start, start + _BLOCK_PROBES)
@@ -63,11 +66,13 @@ def search(gallery: np.ndarray, probes: np.ndarray, mates: np.ndarray) -> Search
         scores[rows] = known
         # The mate counts itself, and that is its rank.
         ranks[rows] = np.count_nonzero(found >= known[:, None], axis=1)
+        earlier = (found == known[:, None]) & (entries < mate[:, None])
+        in_order[rows] = ranks[rows] - np.count_nonzero(earlier, axis=1)
 
     with ThreadPoolExecutor(2) as pool:  # one counts while the other multiplies
         list(pool.map(block, range(0, len(probes), _BLOCK_PROBES)))
     mated = mates >= 0
-    return Searches(len(gallery), ranks[mated], scores[mated], scores[~mated])
+    return Searches(len(gallery), ranks[mated], scores[mated], scores[~mated], in_order[mated])
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,17 +219,57 @@ def open_set(found: Searches, targets: Sequence[float] = FPIRS) -> list[dict[str
         false = int(np.count_nonzero(unknown > barrier))
         hits = len(first) - int(np.searchsorted(first, barrier, side="right"))
         accepted = [*first[len(first) - hits :][:1], *unknown[:false][-1:]]
-        results.append(
-            {
-                "target": float(target),
-                "resolvable": bool(len(unknown) and 1 / len(unknown) <= target),
-                "fpir": false / len(unknown) if len(unknown) else None,
-                "tpir": hits / len(found.ranks) if len(found.ranks) else None,
-                "threshold": float(min(accepted)) if accepted else None,
-                "false_identifications": false,
-                "true_identifications": hits,
-                "unknown": len(unknown),
-                "mated": len(found.ranks),
-            }
-        )
+        fpir = false / len(unknown) if len(unknown) else None
+        tpir = hits / len(found.ranks) if len(found.ranks) else None
+        results.append(_open_set_entry(found, target, (fpir, tpir), (false, hits), accepted))
     return results
+
+
+def ijb_evals(
+    found: Searches, ranks: Sequence[int] = RANKS, targets: Sequence[float] = FPIRS
+) -> dict[str, Any]:
+    """Return `closed_set` and `open_set` as IJB_evals.py reads them (leondgarse/Keras_insightface).
+
+    Of equal scores the gallery's later entry ranks first. The threshold of a target is the score of
+    the unknown probe int(target * unknown), from 1, which must be passed, so that one unknown probe
+    fewer is given an identity than the target allows. For JSON, as closed_set and open_set.
+
+    >>> found = Searches(3, np.array([1]), np.array([0.6]), np.array([0.5, 0.7]), np.array([1]))
+    >>> ijb_evals(found, [1], [0.5])["open_set"][0]["tpir"], open_set(found, [0.5])[0]["tpir"]
+    (0.0, 1.0)
+    """
+    assert found.ranks_in_order is not None
+    unknown = np.sort(found.best_scores)[::-1]
+    first = found.mate_scores[found.ranks == 1]
+    results = []
+    for target in targets if len(unknown) else ():
+        barrier = unknown[max(int(len(unknown) * target) - 1, 0)]
+        false, hits = (int(np.count_nonzero(scores > barrier)) for scores in (unknown, first))
+        accepted = np.concatenate([first[first > barrier], unknown[unknown > barrier]])
+        rates = false / len(unknown), hits / len(found.ranks) if len(found.ranks) else None
+        results.append(_open_set_entry(found, target, rates, (false, hits), accepted))
+    return {"closed_set": closed_set(replace(found, ranks=found.ranks_in_order), ranks)} | (
+        {"open_set": results} if results else {}
+    )
+
+
+def _open_set_entry(
+    found: Searches,
+    target: float,
+    rates: tuple[float | None, float | None],
+    counts: tuple[int, int],
+    accepted: Sequence[float] | np.ndarray,
+) -> dict[str, Any]:
+    """Return the entry of a target; rates: FPIR, TPIR; counts: of wrong and right identities."""
+    unknown = len(found.best_scores)
+    return {
+        "target": float(target),
+        "resolvable": bool(unknown and 1 / unknown <= target),
+        "fpir": rates[0],
+        "tpir": rates[1],
+        "threshold": float(min(accepted)) if len(accepted) else None,
+        "false_identifications": counts[0],
+        "true_identifications": counts[1],
+        "unknown": unknown,
+        "mated": len(found.ranks),
+    }

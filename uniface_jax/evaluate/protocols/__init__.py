@@ -10,6 +10,7 @@ from uniface_jax.evaluate.protocols.ijb.protocol import IJB
 from uniface_jax.evaluate.protocols.lfw import LFW
 from uniface_jax.evaluate.protocols.megaface.protocol import MEGAFACE
 from uniface_jax.evaluate.protocols.mfr.protocol import MFR
+from uniface_jax.evaluate.protocols.open_set import OPEN_SET
 from uniface_jax.evaluate.protocols.pairs import PAIRS
 from uniface_jax.evaluate.protocols.rfw import RFW
 from uniface_jax.evaluate.protocols.tinyface import TINYFACE
@@ -26,6 +27,7 @@ for _name, _protocol in {
     "lfw": LFW,
     "rfw": RFW,
     "tinyface": TINYFACE,
+    "open_set": OPEN_SET,
     "folders": FOLDERS,
 }.items():
     PROTOCOLS.add(_name, _protocol, builtin=True)

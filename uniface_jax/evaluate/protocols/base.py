@@ -16,17 +16,23 @@ from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import Drawing
 from uniface_jax.evaluate.features import FeatureSource
 
+SEARCH_READINGS = ("definition", "ijb_evals")
+
 
 @dataclass(frozen=True)
 class Options:
     """A user's choices.
 
     fars: targets of TAR at FAR in (0, 1]; None takes the protocol's. skip_faults: of identity
-    folders, leave out empty ones and folders inside them.
+    folders, leave out empty ones and folders inside them. search_reading: of IJB's searches in
+    tables, a name of SEARCH_READINGS. label_leak: beside MegaFace's refined numbers, those with
+    noisy probes replaced by their identity's center.
     """
 
     fars: Sequence[float] | None = None
     skip_faults: bool = False
+    search_reading: str = SEARCH_READINGS[0]
+    label_leak: bool = False
 
     def fars_or(self, default: Sequence[float]) -> Sequence[float]:
         """Return the targets that were asked for, or the protocol's."""

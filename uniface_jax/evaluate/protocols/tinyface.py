@@ -1,16 +1,17 @@
 """Protocol `tinyface`: TinyFace's probes among matches and distractors, by rank."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
-from uniface_jax.evaluate.drawings import cmc_line
 from uniface_jax.evaluate.features import FeatureSource
-from uniface_jax.evaluate.metrics.identification import Entries, closed_set, search_people
-from uniface_jax.evaluate.protocols.base import Options, Protocol, Results, SetResult
+from uniface_jax.evaluate.metrics.identification import Entries, Searches, search_people
+from uniface_jax.evaluate.protocols.base import Options, Protocol, Results
+from uniface_jax.evaluate.protocols.searches import search_cells, search_result
 from uniface_jax.evaluate.sets.tinyface_tree import read_tinyface
 
 RANKS = (1, 5, 20)
@@ -24,10 +25,9 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     found = read_tinyface(parts.paths[0], parts.named.get("aligned"))
     sides = [source.features(images) for images in (found.probe, found.match, found.distractor)]
     probe, match, distractor = sides
+    people = found.probe_people, found.match_people
     try:
-        metrics, line = tinyface_metrics(
-            probe.values, match.values, distractor.values, found.probe_people, found.match_people
-        )
+        searches = tinyface_searches(probe.values, match.values, distractor.values, *people)
     except UserError as e:
         raise UserError(f"{parts.paths[0]} with {source.name}: {e}") from e
     record = {
@@ -36,21 +36,25 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
         **probe.record,
         "match": match.record,
         "distractor": distractor.record,
+        "probes": len(found.probe),
+        "without_mate": len(found.probe) - len(searches.ranks),
+        "distractors": len(found.distractor),
     }
-    return {"tinyface": SetResult({**record, **metrics}, {"cmc": line})}
+    mated = people[0][np.isin(*people)]
+    return {"tinyface": search_result(record, searches, (mated, mated[:0]), ranks=RANKS)}
 
 
-def tinyface_metrics(
+def tinyface_searches(
     probe: np.ndarray,
     match: np.ndarray,
     distractor: np.ndarray,
     probe_people: np.ndarray,
     match_people: np.ndarray,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the numbers for JSON, and the line of rates by rank.
+) -> Searches:
+    """Search probes among matches and distractors.
 
-    A probe's rank is that of its best mate among all matches and distractors, cosines that are
-    equal to the mate's before it; probes without a mate are left out, and counted.
+    A probe's rank is that of its best mate, cosines that are equal to the mate's before it. Probes
+    without a mate are left out.
 
     Args:
         probe: features [Q, D], f(x) + f(mirror x), of any length.
@@ -59,36 +63,20 @@ def tinyface_metrics(
         probe_people: int [Q].
         match_people: int [M].
 
-    Returns:
-        `probes`, `without_mate`, `distractors` (counts), and `closed_set` with ranks 1, 5, 20.
-
     Raises:
         UserError: no probe has a mate, or what search_people raises.
     """
     people = np.concatenate([match_people, np.full(len(distractor), _DISTRACTOR)])
-    features = np.concatenate([match, distractor])
-    gallery = Entries(features, np.ones(len(people), np.int64), people)
-    searches = search_people(gallery, probe, probe_people)
-    if not len(searches.ranks):
+    gallery = Entries(np.concatenate([match, distractor]), np.ones(len(people), np.int64), people)
+    found = search_people(gallery, probe, probe_people)
+    if not len(found.ranks):
         raise UserError(f"none of {len(probe)} probes has a mate in Gallery_Match")
-    metrics = {
-        "probes": len(probe),
-        "without_mate": len(probe) - len(searches.ranks),
-        "distractors": len(distractor),
-        "closed_set": closed_set(searches, RANKS),
-    }
-    return metrics, cmc_line(searches)
+    return replace(found, best_scores=found.best_scores[:0])
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells of the table."""
-    closed = metrics["closed_set"]
-    return {
-        "gallery": f"{closed['gallery']:,}",
-        "mated probes": f"{closed['mated']:,}",
-        "without mate": f"{metrics['without_mate']:,}",
-        **{f"rank {entry['rank']}": f"{entry['rate']:.2%}" for entry in closed["ranks"]},
-    }
+    return {"without mate": f"{metrics['without_mate']:,}", **search_cells(metrics)}
 
 
 TINYFACE = Protocol(

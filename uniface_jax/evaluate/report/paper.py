@@ -5,6 +5,7 @@ ICCV 2023.
 The one place of these numbers: the recipes in configs/ and the reports of evaluations take them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str
         return {MR_ALL: 100 * _tar(metrics["tar_at_far"])}
     if protocol == "megaface" and metrics["identities"] == _PROBE_IDENTITIES:
         last = metrics["identification"][-1]
-        if last["distractors"] >= _DISTRACTORS[name]:
+        if last["distractors"] >= _DISTRACTORS.get(name, math.inf):  # a label leak: no comparison
             raw = name == "raw"
             first, second = (MEGAFACE_ID, MEGAFACE_VER) if raw else (REFINED_ID, REFINED_VER)
             tar = _tar(metrics["verification"]["tar_at_far"])

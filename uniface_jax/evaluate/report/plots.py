@@ -115,6 +115,25 @@ def open_set_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     return _finished(figure)
 
 
+def open_set_det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """Draw FNIR over FPIR, both logarithmic, of named drawings.open_set_det_line."""
+    figure, axes = _figure(title)
+    missed = {name: np.asarray(line["fnir"]) for name, line in lines.items()}
+    least = min(float(of[of > 0].min(initial=1)) for of in missed.values())
+    bottom = 10 ** np.floor(np.log10(min(least, 0.1)))
+    for number, (name, line) in enumerate(lines.items()):
+        drawn = np.maximum(missed[name], bottom)
+        style = line_style(number)
+        axes.plot(line["fpir"], drawn, drawstyle="steps-post", label=_entry(name), **style)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(min(0.5, *(line["fpir"][0] for line in lines.values())), 1)
+    axes.set_ylim(bottom * 0.8, 1)
+    axes.set_xlabel("FPIR: unknown probes that are given an identity")
+    axes.set_ylabel(f"FNIR: known probes that are not given theirs (0 is drawn at {bottom:.0e})")
+    return _finished(figure)
+
+
 def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     """Draw rank-1 rates over the number of distractors, of named `distractors` and `rates`."""
     figure, axes = _figure(title)

@@ -280,6 +280,7 @@ _CHECKS: Mapping[str, Check] = {
     "roc": _roc,
     "cmc": _line("ranks", "rates", 1, _MOST),
     "open_set": _line("fpir", "tpir", _TINY, 1),
+    "open_set_det": _line("fpir", "fnir", _TINY, 1),
     "distractors": _line("distractors", "rates", 1, _MOST),
     "scores": _scores,
     "pairs": _pairs,

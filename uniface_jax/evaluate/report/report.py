@@ -33,6 +33,7 @@ _SHARED: dict[str, list[tuple[str, str, Callable[[Lines, str], Figure]]]] = {
     "roc": [("roc", "ROC", plots.roc_figure), ("det", "errors (DET)", plots.det_figure)],
     "cmc": [("cmc", "identification (CMC)", plots.cmc_figure)],
     "open_set": [("open_set", "open-set identification", plots.open_set_figure)],
+    "open_set_det": [("open_set_det", "open-set errors (DET)", plots.open_set_det_figure)],
     "distractors": [("distractors", "identification among distractors", plots.distractors_figure)],
 }
 

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.data.sources.folders import SYSTEM_NAMES, FolderSource, visible
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import ImageFiles
@@ -63,6 +65,32 @@ def read_populations(
             f"--data: {table}: {root} has sub-folders of populations already ({folders[0].name})"
         )
     return _read(name, root, {folder.name: folder for folder in folders}, skip_faults)
+
+
+def read_images_below(name: str, root: Path, what: str) -> ImageFiles:
+    """List all images under root, however deep, in order of their paths.
+
+    Raises UserError where there is no such folder, or no image; it expected `what`.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; expected {what}")
+    names = []
+    seen: set[str] = set()  # folders may be links, even to one that they are in
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        names += [
+            (Path(folder) / file).relative_to(root).as_posix()
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        ]
+    names.sort()
+    if not names:
+        raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
+    return ImageFiles(name, root, names)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.helpers.feature_sources import computed_features
 from tests.helpers.pair_loops import check, split
+from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import Options
@@ -50,3 +51,49 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
         assert "/south/" in shown["sides"][1]["label"]
         assert PROTOCOLS["megaface"].row(result.metrics)["distractors"] == str(len(others))
         assert paper.comparable("megaface", name, result.metrics) == {}
+
+
+def test_the_label_leak_is_named_and_that_of_a_loop(world, tmp_path):
+    """The center of a person stands for a noisy probe, among the refined distractors."""
+    folder, features = world
+    noise = tmp_path / "noise.txt"
+    noise.write_text("p1/2.png\np2/0.png\n")
+    parts = Parts(
+        [],
+        {"probes": folder / "north", "distractors": folder / "south", "noisy_probes": noise},
+    )
+    options = Options([0.1], label_leak=True)
+    found = PROTOCOLS["megaface"].run(parts, computed_features(tmp_path), options)
+    assert list(found) == ["raw", "refined", "refined_label_leak"]
+    used = dict(features)
+    for name in ("north/p1/2.png", "north/p2/0.png"):
+        person = name.rsplit("/", 1)[0]
+        center = sum(f for n, f in features.items() if n.startswith(person) and n != name)
+        used[name] = center / np.linalg.norm(center)
+    probes = [n for n in used if n.startswith("north")]
+    others = [n for n in used if n.startswith("south")]
+    ranks = [
+        1 + sum(used[a] @ used[d] >= used[a] @ used[b] for d in others)
+        for a in probes
+        for b in probes
+        if a != b and a.rsplit("/", 1)[0] == b.rsplit("/", 1)[0]
+    ]
+    leaked = found["refined_label_leak"].metrics
+    assert leaked["probes"] == found["raw"].metrics["probes"] == 12
+    assert found["refined"].metrics["probes"] == 10
+    assert leaked["identification"][-1]["rank"]["1"] == ranks.count(1) / len(ranks)
+    same, _ = split(probes, used)
+    lowest = found["refined_label_leak"].drawings["pairs"]["same"][0]["score"]
+    assert lowest == pytest.approx(min(same), abs=1e-3)  # the drawn numbers are that small
+    full = {
+        **leaked,
+        "identities": 80,
+        "identification": [{"distractors": 10**6, "rank": {"1": 1}}],
+    }
+    assert paper.comparable("megaface", "refined_label_leak", full) == {}
+    noise.write_text("p1/0.png\np1/1.png\np1/2.png\n")
+    with pytest.raises(UserError, match="p1: all its probes are noisy"):
+        PROTOCOLS["megaface"].run(parts, computed_features(tmp_path), options)
+    del parts.named["noisy_probes"]
+    with pytest.raises(UserError, match=r"--label_leak: .*noisy_probes= is missing"):
+        PROTOCOLS["megaface"].run(parts, computed_features(tmp_path), options)

@@ -1,7 +1,6 @@
 """Protocol `ijb`: IJB-B and IJB-C, pairs of templates (1:1) and search in galleries (1:N)."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,16 @@ from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import (
-    Drawing,
     Side,
-    cmc_line,
     far_thresholds,
     hard_pairs,
     histogram,
-    open_set_line,
     resamples,
     roc_line,
 )
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.metrics.bootstrap import joined_people
-from uniface_jax.evaluate.metrics.identification import Searches, closed_set, open_set, search
-from uniface_jax.evaluate.metrics.identification_intervals import (
-    open_set_intervals,
-    rank_intervals,
-)
+from uniface_jax.evaluate.metrics.identification import ijb_evals, search
 from uniface_jax.evaluate.metrics.pair_intervals import scores_by_people, tar_intervals
 from uniface_jax.evaluate.metrics.roc import roc
 from uniface_jax.evaluate.metrics.verification import unit_pair_scores
@@ -53,6 +45,7 @@ from uniface_jax.evaluate.protocols.ijb.templates import (
     template_features,
     template_rows,
 )
+from uniface_jax.evaluate.protocols.searches import search_cells, search_result
 from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 
 NAMES = ("ijbb", "ijbc")
@@ -167,10 +160,12 @@ class _Directory:
             results[self.name] = self._one_to_one(self.pairs, unit, common, options)
         for key, mates, gallery in self._searches(rows):
             searches = search(unit[gallery], unit[rows[""]], mates)
-            results[f"{self.name}_1N_{key}"] = SetResult(
-                {**common, "probes": len(mates), "closed_set": closed_set(searches)}
-                | ({"open_set": open_set(searches)} if len(searches.best_scores) else {}),
-                *_resampled_search(searches, self.probes.subjects, mates),
+            subjects = self.probes.subjects
+            results[f"{self.name}_1N_{key}"] = search_result(
+                {**common, "probes": len(mates), "reading": options.search_reading},
+                searches,
+                (subjects[mates >= 0], subjects[mates < 0]),
+                {"ijb_evals": ijb_evals(searches)},
             )
         return results
 
@@ -227,27 +222,6 @@ class _Directory:
         return found
 
 
-def _resampled_search(
-    searches: Searches, subjects: np.ndarray, mates: np.ndarray
-) -> tuple[dict[str, Drawing], dict[str, Any]]:
-    """Return drawings and uncertainty of a search; subjects, mates: int [Q], of the probes."""
-    mated, unknown = subjects[mates >= 0], subjects[mates < 0]
-    closed = rank_intervals(closed_set(searches), searches.ranks, mated)
-    drawings: dict[str, Drawing] = {
-        "cmc": cmc_line(searches),
-        "resamples": resamples(closed.intervals, closed.estimates, closed.replicates),
-    }
-    if not len(unknown):
-        return drawings, {"intervals": closed.intervals}
-    opened = open_set_intervals(open_set(searches), searches, mated, unknown)
-    drawings["open_set"] = open_set_line(searches)
-    drawings["resamples_open_set"] = resamples(
-        opened.intervals, opened.estimates, opened.replicates
-    )
-    intervals = {**closed.intervals, "open_set": opened.intervals}
-    return drawings, {"intervals": intervals, "thresholds_1n": opened.thresholds}
-
-
 def _mates(gallery: np.ndarray, probes: np.ndarray) -> np.ndarray:
     """Return the gallery's entry of each probe's subject, int [Q], or -1."""
     order = np.argsort(gallery)
@@ -266,7 +240,6 @@ def _name_of(root: Path) -> str:
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells of the table: another for 1:1 than for 1:N."""
-    percent = partial("{:.2%}".format)
     if "closed_set" not in metrics:
         return {
             "templates": f"{metrics['templates']:,}",
@@ -274,17 +247,12 @@ def row(metrics: Mapping[str, Any]) -> dict[str, str]:
             **tar_cells(metrics, "nearest"),
             **tar_cells(metrics, "strict"),
         }
-    closed = metrics["closed_set"]
-    cells = {
-        "gallery": f"{closed['gallery']:,}",
+    reading = metrics.get("reading", "definition")
+    return {
         "probes": f"{metrics['probes']:,}",
-        "mated": f"{closed['mated']:,}",
-        **{f"rank {entry['rank']}": percent(entry["rate"]) for entry in closed["ranks"]},
+        **({} if reading == "definition" else {"reading": reading}),
+        **search_cells(metrics if reading == "definition" else metrics[reading]),
     }
-    for entry in metrics.get("open_set", ()):
-        shown = percent(entry["tpir"])
-        cells[f"TPIR@FPIR≤{entry['target']:g}"] = shown if entry["resolvable"] else f"({shown})"
-    return cells
 
 
 IJB = Protocol("IJB-B and IJB-C", PartNames("DIRECTORY with meta/ and loose_crop/"), run, row)

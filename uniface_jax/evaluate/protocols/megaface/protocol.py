@@ -1,14 +1,11 @@
 """Protocol `megaface`: challenge 1 on any probe and distractor folders, raw and refined."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from uniface_jax.data.formats.images import SUFFIXES
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
-from uniface_jax.evaluate.drawings import rounded, thinned
+from uniface_jax.evaluate.drawings import Drawing, rounded, thinned
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.all_pairs_results import (
     PairImages,
@@ -25,19 +22,23 @@ from uniface_jax.evaluate.protocols.base import (
     tar_cells,
 )
 from uniface_jax.evaluate.protocols.megaface.noise_lists import clean_rows, read_noise_list
-from uniface_jax.evaluate.sets.identity_folders import read_identities
-from uniface_jax.evaluate.sets.image_sets import ImageFiles
+from uniface_jax.evaluate.sets.identity_folders import read_identities, read_images_below
+
+if TYPE_CHECKING:  # JAX comes with it
+    from uniface_jax.evaluate.protocols.megaface.metrics import MegaFace
 
 FARS = (1e-6,)
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
-    """Evaluate the sets `raw` and, with a noise list, `refined`."""
+    """Evaluate the sets `raw` and, with a noise list, `refined`, or its label leak as well."""
     from uniface_jax.evaluate.all_pairs.engine import Targets
     from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
     from uniface_jax.evaluate.protocols.megaface import metrics as challenge
 
     named_parts = parts.named
+    if options.label_leak and "noisy_probes" not in named_parts:
+        raise UserError("--label_leak: of MegaFace's noisy probes, and noisy_probes= is missing")
     noise = [
         read_noise_list(named_parts[key]) if key in named_parts else None
         for key in ("noisy_probes", "noisy_distractors")
@@ -45,7 +46,8 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     probes = read_identities(
         "megaface_probes", named_parts["probes"], skip_faults=options.skip_faults
     )
-    distractors = _distractors(named_parts["distractors"])
+    folder = named_parts["distractors"]
+    distractors = read_images_below("megaface_distractors", folder, "images of distractors")
     features, record = features_and_record(source, probes)
     others = source.features(distractors)
     record |= {
@@ -65,7 +67,9 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
             LabeledFeatures(features, probes.labels),
             others.values,
             clean,
-            challenge=challenge.Challenge(pairs=Targets(options.fars_or(FARS))),
+            challenge=challenge.Challenge(
+                pairs=Targets(options.fars_or(FARS)), label_leak=options.label_leak
+            ),
             progress=bar("megaface"),
         )
     except UserError as e:
@@ -75,45 +79,23 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     results: Results = {}
     for name, result in runs.items():
         metrics = challenge.megaface_metrics(result)
-        last = result.cmc[-1]
-        shown = thinned(len(last.ranks))
-        tars = metrics["verification"]["tar_at_far"]
-        drawings = {
-            "distractors": {
-                "distractors": [cmc.distractors for cmc in result.cmc],
-                "rates": [cmc.rate(1) for cmc in result.cmc],
-            },
-            "cmc": {
-                "ranks": last.ranks[shown].tolist(),
-                "rates": rounded(last.rates[shown]),
-            },
-            **drawings_of(result.verification, tars, images),
-        }
-        results[name] = SetResult({**record, **metrics}, drawings)
+        results[name] = SetResult({**record, **metrics}, _drawings(result, metrics, images))
     return results
 
 
-def _distractors(root: Path) -> ImageFiles:
-    """List all images under root, however deep, in order of their paths."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; expected images of distractors")
-    names = []
-    seen: set[str] = set()  # folders may be links, even to one that they are in
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        names += [
-            (Path(folder) / file).relative_to(root).as_posix()
-            for file in files
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        ]
-    names.sort()
-    if not names:
-        raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
-    return ImageFiles("megaface_distractors", root, names)
+def _drawings(
+    result: "MegaFace", metrics: Mapping[str, Any], images: PairImages
+) -> dict[str, Drawing]:
+    last = result.cmc[-1]
+    shown = thinned(len(last.ranks))
+    return {
+        "distractors": {
+            "distractors": [cmc.distractors for cmc in result.cmc],
+            "rates": [cmc.rate(1) for cmc in result.cmc],
+        },
+        "cmc": {"ranks": last.ranks[shown].tolist(), "rates": rounded(last.rates[shown])},
+        **drawings_of(result.verification, metrics["verification"]["tar_at_far"], images),
+    }
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
