@@ -95,3 +95,14 @@ def test_a_good_step_is_taken_as_without_skipping(mode):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), with_it, without
     )
+
+
+def test_an_unchecked_program_is_the_same_every_time():
+    def lowered():
+        def one(labels):
+            debug.check_labels(labels, CLASSES)
+            return labels + 1
+
+        return jax.jit(one).lower(np.zeros(4, np.int32)).as_text()
+
+    assert lowered() == lowered()
