@@ -16,12 +16,14 @@ Tree = Any
 class Weights(NamedTuple):
     """All that is trained: the network's params, prototypes [C, D], bias [] or [C].
 
+    sample_bias []: the threshold between samples, where the loss compares them; None elsewhere.
     Trees of the same form (gradients, momentum, marks) use it as well.
     """
 
     network: Tree
     prototypes: Any
     bias: Any
+    sample_bias: Any = None
 
 
 class Average(NamedTuple):
@@ -42,7 +44,8 @@ class TrainState(NamedTuple):
     Of adaptive optimizers (train/adaptive.py) momentum is the first moment; second_moments has the
     form of the weights, with [] where there is none, and updates counts those that the moments are
     of: [] int32 of the network, [C] of the prototypes, of the bias in its shape. average: where a
-    mean of the weights is kept.
+    mean of the weights is kept. memory [C, D]: where the loss compares samples, the last feature of
+    each class as the network gave it, zeros before the first.
     """
 
     step: jax.Array
@@ -53,6 +56,7 @@ class TrainState(NamedTuple):
     second_moments: Weights | None = None
     updates: Weights | None = None
     average: Average | None = None
+    memory: Any = None
 
 
 def create_state(
@@ -88,4 +92,5 @@ def class_sharded(state: TrainState) -> TrainState:
         momentum=mark(replicated.momentum),
         second_moments=None if second is None else mark(second),
         updates=None if updates is None else mark(updates),
+        memory=None if state.memory is None else True,
     )

@@ -51,12 +51,15 @@ class UnreadableError(UserError):
 
 
 def to_tree(state: TrainState) -> dict[str, Any]:
-    """Turn a state into named dictionaries, to be read without this project's classes."""
-    return {
-        name: value._asdict() if name in _PARTS else value
-        for name, value in state._asdict().items()
-        if value is not None
-    }
+    """Turn a state into named dictionaries, to be read without this project's classes.
+
+    What a run does not have is left out, within the parts too.
+    """
+
+    def named(part: Any) -> dict[str, Any]:
+        return {name: value for name, value in part._asdict().items() if value is not None}
+
+    return {name: named(value) if name in _PARTS else value for name, value in named(state).items()}
 
 
 def _from_tree(tree: Mapping[str, Any]) -> TrainState:
@@ -65,6 +68,7 @@ def _from_tree(tree: Mapping[str, Any]) -> TrainState:
         step=tree["step"],
         batch_stats=tree["batch_stats"],
         loss_statistics=tree.get("loss_statistics") or {},
+        memory=tree.get("memory"),
         **parts,
     )
 

@@ -6,7 +6,7 @@ belongs to it. facts: what a recipe says of itself.
 """
 
 from uniface_jax.config.keys import base, completed, flatten
-from uniface_jax.config.parts import create_loss, create_network
+from uniface_jax.config.parts import create_loss, create_network, create_sample_loss
 from uniface_jax.config.ranges import allowed, check, check_batch, check_values
 from uniface_jax.config.stored import claim_workdir, from_json, of_run, to_json
 
@@ -20,6 +20,7 @@ __all__ = [
     "completed",
     "create_loss",
     "create_network",
+    "create_sample_loss",
     "flatten",
     "from_json",
     "of_run",

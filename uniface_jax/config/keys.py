@@ -128,6 +128,12 @@ def _loss(config: ConfigDict) -> None:
     config.loss.exponent = placeholder(float)  # t of sphereface2
     config.loss.loss_weight = placeholder(float)  # sphereface2, sphereface_r
     config.loss.concentration = placeholder(float)  # h of adaface
+    # Add USS (UniTSFace) to whichever loss it is: samples against the last feature of each class.
+    config.loss.with_samples = False
+    config.loss.sample_scale = placeholder(float)  # s of USS
+    config.loss.sample_margin = placeholder(float)  # m of USS
+    # Epochs of the classes' loss alone, in which the memory of features fills, before USS counts.
+    config.loss.sample_after_epochs = 1.0
     config.loss.deviation = placeholder(float)  # σ of the margins of elastic_arc and its like
     # Deal out the margins of elastic_arc_plus and elastic_cos_plus as the release's code does.
     config.loss.as_published = placeholder(bool)

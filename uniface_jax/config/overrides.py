@@ -12,7 +12,10 @@ from uniface_jax.errors import UserError
 from uniface_jax.registry import Registry
 
 # A key counts only where another one has one of these values.
-_COUNTS_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
+_COUNTS_WITH: Mapping[str, tuple[str, tuple[str | bool, ...]]] = {
+    "loss.sample_scale": ("loss.with_samples", (True,)),
+    "loss.sample_margin": ("loss.with_samples", (True,)),
+    "loss.sample_after_epochs": ("loss.with_samples", (True,)),
     "optim.momentum": ("optim.name", ("sgd", "muon")),
     "optim.beta1": ("optim.name", ("adamw", "lamb", "muon")),
     "optim.beta2": ("optim.name", ("adamw", "lamb", "muon")),
@@ -61,9 +64,10 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
     for key, (other, values) in _COUNTS_WITH.items():
         found = _value(config, other)
         if key in named and found not in values:
+            wanted = " or ".join(map(str, values))
             raise UserError(
-                f"config.{key}={_value(config, key)}: counts with {other}={' or '.join(values)} "
-                f"alone, and {other} is {found}; give both, or leave it out"
+                f"config.{key}={_value(config, key)}: counts with {other}={wanted} alone, "
+                f"and {other} is {found}; give both, or leave it out"
             )
     _check_parts(config, "model", models.REGISTRY, named)
     _check_parts(config, "loss", losses.LOSSES, named)

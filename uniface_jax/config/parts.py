@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
+from uniface_jax.losses.additive import uss
 
 IRESNET_KEYS = ("stage_sizes", "width", "stem_stride", "dropout")  # of config.model
 
@@ -15,6 +16,14 @@ def create_loss(config: ConfigDict) -> losses.Loss:
     """Return the loss that config.loss names, with its hyperparameters."""
     name, given = _loss(config)
     return losses.create(name, **given)
+
+
+def create_sample_loss(config: ConfigDict) -> losses.Loss | None:
+    """Return the loss between samples that comes beside config.loss, None for none."""
+    if not config.loss.with_samples:
+        return None
+    given = {"scale": config.loss.sample_scale, "margin": config.loss.sample_margin}
+    return uss(**{key: value for key, value in given.items() if value is not None})
 
 
 def check_loss(config: ConfigDict) -> None:
@@ -26,6 +35,7 @@ def check_loss(config: ConfigDict) -> None:
 def _loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
     """Return the name of the loss, and the hyperparameters that are given to it."""
     name, shared, own = _chosen(config.loss)
+    shared = {key: value for key, value in shared.items() if key not in losses.SAMPLE_KEYS}
     if losses.LOSSES.entry(name, f"loss.name={name!r}").builtin:
         return name, shared
     for key, value in shared.items():

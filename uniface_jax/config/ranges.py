@@ -58,6 +58,11 @@ _RANGES: Mapping[str, Range] = {
     "model.vit.attention": one_of(*ATTENTIONS),
     "model.mobilefacenet.blocks": _FOUR_COUNTS,
     "model.mobilefacenet.scale": _COUNT,
+    "loss.sample_scale": Range("> 0", lambda value: value is None or value > 0),
+    "loss.sample_margin": Range(
+        "from 0 to below 1.5", lambda value: value is None or 0 <= value < 1.5
+    ),
+    "loss.sample_after_epochs": at_least(1),
     "head.sampling_rate": _SHARE,
     "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
@@ -112,7 +117,7 @@ def _ranges() -> dict[str, Range]:
 def allowed(key: str) -> str:
     """Return in words which values a key may have, as in "> 0"; "" for any of its type."""
     section, _, name = key.rpartition(".")
-    if section == "loss":
+    if section == "loss" and name not in losses.SAMPLE_KEYS:
         return losses.allowed(name)
     if section == "data.augment" and name in MAX_VALUES:
         return f"from 0 to {MAX_VALUES[name]:g}"

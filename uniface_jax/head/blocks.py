@@ -55,14 +55,14 @@ class Samples(NamedTuple):
 class Sums(NamedTuple):
     """Sums over the classes of a shard, own classes at FILL included.
 
-    loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss.
-    max_negative [] and negatives_above [], the largest negative cosine (FILL where there is none)
-    and the number of those above the threshold.
+    loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss;
+    weight is None for frozen prototypes. max_negative [] and negatives_above [], the largest
+    negative cosine (FILL where there is none) and the number of those above the threshold.
     """
 
     loss: jax.Array
     directions: jax.Array
-    weight: jax.Array
+    weight: jax.Array | None
     bias: jax.Array
     max_negative: jax.Array
     negatives_above: jax.Array
@@ -174,12 +174,12 @@ def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
     return slopes(loss.negative, block.cos, block.bias, *(x[:, None] for x in samples.context))
 
 
-def _zeros(prototypes: Prototypes, samples: Samples) -> Sums:
+def _zeros(prototypes: Prototypes, samples: Samples, frozen: bool = False) -> Sums:
     dtype = prototypes.weight.dtype
     return Sums(
         loss=jnp.zeros((), dtype),
         directions=jnp.zeros(samples.directions.shape, dtype),
-        weight=jnp.zeros_like(prototypes.weight),
+        weight=None if frozen else jnp.zeros_like(prototypes.weight),
         bias=jnp.zeros_like(prototypes.bias),
         max_negative=jnp.full((), FILL, dtype),
         negatives_above=jnp.zeros((), jnp.float32),
@@ -198,9 +198,11 @@ def _accumulate(
     valid = block.valid.astype(wide)
     # factor/|W_j| goes into g once and so reaches both products.
     g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
-    weight = _matmul(g, samples.directions, (0, 0), wide)
-    along = jnp.sum(weight * block.weight, 1) * jnp.square(block.inverse_norm) * block.unfloored
-    weight -= along[:, None] * block.weight
+    weight = None
+    if sums.weight is not None:
+        weight = _matmul(g, samples.directions, (0, 0), wide)
+        along = jnp.sum(weight * block.weight, 1) * jnp.square(block.inverse_norm) * block.unfloored
+        weight = stored(sums.weight, weight - along[:, None] * block.weight)
     by_bias = terms.by_bias * valid
     if sums.bias.ndim:
         bias = stored(sums.bias, factor * jnp.sum(by_bias, 0))
@@ -210,7 +212,7 @@ def _accumulate(
     return Sums(
         loss=sums.loss + jnp.sum(terms.value * valid),
         directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
-        weight=stored(sums.weight, weight),
+        weight=weight,
         bias=bias,
         max_negative=jnp.maximum(
             sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))
@@ -232,14 +234,23 @@ def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
 
 
 def additive_pass(
-    loss: Loss, prototypes: Prototypes, samples: Samples, block_size: int, factor: float
+    loss: Loss,
+    prototypes: Prototypes,
+    samples: Samples,
+    block_size: int,
+    factor: float,
+    *,
+    frozen: bool = False,
 ) -> Sums:
     """Return the sums over the negatives of an additive loss: loss and gradients in one pass.
 
-    UCE and BCE in float32 on CPUs run in a kernel with blocks of its own, where there is one.
+    frozen: leave out the prototypes' gradients, a third of the products, and their memory. UCE and
+    BCE in float32 on CPUs run in a kernel with blocks of its own, where there is one.
     """
     if loss.clipped_cross_entropy is not None and _has_kernel(loss, prototypes, samples):
-        constants = cross_entropy_head.Constants(loss.scale, loss.clipped_cross_entropy, factor)
+        constants = cross_entropy_head.Constants(
+            loss.scale, loss.clipped_cross_entropy, factor, frozen
+        )
         return Sums(
             *cross_entropy_head.sums(samples.directions, samples.position, *prototypes, constants)
         )
@@ -247,7 +258,7 @@ def additive_pass(
     def body(sums: Sums, block: _Block) -> Sums:
         return _accumulate(sums, loss, samples, block, factor, _terms(loss, samples, block))
 
-    return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)
+    return _fold(body, _zeros(prototypes, samples, frozen), prototypes, samples, block_size)
 
 
 def logsumexp_pass(

@@ -37,12 +37,15 @@ class Shard(NamedTuple):
 
     prototypes: of all `rows` classes, or with a `subset` of its K rows alone.
     start [] int32, the number of the device's first class; rows, its classes and padding rows.
+    frozen: the prototypes are not trained, and have no gradient; a class whose row is not valid
+    then has no positives either. Of additive losses alone.
     """
 
     prototypes: Prototypes
     start: jax.Array | int
     rows: int
     subset: Subset | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class Products:
 class Gradients(NamedTuple):
     """Gradients of the mean loss over the global batch.
 
-    features [b, D] of this device's samples; weight and bias as in the Prototypes given. A shared
-    bias's is complete on every device.
+    features [b, D] of this device's samples; weight and bias as in the Prototypes given, weight
+    None for frozen ones. A shared bias's is complete on every device.
     """
 
     features: jax.Array
-    weight: jax.Array
+    weight: jax.Array | None
     bias: jax.Array
 
 
@@ -164,23 +167,43 @@ def loss_and_gradients(
         similarities and the new statistics.
     """
     prototypes = shard.prototypes
-    everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
-    all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
-    batch = _unit(everywhere)
-    positives = _positives(shard, batch, all_labels)
-    context, statistics = _prepare(loss, positives, everywhere, statistics or {})
-    samples = Samples(
-        batch.directions.astype(products.dtype or batch.directions.dtype),
-        positives.position,
-        context,
-    )
+    batch, positives = _gathered(shard, features, labels)
+    context, statistics = _prepare(loss, positives, batch.values, statistics or {})
+    samples = _samples(batch, positives, products)._replace(context=context)
     sum_up = _sum_additive if loss.family == "additive" else _sum_softmax
-    summed = sum_up(loss, prototypes, samples, positives, products.block_size)
+    summed = sum_up(loss, shard, samples, positives, products.block_size)
     if loss.penalty is not None:
         summed = _penalized(loss, summed, context[0])
     gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
     similarities = _similarities(loss, prototypes, summed.sums, positives)
     return Result(summed.loss, gradients, similarities, statistics)
+
+
+def negatives_logsumexp(
+    loss: Loss, shard: Shard, features: jax.Array, labels: jax.Array, products: Products
+) -> jax.Array:
+    """Return the log-sum-exp of each sample's negatives, [B] of the global batch, over all devices.
+
+    loss: of the softmax family, without context. It is -inf where there are no negatives. All else
+    is as loss_and_gradients has it.
+    """
+    batch, own = _gathered(shard, features, labels)
+    samples = _samples(batch, own, products)
+    fill = fill_terms(loss, own.bias, ())
+    return _log_negatives(loss, shard, samples, (own, fill), products.block_size)
+
+
+def _gathered(shard: Shard, features: jax.Array, labels: jax.Array) -> tuple[_Features, _Positives]:
+    """Return the global batch, and each of its samples against its own class."""
+    everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
+    all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
+    batch = _unit(everywhere)
+    return batch, _positives(shard, batch, all_labels)
+
+
+def _samples(batch: _Features, own: _Positives, products: Products) -> Samples:
+    low = products.dtype or batch.directions.dtype
+    return Samples(batch.directions.astype(low), own.position)
 
 
 def _unit(features: jax.Array) -> _Features:
@@ -196,6 +219,8 @@ def _positives(shard: Shard, batch: _Features, labels: jax.Array) -> _Positives:
     size = prototypes.weight.shape[0]
     owned = position < size
     row = jnp.minimum(position, size - 1)
+    if shard.frozen:
+        owned &= prototypes.valid[row]
     weight = prototypes.weight[row]
     bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
     scale, unfloored = inverse_norm(weight)
@@ -205,12 +230,12 @@ def _positives(shard: Shard, batch: _Features, labels: jax.Array) -> _Positives:
 
 
 def _sum_additive(
-    loss: Loss, prototypes: Prototypes, samples: Samples, positives: _Positives, block_size: int
+    loss: Loss, shard: Shard, samples: Samples, positives: _Positives, block_size: int
 ) -> _Summed:
     """Return an additive loss: one pass over the negatives, and the positives one by one."""
     factor = loss.weight / positives.cos.shape[0]
     positive, fill = _own_terms(loss, positives, samples)
-    sums = additive_pass(loss, prototypes, samples, block_size, factor)
+    sums = additive_pass(loss, shard.prototypes, samples, block_size, factor, frozen=shard.frozen)
     value = jnp.where(positives.owned, positive.value - fill.value, 0)
     total = jax.lax.psum(jnp.sum(value) + jnp.sum(sums.loss), AXIS) * factor
     weights = (jnp.ones(()), jnp.ones(()))
@@ -219,19 +244,16 @@ def _sum_additive(
 
 
 def _sum_softmax(
-    loss: Loss, prototypes: Prototypes, samples: Samples, positives: _Positives, block_size: int
+    loss: Loss, shard: Shard, samples: Samples, positives: _Positives, block_size: int
 ) -> _Summed:
     """Return a softmax loss: a pass for the log-sum-exp and one for the gradients."""
     factor = loss.weight / positives.cos.shape[0]
     owned = positives.owned
     positive, fill = _own_terms(loss, positives, samples)
-    maximum, summed = logsumexp_pass(loss, prototypes, samples, block_size)
-    summed -= jnp.where(owned, jnp.exp(fill.value - maximum), 0)
-    highest = jax.lax.pmax(maximum, AXIS)
-    negatives = jax.lax.psum(jnp.maximum(summed, 0) * jnp.exp(maximum - highest), AXIS)
+    negatives = _log_negatives(loss, shard, samples, (positives, fill), block_size)
     target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
-    logsumexp = jnp.logaddexp(highest + jnp.log(negatives), target)
-    sums = softmax_pass(loss, prototypes, samples, logsumexp, block_size, factor)
+    logsumexp = jnp.logaddexp(negatives, target)
+    sums = softmax_pass(loss, shard.prototypes, samples, logsumexp, block_size, factor)
     total = jnp.sum(logsumexp - target) * factor
     # The slopes of the loss by the positive's logit and by the one at FILL.
     weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
@@ -271,6 +293,26 @@ def _penalized(loss: Loss, summed: _Summed, norm: jax.Array) -> _Summed:
     )
 
 
+def _log_negatives(
+    loss: Loss,
+    shard: Shard,
+    samples: Samples,
+    own: tuple[_Positives, Terms],
+    block_size: int,
+) -> jax.Array:
+    """Return the log-sum-exp [B] of the negatives' logits over all devices.
+
+    own: the positives, and what they are as negatives at FILL.
+    """
+    positives, fill = own
+    maximum, summed = logsumexp_pass(loss, shard.prototypes, samples, block_size)
+    summed -= jnp.where(positives.owned, jnp.exp(fill.value - maximum), 0)
+    highest = jax.lax.pmax(maximum, AXIS)
+    negatives = jax.lax.psum(jnp.maximum(summed, 0) * jnp.exp(maximum - highest), AXIS)
+    logsumexp: jax.Array = highest + jnp.log(negatives)
+    return logsumexp
+
+
 def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Terms, Terms]:
     """Return what the samples' own classes are as positives, and as negatives at FILL."""
     positive = slopes(loss.positive, positives.cos, positives.bias, *samples.context)
@@ -304,7 +346,9 @@ def _gradients(
     toward = scaled * (
         batch.directions - (own.cos * own.inverse_norm * own.unfloored)[:, None] * own.weight
     )
-    weight = sums.weight.at[own.position].add(toward, mode="drop")
+    weight = sums.weight
+    if weight is not None:
+        weight = weight.at[own.position].add(toward, mode="drop")
     if prototypes.bias.ndim:
         bias = sums.bias.at[own.position].add(by_bias, mode="drop")
     else:

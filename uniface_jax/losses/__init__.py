@@ -42,6 +42,10 @@ _RANGES: Mapping[str, Range] = {
 }
 
 
+# Keys beside those of a loss: of the second loss that `with_samples` adds to any of them.
+SAMPLE_KEYS = ("with_samples", "sample_scale", "sample_margin", "sample_after_epochs")
+
+
 class LossFactory(Protocol):
     """Takes hyperparameters by keyword, each with a default, and returns the Loss."""
 
@@ -51,7 +55,7 @@ class LossFactory(Protocol):
 
 Factory = TypeVar("Factory", bound=LossFactory)
 
-LOSSES: Registry[LossFactory] = Registry("loss", "loss", reserved=("name", *_RANGES))
+LOSSES: Registry[LossFactory] = Registry("loss", "loss", reserved=("name", *_RANGES, *SAMPLE_KEYS))
 _BUILTIN: Mapping[str, LossFactory] = {
     "uce": additive.uce,
     "bce": additive.bce,

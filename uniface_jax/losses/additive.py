@@ -1,6 +1,7 @@
 """Losses that add up binary decisions, one for each class: UCE, BCE and SphereFace2."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import jax
@@ -34,6 +35,16 @@ def uce(scale: float = 64.0, margin: float = 0.4, negative_weight: float = 1.0) 
 def bce(scale: float = 64.0, margin: float = 0.4, negative_weight: float = 1.0) -> Loss:
     """Return normalized BCE (UniFace, section 3): UCE with one bias a class."""
     return _cross_entropy("class", scale, margin, negative_weight)
+
+
+def uss(scale: float = 64.0, margin: float = 0.1) -> Loss:
+    """Return USS (Li et al., UniTSFace, NeurIPS 2023): UCE with features in place of prototypes.
+
+    softplus(-(s (cos(x, f_y) - m) - b)) + sum_j softplus(s cos(x, f_j) - b), every z clamped to
+    [-s, s], with f_j the last feature of class j and b a threshold of its own from 0. scale s > 0,
+    margin m in [0, 1.5). It comes beside a loss of the table (head/samples.py), never alone.
+    """
+    return replace(_cross_entropy("shared", scale, margin, 1.0), start=lambda _: 0.0)
 
 
 def sphereface2(

@@ -7,6 +7,7 @@
 //   3. P_j = sum_i g_ji f_i / |W_j|, dL/dW_j = P_j - (P_j·w_j) w_j
 //   4. dL/df_i += sum_j g_ji / |W_j| W_j
 // A sample's own class takes part with the cosine FILL = -1; head/loss.py takes it out again.
+// Step 3 is left out where the result has no rows for dL/dW: the prototypes are frozen.
 
 #include <cmath>
 #include <cstdint>
@@ -70,7 +71,8 @@ struct Problem {
   const bool* valid;
   bool bias_of_class;
   float scale, negative_weight, factor;
-  float *weight_bar, *bias_bar, *transposed, *panels;  // transposed, panels: of the directions
+  float* weight_bar;  // null where the prototypes are frozen
+  float *bias_bar, *transposed, *panels;  // transposed, panels: of the directions
 };
 
 struct Totals {
@@ -141,7 +143,7 @@ void Block(const Problem& p, ptrdiff_t begin, ptrdiff_t count, float* own, float
   float* inverse = panel + kBlock * kPanel;
   float* unfloored = inverse + kBlock;
   const float* weight = p.weight + begin * dimension;
-  float* weight_bar = p.weight_bar + begin * dimension;
+  float* weight_bar = p.weight_bar ? p.weight_bar + begin * dimension : nullptr;
 
   for (ptrdiff_t start = 0; start < l.padded; start += kPanel) {
     const int vectors = VectorsFrom(start, l.padded);
@@ -167,15 +169,16 @@ void Block(const Problem& p, ptrdiff_t begin, ptrdiff_t count, float* own, float
   }
   for (ptrdiff_t start = 0; start < dimension; start += kPanel) {
     const int vectors = VectorsFrom(start, dimension);
-    Products(tile, row, count, p.panels + start * l.padded, {l.padded, 1, vectors * kWidth},
-             vectors, weight_bar + start, dimension, true);
+    if (weight_bar)
+      Products(tile, row, count, p.panels + start * l.padded, {l.padded, 1, vectors * kWidth},
+               vectors, weight_bar + start, dimension, true);
     for (ptrdiff_t j = 0; j < count; ++j)
       for (int v = 0; v < vectors; ++v)
         Store(panel + (j * vectors + v) * kWidth, Load(weight + j * dimension + start + v * kWidth));
     Products(tile, 1, l.padded, panel, {count, row, vectors * kWidth}, vectors, own + start,
              dimension, false);
   }
-  for (ptrdiff_t j = 0; j < count; ++j) {
+  for (ptrdiff_t j = 0; weight_bar && j < count; ++j) {
     const float* w = weight + j * dimension;
     float* w_bar = weight_bar + j * dimension;
     const float along = Dot(w_bar, w, dimension) * inverse[j] * inverse[j] * unfloored[j];
@@ -216,7 +219,8 @@ ffi::Error Head(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> directions,
   Problem p{layout, weight.dimensions()[0], directions.typed_data(), weight.typed_data(),
             bias.typed_data(), position.typed_data(), valid.typed_data(),
             bias.dimensions().size() == 1, scale, negative_weight, factor,
-            weight_bar->typed_data(), bias_bar->typed_data(), memory,
+            weight_bar->element_count() ? weight_bar->typed_data() : nullptr,
+            bias_bar->typed_data(), memory,
             memory + layout.directions()};
   float* of_tasks = memory + 2 * layout.directions();
   auto own = [&](int task) { return of_tasks + task * layout.of_task(); };

@@ -54,6 +54,7 @@ class Needs(NamedTuple):
     head_tiles: int  # of the block of classes in work
     decayed: int  # with SGD and sampled classes: all prototypes after weight decay, ready early
     average: int  # of the network's weights and statistics, which lasts as well
+    memory: int  # of features, for a loss between samples, which lasts too; and its sampled rows
 
     @property
     def total(self) -> int:
@@ -115,7 +116,9 @@ def network_of(recipe: Recipe, devices: int, working: int) -> NetworkMemory:
     """Return the network's part of the bytes that the compiled step works in, all by images."""
     nothing = NetworkMemory(0.0, 0.0)
     head = predict(recipe, devices, nothing)
-    others = head.prototype_gradients + head.head_tiles + head.decayed
+    rows, width = shard_size(recipe.num_classes, devices), recipe.config.model.embedding_size
+    gathered = 0 if recipe.shapes.memory is None else FLOAT_BYTES * width * _sampled(recipe, rows)
+    others = head.prototype_gradients + head.head_tiles + head.decayed + gathered
     return NetworkMemory(0.0, max(working - others, 0) / recipe.batch_norm_group(devices))
 
 
@@ -139,6 +142,7 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
         head_tiles=tiles if sgd else max(tiles, FLOAT_BYTES * BLOCK_ARRAYS * BLOCK_ELEMENTS),
         decayed=FLOAT_BYTES * rows * width if sgd and config.head.sampling_rate < 1 else 0,
         average=_bytes(state.average),
+        memory=0 if state.memory is None else FLOAT_BYTES * width * (rows + _sampled(recipe, rows)),
     )
 
 
@@ -158,14 +162,18 @@ def _head(recipe: Recipe, rows: int) -> tuple[int, int]:
     """Return the bytes of the prototypes' gradients, and of what the loss works in."""
     config, settings = recipe.config, recipe.settings
     width, samples = config.model.embedding_size, config.batch_size // settings.micro_batches
-    chosen, copies = rows, 1
-    if settings.sampling_rate < 1:
-        most = max(int(rows * settings.sampling_rate), config.batch_size, 1)
-        chosen, copies = min(rows, most), 2  # the rows are gathered first
+    sampled = _sampled(recipe, rows)
+    chosen, copies = (sampled, 2) if sampled else (rows, 1)  # sampled rows are gathered first
     if settings.micro_batches > 1:
         copies += 1  # the sum over the micro-batches
     block = even_block(chosen, settings.block_size)
     return FLOAT_BYTES * copies * chosen * width, working_bytes(samples, width, chosen, block)
+
+
+def _sampled(recipe: Recipe, rows: int) -> int:
+    """Return how many of a device's rows are drawn for a step; 0 where all of them take part."""
+    rate, batch = recipe.settings.sampling_rate, int(recipe.config.batch_size)
+    return min(rows, max(int(rows * rate), batch, 1)) if rate < 1 else 0
 
 
 def largest(allowed: Callable[[int], bool], most: int) -> int:

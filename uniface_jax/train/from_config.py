@@ -1,5 +1,6 @@
 """Recipe of a run: what a config means for a training set, made once and passed on."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from uniface_jax.runtime.parallel import Runner
 from uniface_jax.state import TrainState, create_state
 from uniface_jax.train import optim, step
 from uniface_jax.train.adaptive import Adaptive
+from uniface_jax.train.settings import SampleToSample
 from uniface_jax.train.update import prepared
 
 
@@ -59,7 +61,7 @@ class Recipe:
         config = self.config.copy_and_resolve_references()
         config.batch_size = batch_size
         schedule = _schedule(config, self.num_images)
-        settings = _settings(config, self.num_classes)
+        settings = _settings(config, self.num_classes, schedule)
         return replace(
             self,
             config=config,
@@ -74,7 +76,7 @@ def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed
     schedule = _schedule(config, num_images)
-    settings = _settings(config, num_classes)
+    settings = _settings(config, num_classes, schedule)
     shapes = jax.eval_shape(
         lambda: prepared(create_state(network, loss, num_classes, rate, seed), settings)
     )
@@ -147,7 +149,7 @@ def _learning_rate(config: ConfigDict, schedule: Schedule) -> optim.LearningRate
     return optim.cosine_schedule(o.lr, warmup, schedule.total_steps)
 
 
-def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
+def _settings(config: ConfigDict, num_classes: int, schedule: Schedule) -> step.Settings:
     """Return the training step's settings."""
     o = config.optim
     return step.Settings(
@@ -171,6 +173,17 @@ def _settings(config: ConfigDict, num_classes: int) -> step.Settings:
         decay_matrices=o.decay_on == "matrices",
         clip_network=o.clip_on == "network",
         ema=o.ema,
+        samples=_samples(config, schedule),
+    )
+
+
+def _samples(config: ConfigDict, schedule: Schedule) -> SampleToSample | None:
+    """Return the loss between samples; epochs that end within a step are over after it."""
+    loss = configs.create_sample_loss(config)
+    if loss is None:
+        return None
+    return SampleToSample(
+        loss, math.ceil(config.loss.sample_after_epochs * schedule.steps_per_epoch)
     )
 
 

@@ -62,6 +62,7 @@ def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -
             "prototypes": count(state.weights.prototypes),
             "bias": count(state.weights.bias),
             "batch_statistics": count(state.batch_stats),
+            **({} if state.memory is None else {"feature_memory": count(state.memory)}),
         },
     }
 

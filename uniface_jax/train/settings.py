@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from uniface_jax.config.multipliers import Multiplier, by_name, factors
+from uniface_jax.losses import Loss
 from uniface_jax.train.adaptive import Adaptive
 from uniface_jax.train.optim import Sgd
 
@@ -16,6 +17,16 @@ class Group(NamedTuple):
 
     factor: float
     decay: float
+
+
+class SampleToSample(NamedTuple):
+    """Second loss, between samples and a memory of features, and the step from which it counts.
+
+    Before `start` the memory fills, and the loss of the classes counts alone.
+    """
+
+    loss: Loss
+    start: int
 
 
 class Settings(NamedTuple):
@@ -38,6 +49,7 @@ class Settings(NamedTuple):
     decay_matrices: bool = False  # decay arrays of two axes or more alone
     clip_network: bool = False  # clip the network's gradient by its own norm, the head's not at all
     ema: float = 0.0  # of the mean of the weights; 0 for none
+    samples: SampleToSample | None = None
 
     @property
     def optimizer(self) -> Sgd | Adaptive:

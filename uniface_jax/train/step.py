@@ -18,6 +18,7 @@ from uniface_jax import models
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.draws import with_own_draws
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
+from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.losses import Loss
@@ -49,6 +50,7 @@ class _Shared(NamedTuple):
 
     state: TrainState
     shard: Shard
+    memory: Shard | None
     dropout_key: jax.Array
     draw_key: jax.Array
 
@@ -61,10 +63,22 @@ class _Sums(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """Measurements by the head of each micro-batch, arrays [M]."""
+    """Measurements by the head of each micro-batch, arrays [M], and what is kept of its samples."""
 
     loss: jax.Array
     similarities: Similarities
+    samples: "_Kept | None"
+
+
+class _Kept(NamedTuple):
+    """What a loss between samples leaves: its value [], its bias [] as it was set, features [b, D].
+
+    Of each micro-batch; all are stacked, [M, ...].
+    """
+
+    loss: jax.Array
+    bias: jax.Array
+    features: jax.Array
 
 
 def make_step(
@@ -75,7 +89,8 @@ def make_step(
     batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], label [b], and landmarks [b, 5, 2] for
     a network that takes them. Metrics are scalars: loss, learning_rate, grad_norm and what else
     update.clipped measures, the four of Similarities, and for losses with a bias the unified
-    threshold in both readings, b/s and (b - log(C-1))/s.
+    threshold in both readings, b/s and (b - log(C-1))/s. With a loss between samples `loss` is the
+    sum of both, and sample_loss and sample_threshold are its own.
     """
     return partial(_step, _Parts(network, loss, learning_rate, settings, models.marks(network)))
 
@@ -89,18 +104,20 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     debug.check_labels(batch["label"], settings.num_classes)
     debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
-    shared = _Shared(state, shard, dropout_key, jax.random.fold_in(key, DRAWS))
+    memory = None if settings.samples is None else in_shard(state.memory, shard)
+    shared = _Shared(state, shard, memory, dropout_key, jax.random.fold_in(key, DRAWS))
     sums, loss_statistics, measured = _all_micro_batches(parts, shared, batch)
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
     gradients = gradients._replace(network=_over_devices(gradients.network))
     debug.check_gradients(gradients, measured.loss)
     gradients, norms = update.clipped(gradients, settings)
     lr = parts.learning_rate(state.step)
-    updated = update.updated(settings, parts.marks.slopes, lr, state, gradients, shard.subset)
+    seen = _remember(state, batch["label"], shard, measured.samples)
+    updated = update.updated(settings, parts.marks.slopes, lr, seen, gradients, shard.subset)
     batch_stats = state.batch_stats
     if not settings.frozen_statistics:
         batch_stats = _running(parts, batch_stats, _over_devices(sums.batch_stats))
-    metrics = _metrics(parts, state.weights.bias, measured) | {
+    metrics = _metrics(parts, seen.weights, measured) | {
         "learning_rate": jnp.asarray(lr),
         **norms,
     }
@@ -121,7 +138,7 @@ def _all_micro_batches(
     keys = ["image", "label"] + ["landmarks"] * models.takes_landmarks(parts.network)
     split = {key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in keys}
     chosen = shared.shard.prototypes
-    like = Weights(state.weights.network, chosen.weight, chosen.bias)
+    like = state.weights._replace(prototypes=chosen.weight, bias=chosen.bias)
     zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
     (sums, loss_statistics), measured = _fold(
         partial(_micro_batch, parts, shared),
@@ -150,15 +167,59 @@ def _micro_batch(
     draw_key = jax.random.fold_in(shared.draw_key, group)
     loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])
     result = loss_and_gradients(loss, shared.shard, features, part["label"], carried, products)
-    (by_params,) = backward(result.gradients.features)
+    by_features, value, by_sample_bias, kept = result.gradients.features, result.loss, None, None
+    if settings.samples:
+        second = _between_samples(parts, shared, (features, part["label"]), products)
+        by_features, value = by_features + second.by_features, value + second.loss
+        by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, features)
+    (by_params,) = backward(by_features)
     groups = settings.micro_batches * jax.lax.axis_size(AXIS)
     weight = _group_weight(settings.bn_momentum, group, groups)
     statistics = jax.tree.map(
         lambda x, folded: (weight if folded else 1 / groups) * x, statistics, parts.marks.folded
     )
-    by_weights = Weights(by_params, result.gradients.weight, result.gradients.bias)
+    by_head = (result.gradients.weight, result.gradients.bias, by_sample_bias)
+    by_weights = Weights(by_params, *by_head)
     sums = jax.tree.map(jnp.add, sums, _Sums(by_weights, statistics))
-    return (sums, result.statistics), _Measured(result.loss, result.similarities)
+    return (sums, result.statistics), _Measured(value, result.similarities, kept)
+
+
+def _between_samples(
+    parts: _Parts, shared: _Shared, batch: tuple[jax.Array, jax.Array], products: Products
+) -> SampleResult:
+    """Return the loss between samples, nothing while the memory fills."""
+    samples, memory = parts.settings.samples, shared.memory
+    bias = shared.state.weights.sample_bias
+    assert samples is not None
+    assert memory is not None
+
+    def nothing() -> SampleResult:
+        zero = jnp.zeros_like(bias)
+        return SampleResult(zero, jnp.zeros_like(batch[0]), zero, bias)
+
+    result: SampleResult = jax.lax.cond(
+        shared.state.step >= samples.start,
+        lambda: sample_to_sample(samples.loss, memory, bias, batch, products),
+        nothing,
+    )
+    return result
+
+
+def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | None) -> TrainState:
+    """Return the state with the step's features in memory, and with the sample bias that was set.
+
+    Both are of the whole step's batch in its order, and so the same on any number of devices: a
+    bias that every micro-batch has set for itself becomes their mean.
+    """
+    if kept is None:
+        return state
+    features = kept.features.reshape(-1, kept.features.shape[-1])
+    before = state.weights.sample_bias
+    bias = jnp.where(before > 0, before, jnp.mean(kept.bias))
+    return state._replace(
+        weights=state.weights._replace(sample_bias=bias),
+        memory=written(state.memory, features, labels, shard.start),
+    )
 
 
 def _forward(
@@ -190,16 +251,22 @@ def _running(parts: _Parts, running: Tree, added: Tree) -> Tree:
     )  # fmt: skip
 
 
-def _metrics(parts: _Parts, bias: jax.Array, measured: _Measured) -> Metrics:
+def _metrics(parts: _Parts, weights: Weights, measured: _Measured) -> Metrics:
     """Return what the head says of the whole step, and the thresholds before it."""
-    similarities = measured.similarities
+    similarities, samples, between = measured.similarities, parts.settings.samples, {}
+    if samples and measured.samples:
+        between = {
+            "sample_loss": jnp.mean(measured.samples.loss),
+            "sample_threshold": samples.loss.threshold(weights.sample_bias),
+        }
     return {
         "loss": jnp.mean(measured.loss),
         "min_positive": jnp.min(similarities.min_positive),
         "max_negative": jnp.max(similarities.max_negative),
         "positives_below": jnp.mean(similarities.positives_below),
         "negatives_above": jnp.mean(similarities.negatives_above),
-        **_threshold_metrics(parts.loss, bias, parts.settings.num_classes),
+        **_threshold_metrics(parts.loss, weights.bias, parts.settings.num_classes),
+        **between,
     }
 
 

@@ -17,7 +17,13 @@ Tree = Any
 
 
 def prepared(state: TrainState, settings: Settings) -> TrainState:
-    """Return a first state with what the optimizer and the mean of the weights carry along."""
+    """Return a first state with all that the settings ask to carry along.
+
+    That is the optimizer's moments, the mean of the weights, and a memory of features with the
+    threshold between samples.
+    """
+    if settings.samples:
+        state = _with_memory(state)
     weights, optimizer = state.weights, settings.adaptive
     if optimizer is not None:
         second = jax.tree.map(
@@ -26,11 +32,23 @@ def prepared(state: TrainState, settings: Settings) -> TrainState:
         )  # fmt: skip
         shapes = ((), weights.prototypes.shape[:1], weights.bias.shape)
         updates = Weights(*(jnp.zeros(shape, jnp.int32) for shape in shapes))
+        if settings.samples:
+            updates = updates._replace(sample_bias=jnp.zeros((), jnp.int32))
         state = state._replace(second_moments=second, updates=updates)
     if settings.ema:
         start = jax.tree.map(jnp.zeros_like, (weights.network, state.batch_stats))
         state = state._replace(average=Average(jnp.zeros((), jnp.int32), *start))
     return state
+
+
+def _with_memory(state: TrainState) -> TrainState:
+    """Return a first state with an empty memory of features and the threshold between samples."""
+    zero = jnp.zeros((), state.weights.prototypes.dtype)
+    return state._replace(
+        weights=state.weights._replace(sample_bias=zero),
+        momentum=state.momentum._replace(sample_bias=zero),
+        memory=jnp.zeros_like(state.weights.prototypes),
+    )
 
 
 def clipped(gradients: Weights, settings: Settings) -> tuple[Weights, dict[str, jax.Array]]:
@@ -64,7 +82,7 @@ def _trained(gradients: Weights, settings: Settings) -> Weights:
 
 
 def _global_norm(gradients: Weights) -> jax.Array:
-    replicated, split = [gradients.network], [gradients.prototypes]
+    replicated, split = [gradients.network, gradients.sample_bias], [gradients.prototypes]
     by_class = gradients.bias is not None and gradients.bias.ndim
     (split if by_class else replicated).append(gradients.bias)
     return jnp.sqrt(optim.square_norm(replicated) + jax.lax.psum(optim.square_norm(split), AXIS))
@@ -109,7 +127,7 @@ def _by_sgd(
     def update(weight: Tree, buffer: Tree, gradient: Tree, by_class: bool) -> tuple[Tree, Tree]:
         return _sgd_step(sgd, lr, (weight, buffer, gradient), subset if by_class else None)
 
-    by_class = Weights(network=False, prototypes=True, bias=bool(state.weights.bias.ndim))
+    by_class = class_sharded(state).weights._replace(network=False)
     fields = zip(state.weights, state.momentum, gradients, by_class, strict=True)
     weights, momentum = zip(*(update(*field) for field in fields), strict=True)
     new = Weights(*weights)

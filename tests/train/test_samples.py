@@ -1,0 +1,108 @@
+"""Training with a loss between samples: the memory's warm-up, any devices, elastic."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
+from uniface_jax import losses
+from uniface_jax.losses.additive import uss
+from uniface_jax.runtime import parallel
+from uniface_jax.state import class_sharded
+from uniface_jax.train import step, update
+from uniface_jax.train.adaptive import Adaptive
+from uniface_jax.train.settings import SampleToSample
+
+CLASSES, BATCH, GROUP = 13, 32, 4  # 13 classes divide by no number of devices
+WARM_UP = 2  # steps, in which half of the classes are seen
+NETWORK = tiny_network(dropout=0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_small_images():
+    with small_images():
+        yield
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = np.random.default_rng(0)
+    found = [random_batch(rng, BATCH, CLASSES) for _ in range(5)]
+    for batch in found[:WARM_UP]:
+        batch["label"] %= 7
+    return found
+
+
+def settings_of(devices=1, name="sgd", rate=1.0, samples=True):
+    adaptive = None if name == "sgd" else Adaptive(name, eps=1e-3)
+    return step.Settings(
+        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5,
+        adaptive=adaptive, sampling_rate=rate,
+        samples=SampleToSample(uss(16.0), WARM_UP) if samples else None,
+    )  # fmt: skip
+
+
+def start(loss="uce", name="sgd", samples=True):
+    first = first_state(NETWORK, loss, CLASSES, seed=3)
+    return jax.device_get(update.prepared(first, settings_of(name=name, samples=samples)))
+
+
+@functools.cache
+def program(mode, devices, loss, name, rate):
+    settings = settings_of(devices, name, rate)
+    sharded = class_sharded(start(loss, name))
+    runner = parallel.create_runner(mode, sharded, jax.devices()[:devices])
+    one = step.make_step(NETWORK, losses.create(loss), lambda _: 0.01, settings)
+    return runner, runner.compile(one)
+
+
+def train(devices, batches, state=None, loss="uce", mode="shard_map", name="sgd", rate=1.0):
+    runner, compiled = program(mode, devices, loss, name, rate)
+    placed = runner.place(start(loss, name) if state is None else state)
+    metrics = []
+    for batch in batches:
+        placed, values = compiled(placed, runner.put(batch))
+        metrics.append(jax.device_get(values))
+    return runner.logical(placed), metrics
+
+
+def assert_close(state, expected, tolerance=2e-5):
+    for (path, value), other in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        assert value.shape == other.shape, name
+        np.testing.assert_allclose(value, other, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(batches):
+    return train(8, batches)
+
+
+def test_warm_up_and_what_follows(batches, whole):
+    """The loss of the classes alone, but the memory fills; then both, with a bias that was set."""
+    state, metrics = train(8, batches[:WARM_UP])
+    assert state.weights.sample_bias == 0
+    assert state.momentum.sample_bias == 0
+    seen = np.unique(np.concatenate([batch["label"] for batch in batches[:WARM_UP]]))
+    np.testing.assert_array_equal(np.flatnonzero(state.memory.any(1)), seen)
+    assert [values["sample_loss"] for values in metrics] == [0, 0]
+    state, metrics = whole
+    after = metrics[WARM_UP:]
+    assert all(values["sample_loss"] > 0 for values in after)
+    assert all(values["loss"] > values["sample_loss"] for values in after)
+    assert len({float(values["sample_threshold"]) for values in after}) == len(after)  # learned
+    assert state.weights.sample_bias > 0
+    assert state.memory.any(1).all()
+
+
+@pytest.mark.slow
+def test_elastic(batches, whole):
+    """Warm-up on 8 devices, a step on 4 with the bias set before, two on one."""
+    state, _ = train(8, batches[: WARM_UP + 1])
+    state, _ = train(4, batches[WARM_UP + 1 : WARM_UP + 2], state)
+    state, _ = train(1, batches[WARM_UP + 2 :], state)
+    assert_close(state, whole[0])
