@@ -38,7 +38,8 @@ def test_base_is_valid():
         ({"optim__clip_on": "head"}, r"config.optim.clip_on=head: must be one of all, network"),
         ({"optim__ema": 1.0}, r"config.optim.ema=1.0: must be from 0 to below 1"),
         ({"optim__warmup_steps": -1}, r"config.optim.warmup_steps=-1: must be >= 0"),
-        ({"optim__decays": "bias"}, r"config.optim.decays: 'bias' is not PATTERN=FACTOR"),
+        ({"optim__decays": "bias"}, r"config.optim.decays: 'bias' is not PATTERN=DECAY"),
+        ({"optim__decays": "bias=1"}, r"config.optim.decays: 'bias=1' is not .* below 1"),
         ({"optim__schedule": "step"}, r"config.optim.schedule=step: must be one of steps, poly"),
         (
             {"optim__milestones": (24, 16)},

@@ -15,8 +15,12 @@ Tree = Any
 Path = tuple[Any, ...]  # of a leaf in a tree, as jax.tree_util has it
 _NAMES_SHOWN = 6
 
-FORM = "PATTERN=FACTOR, by commas: a factor >= 0 for each pattern of names"
-KEYS = ("optim.multipliers", "optim.decays")  # whose values are of FORM
+_FORMS = {
+    "optim.multipliers": "PATTERN=FACTOR, by commas: a factor >= 0 for each pattern of names",
+    "optim.decays": "PATTERN=DECAY, by commas: from 0 to below 1 for each pattern of names",
+}
+_BELOW = {"optim.multipliers": math.inf, "optim.decays": 1.0}  # as optim.weight_decay
+KEYS = tuple(_FORMS)
 
 
 class Multiplier(NamedTuple):
@@ -27,7 +31,7 @@ class Multiplier(NamedTuple):
 
 
 def parse(text: str, key: str = KEYS[0]) -> tuple[Multiplier, ...]:
-    """Return what a key of KEYS says; UserError names the part that is not of FORM.
+    """Return what a key of KEYS says; UserError names the part that is not of its form.
 
     >>> parse("network.*=0, network.fc5.*=0.1")
     (Multiplier(pattern='network.*', factor=0.0), Multiplier(pattern='network.fc5.*', factor=0.1))
@@ -39,10 +43,15 @@ def parse(text: str, key: str = KEYS[0]) -> tuple[Multiplier, ...]:
             value = float(factor)
         except ValueError:
             value = math.nan
-        if not pattern or not 0 <= value < math.inf:
-            raise UserError(f"config.{key}: {part!r} is not {FORM}")
+        if not pattern or not 0 <= value < _BELOW[key]:
+            raise UserError(f"config.{key}: {part!r} is not {form(key)}")
         found.append(Multiplier(pattern, value))
     return tuple(found)
+
+
+def form(key: str) -> str:
+    """Return in words what the value of a key of KEYS is."""
+    return _FORMS[key]
 
 
 def factors(multipliers: tuple[Multiplier, ...], weights: Tree) -> Tree:

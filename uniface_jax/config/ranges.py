@@ -124,7 +124,7 @@ def allowed(key: str) -> str:
     if key == "profile":
         return "empty, or START:STOP"
     if key in multipliers.KEYS:
-        return f"empty, or {multipliers.FORM}"
+        return f"empty, or {multipliers.form(key)}"
     ranges = _ranges()
     return ranges[key].words if key in ranges else ""
 

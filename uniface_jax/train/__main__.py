@@ -28,7 +28,10 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept; default: runs/ and the name of the recipe."
 )
 _EXTEND = flags.DEFINE_bool(
-    "extend", False, "Resume the workdir's run with other epochs, steps or optim keys."
+    "extend",
+    False,
+    "Resume the workdir's run with other epochs, steps or optim keys; not optim.name, "
+    "optim.ema, nor optim.multipliers that thaw what an adaptive optimizer froze.",
 )
 _PRINT_CONFIG = recipes.define_print_config()
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
