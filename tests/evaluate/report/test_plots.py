@@ -78,6 +78,7 @@ def test_equal_scores_can_be_drawn_and_no_temporary_file_stays(tmp_path):
         (plots.cmc_figure, {"ranks": [1, 5, 10, 100], "rates": [0.2, 0.5, 0.9, 1.0]}),
         (plots.open_set_figure, {"fpir": [0.001, 0.01, 0.1, 1], "tpir": [0.9, 0.95, 0.99, 1.0]}),
         (plots.open_set_det_figure, {"fpir": [0.001, 0.01, 0.1, 1], "fnir": [0.9, 0.7, 0.5, 0.4]}),
+        (plots.reject_figure, {"lines": {"FMR 0.1": {"rejected": [0, 0.95], "fnmr": [0.5, 0.3]}}}),
         (plots.distractors_figure, {"distractors": [10, 100, 1000], "rates": [1.0, 0.8, 0.3]}),
     ],
 )

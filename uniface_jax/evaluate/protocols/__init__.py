@@ -12,6 +12,7 @@ from uniface_jax.evaluate.protocols.megaface.protocol import MEGAFACE
 from uniface_jax.evaluate.protocols.mfr.protocol import MFR
 from uniface_jax.evaluate.protocols.open_set import OPEN_SET
 from uniface_jax.evaluate.protocols.pairs import PAIRS
+from uniface_jax.evaluate.protocols.quality import QUALITY
 from uniface_jax.evaluate.protocols.rfw import RFW
 from uniface_jax.evaluate.protocols.tinyface import TINYFACE
 from uniface_jax.evaluate.protocols.verification import VERIFICATION
@@ -28,6 +29,7 @@ for _name, _protocol in {
     "rfw": RFW,
     "tinyface": TINYFACE,
     "open_set": OPEN_SET,
+    "quality": QUALITY,
     "folders": FOLDERS,
 }.items():
     PROTOCOLS.add(_name, _protocol, builtin=True)

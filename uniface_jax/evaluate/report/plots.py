@@ -134,6 +134,23 @@ def open_set_det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     return _finished(figure)
 
 
+def reject_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
+    """Draw FNMR over the share of rejected pairs, of the `lines` by FMR of named drawings."""
+    figure, axes = _figure(title)
+    drawn = [
+        (f"{name}, {of}", line) for name, d in lines.items() for of, line in d["lines"].items()
+    ]
+    for number, (name, line) in enumerate(drawn):
+        axes.plot(line["rejected"], line["fnmr"], label=_entry(name), **line_style(number))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axes.set_xlabel("pairs rejected, those of lowest quality first")
+    axes.set_ylabel("FNMR: same pairs rejected by their cosine")
+    return _finished(figure)
+
+
 def distractors_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
     """Draw rank-1 rates over the number of distractors, of named `distractors` and `rates`."""
     figure, axes = _figure(title)

@@ -276,12 +276,22 @@ def _list(value: Any, where: str) -> Sequence[Any]:
     return value
 
 
+def _reject(drawing: Any) -> None:
+    lines = _object(_object(drawing, "it").get("lines"), "lines")
+    if not 0 < len(lines) <= _MAX_PAIRS:
+        raise _UnusableError(f"{len(lines)} lines; expected 1 to {_MAX_PAIRS}")
+    for name, line in lines.items():
+        _text(name, "a name in lines")
+        _line("rejected", "fnmr", 0, 1)(line)
+
+
 _CHECKS: Mapping[str, Check] = {
     "roc": _roc,
     "cmc": _line("ranks", "rates", 1, _MOST),
     "open_set": _line("fpir", "tpir", _TINY, 1),
     "open_set_det": _line("fpir", "fnir", _TINY, 1),
     "distractors": _line("distractors", "rates", 1, _MOST),
+    "reject": _reject,
     "scores": _scores,
     "pairs": _pairs,
     "resamples": _resamples,

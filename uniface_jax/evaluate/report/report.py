@@ -34,6 +34,7 @@ _SHARED: dict[str, list[tuple[str, str, Callable[[Lines, str], Figure]]]] = {
     "cmc": [("cmc", "identification (CMC)", plots.cmc_figure)],
     "open_set": [("open_set", "open-set identification", plots.open_set_figure)],
     "open_set_det": [("open_set_det", "open-set errors (DET)", plots.open_set_det_figure)],
+    "reject": [("reject", "errors versus rejected pairs", plots.reject_figure)],
     "distractors": [("distractors", "identification among distractors", plots.distractors_figure)],
 }
 
