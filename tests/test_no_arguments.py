@@ -11,6 +11,7 @@ COMMANDS = {
     "make_pairs": "SOURCE DEST",
     "unpack": "SOURCE DEST",
     "show": "DATASET",
+    "clean": "DATASET",
     "demo_data": "DEST",
     "import_weights": "SOURCE WORKDIR",
     "evaluate": "--model=MODEL --data=FILES",

@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": "turn a source of face images into TFRecord shards",
     "hold-out": "take people out of a training set, to be evaluated on",
     "make-pairs": "make a verification set of labeled images, or of a list",
+    "clean": "find duplicates, wrong labels and what is no face in a data set",
     "unpack": "turn a data set into folders, or insightface's RecordIO",
     "show": "draw some images of a data set, plain and augmented",
     "plan": "forecast memory and time of a run, without its devices",

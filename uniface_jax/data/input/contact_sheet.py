@@ -1,5 +1,7 @@
 """A picture of what a network is about to be trained on: rows of identities, and augmented."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -8,6 +10,7 @@ from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.input.augment import Augment, augment, augmentations
 from uniface_jax.data.input.shuffle import uniforms
 from uniface_jax.data.sources.base import Source
+from uniface_jax.errors import UserError
 
 GAP_PIXELS, TITLE_PIXELS = 4, 22  # pixels between images, and above a row for its name
 _SEARCHED_RECORDS = 20_000  # records among which the images of a class are looked for
@@ -36,6 +39,29 @@ def chosen_records(
             break
     best = sorted(found, key=lambda label: (-len(found[label]), label))[:identities]
     return {label: found[label] for label in sorted(best)}
+
+
+def face_rows(
+    source: Source, rows: Sequence[tuple[str, Sequence[int]]], columns: int
+) -> np.ndarray:
+    """Return uint8 RGB [H, W, 3]: of each row its title and the images of its records.
+
+    Of a row with more than `columns` records the first are shown; a damaged image is black.
+    """
+    drawn = []
+    for title, records in rows:
+        drawn += [_title(title, columns), _row(_readable(source, records[:columns]), columns)]
+    return np.concatenate(drawn)
+
+
+def _readable(source: Source, records: Sequence[int]) -> list[np.ndarray]:
+    faces = []
+    for record in records:
+        try:
+            faces.append(_face(source, record))
+        except UserError:
+            faces.append(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+    return faces
 
 
 def contact_sheet(

@@ -1,0 +1,101 @@
+"""Images of a data set as features are computed of: pixels by record, and one digest for all."""
+
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+from typing_extensions import override
+
+from uniface_jax.data.formats import images
+from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.sources.base import Source
+from uniface_jax.errors import UserError
+from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
+from uniface_jax.inference.extract import checked_pixels
+
+HASH_BYTES = 16  # of an image's content
+_BLOCK = 1024  # images read at a time
+
+
+class SourceImages(ImageSet):
+    """Images of a source, in its order; one that cannot be decoded is black.
+
+    So a damaged image ends nothing, and is found as one without a face.
+    """
+
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.source = name, source
+        self._fingerprint = ""
+
+    @override
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @override
+    def label(self, index: int) -> str:
+        return f"{self.source.name}: record {index}"
+
+    @override
+    def pixels(self, index: int) -> np.ndarray:
+        try:
+            pixels = images.decode(self.source[index].image, self.label(index))
+        except UserError:
+            return np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+        return checked_pixels(pixels, self.label(index))
+
+    @override
+    def landmarks(self, index: int) -> np.ndarray:
+        found: np.ndarray = self.source.landmarks(np.array([index]))[0]
+        return found
+
+    @override
+    def digest(self, files: Digest) -> str:
+        if not self._fingerprint:
+            text = f"{self.source.fingerprint()} {len(self)}"
+            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        return self._fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """Content of N images: labels int32 [N] and hashes uint8 [N, HASH_BYTES] of their bytes."""
+
+    labels: np.ndarray
+    hashes: np.ndarray
+
+
+def content_hash(image: bytes) -> bytes:
+    """Return the hash of an image's encoded bytes, HASH_BYTES of BLAKE2b.
+
+    >>> content_hash(b"").hex()
+    'cae66941d9efbd404e4d88758ea67670'
+    """
+    return hashlib.blake2b(image, digest_size=HASH_BYTES).digest()
+
+
+def read_contents(source: Source) -> Contents:
+    """Read every image once; 20 bytes each stay in memory.
+
+    An image that cannot be read has the hash 0 and, where the source tells it no other way, ends
+    the command: its label is unknown. Raises UserError naming it.
+    """
+    labels = np.empty(len(source), np.int32)
+    hashes = np.zeros((len(source), HASH_BYTES), np.uint8)
+
+    def read(index: int) -> None:
+        item = source[index]
+        labels[index] = item.label
+        hashes[index] = np.frombuffer(content_hash(item.image), np.uint8)
+
+    bar = tqdm(total=len(source), desc="read", unit=" images", disable=not sys.stderr.isatty())
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(source), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(source)))
+            for _ in pool.map(read, block):
+                pass
+            bar.update(len(block))
+    return Contents(labels, hashes)
