@@ -39,6 +39,24 @@ def roc_line(curve: Roc) -> Drawing:
     }
 
 
+def tar_bars(intervals: Mapping[str, Any]) -> Drawing:
+    """Return `intervals` for a roc_line: `far`, `lower` and `upper` of TAR at each target.
+
+    intervals: with `tar_at_far`, as thresholds.tar_uncertainty gives it; those of rates that the
+    set is too small for are left out, and {} is returned where it is so for all.
+    """
+    known = [entry for entry in intervals["tar_at_far"] if "note" not in entry]
+    if not known:
+        return {}
+    return {
+        "intervals": {
+            "far": [entry["far"] for entry in known],
+            "lower": rounded(np.array([entry["strict"]["tar"]["lower"] for entry in known])),
+            "upper": rounded(np.array([entry["strict"]["tar"]["upper"] for entry in known])),
+        }
+    }
+
+
 def histogram(
     same: np.ndarray, different: np.ndarray, thresholds: Mapping[str, float | None]
 ) -> Drawing:

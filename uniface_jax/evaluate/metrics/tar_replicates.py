@@ -2,8 +2,7 @@
 
 A different pair of two units is in a resample as often as both of them together: the product of
 how often each was drawn. That counts chance of the pairs themselves three times, once with each
-unit and once with both; the spread of FAR is brought back to what the pairs' own numbers say
-(_shrinkage).
+unit and once with both; the spread of FAR is brought back to what the units' numbers say (_spread).
 
 Of different pairs only those near the top matter. Their scores are looked at between edges: all of
 the scores near each target, or some of them, evenly by rank, where there are many.
@@ -60,6 +59,9 @@ class TarReplicates:
     strict, nearest: TAR by both readings of roc.tar_at_far. threshold: the lowest score of a
     different pair that the strict reading accepts. far, tar: FAR and TAR at the threshold that all
     pairs together have by the strict reading.
+
+    effect: [T], how many false accepts come at a time, on average: the variance of their number is
+    so many times the one of a binomial number.
     """
 
     strict: np.ndarray
@@ -67,6 +69,7 @@ class TarReplicates:
     threshold: np.ndarray
     far: np.ndarray
     tar: np.ndarray
+    effect: Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +78,16 @@ class _Edges:
 
     different_bins: int [K], the first edge that each of the K highest different pairs reaches.
     counts: float64 [E], how many reach each edge. complete: True where all pairs reach the last.
-    shrinkage: float [T], see _shrinkage. at: int [T], the last edge within each target, or -1.
+    at: int [T], the last edge within each target, or -1. shrinkage, effect: float [T], see _spread.
     """
 
     values: np.ndarray
     different_bins: np.ndarray
     counts: np.ndarray
     complete: bool
-    shrinkage: list[float]
-    at: list[int]
+    at: Sequence[int]
+    shrinkage: Sequence[float]
+    effect: Sequence[float]
 
 
 def tar_replicates(
@@ -115,7 +119,8 @@ def tar_replicates(
         _of_block(weights, scores, edges, same, fars)
         for weights in weight_blocks(scores.units, resampling)
     ]
-    return TarReplicates(*(np.concatenate(found) for found in zip(*parts, strict=True)))
+    strict, nearest, threshold, far, tar = map(np.concatenate, zip(*parts, strict=True))
+    return TarReplicates(strict, nearest, threshold, far, tar, edges.effect)
 
 
 def _highest(scores: UnitScores, far: float) -> UnitScores:
@@ -153,35 +158,35 @@ def _edges(scores: UnitScores, fars: Sequence[float]) -> _Edges:
         for far in fars
     ]
     accepted = [int(counts[edge]) if edge >= 0 else 0 for edge in at]
-    shrinkage = [_shrinkage(scores, max(1, count)) for count in accepted]
-    return _Edges(values, bins, counts, bool(counts[-1] == total), shrinkage, at)
+    shrinkage, effect = zip(*(_spread(scores, max(1, count)) for count in accepted), strict=True)
+    return _Edges(values, bins, counts, bool(counts[-1] == total), at, shrinkage, effect)
 
 
-def _shrinkage(scores: UnitScores, accepted: int) -> float:
-    """Return the share of the resamples' deviation of FAR that is not counted more than once.
+def _spread(scores: UnitScores, accepted: int) -> tuple[float, float]:
+    """Return two shares: of the resamples' deviation of FAR, and of a binomial's variance.
 
     With e the false accepts between two units less those expected, and g its sum over all pairs of
-    a unit, the resamples' variance is sum g^2 + sum e^2, since chance of a single e is in both g
-    and in their product; the one without is sum g^2 - sum e^2, which is not below sum e^2.
+    a unit, the resamples' variance is sum g^2 + sum e^2: chance of a single e is in both g and in
+    their product. Sum g^2 stands for the true one, in which it is once: a little much, as it should
+    where units are few. The first share brings deviations to it, the second is what it is of
+    `accepted`: how many false accepts come at a time.
     """
-    if scores.different_units.shape[1] == 1:
-        return 1.0
-    first, second = scores.different_units[:accepted].T.astype(np.int64)
     totals = scores.totals
-    far = accepted / totals.pairs
-    own = totals.of_unit()
-    spread = np.bincount(first, minlength=len(own)) + np.bincount(second, minlength=len(own))
-    of_units = float(np.sum((spread - far * own) ** 2))
+    own, far = totals.of_unit(), accepted / totals.pairs
+    units = scores.different_units[:accepted].astype(np.int64)
+    spread = np.bincount(units.ravel(), minlength=len(own)) - far * own
+    of_units = max(float(np.sum(spread**2)), _ROUNDING)
+    if units.shape[1] == 1:
+        return 1.0, of_units / accepted
+    first, second = units.T
     codes = np.minimum(first, second) * len(own) + np.maximum(first, second)
     codes, counts = np.unique(codes, return_counts=True)
     expected = totals.between(*np.divmod(codes, len(own)))
     of_pairs = float(
         np.sum(counts * (counts - 2 * far * expected)) + far**2 * totals.sum_of_squares()
     )
-    if of_units + of_pairs <= 0:
-        return 1.0
-    once = max(of_pairs, of_units - of_pairs)
-    return float(np.sqrt(min(1.0, once / (of_units + of_pairs))))
+    share = of_units / (of_units + max(0.0, of_pairs))
+    return float(np.sqrt(share)), of_units / accepted
 
 
 def _of_block(

@@ -72,7 +72,8 @@ def tar_uncertainty(
         strict, far = entry["strict"], entry["far"]
         total, units = scores.totals.pairs, scores.units.fewest
         note = {} if entry["resolvable"] else {"note": too_few_pairs(far, total)}
-        limits = _threshold_interval(strict, far, scores, found.threshold[:, target])
+        effect = max(1.0, found.effect[target])
+        limits = _threshold_interval(strict, (far, effect), scores, found.threshold[:, target])
         of_far = rate_interval(strict["false_accepts"], total, found.far[:, target], units)
         of_tar = {
             reading: _tar_interval(
@@ -113,7 +114,7 @@ def _tar_interval(
     one of all pairs.
     """
     hits, trials, units = entry[reading]["true_accepts"], len(scores.same), scores.units.fewest
-    if entry["strict"]["false_accepts"] >= FEW_ERRORS:
+    if limits.method == BOOTSTRAP:
         return rate_interval(hits, trials, replicates[0], units)
     low, high = (
         np.count_nonzero(scores.same >= limit) / trials for limit in (limits.upper, limits.lower)
@@ -127,20 +128,27 @@ def _tar_interval(
 
 
 def _threshold_interval(
-    strict: Mapping[str, Any], far: float, scores: UnitScores, replicates: np.ndarray
+    strict: Mapping[str, Any],
+    rate: tuple[float, float],
+    scores: UnitScores,
+    replicates: np.ndarray,
 ) -> Interval:
     """Return the interval of the threshold that has a FAR among all pairs there could be.
 
-    Of few false accepts it reaches at least from one score to another by rank.
+    Of few false accepts, those that come at a time counted once, it reaches at least from one score
+    to another by rank. rate: the FAR, and how many of its false accepts come at a time.
     """
     lower, upper = resampled_bounds(replicates, scores.units.fewest)
-    few = strict["false_accepts"] < FEW_ERRORS
+    (far, effect), total = rate, scores.totals.pairs
+    few = strict["false_accepts"] < FEW_ERRORS * effect
     if few:
-        total = scores.totals.pairs
-        fewest, most = quantile_ranks(total, far)
+        fewest, most = quantile_ranks(ceil(total / effect), far)
+        fewest, most = int(fewest * effect), min(ceil(most * effect), total)
         falling = highest(scores.different, most + 1)
         lower = min(float(falling[most]) if most < len(falling) else -1.0, _or(lower, np.inf))
-        above = falling[fewest - 1] if fewest else _above_all(scores.different, total * far)
+        above = (
+            falling[fewest - 1] if fewest else _above_all(scores.different, total * far / effect)
+        )
         upper = max(float(above), _or(upper, -np.inf))
     estimate = strict["threshold"]
     if estimate is not None:

@@ -17,6 +17,7 @@ from uniface_jax.evaluate.drawings import (
     histogram,
     resamples,
     roc_line,
+    tar_bars,
 )
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.metrics.identification_intervals import Resampled
@@ -97,7 +98,7 @@ def pair_result(
     return SetResult(
         {"file": str(file), "images": len(images), **found.record, **metrics},
         {
-            "roc": roc_line(roc(scores, pairs.same)),
+            "roc": roc_line(roc(scores, pairs.same)) | tar_bars(intervals),
             "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
             "pairs": hard_pairs(scores, pairs.same, sides, images),
             "resamples": resamples(intervals, resampled.estimates, resampled.replicates),

@@ -28,18 +28,30 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def roc_figure(lines: Mapping[str, Drawing], title: str) -> Figure:
-    """Draw TAR over FAR (logarithmic) of named drawings.roc_line."""
+    """Draw TAR over FAR (logarithmic) of named drawings.roc_line, with bars of its intervals."""
     figure, axes = _figure(title)
     for number, (name, line) in enumerate(lines.items()):
         style = line_style(number)
         axes.plot(
             line["far"], line["tar"], drawstyle="steps-post", label=_label(name, line), **style
         )
+        if bars := line.get("intervals"):
+            _interval_bars(axes, bars, style["color"], number)
     _far_axis(axes, lines)
     axes.set_ylabel("TAR: same pairs accepted")
+    bottoms = [line.get("intervals", {}).get("lower", []) for line in lines.values()]
     lowest = min(line["tar"][0] for line in lines.values())
+    lowest = min([lowest, *(min(bottom) for bottom in bottoms if bottom)])
     axes.set_ylim(max(0.0, min(lowest, 0.9) - 0.05), 1.005)
     return _finished(figure)
+
+
+def _interval_bars(axes: Axes, bars: Drawing, color: str, line: int) -> None:
+    """Draw the 95 % interval of TAR at each target FAR; those of later lines a little aside."""
+    far = np.asarray(bars["far"]) * 1.06**line
+    axes.vlines(far, bars["lower"], bars["upper"], color=color, linewidth=1.2, alpha=0.9)
+    for ends in (bars["lower"], bars["upper"]):
+        axes.plot(far, ends, linestyle="none", marker="_", markersize=7, color=color)
 
 
 def det_figure(lines: Mapping[str, Drawing], title: str) -> Figure:

@@ -207,6 +207,9 @@ def _roc(drawing: Any) -> None:
         if not isinstance(drawing.get(key), int):
             raise _UnusableError(f"{key} is {_kind(drawing.get(key))}; expected a count")
         _number(drawing[key], key, 1, _MOST)
+    if "intervals" in drawing:
+        for bound in ("lower", "upper"):
+            _line("far", bound, _TINY, 1)(drawing["intervals"])
 
 
 def _scores(drawing: Any) -> None:

@@ -19,6 +19,7 @@ from uniface_jax.evaluate.drawings import (
     histogram,
     resamples,
     roc_line,
+    tar_bars,
 )
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.metrics.bootstrap import joined_people
@@ -191,7 +192,7 @@ class _Directory:
             return side(pairs.first[pair]), side(pairs.second[pair])
 
         drawings = {
-            "roc": roc_line(curve),
+            "roc": roc_line(curve) | tar_bars(resampled.intervals),
             "scores": histogram(
                 scores[pairs.same], scores[~pairs.same], far_thresholds(metrics["tar_at_far"])
             ),
