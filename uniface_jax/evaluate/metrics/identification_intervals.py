@@ -14,7 +14,7 @@ from uniface_jax.evaluate.metrics.bootstrap import (
     rate_replicates,
 )
 from uniface_jax.evaluate.metrics.identification import Searches
-from uniface_jax.evaluate.metrics.intervals import rate_interval
+from uniface_jax.evaluate.metrics.intervals import effect_of_units, rate_interval
 from uniface_jax.evaluate.metrics.pair_totals import ListedTotals
 from uniface_jax.evaluate.metrics.tar_replicates import UnitScores, tar_replicates
 from uniface_jax.evaluate.metrics.thresholds import resampling_record, tar_uncertainty
@@ -62,7 +62,13 @@ def rank_intervals(
     entries = [
         {
             "rank": rank,
-            "rate": rate_interval(entry["hits"], len(ranks), rates, units.fewest).summary(),
+            "rate": rate_interval(
+                entry["hits"],
+                len(ranks),
+                rates,
+                units.fewest,
+                effect_of_units(entry["hits"], len(ranks), rates),
+            ).summary(),
         }
         for rank, entry, rates in zip(wanted, closed["ranks"], found, strict=True)
         if len(ranks)

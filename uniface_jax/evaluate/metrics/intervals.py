@@ -31,7 +31,7 @@ class Interval:
         return {"lower": self.lower, "upper": self.upper, "method": self.method}
 
 
-def exact_binomial(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+def exact_binomial(hits: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
     """Return the bounds of Clopper and Pearson of the rate that gave `hits` of `trials`.
 
     Their coverage is at least `level` whatever the rate is, for trials that do not depend on each
@@ -41,8 +41,8 @@ def exact_binomial(hits: int, trials: int, level: float = LEVEL) -> tuple[float,
     >>> lower, round(upper, 4)
     (0.0, 0.0362)
     """
-    if not 0 <= hits <= trials or trials < 1:
-        raise ValueError(f"{hits} hits of {trials}; expected 0 to all of at least one")
+    if not 0 <= hits <= trials or trials <= 0:
+        raise ValueError(f"{hits} hits of {trials}; expected 0 to all of some")
     tail = (1 - level) / 2
     lower = special.betaincinv(hits, trials - hits + 1, tail) if hits else 0.0
     upper = special.betaincinv(hits + 1, trials - hits, 1 - tail) if hits < trials else 1.0
@@ -76,12 +76,28 @@ def resampled_bounds(
     return float(lower), float(upper)
 
 
-def rate_interval(hits: int, trials: int, replicates: np.ndarray, units: int) -> Interval:
+def effect_of_units(hits: int, trials: int, replicates: np.ndarray) -> float:
+    """Return how many times as much a rate varies as a binomial one: how many errors come at once.
+
+    At least 1. replicates: the rate of resamples [B] of units that hold several trials each.
+
+    >>> effect_of_units(1, 2, np.array([0.0, 0.5, 1.0, 0.5]))
+    1.0
+    """
+    rate = hits / trials
+    if not 0 < rate < 1 or np.isnan(replicates).all():
+        return 1.0
+    return max(1.0, float(np.nanvar(replicates)) * trials / (rate * (1 - rate)))
+
+
+def rate_interval(
+    hits: int, trials: int, replicates: np.ndarray, units: int, effect: float = 1.0
+) -> Interval:
     """Return the interval of a rate of `hits` among `trials`, from its resamples [B].
 
     Under FEW_ERRORS hits or misses it is the exact binomial one, and reaches as far as the
-    resamples do where they reach further: what they draw again may hang together, and a rate at a
-    threshold depends on that threshold's own error too.
+    resamples do where they reach further: a rate at a threshold depends on that threshold's own
+    error too. Errors that come `effect` at a time count once, and so do trials (Korn and Graubard).
 
     >>> rate_interval(100, 100, np.ones(1000), 100)
     Interval(lower=0.963783..., upper=1.0, method='exact_binomial')
@@ -91,9 +107,9 @@ def rate_interval(hits: int, trials: int, replicates: np.ndarray, units: int) ->
         estimate if np.isnan(bound) else bound for bound in resampled_bounds(replicates, units)
     )
     lower, upper = min(lower, estimate), max(upper, estimate)
-    if min(hits, trials - hits) >= FEW_ERRORS:
+    if min(hits, trials - hits) >= FEW_ERRORS * effect:
         return Interval(lower, upper, BOOTSTRAP)
-    exact_lower, exact_upper = exact_binomial(hits, trials)
+    exact_lower, exact_upper = exact_binomial(hits / effect, trials / effect)
     return Interval(min(lower, exact_lower), max(upper, exact_upper), EXACT)
 
 

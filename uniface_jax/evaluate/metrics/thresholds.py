@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from uniface_jax.evaluate.metrics.bootstrap import DEFAULT, Resampling, Units
+from uniface_jax.evaluate.metrics.bootstrap import DEFAULT, PEOPLE, Resampling, Units
 from uniface_jax.evaluate.metrics.intervals import (
     BOOTSTRAP,
     EXACT,
     FEW_ERRORS,
     LEVEL,
     Interval,
+    effect_of_units,
     exact_binomial,
     quantile_ranks,
     rate_interval,
@@ -114,14 +115,17 @@ def _tar_interval(
     one of all pairs.
     """
     hits, trials, units = entry[reading]["true_accepts"], len(scores.same), scores.units.fewest
+    effect = 1.0
+    if scores.units.kind == PEOPLE:
+        effect = effect_of_units(hits, trials, replicates[1])
     if limits.method == BOOTSTRAP:
-        return rate_interval(hits, trials, replicates[0], units)
+        return rate_interval(hits, trials, replicates[0], units, effect)
     low, high = (
         np.count_nonzero(scores.same >= limit) / trials for limit in (limits.upper, limits.lower)
     )
     if not entry["resolvable"]:
         return Interval(0.0, exact_binomial(round(high * trials), trials)[1], EXACT)
-    estimate, at_one = hits / trials, rate_interval(hits, trials, replicates[1], units)
+    estimate, at_one = hits / trials, rate_interval(hits, trials, replicates[1], units, effect)
     lower = estimate - np.hypot(max(0.0, estimate - low), estimate - at_one.lower)
     upper = estimate + np.hypot(max(0.0, high - estimate), at_one.upper - estimate)
     return Interval(float(max(0.0, lower)), float(min(1.0, upper)), EXACT)

@@ -1,7 +1,7 @@
 """Results of protocols that score all pairs: metrics, drawings, cells of a table."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,10 @@ from uniface_jax.evaluate.drawings import (
     Drawing,
     far_thresholds,
     picture,
+    resamples,
     roc_line,
     rounded,
+    tar_bars,
 )
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.base import SetResult, tar_cells
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # JAX comes with it, which takes a second and is not needed f
     from uniface_jax.evaluate.all_pairs.curve import ScoreHistogram
     from uniface_jax.evaluate.all_pairs.engine import AllPairs
     from uniface_jax.evaluate.all_pairs.largest import HardPairs
+    from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 
 
 def features_and_record(
@@ -63,15 +66,28 @@ class PairImages(NamedTuple):
 def set_result(
     result: "AllPairs",
     record: Mapping[str, Any],
+    features: Sequence["LabeledFeatures"],
     images: ImageSet,
     others: ImageSet | None = None,
 ) -> SetResult:
-    """Return metrics and drawings of a result. others: the second set, where there is one."""
+    """Return metrics, drawings and intervals of a result.
+
+    features: of the one set, or of both. others: the second set's images, where there is one.
+    """
     from uniface_jax.evaluate.all_pairs.engine import all_pairs_metrics
+    from uniface_jax.evaluate.all_pairs.intervals import all_pairs_intervals
 
     metrics = all_pairs_metrics(result)
-    sides = PairImages.of(images, others)
-    return SetResult({**record, **metrics}, drawings_of(result, metrics["tar_at_far"], sides))
+    drawings = drawings_of(result, metrics["tar_at_far"], PairImages.of(images, others))
+    first, second = (*features, None)[:2]
+    assert first is not None
+    found = all_pairs_intervals(first, second, metrics["tar_at_far"])
+    if found is None:
+        return SetResult({**record, **metrics}, drawings)
+    drawings["roc"] |= tar_bars(found.intervals)
+    drawings["resamples"] = resamples(found.intervals, found.estimates, found.replicates)
+    uncertainty = {"intervals": found.intervals, "thresholds": found.thresholds}
+    return SetResult({**record, **metrics}, drawings, uncertainty)
 
 
 def drawings_of(

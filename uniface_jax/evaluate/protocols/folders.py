@@ -30,15 +30,16 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     results: Results = {}
     for name, found in folders.items():
         features, record = features_and_record(source, found)
+        labeled = LabeledFeatures(features, found.labels)
         try:
             result = all_pairs(
-                LabeledFeatures(features, found.labels),
+                labeled,
                 targets=Targets(options.fars_or(FARS)),
                 progress=bar(f"{name}: all pairs"),
             )
         except UserError as e:
             raise named(e, found.images.root, source) from e
-        results[name] = set_result(result, record, found.images)
+        results[name] = set_result(result, record, [labeled], found.images)
     return results
 
 

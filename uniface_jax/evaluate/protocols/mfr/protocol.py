@@ -83,7 +83,8 @@ def _all_to_all(
         labels = everyone.labels[chosen]
         own = {**record, "images": len(labels), "identities": len(np.unique(labels))}
         if isinstance(result, AllPairs):
-            results[name] = set_result(result, own, everyone.images)
+            labeled = LabeledFeatures(features[chosen], labels)
+            results[name] = set_result(result, own, [labeled], everyone.images)
         else:
             results[name] = SetResult({**own, "undefined": result.reason})
     return found, results
@@ -97,17 +98,17 @@ def _mask(
 
     first, record = features_and_record(source, masked)
     second, other = features_and_record(source, plain)
+    sides = LabeledFeatures(first, masked.labels), LabeledFeatures(second, plain.labels)
     try:
         result = all_pairs(
-            LabeledFeatures(first, masked.labels),
-            LabeledFeatures(second, plain.labels),
+            *sides,
             targets=Targets(options.fars_or(MASK_FARS)),
             progress=bar("masked against plain"),
         )
     except UserError as e:
         raise named(e, f"{masked.images.root} and {plain.images.root}", source) from e
     record = {**record, "plain": other}
-    return result, set_result(result, record, masked.images, plain.images)
+    return result, set_result(result, record, sides, masked.images, plain.images)
 
 
 def row(metrics: Mapping[str, Any]) -> dict[str, str]:
