@@ -75,6 +75,17 @@ VARIANTS: Mapping[str, RecipeFacts] = {
         loss__name="magface",
         optim__clip=float("inf"),
     ),
+    # Sub-center ArcFace (ECCV 2020): its published numbers are of MS1MV0, a noisier set.
+    "arcface_k3": _of_loss(
+        "Sub-center ArcFace, K 3",
+        Expected(gradient="detached"),
+        (8, 14),
+        17.0,
+        loss__name="arcface",
+        loss__gradient="detached",
+        head__subcentres=3,
+        head__init_std=0.01,
+    ),
     "elastic_arc": _elastic("ElasticFace-Arc", "elastic_arc"),
     "elastic_cos": _elastic("ElasticFace-Cos", "elastic_cos", **{AGEDB: 98.35}),
     "elastic_arc_plus": _elastic("ElasticFace-Arc+", "elastic_arc_plus"),

@@ -42,6 +42,29 @@ def check(file, case, name, layout, *, features, expected=None, **settings):
     )
 
 
+@pytest.mark.parametrize(("shards", "block"), LAYOUTS)
+@pytest.mark.parametrize("case", ["subcentre", "subcentre_near"])
+def test_golden_subcentres(golden2, x64, case, shards, block):
+    """Three prototypes a class under ArcFace: values, and the gradient of each of the three."""
+    file = golden2("losses2")
+    given = file[f"{case}/subcentres"]
+    prototypes = given.reshape(len(file["prototypes"]), -1, given.shape[1])
+    near = "_near" if "_near" in case else ""
+    times = shards // np.gcd(shards, len(file["labels"]))
+    result, _ = run_head(
+        "arcface", repeated(file[f"features{near}"], shards), prototypes, np.float64(0),
+        repeated(file["labels"], shards), shards=shards, block=block,
+        varied={"scale": scale_of(case)},
+    )  # fmt: skip
+    expected = (
+        file[f"{case}/loss"],
+        repeated(file[f"{case}/dfeatures"], shards) / times,
+        file[f"{case}/dsubcentres"].reshape(prototypes.shape),
+        np.float64(0),
+    )
+    assert_same(result, expected, RTOL)
+
+
 def scale_of(case):
     return 16.0 if "_near" in case else 64.0
 

@@ -48,6 +48,24 @@ def test_every_loss_sampled(name, x64):
     assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
 
 
+# One of each family and of each kind of context; the others are slow.
+KINDS = ("bce", "magface")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in losses.LOSSES],
+)
+def test_every_loss_with_subcentres(name, x64):
+    """Three prototypes a class, streamed, sharded and sampled; the largest cosine counts."""
+    features, prototypes, bias, labels = problem(8, 29, 6, name, rate=0.5)
+    several = np.random.default_rng(1).standard_normal((29, 3, 6))
+    several[:, 1] = prototypes
+    arrays = (features, several, bias, labels)
+    result, drawn = run_head(name, *arrays, shards=2, block=4, sampling=(jax.random.key(1), 0.5))
+    assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
+
+
 def test_sphereface2_detached(x64):
     """The release's gradient, through the whole head: the slope of g is 1."""
     arrays = problem(8, 13, 6, "sphereface2")

@@ -203,10 +203,13 @@ def dense(name, features, prototypes, bias, labels, classes=None, **hyperparamet
     """(loss, gradients by features, prototypes and bias), over `classes` (None: all) in float64."""
     if classes is None:
         classes = np.arange(len(prototypes))
+    several = prototypes.ndim == 3
     one_hot = np.asarray(labels)[:, None] == classes[None]
 
     def loss(features, prototypes, bias):
-        cos = normalized(features) @ normalized(prototypes[classes]).T
+        chosen = normalized(prototypes[classes])
+        cos = jnp.einsum("nd,c...d->nc...", normalized(features), chosen)
+        cos = jnp.max(cos, -1) if several else cos
         chosen = bias[classes] if bias.ndim else bias
         norm = jnp.sqrt(jnp.sum(features**2, 1))
         return REFERENCES[name](cos, one_hot, chosen, norm, **hyperparameters)

@@ -1,5 +1,6 @@
 """One step, the same result: on 1, 2 and 8 devices, by pmap and by shard_map."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from tests.helpers.tiny_training import first_state, random_batch, small_images,
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded
+from uniface_jax.state import class_sharded, create_state
 from uniface_jax.train import optim, step
 
 CLASSES, BATCH, GROUP, STEPS = 13, 64, 8, 5  # 13 classes divide by no number of devices
@@ -211,3 +212,23 @@ def test_margins_are_drawn_by_seed_and_step(batches):
     other, _ = train("shard_map", 1, batches[:2], "elastic_arc", seed=1)
     for state in (fixed, other):
         assert not np.allclose(state.weights.prototypes, first.weights.prototypes, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_subcentres_are_sharded(batches):
+    """Three prototypes a class, on 1 and on 8 devices."""
+    loss = dataclasses.replace(losses.create("arcface"), subcentres=3)
+    first = jax.device_get(create_state(NETWORK, loss, CLASSES, 1.0, 3))
+    assert first.weights.prototypes.shape == (CLASSES, 3, 8)
+    found = []
+    for devices in (1, 8):
+        settings = step.Settings(
+            num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5
+        )
+        runner = parallel.create_runner("shard_map", class_sharded(first), jax.devices()[:devices])
+        compiled = runner.compile(step.make_step(NETWORK, loss, lambda _: LR, settings))
+        placed = runner.place(first)
+        for batch in batches[:2]:
+            placed, _ = compiled(placed, runner.put(batch))
+        found.append(runner.logical(placed))
+    assert_close(found[1], found[0], 1e-5)

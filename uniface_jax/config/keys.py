@@ -148,6 +148,7 @@ def _head(config: ConfigDict) -> None:
     """Add the head."""
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
+    config.head.subcentres = 1  # K prototypes a class, of whose cosines the largest counts
     # Standard deviation of the prototypes before training; 1/sqrt(embedding_size) where None.
     config.head.init_std = placeholder(float)  # insightface's 0.01
     # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.

@@ -1,6 +1,7 @@
 """Loss and the network that a config names."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,9 +14,9 @@ IRESNET_KEYS = ("stage_sizes", "width", "stem_stride", "dropout")  # of config.m
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:
-    """Return the loss that config.loss names, with its hyperparameters."""
+    """Return the loss that config.loss names, with its hyperparameters and config.head's."""
     name, given = _loss(config)
-    return losses.create(name, **given)
+    return replace(losses.create(name, **given), subcentres=config.head.subcentres)
 
 
 def create_sample_loss(config: ConfigDict) -> losses.Loss | None:

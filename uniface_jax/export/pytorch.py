@@ -19,7 +19,7 @@ from uniface_jax.checkpoints.reading import read_head
 from uniface_jax.errors import UserError, extra
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.weights.heads import head_state
-from uniface_jax.weights.names import family_of, in_cvlface, in_pytorch, to_state
+from uniface_jax.weights.names import RELEASE, family_of, in_cvlface, in_pytorch, to_state
 from uniface_jax.weights.state_files import ARCFACE_HEAD, write_safetensors
 
 
@@ -72,6 +72,14 @@ def _head(family: str, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not run["data"].get("num_classes"):
         raise UserError(f"{workdir}: --with_head: has none, as it was imported without one")
     prototypes, bias = read_head(workdir / "checkpoints" / str(step))
+    if prototypes.ndim == 3:
+        if family == RELEASE.name:
+            raise UserError(
+                f"{workdir}: --with_head: has {prototypes.shape[1]} prototypes a class "
+                "(config.head.subcentres), which the release's head cannot have"
+            )
+        # Row c * K + k is prototype k of class c, as in insightface's sub-center ArcFace.
+        prototypes = prototypes.reshape(-1, prototypes.shape[-1])
     loss = configs.create_loss(configs.from_json(run["config"], workdir))
     return head_state(family, prototypes, None if loss.bias == "none" else bias)
 

@@ -12,15 +12,18 @@ def bytes_a_class(batch: int, dimension: int) -> int:
     return 4 * (3 * batch + 2 * dimension)
 
 
-def block_of_budget(mebibytes: float | None, batch: int, dimension: int) -> int:
+def block_of_budget(
+    mebibytes: float | None, batch: int, dimension: int, subcentres: int = 1
+) -> int:
     """Return the number of classes whose block of float32 arrays stays within a memory budget.
 
+    subcentres: prototypes a class, each of which takes what a class of one takes.
     mebibytes: the budget; None is the size of a second-level cache on CPUs, of a small share of the
     memory on accelerators. The result is a multiple of 128 where there are so many, at least 8.
     """
     if mebibytes is None:
         mebibytes = 6.0 if jax.default_backend() == "cpu" else 512.0
-    fitting = int(mebibytes * 2**20) // bytes_a_class(batch, dimension)
+    fitting = int(mebibytes * 2**20) // (bytes_a_class(batch, dimension) * subcentres)
     return max(fitting // 128 * 128 or fitting, 8)
 
 

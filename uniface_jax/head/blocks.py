@@ -31,7 +31,8 @@ Carry = TypeVar("Carry")
 class Prototypes(NamedTuple):
     """Classes of one shard, or the sampled ones among them.
 
-    weight [K, D]; bias [] for a shared one (or none), [K] for one a class; valid [K] bool, False
+    weight [K, D], or [K, S, D] with S prototypes a class, of whose cosines the largest counts
+    (sub-centers); bias [] for a shared one (or none), [K] for one a class; valid [K] bool, False
     for padding rows.
     """
 
@@ -55,8 +56,8 @@ class Samples(NamedTuple):
 class Sums(NamedTuple):
     """Sums over the classes of a shard, own classes at FILL included.
 
-    loss []; directions [B, D], weight [K, D] and bias: gradients of factor * sum of the loss;
-    weight is None for frozen prototypes. max_negative [] and negatives_above [], the largest
+    loss []; directions [B, D], weight and bias as the prototypes': gradients of factor * sum of the
+    loss; weight is None for frozen prototypes. max_negative [] and negatives_above [], the largest
     negative cosine (FILL where there is none) and the number of those above the threshold.
     """
 
@@ -78,12 +79,13 @@ class Terms(NamedTuple):
 
 class _Block(NamedTuple):
     start: jax.Array | int
-    weight: jax.Array  # [K, D]
-    inverse_norm: jax.Array  # [K]
-    unfloored: jax.Array  # [K], 1 where the norm is above its floor, so that direction has a slope
+    weight: jax.Array  # [K, D], or [K * S, D] with S prototypes a class
+    inverse_norm: jax.Array  # [K], or [K * S]
+    unfloored: jax.Array  # the same, 1 where the norm is above its floor: direction has a slope
     bias: jax.Array  # [1, K] or [1, 1]
     valid: jax.Array  # [1, K] bool
     cos: jax.Array  # [B, K], FILL for the own class
+    chosen: jax.Array | None = None  # [B, K], of S prototypes the nearest; S for the own class
 
 
 def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,6 +131,10 @@ def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size:
         return jax.lax.dynamic_slice_in_dim(x, start, size)
 
     weight = rows(prototypes.weight)
+    if weight.ndim == 3:
+        biases = rows(prototypes.bias) if prototypes.bias.ndim else prototypes.bias
+        classes = Prototypes(weight, biases, rows(prototypes.valid))
+        return _cut_subcentres(classes, samples, start)
     bias = rows(prototypes.bias)[None] if prototypes.bias.ndim else prototypes.bias[None, None]
     scale, unfloored = inverse_norm(weight)
     low = samples.directions.dtype
@@ -140,6 +146,25 @@ def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size:
     # The norms come in as a factor of the columns, so that no normalized copy is made.
     cos = jnp.clip(products * scale[None], -1, 1)
     return _Block(start, weight, scale, unfloored, bias, rows(prototypes.valid)[None], cos)
+
+
+def _cut_subcentres(prototypes: Prototypes, samples: Samples, start: jax.Array | int) -> _Block:
+    """Return the block of these classes, each with several prototypes [K, S, D].
+
+    A sample's own class chooses none of them, so that no gradient flows from its FILL.
+    """
+    size, count, _ = prototypes.weight.shape
+    weight = prototypes.weight.reshape(size * count, -1)
+    scale, unfloored = inverse_norm(weight)
+    low = samples.directions.dtype
+    products = _matmul(samples.directions, weight.astype(low), (1, 1), weight.dtype)
+    every = jnp.clip(products * scale[None], -1, 1).reshape(-1, size, count)
+    own = (samples.position[:, None] - start) == jnp.arange(size)[None]
+    chosen = jnp.where(own, count, jnp.argmax(every, -1))
+    cos = jnp.where(own, FILL, jnp.max(every, -1))
+    bias = prototypes.bias[None] if prototypes.bias.ndim else prototypes.bias[None, None]
+    valid = prototypes.valid[None]
+    return _Block(start, weight, scale, unfloored, bias, valid, cos, chosen)
 
 
 def _fold(
@@ -193,11 +218,16 @@ def _accumulate(
     low, wide = samples.directions.dtype, block.weight.dtype
 
     def stored(array: jax.Array, rows: jax.Array) -> jax.Array:
+        rows = rows.reshape(-1, *array.shape[1:])
         return jax.lax.dynamic_update_slice_in_dim(array, rows, block.start, 0)
 
     valid = block.valid.astype(wide)
     # factor/|W_j| goes into g once and so reaches both products.
-    g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
+    if block.chosen is None:
+        g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
+    else:
+        by_cos = _to_chosen(terms.by_cos * valid, block.chosen, block.weight.shape[0])
+        g = (by_cos * (block.inverse_norm[None] * factor)).astype(low)
     weight = None
     if sums.weight is not None:
         weight = _matmul(g, samples.directions, (0, 0), wide)
@@ -221,6 +251,13 @@ def _accumulate(
     )
 
 
+def _to_chosen(by_cos: jax.Array, chosen: jax.Array, total: int) -> jax.Array:
+    """Return slopes [B, total] by all prototypes of a block, of those [B, K] by the classes'."""
+    count = total // by_cos.shape[1]
+    spread = jnp.where(chosen[..., None] == jnp.arange(count)[None, None], by_cos[..., None], 0)
+    return spread.reshape(-1, total)
+
+
 def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
     constants = (loss.clipped_cross_entropy, loss.scale)  # traced ones are compiled by XLA
     arrays = (prototypes.weight, prototypes.bias, samples.directions)
@@ -228,6 +265,7 @@ def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
         all(isinstance(x, float | int) for x in constants)
         and loss.scale <= LARGEST_EXPONENT
         and all(x.dtype == jnp.float32 for x in arrays)
+        and prototypes.weight.ndim == 2
         and build.available()
         and samples.directions.shape[1] % build.vector_width() == 0
     )

@@ -26,6 +26,7 @@ from uniface_jax.head.blocks import (
     slopes,
     softmax_pass,
 )
+from uniface_jax.head.by_norm import penalty_terms, positive_slope
 from uniface_jax.head.sampling import Subset, positions
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Context, Statistics
@@ -113,7 +114,8 @@ class _Positives(NamedTuple):
     """Each sample of the global batch against its own class.
 
     owned [B] bool: the class is on this device; everything else is arbitrary where it is not.
-    position [B] int32, the row among the shard's prototypes; weight [B, D]; all others [B].
+    position [B] int32, the row among the shard's prototypes; weight [B, D]; all others [B]. chosen:
+    with several prototypes a class, that of the largest cosine, which weight and cos are of.
     """
 
     owned: jax.Array
@@ -123,6 +125,7 @@ class _Positives(NamedTuple):
     unfloored: jax.Array
     bias: jax.Array
     cos: jax.Array
+    chosen: jax.Array | None = None
 
 
 class _Slopes(NamedTuple):
@@ -223,10 +226,15 @@ def _positives(shard: Shard, batch: _Features, labels: jax.Array) -> _Positives:
         owned &= prototypes.valid[row]
     weight = prototypes.weight[row]
     bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
+    chosen = None
+    if weight.ndim == 3:
+        every = jnp.sum(batch.directions[:, None] * weight, -1) * inverse_norm(weight)[0]
+        chosen = jnp.argmax(every, -1)
+        weight = jnp.take_along_axis(weight, chosen[:, None, None], 1)[:, 0]
     scale, unfloored = inverse_norm(weight)
     bias = jnp.broadcast_to(bias, row.shape)
     cos = jnp.clip(jnp.sum(batch.directions * weight, -1) * scale, -1, 1)
-    return _Positives(owned, position, weight, scale, unfloored, bias, cos)
+    return _Positives(owned, position, weight, scale, unfloored, bias, cos, chosen)
 
 
 def _sum_additive(
@@ -270,27 +278,19 @@ def _with_norms(
     """
     if not loss.by_norm:
         return found
-    (norm,) = samples.context
-
-    def of_norm(norm: jax.Array) -> jax.Array:
-        return loss.positive(positives.cos, positives.bias, norm)
-
-    _, by_norm = jax.jvp(of_norm, (norm,), (jnp.ones_like(norm),))
+    by_norm = positive_slope(loss, positives.cos, positives.bias, samples.context[0])
     return found._replace(
         by_norm=jax.lax.psum(jnp.where(positives.owned, by_norm * weight, 0), AXIS)
     )
 
 
 def _penalized(loss: Loss, summed: _Summed, norm: jax.Array) -> _Summed:
-    """Return the sums with the penalties of the feature norms [B] and their slopes."""
-    assert loss.penalty is not None
-    factor = loss.weight / norm.shape[0]
-    value, by_norm = jax.jvp(loss.penalty, (norm,), (jnp.ones_like(norm),))
-    before = summed.slopes
-    total = by_norm * factor if before.by_norm is None else before.by_norm + by_norm * factor
-    return summed._replace(
-        loss=summed.loss + factor * jnp.sum(value), slopes=before._replace(by_norm=total)
-    )
+    """Return the sums of a loss by norm with the penalties of the norms [B] and their slopes."""
+    value, by_norm = penalty_terms(loss, norm)
+    before = summed.slopes.by_norm
+    assert before is not None
+    slopes_ = summed.slopes._replace(by_norm=before + by_norm)
+    return summed._replace(loss=summed.loss + jnp.sum(value), slopes=slopes_)
 
 
 def _log_negatives(
@@ -316,7 +316,10 @@ def _log_negatives(
 def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Terms, Terms]:
     """Return what the samples' own classes are as positives, and as negatives at FILL."""
     positive = slopes(loss.positive, positives.cos, positives.bias, *samples.context)
-    return positive, fill_terms(loss, positives.bias, samples.context)
+    fill = fill_terms(loss, positives.bias, samples.context)
+    if positives.chosen is not None:  # no gradient came from its cosine
+        fill = fill._replace(by_cos=jnp.zeros_like(fill.by_cos))
+    return positive, fill
 
 
 def _own_slopes(
@@ -348,7 +351,8 @@ def _gradients(
     )
     weight = sums.weight
     if weight is not None:
-        weight = weight.at[own.position].add(toward, mode="drop")
+        place = (own.position,) if own.chosen is None else (own.position, own.chosen)
+        weight = weight.at[place].add(toward, mode="drop")
     if prototypes.bias.ndim:
         bias = sums.bias.at[own.position].add(by_bias, mode="drop")
     else:

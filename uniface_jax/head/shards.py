@@ -26,13 +26,15 @@ def create_prototypes(
 ) -> tuple[jax.Array, jax.Array]:
     """Draw prototypes [C, D] with std 1/sqrt(D) (Kaiming, fan-in), and make the bias, [] or [C].
 
+    With loss.subcentres S > 1 the prototypes are [C, S, D].
     rows: so many in place of C; those beyond C are padding rows. A class's numbers depend neither
     on it nor on how the compiler splits the rows over devices, each of which makes its own alone.
     """
     rows = rows or num_classes
     # Counts elements, and so splits by rows; it is JAX's default, which the environment can change.
     with jax.threefry_partitionable(True):
-        weight = jax.random.normal(key, (rows, embedding_size))
+        several = (loss.subcentres,) if loss.subcentres > 1 else ()
+        weight = jax.random.normal(key, (rows, *several, embedding_size))
     weight /= jnp.sqrt(float(embedding_size))
     bias_shape = (rows,) if loss.bias == "class" else ()
     return weight, jnp.full(bias_shape, loss.initial_bias(num_classes, sampling_rate))

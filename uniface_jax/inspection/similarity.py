@@ -54,7 +54,7 @@ def similarities(
     Args:
         features: [N, D].
         labels: int [N], in 0..C-1.
-        prototypes: [C, D].
+        prototypes: [C, D], or [C, K, D] with K a class, of whose cosines the largest counts.
         threshold: a cosine, to count the negatives above it; None counts none.
 
     Raises:
@@ -67,21 +67,24 @@ def similarities(
         (array([1. , 0.8]), array([0.6, 0. ]))
     """
     samples, labels = normalize(features, "feature"), np.asarray(labels)
-    classes = normalize(prototypes, "prototype")
-    count, size = len(samples), len(classes)
+    flat = normalize(np.reshape(prototypes, (-1, samples.shape[1])), "prototype")
+    count, size, several = len(samples), len(prototypes), len(flat) // max(len(prototypes), 1)
+    classes = flat.reshape(size, several, -1)
     if size < 2:
         raise UserError(f"{size} classes; a negative similarity takes at least 2")
     if not count or labels.min() < 0 or labels.max() >= size:
         found = f"{labels.min()}..{labels.max()}" if count else "none"
         raise UserError(f"labels {found}; expected some, in 0..{size - 1}")
-    positive = np.clip(np.einsum("nd,nd->n", samples, classes[labels]), -1, 1)
+    own = [np.einsum("nd,nd->n", samples, classes[labels, k]) for k in range(several)]
+    positive = np.clip(np.max(own, 0), -1, 1)
     column_positive = np.full(size, np.inf)
     np.minimum.at(column_positive, labels, positive)
     row_negative, column_negative = np.full(count, -np.inf), np.full(size, -np.inf)
     counts = np.zeros(len(EDGES) - 1, np.int64)
     reaching = above = 0
     for start in range(0, size, _BLOCK_CLASSES):
-        cos = np.clip(samples @ classes[start : start + _BLOCK_CLASSES].T, -1, 1)
+        block = flat[start * several : (start + _BLOCK_CLASSES) * several]
+        cos = np.clip((samples @ block.T).reshape(count, -1, several).max(2), -1, 1)
         here = np.flatnonzero((labels >= start) & (labels < start + _BLOCK_CLASSES))
         cos[here, labels[here] - start] = -np.inf  # positives take no part in what follows
         np.maximum(row_negative, cos.max(1), out=row_negative)

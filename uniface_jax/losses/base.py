@@ -49,6 +49,7 @@ class Loss:
     by_norm: True where the context is the feature's norm, and the gradient flows through it:
         positive(cos, b, norm). Such a loss has no prepare, and its negatives leave the norm alone.
     penalty: of a loss by norm: feature norm -> what is added to the sample's loss.
+    subcentres: K prototypes a class, of whose cosines with a sample the largest is the class's.
     """
 
     family: Literal["additive", "softmax"]
@@ -65,6 +66,7 @@ class Loss:
     draws: bool = False
     by_norm: bool = False
     penalty: Callable[[jax.Array], jax.Array] | None = None
+    subcentres: int = 1
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
         """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.

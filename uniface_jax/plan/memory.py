@@ -127,8 +127,7 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
     config, state = recipe.config, recipe.shapes
     parameters = _bytes(state.weights.network)
     rows = shard_size(recipe.num_classes, devices)
-    width = config.model.embedding_size
-    shard = FLOAT_BYTES * rows * (width + state.weights.bias.ndim)
+    shard = FLOAT_BYTES * rows * (_prototype_floats(state) + state.weights.bias.ndim)
     moments, sgd = _moments(state), recipe.settings.adaptive is None
     gradients, tiles = _head(recipe, rows)
     return Needs(
@@ -140,10 +139,19 @@ def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:
         activations=round(network(recipe.batch_norm_group(devices))),
         prototype_gradients=gradients,
         head_tiles=tiles if sgd else max(tiles, FLOAT_BYTES * BLOCK_ARRAYS * BLOCK_ELEMENTS),
-        decayed=FLOAT_BYTES * rows * width if sgd and config.head.sampling_rate < 1 else 0,
+        decayed=FLOAT_BYTES * rows * _prototype_floats(state)
+        if sgd and config.head.sampling_rate < 1
+        else 0,
         average=_bytes(state.average),
-        memory=0 if state.memory is None else FLOAT_BYTES * width * (rows + _sampled(recipe, rows)),
+        memory=0
+        if state.memory is None
+        else FLOAT_BYTES * config.model.embedding_size * (rows + _sampled(recipe, rows)),
     )
+
+
+def _prototype_floats(state: TrainState) -> int:
+    """Return the numbers in a class's prototype, or in its several."""
+    return math.prod(state.weights.prototypes.shape[1:])
 
 
 def _moments(state: TrainState) -> Weights:
@@ -167,7 +175,9 @@ def _head(recipe: Recipe, rows: int) -> tuple[int, int]:
     if settings.micro_batches > 1:
         copies += 1  # the sum over the micro-batches
     block = even_block(chosen, settings.block_size)
-    return FLOAT_BYTES * copies * chosen * width, working_bytes(samples, width, chosen, block)
+    several = config.head.subcentres
+    tiles = working_bytes(samples, width, chosen * several, block * several)
+    return FLOAT_BYTES * copies * chosen * several * width, tiles
 
 
 def _sampled(recipe: Recipe, rows: int) -> int:

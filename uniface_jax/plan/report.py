@@ -190,7 +190,8 @@ def _largest(
     images = memory.largest(batch_fits, MAX_IMAGES)
     now = memory.predict(recipe, devices, network)
     samples = config.batch_size // config.micro_batches
-    spare = math.floor((allowed - now.total) / bytes_a_class(samples, config.model.embedding_size))
+    a_class = bytes_a_class(samples, config.model.embedding_size) * config.head.subcentres
+    spare = math.floor((allowed - now.total) / a_class)
     block = _block(recipe, devices) + spare
     return Largest(images * groups, max(0, min(shard_size(recipe.num_classes, devices), block)))
 

@@ -71,8 +71,13 @@ def check_labels(labels: jax.Array, num_classes: int) -> None:
 
 
 def check_state(prototypes: jax.Array, valid: jax.Array, batch_stats: Any) -> None:
-    """Check that prototypes [S, D] have a direction where valid [S], and are zero elsewhere."""
+    """Check that prototypes [S, D] have a direction where valid [S], and are zero elsewhere.
+
+    Of [S, K, D] every one of the K.
+    """
     square = jnp.sum(jnp.square(prototypes), -1)
+    if square.ndim > 1:
+        square = jnp.where(valid, jnp.min(square, 1), jnp.max(square, 1))
     good = jnp.isfinite(square) & ((square > 0) | ~valid)
     _check(
         jnp.all(good),

@@ -160,6 +160,7 @@ def _settings(config: ConfigDict, num_classes: int, schedule: Schedule) -> step.
             config.head.block_memory,
             config.batch_size // config.micro_batches,
             config.model.embedding_size,
+            config.head.subcentres,
         ),
         product_dtype=jnp.dtype(config.head.product_dtype),
         bn_momentum=config.model.bn_momentum,

@@ -43,11 +43,12 @@ def prepared(state: TrainState, settings: Settings) -> TrainState:
 
 def _with_memory(state: TrainState) -> TrainState:
     """Return a first state with an empty memory of features and the threshold between samples."""
+    prototypes = state.weights.prototypes
     zero = jnp.zeros((), state.weights.prototypes.dtype)
     return state._replace(
         weights=state.weights._replace(sample_bias=zero),
         momentum=state.momentum._replace(sample_bias=zero),
-        memory=jnp.zeros_like(state.weights.prototypes),
+        memory=jnp.zeros_like(prototypes if prototypes.ndim == 2 else prototypes[:, 0]),
     )
 
 
