@@ -220,4 +220,4 @@ def kernels():
     """The path of the library of kernels for the CPU."""
     if not build.available():
         pytest.skip("the kernels in C++ are not compiled here: no compiler, or switched off")
-    return build._library()._name
+    return build.library()._name

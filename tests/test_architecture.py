@@ -22,7 +22,13 @@ CODE = [
     file for part in ("uniface_jax", "configs", "scripts") for file in (ROOT / part).rglob("*.py")
 ]
 MAX_ENTRIES, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 28, 400, 60, 6
-LATER_COMMANDS = {"clean", "hold_out.py", "make_pairs.py", "embed"}  # an entry more for each
+LATER_COMMANDS = {
+    "clean",
+    "hold_out.py",
+    "make_pairs.py",
+    "embed",
+    "gallery",
+}  # an entry more for each
 # What is over a limit, each with its reason. The lists may only shrink.
 LONG_FILES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()

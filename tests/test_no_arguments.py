@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "--model=MODEL --data=FILES",
     "export": "--workdir=WORKDIR",
     "embed": "SOURCE",
+    "gallery": "build|search|add|remove|merge",
     "inspection": "--workdir=WORKDIR",
 }
 WITH_A_DEFAULT = {"train", "plan"}  # the recipe demo

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uniface_jax.data.input.augment import register_augmentation
     from uniface_jax.data.sources.opening import open_source, register_source
     from uniface_jax.evaluate.protocols import register_protocol
+    from uniface_jax.gallery.store import Gallery
     from uniface_jax.inference.embedder import Embedder
     from uniface_jax.losses import register_loss
     from uniface_jax.models import register_network
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "Embedder",
+    "Gallery",
     "Range",
     "__version__",
     "losses",
@@ -35,6 +37,7 @@ __all__ = [
 
 _MODULES = {
     "Embedder": "inference.embedder",
+    "Gallery": "gallery.store",
     "Range": "registry",
     "open_source": "data.sources.opening",
     "register_augmentation": "data.input.augment",

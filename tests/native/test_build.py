@@ -28,7 +28,7 @@ def fresh(monkeypatch, tmp_path, caplog):
     monkeypatch.delenv(build.SWITCH, raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "_library", functools.cache(build._library.__wrapped__))
+    monkeypatch.setattr(build, "library", functools.cache(build.library.__wrapped__))
     caplog.set_level(logging.INFO, build.__name__)
     return build.default_folder() / "native"
 

@@ -81,6 +81,11 @@ class Embedder:
             )
 
     @property
+    def sha256(self) -> str:
+        """Return the SHA-256, hexadecimal, of what was loaded."""
+        return self._model.hash
+
+    @property
     def description(self) -> str:
         """Return one line on the kind of model and how its input is prepared."""
         return self._model.description

@@ -31,7 +31,7 @@ from uniface_jax.runtime.ownership import make_private, reason_for_distrust
 
 SOURCES = (
     "cross_entropy_head.cc", "convolution.cc", "winograd.cc", "depthwise.cc", "attention.cc",
-    "vectors.cc",
+    "nearest.cc", "vectors.cc",
 )  # fmt: skip
 HEADERS = ("outer_products.h", "exponential.h", "tasks.h", "maps.h")
 TARGETS = {  # the name that programs call: the function of the library
@@ -68,27 +68,27 @@ def off() -> Iterator[None]:
 
 def available() -> bool:
     """Return True where programs of this process's backend may call the kernels; may compile."""
-    return not _off.get() and jax.default_backend() == "cpu" and _library() is not None
+    return not _off.get() and jax.default_backend() == "cpu" and library() is not None
 
 
 @cache
 def vector_width() -> int:
     """Return the floats of a vector, by which channels must divide; 0 without kernels."""
-    library = _library()
-    return int(library.UnifaceVectorWidth()) if library else 0
+    kernels = library()
+    return int(kernels.UnifaceVectorWidth()) if kernels else 0
 
 
 def scratch(function: str, *sizes: int) -> int:
     """Return the floats of scratch memory that a kernel needs, by the library's own function."""
-    library = _library()
-    assert library, "asked for without available()"
-    of_library = getattr(library, function)
+    kernels = library()
+    assert kernels, "asked for without available()"
+    of_library = getattr(kernels, function)
     of_library.restype = ctypes.c_int64
     return int(of_library(*map(ctypes.c_int64, sizes)))
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """Load the kernels and register them with XLA; None, with the reason in the log, without."""
     if os.environ.get(SWITCH) == "0":
         return None
@@ -100,15 +100,15 @@ def _library() -> ctypes.CDLL | None:
         _log.log(level, "no C++ compiler (%s): kernels are XLA's", names)
         return None
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
+        found = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError) as e:
         said = (getattr(e, "stderr", None) or str(e)).strip()[-500:]
         _log.warning("kernels are XLA's, since %s failed: %s", shlex.join(compiler), said)
         return None
     for name, function in TARGETS.items():
-        capsule = jax.ffi.pycapsule(getattr(library, function))
+        capsule = jax.ffi.pycapsule(getattr(found, function))
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    return library
+    return found
 
 
 def _command(compiler: list[str]) -> list[str]:

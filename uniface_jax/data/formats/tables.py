@@ -102,6 +102,14 @@ class TableFile:
             reader = pa.ipc.open_stream(file, options=options)
         return reader, reader.schema
 
+    @property
+    def count(self) -> int:
+        """Return how many rows a Parquet file says that it has; UserError for another file."""
+        metadata = getattr(self._reader, "metadata", None)
+        if metadata is None:
+            raise UserError(f"{self.path}: not a Parquet file")
+        return int(metadata.num_rows)
+
     def rows(self, columns: Sequence[str]) -> Iterator["pa.RecordBatch"]:
         """Yield the rows in groups, with these columns alone."""
         most = _MIN_BYTES + _MAX_EXPANSION * self._source.size

@@ -1,0 +1,1 @@
+"""Galleries: features of known faces in a folder, searched exactly, changed safely."""
