@@ -1,11 +1,13 @@
 """Command line: finds faults of a data set by the features of any network.
 
 python -m uniface_jax.clean DATASET --model=M --output=DIR [--apply=NEWSET]
+python -m uniface_jax.clean DATASET --model=M --output=DIR --against=lfw.bin,ijbc:DIR
 
 DATASET is whatever convert reads or writes, of aligned faces. DIR gets findings.csv and .json,
 report.html with a contact sheet of each kind, and the features, from which the same command
 resumes. --apply writes a new data set without what was found, with people who are one merged, and
-in it clean.json: what went, and why. DATASET stays as it is.
+in it clean.json: what went, and why. DATASET stays as it is. --against finds its people in sets to
+test on, and writes DATASET.overlap.json, by which training says so where it validates on these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +18,12 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.clean import pipeline, report
+from uniface_jax.clean.against import open_test_sets
 from uniface_jax.clean.apply import CleanedSource, changes_of, write_changes
 from uniface_jax.clean.find import Limits
 from uniface_jax.clean.findings import ACTIONS, LOOK, TITLES, Finding, counts
 from uniface_jax.clean.measures import find_detector
+from uniface_jax.clean.overlap import find_overlaps, write_overlap
 from uniface_jax.clean.set_images import SourceImages, read_contents
 from uniface_jax.clean.table import CSV_FILE, JSON_FILE, person_name, rows_of, write_table
 from uniface_jax.data.conversion.job import ConversionSettings
@@ -38,8 +42,11 @@ from uniface_jax.registry import import_parts
 _MODEL = flags.DEFINE_string(
     "model", None, "A workdir of training, one of its checkpoints/STEP, or an ONNX file."
 )
-_EMBEDDINGS = flags.DEFINE_string(
-    "embeddings", None, "Instead of a model: FILE.npy of features, a row an image, in order."
+_EMBEDDINGS = flags.DEFINE_list(
+    "embeddings",
+    None,
+    "Instead of a model: FILE.npy of features, a row an image, in order; with --against "
+    "dataset=FILE.npy,SET=FILE.npy,…",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the findings and the report.")
 _APPLY = flags.DEFINE_string("apply", None, "Folder of the new data set.")
@@ -47,6 +54,12 @@ _APPLY_KINDS = flags.DEFINE_list(
     "apply_kinds",
     [kind for kind, action in ACTIONS.items() if action != LOOK],
     f"Kinds of findings that --apply acts on, of {', '.join(ACTIONS)}.",
+)
+_AGAINST = flags.DEFINE_string(
+    "against",
+    None,
+    "Sets to test on, in which people of DATASET are looked for: PATH,PATH,… of .bin, lists of "
+    "pairs or labeled images, or ijbb:DIR, ijbc:DIR.",
 )
 _CHECKS = flags.DEFINE_list(
     "checks", list(pipeline.CHECKS), f"What is looked for, of {', '.join(pipeline.CHECKS)}."
@@ -85,7 +98,7 @@ def main(argv: list[str]) -> None:
         cli.say(note)
     cache = FeatureCache(output / "embeddings", KnownDigests(_own("features")))
     features, described = _features_of(cache)
-    images = SourceImages("features", source)
+    images = SourceImages("dataset", source)
     if _PLAN.value:
         cli.say(*pipeline.plan(features, images))
         return
@@ -102,6 +115,7 @@ def _report(
     """Find, write the tables and the page, and apply where that is asked for."""
     source, output = images.source, Path(_OUTPUT.value or "")
     detector = find_detector(_DETECTOR.value) if pipeline.IMAGES in _CHECKS.value else None
+    tests = open_test_sets(_AGAINST.value) if _AGAINST.value else []
     data = pipeline.Set(images, read_contents(source), features.features(images).values)
     scale, people = pipeline.read_people(data)
     findings: list[Finding] = []
@@ -112,7 +126,7 @@ def _report(
         findings += pipeline.find_people(data, scale, people, limits)
     if pipeline.IMAGES in _CHECKS.value:
         findings += pipeline.find_images(data, detector, cache, limits)
-    findings = pipeline.sorted_by_kind(findings, list(ACTIONS))
+    findings = pipeline.settled(findings)
     rows = rows_of(findings, source)
     record = {
         "dataset": given,
@@ -133,6 +147,9 @@ def _report(
     report.write_report(output, source, (findings, rows), examples, facts)
     cli.say(*(f"{TITLES[kind]}: {number:,}" for kind, number in counts(findings).items()))
     cli.say(f"{JSON_FILE}, {CSV_FILE}, {report.REPORT_FILE} and {report.SHEETS}/: {output}")
+    if tests:
+        both = find_overlaps(data, (scale, people), features, tests, limits.sure)
+        write_overlap(output, given, len(source), *both)
     if _APPLY.value:
         _apply(source, data, findings, record)
 
@@ -161,7 +178,7 @@ def _check_flags() -> None:
 def _features_of(cache: FeatureCache) -> tuple[FeatureSource, str]:
     """Return where features come from, and a line on it."""
     if _EMBEDDINGS.value:
-        given = GivenFeatures.open(parse_embeddings([_EMBEDDINGS.value]), FileDigests(None))
+        given = GivenFeatures.open(parse_embeddings(_EMBEDDINGS.value), FileDigests(None))
         return given, given.description
     from uniface_jax.inference.load import load_model
 

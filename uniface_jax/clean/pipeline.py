@@ -13,7 +13,7 @@ from uniface_jax import cli
 from uniface_jax.clean.cost import forecast, measure_rate
 from uniface_jax.clean.duplicates import exact_originals, nearest_pairs, same_photographs
 from uniface_jax.clean.find import Limits, duplicate_findings, measure_findings, people_findings
-from uniface_jax.clean.findings import Finding
+from uniface_jax.clean.findings import ACTIONS, NEAR, NO_FACE, Finding
 from uniface_jax.clean.measures import measuring_model
 from uniface_jax.clean.people import People, group_people
 from uniface_jax.clean.scale import Scale, estimate_scale
@@ -116,9 +116,19 @@ class First(SourceImages):
         return 1
 
 
-def sorted_by_kind(findings: Sequence[Finding], kinds: Sequence[str]) -> list[Finding]:
-    """Return findings in the order of `kinds`, else as they are."""
-    return [finding for kind in kinds for finding in findings if finding.kind == kind]
+def settled(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings in the order of their kinds; images without a face are no near duplicates.
+
+    Two grounds of one color, or two ramps, are alike and no photographs of anybody.
+    """
+    empty = {finding.image for finding in findings if finding.kind == NO_FACE}
+    return [
+        finding
+        for kind in ACTIONS
+        for finding in findings
+        if finding.kind == kind
+        and not (kind == NEAR and {finding.image, finding.other_image} & empty)
+    ]
 
 
 def _bar(total: int, title: str, unit: str) -> "tqdm[NoReturn]":

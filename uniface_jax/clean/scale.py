@@ -32,7 +32,7 @@ class Scale:
     @property
     def near_copy(self) -> float:
         """Return the cosine from which two images may be one photograph: candidates alone."""
-        return (1 + self.same_mean) / 2
+        return (1 + 2 * self.same_mean) / 3
 
     def describe(self) -> str:
         """Return the numbers in one line."""

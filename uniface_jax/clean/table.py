@@ -61,11 +61,12 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     written = csv.writer(text, lineterminator="\n")
     written.writerow(COLUMNS)
-    written.writerows([_cell(row[column]) for column in COLUMNS] for row in rows)
+    written.writerows([cell(row[column]) for column in COLUMNS] for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """Return a value as a cell of CSV: printable, "" for None, and nothing that is computed."""
     if not isinstance(value, str):
         return "" if value is None else value
     text = printable(value)

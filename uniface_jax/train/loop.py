@@ -31,6 +31,7 @@ from uniface_jax.train import (
 )
 from uniface_jax.train.from_config import Recipe, initial_state, make_recipe
 from uniface_jax.train.nonfinite import FiniteGuard
+from uniface_jax.train.overlap import overlap_warnings
 from uniface_jax.train.run import Position, Run
 from uniface_jax.train.run_log import (
     RunLog,
@@ -93,6 +94,7 @@ def train_and_evaluate(
         source = with_landmarks(source)
     warnings = input_checks.warnings_of(recipe, source, jax.device_count())
     evaluate = Evaluator(recipe)  # which looks at every image that it will need
+    warnings += overlap_warnings(config.data.train, len(source), evaluate.sets)
     warnings += input_checks.check_images(source, skip)
     if processes.is_main():
         for warning in warnings:

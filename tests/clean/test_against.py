@@ -1,0 +1,105 @@
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.clean.test_duplicates import texture
+from tests.clean.test_people import faces
+from uniface_jax.clean.against import (
+    BY_FEATURES,
+    BY_IMAGE,
+    BY_NAME,
+    alike_people,
+    hashes_of,
+    open_test_sets,
+    same_images,
+    shared_people,
+)
+from uniface_jax.clean.people import group_people
+from uniface_jax.clean.scale import estimate_scale
+from uniface_jax.data.formats.bin_pairs import write_pairs
+from uniface_jax.data.formats.overlap_list import read_overlaps, set_digest
+from uniface_jax.errors import UserError
+
+
+def test_people_of_new_images_are_known_and_others_are_not():
+    features, labels = faces(np.random.default_rng(0), 30, 10, width=256)
+    train = labels < 20
+    scale = estimate_scale(features[train], labels[train])
+    people = group_people(features[train], labels[train], 25, scale.threshold)
+    # Odd images of people 18 and 19 were trained on: the others are new ones of theirs.
+    test = np.isin(labels, [18, 19, 25, 26])
+    person, score = alike_people(features[test], people, scale, 6.0)
+    wanted = np.where(labels[test] < 20, labels[test], -1)
+    assert person.tolist() == wanted.tolist()
+    cosines = features[test] @ people.centers[:20].T / np.linalg.norm(people.centers[:20], axis=1)
+    known = person >= 0
+    np.testing.assert_allclose(score[known], cosines.max(axis=1)[known], atol=1e-5)
+
+
+def test_shared_people_are_told_by_the_surest_way():
+    same = np.array([-1, 3, -1, -1])
+    alike = np.array([2, 1, 2, -1]), np.array([0.7, 0.9, 0.8, -np.inf])
+    train = ["zoë müller", "ann", "cem can", "dora day", "0001"]
+    test = ["cem", "dora", "cem", "Zoe_Muller"]
+    image, features, name = shared_people(same, alike, train, test)
+    assert (image.label, image.by, image.score, image.image) == (3, BY_IMAGE, 1.0, 1)
+    assert (features.label, features.by, features.images, features.image) == (2, BY_FEATURES, 2, 2)
+    assert (name.label, name.by, name.images, name.name) == (0, BY_NAME, 0, "Zoe_Muller")
+    assert math.isnan(name.score)
+    assert [s.by for s in shared_people(same, alike, None, test)] == [BY_IMAGE, BY_FEATURES]
+
+
+def test_same_images_are_those_of_equal_bytes():
+    train, test = [b"a", b"b", b"a"], [b"c", b"b", b"a"]
+    assert same_images(hashes_of(train), hashes_of(test)).tolist() == [-1, 1, 0]
+
+
+def png(image):
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Return a folder with a training set and a .bin, which share a person and one image."""
+    features, labels = faces(np.random.default_rng(1), 8, 8, width=256)
+    for i in range(48):  # people 0 to 5
+        person = tmp_path / "train" / f"p{labels[i]}"
+        person.mkdir(parents=True, exist_ok=True)
+        (person / f"{i:02d}.png").write_bytes(png(texture(i)))
+    np.save(tmp_path / "dataset.npy", features[:48])
+    rows = [40, *range(52, 64)]  # an image of person 5, others of people 6 and 7
+    images = [png(texture(i)) for i in rows]
+    fresh = features[41:42] + 0.1 * features[42:43]  # a new image of person 5
+    pairs = np.arange(13)
+    write_pairs(
+        tmp_path / "val.bin", [*images, png(texture(99))], np.append(pairs, pairs),
+        np.append(pairs + 1, pairs[::-1]), np.arange(26) % 2 == 0,
+    )  # fmt: skip
+    np.save(tmp_path / "val.npy", np.concatenate([features[rows], fresh]))
+    return tmp_path
+
+
+def test_command_writes_the_list_that_training_reads(sets, run_cli):
+    done = run_cli(
+        "clean", sets / "train", f"--against={sets / 'val.bin'}", f"--output={sets / 'out'}",
+        f"--embeddings=dataset={sets / 'dataset.npy'},val={sets / 'val.npy'}", "--checks=people",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "val: 1 people" in done.stdout
+    (person,) = json.loads((sets / "out" / "overlap.json").read_text())["people"]
+    assert (person["person"], person["by"], person["test_images"]) == ("p5", "image", 2)
+    images, (overlap,) = read_overlaps(sets / "train.overlap.json")
+    assert (images, overlap.same_images, overlap.people) == (48, 1, 1)
+    (opened,) = open_test_sets(str(sets / "val.bin"))
+    encoded = [opened.encoded(i) for i in range(len(opened.images))]
+    assert overlap.digest == set_digest(encoded)
+
+
+def test_two_sets_of_one_name_are_refused(sets):
+    with pytest.raises(UserError, match="two sets called"):
+        open_test_sets(f"{sets / 'train'},{sets / 'train'}")
+    with pytest.raises(UserError, match="nowhere"):
+        open_test_sets("nowhere")
