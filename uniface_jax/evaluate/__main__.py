@@ -1,6 +1,7 @@
 """Command line: evaluates models by the protocols of the field; writes numbers and a report.
 
 python -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=lfw.bin,pairs/
+python -m uniface_jax.evaluate --model=runs/demo --suite=/data/faces
 python -m uniface_jax.evaluate --compare A B C --protocol=verification --data=lfw.bin
 
 --data says which files are which part of a protocol, PART,PART,… where a part is PATH or KEY=PATH;
@@ -10,7 +11,7 @@ with several protocols it is repeated, and each value begins with PROTOCOL: as i
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -23,6 +24,8 @@ from uniface_jax.evaluate.protocols import PROTOCOLS
 from uniface_jax.evaluate.protocols.base import SEARCH_READINGS, Options, Results, checked
 from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
+from uniface_jax.evaluate.suite.finding import FoundSet, find_sets
+from uniface_jax.evaluate.suite.running import run_suite
 from uniface_jax.files.own_folder import KnownDigests, own_folder
 from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
@@ -48,6 +51,12 @@ _DATA = flags.DEFINE_multi_string(
     "[PROTOCOL:]PART,PART,…; parts: "
     + "; ".join(f"{name}: {protocol.takes.describe()}" for name, protocol in PROTOCOLS.items())
     + ".",
+)
+_SUITE = flags.DEFINE_string(
+    "suite",
+    None,
+    "Instead of --protocol and --data: a folder; every set of the papers' tables that is in it is "
+    "evaluated, and one table of all is printed and left as suite.md and suite.tex.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -112,12 +121,12 @@ _LABEL_LEAK = flags.DEFINE_bool(
 _ON_ERROR = cli.define_on_error("an empty identity folder, or one inside a person's,")
 
 
-def main(argv: list[str]) -> None:
-    """Embed, compute, write; print tables and where the files are."""
+def main(argv: list[str]) -> int:
+    """Embed, compute, write; print tables and where the files are. Return 1 where a set failed."""
     import_parts(_IMPORTS.value, "--imports")
     if _COMPARE.value:
         _compare(argv[1:])
-        return
+        return 0
     cli.positional(argv)
     model, given = _MODEL.value, _EMBEDDINGS.value
     if model and given:
@@ -126,17 +135,41 @@ def main(argv: list[str]) -> None:
         for flag in (_LANDMARKS, _WEIGHTS):
             if flag.present:
                 raise UserError(f"--{flag.name}: of a --model, and --embeddings are features")
-    parts, options = _work()
+    work = _suite() if _SUITE.value else _work()
     if model:
         output = _folder(_OUTPUT.value or _default_output(model))
-        _evaluate(_computed_features(model, output), model, output, (parts, options))
+        failed = _run(_computed_features(model, output), model, output, work)
     elif given:
         output = _folder(_OUTPUT.value or _no_output("--embeddings"))
         source = GivenFeatures.open(parse_embeddings(given), FileDigests(_own_folder("sets")))
-        _evaluate(source, ",".join(given), output, (parts, options))
+        failed = _run(source, ",".join(given), output, work)
     else:
         raise UserError(f"--model or --embeddings is missing; {_usage()}")
     cli.say(f"{results.METRICS}, {results.REPORT} and figures: {output}")
+    return 1 if failed else 0
+
+
+def _suite() -> tuple[list[FoundSet], Options]:
+    """Return the sets in the folder of --suite, and the options."""
+    for flag in (_PROTOCOL, _DATA):
+        if flag.present:
+            raise UserError(
+                f"--{flag.name}: --suite finds sets and protocols by itself; leave it out"
+            )
+    sets, notes = find_sets(Path(_SUITE.value or ""))
+    if notes:
+        cli.say(*notes)
+    return sets, _options()
+
+
+def _run(
+    source: FeatureSource, path: str, output: Path, work: tuple[Any, Options]
+) -> Mapping[str, str]:
+    """Evaluate a suite or the parts of protocols; return the line of each set that failed."""
+    if _SUITE.value:
+        return run_suite(source, path, output, *work)
+    _evaluate(source, path, output, work)
+    return {}
 
 
 def _compare(arguments: Sequence[str]) -> None:
@@ -145,6 +178,8 @@ def _compare(arguments: Sequence[str]) -> None:
         raise UserError("--compare: expected two or more models or folders with results")
     if _MODEL.value or _EMBEDDINGS.value:
         raise UserError("--compare takes its models as arguments, without --model or --embeddings")
+    if _SUITE.value:
+        raise UserError("--suite: of one --model; --compare the folders that it leaves")
     # Before anything is computed: a damaged folder must not be found after hours.
     finished = {
         path: reading.read(Path(path)) for path in arguments if reading.is_results(Path(path))
@@ -178,9 +213,12 @@ def _work() -> tuple[Mapping[str, Parts], Options]:
     if not _DATA.value:
         raise UserError(f"--data is missing; {_usage()}")
     parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
+    return parts, _options()
+
+
+def _options() -> Options:
     fars = [_rate(text) for text in _FARS.value] if _FARS.value else None
-    options = Options(fars, _ON_ERROR.value == "skip", _IJB_READING.value, _LABEL_LEAK.value)
-    return parts, options
+    return Options(fars, _ON_ERROR.value == "skip", _IJB_READING.value, _LABEL_LEAK.value)
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:

@@ -7,7 +7,7 @@ from uniface_jax.evaluate.arguments import PartNames
 from uniface_jax.evaluate.protocols.base import Protocol, ProtocolFunction
 from uniface_jax.evaluate.protocols.folders import FOLDERS
 from uniface_jax.evaluate.protocols.ijb.protocol import IJB
-from uniface_jax.evaluate.protocols.lfw import LFW
+from uniface_jax.evaluate.protocols.lists import OWN_LISTS
 from uniface_jax.evaluate.protocols.megaface.protocol import MEGAFACE
 from uniface_jax.evaluate.protocols.mfr.protocol import MFR
 from uniface_jax.evaluate.protocols.open_set import OPEN_SET
@@ -25,7 +25,7 @@ for _name, _protocol in {
     "mfr": MFR,
     "megaface": MEGAFACE,
     "pairs": PAIRS,
-    "lfw": LFW,
+    "lists": OWN_LISTS,
     "rfw": RFW,
     "tinyface": TINYFACE,
     "open_set": OPEN_SET,

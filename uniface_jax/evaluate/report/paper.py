@@ -71,6 +71,7 @@ _PUBLISHED_PAIRS = {
     "lfw": (6000, 3000, LFW),
     "cfp_fp": (7000, 3500, CFP_FP),
     "agedb_30": (6000, 3000, AGEDB),
+    "agedb": (6000, 3000, AGEDB),
 }
 _IJBC_PAIRS = (19_557, 15_638_932)  # same, different
 _MR_ALL = (1_624_305, 242_143)  # images, identities
@@ -84,7 +85,7 @@ def comparable(protocol: str, name: str, metrics: Mapping[str, Any]) -> dict[str
     is empty where the counts of pairs or images show that it is other data. IJB-C is taken in the
     reading of insightface.
     """
-    if protocol == "verification" and name in _PUBLISHED_PAIRS:
+    if protocol in ("verification", "lists") and name in _PUBLISHED_PAIRS:
         pairs, same, key = _PUBLISHED_PAIRS[name]
         if (metrics["pairs"], metrics["same"]) == (pairs, same):
             return {key: 100 * metrics["accuracy"]["mean"]}

@@ -21,7 +21,7 @@ from uniface_jax.data.formats.pair_lists import read_pair_lines
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.protocols.base import Options
-from uniface_jax.evaluate.protocols.lfw import LFW, run
+from uniface_jax.evaluate.protocols.lists import OWN_LISTS, run
 from uniface_jax.evaluate.sets.known_lists import find_list, open_known_list
 
 SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
@@ -74,7 +74,7 @@ def test_the_pairs_of_the_fixtures(tmp_path, name, folds):
     source = computed_features(tmp_path / "kept")
     result = run(Parts([], {name: FOLDER / name}), source, Options())[name]
     assert len(result.metrics["accuracy"]["folds"]) == folds
-    assert f"{folds}-fold accuracy" in LFW.row(result.metrics)
+    assert f"{folds}-fold accuracy" in OWN_LISTS.row(result.metrics)
     assert result.metrics["images"] == len(of)
 
 

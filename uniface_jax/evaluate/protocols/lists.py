@@ -1,4 +1,4 @@
-"""Protocol `lfw`: LFW and the sets made after it, from the lists that they are given out with."""
+"""Protocol `lists`: LFW and the sets made after it, from the lists that they are given out with."""
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
@@ -14,7 +14,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     The part `root` is a folder of images that is looked into first.
     """
     if set(parts.named) == {"root"}:
-        raise UserError(f"--data: lfw: only root=; expected one of {', '.join(LISTS)}")
+        raise UserError(f"--data: lists: only root=; expected one of {', '.join(LISTS)}")
     root = parts.named.get("root")
     opened = {
         name: open_known_list(name, path, root)
@@ -27,7 +27,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
 
 
 _LISTS = "its list of pairs, or the FOLDER of list and images"
-LFW = Protocol(
+OWN_LISTS = Protocol(
     "LFW and the sets after it, by their own lists",
     PartNames("", {**dict.fromkeys(LISTS, _LISTS), "root": "FOLDER of the images"}),
     run,
