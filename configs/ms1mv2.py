@@ -86,6 +86,16 @@ VARIANTS: Mapping[str, RecipeFacts] = {
         head__subcentres=3,
         head__init_std=0.01,
     ),
+    # UNPG (BMVC 2022) with the margin and whisker of its zoo, and ArcFace's schedule.
+    "unpg_cosface": _of_loss(
+        "CosFace m .5 with UNPG",
+        Expected(),
+        (8, 14),
+        17.0,
+        loss__name="cosface",
+        loss__margin=0.5,
+        head__pair_whisker=1.5,
+    ),
     "elastic_arc": _elastic("ElasticFace-Arc", "elastic_arc"),
     "elastic_cos": _elastic("ElasticFace-Cos", "elastic_cos", **{AGEDB: 98.35}),
     "elastic_arc_plus": _elastic("ElasticFace-Arc+", "elastic_arc_plus"),

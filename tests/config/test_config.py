@@ -300,3 +300,13 @@ def test_infinite_values_are_refused_but_for_the_clipping(key):
 def test_a_milestone_that_never_comes_is_refused():
     with pytest.raises(UserError, match=r"config.optim.milestones=\[4, inf\]: must be finite"):
         configs.check_values(changed(optim__milestones=(4, float("inf"))))
+
+
+def test_pairs_of_samples_are_refused_for_sums():
+    """UNPG adds logits, which losses of the additive family do not have."""
+    config = configs.base()
+    config.head.pair_whisker = 1.5
+    with pytest.raises(UserError, match=r"config.head.pair_whisker=1.5: .*uce is a sum of binary"):
+        configs.create_loss(config)
+    config.loss.name = "cosface"
+    assert configs.create_loss(config).pair_whisker == 1.5

@@ -65,6 +65,29 @@ def test_golden_subcentres(golden2, x64, case, shards, block):
     assert_same(result, expected, RTOL)
 
 
+UNPG = [
+    f"unpg_{name}{kind}"
+    for name, whisker in (("arcface", "0.5"), ("cosface", "0.2"))
+    for kind in ("", f"_w{whisker}", "_near")
+]
+
+
+@pytest.mark.parametrize("shards", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)] + [3])
+@pytest.mark.parametrize("case", UNPG)
+def test_golden_unpg(golden2, x64, case, shards):
+    """Pairs of the global batch, on however many devices it is."""
+    file = golden2("losses2")
+    near = "_near" if "_near" in case else ""
+    result, _ = run_head(
+        case.split("_")[1], file[f"features{near}"], file["prototypes"], np.float64(0),
+        file["labels_dup"], shards=shards, block=7,
+        varied={"scale": scale_of(case)}, fixed={"margin": 0.5},
+        pair_whisker=float(file[f"{case}/whisker"]),
+    )  # fmt: skip
+    expected = (file[f"{case}/dfeatures"], file[f"{case}/dprototypes"], np.float64(0))
+    assert_same(result, (file[f"{case}/loss"], *expected), RTOL)
+
+
 def scale_of(case):
     return 16.0 if "_near" in case else 64.0
 

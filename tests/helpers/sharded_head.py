@@ -1,5 +1,6 @@
 """The head as tests run it: on several devices, with a subset of classes, in blocks."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ class Program(NamedTuple):
     block: int
     mode: str
     product_dtype: Any
+    pair_whisker: float | None = None
 
     @property
     def rows(self):
@@ -50,10 +52,10 @@ class Program(NamedTuple):
 def run_head(name, features, prototypes, bias, labels, **settings):
     """The head on some devices: its Result, gradients [C, …], and the classes that took part.
 
-    settings: fixed and varied hyperparameters by name; shards, block, mode ("shard_map" or "pmap")
-    and product_dtype, see Program; classes, the numbers of a subset's classes, or sampling, (key,
-    rate) to draw one; statistics, of losses that have any; draws [B], of losses that take them,
-    by default those of `draws_of`.
+    settings: fixed and varied hyperparameters by name; shards, block, mode ("shard_map" or "pmap"),
+    product_dtype and pair_whisker, see Program; classes, the numbers of a subset's classes, or
+    sampling, (key, rate) to draw one; statistics, of losses that have any; draws [B], of losses
+    that take them, by default those of `draws_of`.
     """
     fixed, varied = settings.pop("fixed", None) or {}, settings.pop("varied", None) or {}
     classes, sampling = settings.pop("classes", None), settings.pop("sampling", None)
@@ -131,6 +133,7 @@ def compiled(head):
 def on_device(head, samples, classes, rest):
     """The loss of one device, with gradients of all its rows, and which rows took part."""
     loss = losses.LOSSES[head.loss](**dict(head.fixed), **rest["varied"])
+    loss = dataclasses.replace(loss, pair_whisker=head.pair_whisker)
     loss = with_gathered(loss, samples["draws"]) if loss.draws else loss
     bias = classes["bias"] if head.by_class else rest["bias"]
     start, valid = owned_classes(head.num_classes, head.rows)

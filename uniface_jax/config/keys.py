@@ -148,6 +148,8 @@ def _head(config: ConfigDict) -> None:
     """Add the head."""
     config.head = ConfigDict()
     config.head.sampling_rate = 1.0  # r, the share of classes in each step
+    # w of UNPG: negative pairs of samples, but outliers, are logits of every row; None: none are.
+    config.head.pair_whisker = placeholder(float)
     config.head.subcentres = 1  # K prototypes a class, of whose cosines the largest counts
     # Standard deviation of the prototypes before training; 1/sqrt(embedding_size) where None.
     config.head.init_std = placeholder(float)  # insightface's 0.01

@@ -14,9 +14,18 @@ IRESNET_KEYS = ("stage_sizes", "width", "stem_stride", "dropout")  # of config.m
 
 
 def create_loss(config: ConfigDict) -> losses.Loss:
-    """Return the loss that config.loss names, with its hyperparameters and config.head's."""
+    """Return the loss that config.loss names, with its hyperparameters and config.head's.
+
+    Raises UserError where pairs of samples are to be logits of a loss that has none.
+    """
     name, given = _loss(config)
-    return replace(losses.create(name, **given), subcentres=config.head.subcentres)
+    loss, whisker = losses.create(name, **given), config.head.pair_whisker
+    if whisker is not None and loss.family != "softmax":
+        raise UserError(
+            f"config.head.pair_whisker={whisker:g}: pairs of samples become logits of a softmax, "
+            f"and {name} is a sum of binary decisions; leave it out, or take another loss.name"
+        )
+    return replace(loss, subcentres=config.head.subcentres, pair_whisker=whisker)
 
 
 def create_sample_loss(config: ConfigDict) -> losses.Loss | None:

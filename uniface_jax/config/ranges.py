@@ -64,6 +64,7 @@ _RANGES: Mapping[str, Range] = {
     ),
     "loss.sample_after_epochs": at_least(1),
     "head.sampling_rate": _SHARE,
+    "head.pair_whisker": Range(">= 0", lambda value: value is None or value >= 0),
     "head.subcentres": Range("from 1 to 100", lambda value: 1 <= value <= 100),
     "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),

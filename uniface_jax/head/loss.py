@@ -20,33 +20,18 @@ from uniface_jax.head.blocks import (
     Terms,
     additive_pass,
     fill_terms,
-    inverse_norm,
     logsumexp_pass,
     share,
     slopes,
     softmax_pass,
 )
 from uniface_jax.head.by_norm import penalty_terms, positive_slope
-from uniface_jax.head.sampling import Subset, positions
+from uniface_jax.head.pairs import Pairs, find_pairs
+from uniface_jax.head.positives import Features, Positives, gathered
+from uniface_jax.head.positives import Shard as Shard
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Context, Statistics
 from uniface_jax.runtime.parallel import AXIS
-
-
-class Shard(NamedTuple):
-    """Classes of one device, or those of them that take part in a step.
-
-    prototypes: of all `rows` classes, or with a `subset` of its K rows alone.
-    start [] int32, the number of the device's first class; rows, its classes and padding rows.
-    frozen: the prototypes are not trained, and have no gradient; a class whose row is not valid
-    then has no positives either. Of additive losses alone.
-    """
-
-    prototypes: Prototypes
-    start: jax.Array | int
-    rows: int
-    subset: Subset | None = None
-    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,36 +83,6 @@ class Result(NamedTuple):
     statistics: Statistics
 
 
-class _Features(NamedTuple):
-    """Features of the global batch, [B, D], and their unit directions.
-
-    inverse_norm and unfloored [B] as blocks.inverse_norm returns them.
-    """
-
-    values: jax.Array
-    directions: jax.Array
-    inverse_norm: jax.Array
-    unfloored: jax.Array
-
-
-class _Positives(NamedTuple):
-    """Each sample of the global batch against its own class.
-
-    owned [B] bool: the class is on this device; everything else is arbitrary where it is not.
-    position [B] int32, the row among the shard's prototypes; weight [B, D]; all others [B]. chosen:
-    with several prototypes a class, that of the largest cosine, which weight and cos are of.
-    """
-
-    owned: jax.Array
-    position: jax.Array
-    weight: jax.Array
-    inverse_norm: jax.Array
-    unfloored: jax.Array
-    bias: jax.Array
-    cos: jax.Array
-    chosen: jax.Array | None = None
-
-
 class _Slopes(NamedTuple):
     """Gradients with respect to the positives' cosines and biases, [B] each.
 
@@ -140,11 +95,15 @@ class _Slopes(NamedTuple):
 
 
 class _Summed(NamedTuple):
-    """Loss [] of the global batch, the sums over a shard, and the positives' slopes."""
+    """Loss [] of the global batch, the sums over a shard, and the positives' slopes.
+
+    by_direction [B, D]: gradients through pairs of samples, the same on every device.
+    """
 
     loss: jax.Array
     sums: Sums
     slopes: _Slopes
+    by_direction: jax.Array | None = None
 
 
 def loss_and_gradients(
@@ -170,11 +129,14 @@ def loss_and_gradients(
         similarities and the new statistics.
     """
     prototypes = shard.prototypes
-    batch, positives = _gathered(shard, features, labels)
+    batch, positives = gathered(shard, features, labels)
     context, statistics = _prepare(loss, positives, batch.values, statistics or {})
     samples = _samples(batch, positives, products)._replace(context=context)
-    sum_up = _sum_additive if loss.family == "additive" else _sum_softmax
-    summed = sum_up(loss, shard, samples, positives, products.block_size)
+    if loss.family == "additive":
+        summed = _sum_additive(loss, shard, samples, positives, products.block_size)
+    else:
+        pairs = find_pairs(loss, batch.directions, labels)
+        summed = _sum_softmax(loss, shard, samples, positives, products.block_size, pairs)
     if loss.penalty is not None:
         summed = _penalized(loss, summed, context[0])
     gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
@@ -190,55 +152,19 @@ def negatives_logsumexp(
     loss: of the softmax family, without context. It is -inf where there are no negatives. All else
     is as loss_and_gradients has it.
     """
-    batch, own = _gathered(shard, features, labels)
+    batch, own = gathered(shard, features, labels)
     samples = _samples(batch, own, products)
     fill = fill_terms(loss, own.bias, ())
     return _log_negatives(loss, shard, samples, (own, fill), products.block_size)
 
 
-def _gathered(shard: Shard, features: jax.Array, labels: jax.Array) -> tuple[_Features, _Positives]:
-    """Return the global batch, and each of its samples against its own class."""
-    everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
-    all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
-    batch = _unit(everywhere)
-    return batch, _positives(shard, batch, all_labels)
-
-
-def _samples(batch: _Features, own: _Positives, products: Products) -> Samples:
+def _samples(batch: Features, own: Positives, products: Products) -> Samples:
     low = products.dtype or batch.directions.dtype
     return Samples(batch.directions.astype(low), own.position)
 
 
-def _unit(features: jax.Array) -> _Features:
-    """Return the features with their directions."""
-    scale, unfloored = inverse_norm(features)
-    return _Features(features, features * scale[:, None], scale, unfloored)
-
-
-def _positives(shard: Shard, batch: _Features, labels: jax.Array) -> _Positives:
-    """Return the prototypes and cosines of the samples' own classes."""
-    prototypes = shard.prototypes
-    position = positions(labels, shard.start, shard.rows, shard.subset)
-    size = prototypes.weight.shape[0]
-    owned = position < size
-    row = jnp.minimum(position, size - 1)
-    if shard.frozen:
-        owned &= prototypes.valid[row]
-    weight = prototypes.weight[row]
-    bias = prototypes.bias[row] if prototypes.bias.ndim else prototypes.bias
-    chosen = None
-    if weight.ndim == 3:
-        every = jnp.sum(batch.directions[:, None] * weight, -1) * inverse_norm(weight)[0]
-        chosen = jnp.argmax(every, -1)
-        weight = jnp.take_along_axis(weight, chosen[:, None, None], 1)[:, 0]
-    scale, unfloored = inverse_norm(weight)
-    bias = jnp.broadcast_to(bias, row.shape)
-    cos = jnp.clip(jnp.sum(batch.directions * weight, -1) * scale, -1, 1)
-    return _Positives(owned, position, weight, scale, unfloored, bias, cos, chosen)
-
-
 def _sum_additive(
-    loss: Loss, shard: Shard, samples: Samples, positives: _Positives, block_size: int
+    loss: Loss, shard: Shard, samples: Samples, positives: Positives, block_size: int
 ) -> _Summed:
     """Return an additive loss: one pass over the negatives, and the positives one by one."""
     factor = loss.weight / positives.cos.shape[0]
@@ -252,13 +178,20 @@ def _sum_additive(
 
 
 def _sum_softmax(
-    loss: Loss, shard: Shard, samples: Samples, positives: _Positives, block_size: int
+    loss: Loss,
+    shard: Shard,
+    samples: Samples,
+    positives: Positives,
+    block_size: int,
+    pairs: Pairs | None = None,
 ) -> _Summed:
     """Return a softmax loss: a pass for the log-sum-exp and one for the gradients."""
     factor = loss.weight / positives.cos.shape[0]
     owned = positives.owned
     positive, fill = _own_terms(loss, positives, samples)
     negatives = _log_negatives(loss, shard, samples, (positives, fill), block_size)
+    if pairs is not None:
+        negatives = jnp.logaddexp(negatives, pairs.logsumexp)
     target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
     logsumexp = jnp.logaddexp(negatives, target)
     sums = softmax_pass(loss, shard.prototypes, samples, logsumexp, block_size, factor)
@@ -266,11 +199,13 @@ def _sum_softmax(
     # The slopes of the loss by the positive's logit and by the one at FILL.
     weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
     slopes_ = _own_slopes(positives, (positive, fill), weights, factor)
-    return _Summed(total, sums, _with_norms(loss, slopes_, positives, samples, weights[0] * factor))
+    slopes_ = _with_norms(loss, slopes_, positives, samples, weights[0] * factor)
+    by_direction = None if pairs is None else pairs.by_direction(logsumexp, factor)
+    return _Summed(total, sums, slopes_, by_direction)
 
 
 def _with_norms(
-    loss: Loss, found: _Slopes, positives: _Positives, samples: Samples, weight: jax.Array | float
+    loss: Loss, found: _Slopes, positives: Positives, samples: Samples, weight: jax.Array | float
 ) -> _Slopes:
     """Return the slopes with those by the feature norms, each sample's on every device.
 
@@ -297,7 +232,7 @@ def _log_negatives(
     loss: Loss,
     shard: Shard,
     samples: Samples,
-    own: tuple[_Positives, Terms],
+    own: tuple[Positives, Terms],
     block_size: int,
 ) -> jax.Array:
     """Return the log-sum-exp [B] of the negatives' logits over all devices.
@@ -313,7 +248,7 @@ def _log_negatives(
     return logsumexp
 
 
-def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Terms, Terms]:
+def _own_terms(loss: Loss, positives: Positives, samples: Samples) -> tuple[Terms, Terms]:
     """Return what the samples' own classes are as positives, and as negatives at FILL."""
     positive = slopes(loss.positive, positives.cos, positives.bias, *samples.context)
     fill = fill_terms(loss, positives.bias, samples.context)
@@ -323,7 +258,7 @@ def _own_terms(loss: Loss, positives: _Positives, samples: Samples) -> tuple[Ter
 
 
 def _own_slopes(
-    positives: _Positives,
+    positives: Positives,
     terms: tuple[Terms, Terms],
     weights: tuple[jax.Array, jax.Array],
     factor: float,
@@ -338,7 +273,7 @@ def _own_slopes(
 
 
 def _gradients(
-    prototypes: Prototypes, batch: _Features, own: _Positives, summed: _Summed, local: int
+    prototypes: Prototypes, batch: Features, own: Positives, summed: _Summed, local: int
 ) -> Gradients:
     """Return the gradients with the positives' share, one row of prototypes a sample.
 
@@ -360,6 +295,8 @@ def _gradients(
 
     by_direction = jax.lax.psum_scatter(sums.directions + scaled * own.weight, AXIS, tiled=True)
     mine = jax.lax.axis_index(AXIS) * local
+    if summed.by_direction is not None:
+        by_direction += jax.lax.dynamic_slice_in_dim(summed.by_direction, mine, local)
     direction, scale, slope = (
         jax.lax.dynamic_slice_in_dim(x, mine, local)
         for x in (batch.directions, batch.inverse_norm, batch.unfloored)
@@ -372,7 +309,7 @@ def _gradients(
 
 
 def _prepare(
-    loss: Loss, own: _Positives, features: jax.Array, statistics: Statistics
+    loss: Loss, own: Positives, features: jax.Array, statistics: Statistics
 ) -> tuple[Context, Statistics]:
     """Return the samples' context and the new statistics; each device needs the whole batch's."""
     if loss.prepare is None and not loss.by_norm:
@@ -385,7 +322,7 @@ def _prepare(
     return tuple(x.astype(own.cos.dtype) for x in context), updated
 
 
-def _similarities(loss: Loss, prototypes: Prototypes, sums: Sums, own: _Positives) -> Similarities:
+def _similarities(loss: Loss, prototypes: Prototypes, sums: Sums, own: Positives) -> Similarities:
     below = own.owned & (own.cos <= loss.threshold(own.bias))
     positives = jax.lax.psum(jnp.sum(own.owned), AXIS)
     classes = jax.lax.psum(jnp.sum(prototypes.valid), AXIS)

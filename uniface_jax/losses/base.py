@@ -50,6 +50,8 @@ class Loss:
         positive(cos, b, norm). Such a loss has no prepare, and its negatives leave the norm alone.
     penalty: of a loss by norm: feature norm -> what is added to the sample's loss.
     subcentres: K prototypes a class, of whose cosines with a sample the largest is the class's.
+    pair_whisker: w of UNPG, by which negative pairs of samples are logits of every row; None: none
+        are. Of the softmax family alone.
     """
 
     family: Literal["additive", "softmax"]
@@ -67,6 +69,7 @@ class Loss:
     by_norm: bool = False
     penalty: Callable[[jax.Array], jax.Array] | None = None
     subcentres: int = 1
+    pair_whisker: float | None = None
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
         """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.
