@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from uniface_jax.cli.recipes import full_names, load, locate
 from uniface_jax.config.facts import RecipeFacts, facts_of
 from uniface_jax.files.atomic import write_bytes
+from uniface_jax.losses import SAMPLE_KEYS
 
 HEADS = (
     "recipe", "method", "data", "network", "batch", "length", "hardware",
@@ -37,7 +38,9 @@ def recipes() -> dict[str, tuple[RecipeFacts, ConfigDict]]:
 
 def record(facts: RecipeFacts, config: ConfigDict) -> dict[str, Any]:
     """One row of the table, for JSON."""
-    loss = {key: value for key, value in config.loss.items() if value is not None}
+    own = set(config.loss) if config.loss.with_samples else set(config.loss) - set(SAMPLE_KEYS)
+    loss = {key: config.loss[key] for key in config.loss if key in own}
+    loss = {key: value for key, value in loss.items() if value is not None}
     return {
         "method": facts.title,
         "loss": loss,
