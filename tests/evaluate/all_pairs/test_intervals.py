@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from uniface_jax.evaluate.all_pairs import intervals as module
+from uniface_jax.evaluate.all_pairs.engine import Targets, all_pairs, all_pairs_metrics
 from uniface_jax.evaluate.all_pairs.intervals import all_pairs_intervals
 from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 from uniface_jax.evaluate.metrics.bootstrap import Resampling
@@ -34,7 +35,8 @@ def test_all_pairs_are_drawn_as_the_list_of_them_is(monkeypatch, within):
     )
     names = np.array([f"p{code:02}" for code in people])
     given = [LabeledFeatures(3 * features[side], names[side]) for side in sides]
-    found = all_pairs_intervals(given[0], None if within else given[1], entries, FEW)
+    metrics = {"same": same.sum(), "different": (~same).sum(), "tar_at_far": entries}
+    found = all_pairs_intervals(given[0], None if within else given[1], metrics, FEW)
     assert found.intervals["units"] == "people"
     assert found.intervals["count"] == 12
     for one, other in zip(
@@ -44,5 +46,36 @@ def test_all_pairs_are_drawn_as_the_list_of_them_is(monkeypatch, within):
             for bound in ("lower", "upper"):
                 assert one["strict"][rate][bound] == pytest.approx(other["strict"][rate][bound])
     assert "too few pairs" in found.thresholds[2]["note"]
-    monkeypatch.setattr(module, "MAX_PAIRS", 100)
-    assert all_pairs_intervals(given[0], None if within else given[1], entries, FEW) is None
+
+
+def test_a_part_of_the_people_says_how_much_all_of_them_vary(monkeypatch):
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(300), 3)
+    noise = rng.uniform(0.5, 1.2, (300, 1))[people] * rng.standard_normal((900, 16))
+    features = rng.standard_normal((300, 16))[people] + noise
+    images = LabeledFeatures(features, people)
+    metrics = all_pairs_metrics(all_pairs(images, targets=Targets((0.1, 0.01, 1e-9))))
+    whole = all_pairs_intervals(images, None, metrics)
+    monkeypatch.setattr(module, "MAX_PAIRS", 100_000)
+    part = all_pairs_intervals(images, None, metrics)
+    assert whole.intervals["count"] == 300
+    assert 130 < part.intervals["count"] < 160
+    for kind in ("tar", "far"):
+        for one, other in zip(
+            part.intervals["tar_at_far"][:2], whole.intervals["tar_at_far"], strict=False
+        ):
+            widths = [
+                of["strict"][kind]["upper"] - of["strict"][kind]["lower"] for of in (one, other)
+            ]
+            assert 0.6 < widths[0] / widths[1] < 1.7
+            assert one["strict"][kind]["lower"] < metrics["tar_at_far"][0]["strict"][kind]
+    for one, other in zip(part.thresholds[:2], whole.thresholds, strict=False):
+        assert one["threshold_cosine"] == other["threshold_cosine"]
+        limits = [of["threshold_cosine_interval"] for of in (one, other)]
+        widths = [of["upper"] - of["lower"] for of in limits]
+        assert 0.6 < widths[0] / widths[1] < 1.7
+        assert limits[0]["lower"] < one["threshold_cosine"] < limits[0]["upper"]
+    assert "too few pairs" in part.thresholds[2]["note"]
+    monkeypatch.setattr(module, "MAX_PAIRS", 2000)
+    few = all_pairs_intervals(images, None, metrics)
+    assert "no interval at FAR 0.01: too few false accepts of the" in few.thresholds[1]["note"]

@@ -1,4 +1,9 @@
-"""Intervals of all pairs of people, who are drawn again; of sets whose scores can be held."""
+"""Intervals of all pairs of people, who are drawn again; of large sets by a part of their people.
+
+Of a set with too many pairs to be held some people are looked at, but as many are drawn again as
+the whole set has (the bag of little bootstraps): resamples spread as the whole set's would, and
+their spread is put about the whole set's numbers.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +13,18 @@ import numpy as np
 from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
 from uniface_jax.evaluate.metrics.bootstrap import DEFAULT, PEOPLE, Resampling, Units
 from uniface_jax.evaluate.metrics.identification_intervals import Resampled
+from uniface_jax.evaluate.metrics.intervals import (
+    BOOTSTRAP,
+    FEW_ERRORS,
+    Interval,
+    effect_of_units,
+    rate_interval,
+    resampled_bounds,
+)
 from uniface_jax.evaluate.metrics.pair_intervals import tar_intervals
 from uniface_jax.evaluate.metrics.pair_totals import CrossedTotals
-from uniface_jax.evaluate.metrics.tar_replicates import UnitScores
+from uniface_jax.evaluate.metrics.tar_replicates import TarReplicates, UnitScores, tar_replicates
+from uniface_jax.evaluate.metrics.thresholds import resampling_record, too_few_pairs
 from uniface_jax.evaluate.metrics.verification import normalize
 
 MAX_PAIRS = 1 << 24  # that are held: 200 MB
@@ -20,15 +34,18 @@ _BLOCK_ROWS = 512
 def all_pairs_intervals(
     images: LabeledFeatures,
     others: LabeledFeatures | None,
-    tar_at_far: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
     resampling: Resampling = DEFAULT,
-) -> Resampled | None:
-    """Return pair_intervals.tar_intervals of engine.all_pairs; None beyond MAX_PAIRS pairs.
+) -> Resampled:
+    """Return pair_intervals.tar_intervals of engine.all_pairs.
+
+    Beyond MAX_PAIRS pairs, a FAR at which a part of the people has too few false accepts has a note
+    in the place of intervals.
 
     Args:
         images: features [N, D] and labels [N].
         others: as for all_pairs; both have labels.
-        tar_at_far: of engine.all_pairs_metrics.
+        metrics: of engine.all_pairs_metrics.
         resampling: how often people are drawn.
 
     Example:
@@ -37,29 +54,105 @@ def all_pairs_intervals(
         >>> features = rng.standard_normal((20, 8))[labels] + rng.standard_normal((60, 8)) / 2
         >>> point = {"tar": 0.9, "far": 0.1, "true_accepts": 54, "false_accepts": 171}
         >>> entry = {"far": 0.1, "resolvable": True, "strict": {**point, "threshold": 0.5}}
-        >>> found = all_pairs_intervals(LabeledFeatures(features, labels), None, [entry])
+        >>> metrics = {"same": 60, "different": 1710, "tar_at_far": [entry]}
+        >>> found = all_pairs_intervals(LabeledFeatures(features, labels), None, metrics)
         >>> found.intervals["count"], found.thresholds[0]["threshold_cosine"]
         (20, 0.5)
     """
     second = images if others is None else others
-    pairs = len(images.features) * len(second.features)
-    if pairs > MAX_PAIRS * (2 if others is None else 1):
-        return None
     labels = [np.asarray(side.labels) for side in (images, second)]
     names, codes = np.unique(np.concatenate(labels), return_inverse=True)
-    people = codes[: len(labels[0])], codes[len(labels[0]) :]
+    people = [codes[: len(labels[0])], codes[len(labels[0]) :]]
     sizes = [np.bincount(side, minlength=len(names)) for side in people]
-    units = [np.asarray(normalize(side.features), np.float32) for side in (images, second)]
-    same, same_units, different, different_units = _scores(units, people, others is None)
+    chosen = _part(sizes, others is None)
+    number = np.full(len(names), -1)
+    number[chosen] = np.arange(len(chosen))
+    rows = [np.flatnonzero(number[side] >= 0) for side in people]
+    units = [
+        np.asarray(normalize(side.features[of_side]), np.float32)
+        for side, of_side in zip((images, second), rows, strict=True)
+    ]
+    looked_at = [number[side[of_side]] for side, of_side in zip(people, rows, strict=True)]
     scores = UnitScores(
-        same,
-        same_units,
-        different,
-        different_units,
-        CrossedTotals(sizes[0], None if others is None else sizes[1]),
-        Units(PEOPLE, (len(names),)),
+        *_scores(units, looked_at, others is None),
+        CrossedTotals(sizes[0][chosen], None if others is None else sizes[1][chosen]),
+        Units(PEOPLE, (len(chosen),), None if len(chosen) == len(names) else (len(names),)),
     )
-    return tar_intervals(tar_at_far, scores, resampling)
+    if len(chosen) == len(names):
+        return tar_intervals(metrics["tar_at_far"], scores, resampling)
+    return _of_part(metrics, scores, resampling)
+
+
+def _part(sizes: Sequence[np.ndarray], within: bool) -> np.ndarray:
+    """Return the people who are looked at, int [n], rising: all, or some at random.
+
+    sizes: int [people], how many images each has on either side.
+    """
+    order = np.random.default_rng(0).permutation(len(sizes[0]))
+    first, second = (np.cumsum(side[order].astype(np.float64)) for side in sizes)
+    pairs = first * second / (2 if within else 1)
+    return np.sort(order[: max(2, int(np.searchsorted(pairs, MAX_PAIRS, side="right")))])
+
+
+def _of_part(metrics: Mapping[str, Any], scores: UnitScores, resampling: Resampling) -> Resampled:
+    """Return the intervals of a set from a part of its people, whose resamples are of them all."""
+    targets = metrics["tar_at_far"]
+    found = tar_replicates(scores, [entry["far"] for entry in targets], resampling)
+    entries, thresholds, estimates, replicates = [], [], {}, {}
+    for target, entry in enumerate(targets):
+        far = {key: entry[key] for key in ("far", "resolvable")}
+        cosine = {"threshold_cosine": entry["strict"]["threshold"]}
+        false_accepts = entry["far"] * scores.totals.pairs
+        if false_accepts < FEW_ERRORS * found.effect[target] or cosine["threshold_cosine"] is None:
+            note = {"note": _too_few(entry, metrics["different"], scores.units)}
+            entries.append({"far": entry["far"], **note})
+            thresholds.append({**far, **cosine, **note})
+            continue
+        tar, limits, of_far = _intervals(
+            entry["strict"], metrics, found, target, scores.units.fewest
+        )
+        entries.append({"far": entry["far"], "strict": {"tar": tar[0].summary(), "far": of_far}})
+        thresholds.append(
+            {**far, **cosine, "threshold_cosine_interval": limits, "far_interval": of_far}
+        )
+        name = f"TAR@FAR≤{entry['far']:g}"
+        estimates[name], replicates[name] = entry["strict"]["tar"], tar[1]
+    record = resampling_record(scores.units, resampling)
+    return Resampled({**record, "tar_at_far": entries}, thresholds, estimates, replicates)
+
+
+def _intervals(
+    strict: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    found: TarReplicates,
+    target: int,
+    units: int,
+) -> tuple[tuple[Interval, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """Return the intervals of TAR, with its resamples, of the threshold, and of FAR."""
+    tar, at_one, threshold = (
+        drawn[:, target] - np.nanmean(drawn[:, target]) + strict[key]
+        for drawn, key in (
+            (found.strict, "tar"), (found.tar, "tar"), (found.threshold, "threshold")
+        )
+    )  # fmt: skip
+    hits, trials = strict["true_accepts"], metrics["same"]
+    effect = effect_of_units(hits, trials, at_one)
+    of_tar = rate_interval(hits, trials, np.clip(tar, 0, 1), units, effect)
+    lower, upper = resampled_bounds(threshold, units)
+    far = found.far[:, target] / np.nanmean(found.far[:, target]) * strict["far"]
+    of_far = rate_interval(strict["false_accepts"], metrics["different"], far, units)
+    limits = Interval(max(-1.0, lower), min(1.0, upper), BOOTSTRAP)
+    return (of_tar, tar), limits.summary(), of_far.summary()
+
+
+def _too_few(entry: Mapping[str, Any], different: int, units: Units) -> str:
+    """Return why there is no interval at a FAR."""
+    if not entry["resolvable"]:
+        return too_few_pairs(entry["far"], different)
+    return (
+        f"no interval at FAR {entry['far']:g}: too few false accepts of the {units.count:,} people "
+        f"of {sum(units.draws):,} who were looked at"
+    )
 
 
 def _scores(

@@ -33,16 +33,28 @@ class Units:
     """Kind and number of what is drawn again.
 
     kind: PEOPLE or PAIRS. strata: how many units there are, each stratum drawn by itself; units
-    count through all strata.
+    count through all strata. drawn: how many are drawn of each stratum, where these are a part of a
+    larger set; None draws as many as there are.
     """
 
     kind: str
     strata: tuple[int, ...]
+    drawn: tuple[int, ...] | None = None
 
     @property
     def count(self) -> int:
         """Return the number of units in all strata."""
         return sum(self.strata)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the whole set's units that these are: 1, or less of a part."""
+        return self.count / sum(self.draws)
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """Return how many units are drawn of each stratum."""
+        return self.strata if self.drawn is None else self.drawn
 
     @property
     def fewest(self) -> int:
@@ -53,8 +65,8 @@ class Units:
 def weight_blocks(units: Units, resampling: Resampling = DEFAULT) -> Iterator[np.ndarray]:
     """Yield how often each unit is drawn, float32 [units, b], for b resamples at a time.
 
-    From each stratum as many are drawn as it has, with replacement. The draws depend on the strata,
-    the number of the resample and the seed alone.
+    From each stratum as many are drawn as it has, or as `units.drawn` says, with replacement. The
+    draws depend on those numbers, the number of the resample and the seed alone.
 
     >>> block, = weight_blocks(Units(PEOPLE, (5,)), Resampling(resamples=3))
     >>> block.shape, block.sum(axis=0)
@@ -67,8 +79,8 @@ def weight_blocks(units: Units, resampling: Resampling = DEFAULT) -> Iterator[np
         drawn = np.empty((rows, units.count), np.float32)
         for row in drawn:
             begin = 0
-            for stratum in units.strata:
-                draws = rng.integers(0, stratum, stratum)
+            for stratum, count in zip(units.strata, units.draws, strict=True):
+                draws = rng.integers(0, stratum, count)
                 row[begin : begin + stratum] = np.bincount(draws, minlength=stratum)
                 begin += stratum
         yield np.ascontiguousarray(drawn.T)
@@ -84,7 +96,7 @@ def pair_units(same: np.ndarray) -> tuple[Units, np.ndarray]:
         same: bool [P].
 
     >>> pair_units(np.array([True, False, True]))
-    (Units(kind='pairs', strata=(2, 1)), array([0, 2, 1]))
+    (Units(kind='pairs', strata=(2, 1), drawn=None), array([0, 2, 1]))
     """
     unit = np.empty(len(same), np.int64)
     strata: list[int] = []

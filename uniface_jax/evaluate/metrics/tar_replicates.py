@@ -185,7 +185,8 @@ def _spread(scores: UnitScores, accepted: int) -> tuple[float, float]:
     of_pairs = float(
         np.sum(counts * (counts - 2 * far * expected)) + far**2 * totals.sum_of_squares()
     )
-    share = of_units / (of_units + max(0.0, of_pairs))
+    # Where units are a part of those that are drawn, weights spread by so much less.
+    share = of_units / (of_units + scores.units.share * max(0.0, of_pairs))
     return float(np.sqrt(share)), of_units / accepted
 
 

@@ -81,9 +81,7 @@ def set_result(
     drawings = drawings_of(result, metrics["tar_at_far"], PairImages.of(images, others))
     first, second = (*features, None)[:2]
     assert first is not None
-    found = all_pairs_intervals(first, second, metrics["tar_at_far"])
-    if found is None:
-        return SetResult({**record, **metrics}, drawings)
+    found = all_pairs_intervals(first, second, metrics)
     drawings["roc"] |= tar_bars(found.intervals)
     drawings["resamples"] = resamples(found.intervals, found.estimates, found.replicates)
     uncertainty = {"intervals": found.intervals, "thresholds": found.thresholds}
