@@ -74,11 +74,14 @@ def tar_uncertainty(
         total, units = scores.totals.pairs, scores.units.fewest
         note = {} if entry["resolvable"] else {"note": too_few_pairs(far, total)}
         effect = max(1.0, found.effect[target])
-        limits = _threshold_interval(strict, (far, effect), scores, found.threshold[:, target])
+        errors = _known_errors(strict["false_accepts"], effect, units)
+        limits = _threshold_interval(
+            strict, (far, effect), scores, found.threshold[:, target], errors
+        )
         of_far = rate_interval(strict["false_accepts"], total, found.far[:, target], units)
         of_tar = {
             reading: _tar_interval(
-                entry, reading, limits, scores, (drawn[:, target], found.tar[:, target])
+                entry, reading, limits, scores, (drawn[:, target], found.tar[:, target]), errors
             )
             for reading, drawn in (("strict", found.strict), ("nearest", found.nearest))
             if reading in entry
@@ -99,12 +102,23 @@ def tar_uncertainty(
     return entries, thresholds
 
 
+def _known_errors(false_accepts: int, effect: float, units: int) -> int:
+    """Return by how many false accepts a threshold's spread is known, or units if these are fewer.
+
+    Not many of them widen percentiles as not many units do; of FEW_ERRORS, ranks say more.
+    effect: how many come at a time.
+    """
+    errors = int(false_accepts / effect)
+    return units if errors < FEW_ERRORS else min(units, errors)
+
+
 def _tar_interval(
     entry: Mapping[str, Any],
     reading: str,
     limits: Interval,
     scores: UnitScores,
     replicates: tuple[np.ndarray, np.ndarray],
+    errors: int,
 ) -> Interval:
     """Return the interval of a reading's TAR.
 
@@ -112,14 +126,14 @@ def _tar_interval(
     threshold are put together as errors that do not depend on each other, by their squares.
 
     limits: of the threshold. replicates: TAR [B] of each resample at its own threshold, and at the
-    one of all pairs.
+    one of all pairs. errors: see _known_errors.
     """
     hits, trials, units = entry[reading]["true_accepts"], len(scores.same), scores.units.fewest
     effect = 1.0
     if scores.units.kind == PEOPLE:
         effect = effect_of_units(hits, trials, replicates[1])
     if limits.method == BOOTSTRAP:
-        return rate_interval(hits, trials, replicates[0], units, effect)
+        return rate_interval(hits, trials, replicates[0], errors, effect)
     low, high = (
         np.count_nonzero(scores.same >= limit) / trials for limit in (limits.upper, limits.lower)
     )
@@ -136,13 +150,15 @@ def _threshold_interval(
     rate: tuple[float, float],
     scores: UnitScores,
     replicates: np.ndarray,
+    errors: int,
 ) -> Interval:
     """Return the interval of the threshold that has a FAR among all pairs there could be.
 
     Of few false accepts, those that come at a time counted once, it reaches at least from one score
-    to another by rank. rate: the FAR, and how many of its false accepts come at a time.
+    to another by rank. rate: the FAR, and how many of its false accepts come at a time. errors: see
+    _known_errors.
     """
-    lower, upper = resampled_bounds(replicates, scores.units.fewest)
+    lower, upper = resampled_bounds(replicates, errors)
     (far, effect), total = rate, scores.totals.pairs
     few = strict["false_accepts"] < FEW_ERRORS * effect
     if few:
