@@ -17,7 +17,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import Parts
 from uniface_jax.evaluate.metrics.verification import pair_distances, ten_fold_accuracy
 from uniface_jax.evaluate.protocols.base import Options
-from uniface_jax.evaluate.protocols.rfw import ALL, RFW, race_summary, run
+from uniface_jax.evaluate.protocols.rfw import ALL, RFW, TFACE_THRESHOLDS, race_summary, run
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.evaluate.sets.rfw_trees import RACES, open_rfw
 
@@ -33,6 +33,8 @@ def test_golden_folds_and_summary(golden2):
         distances = pair_distances(data[f"rfw/{race}/embeddings"], rows, rows + 1)
         found = ten_fold_accuracy(distances, same)
         np.testing.assert_array_equal(found.accuracy, data[f"rfw/{race}/fold_accuracy"])
+        tface = ten_fold_accuracy(distances, same, thresholds=TFACE_THRESHOLDS)
+        np.testing.assert_array_equal(tface.accuracy, data[f"rfw/{race}/tface_fold_accuracy"])
         means[str(race)] = found.mean
     np.testing.assert_array_equal(list(means.values()), data["rfw/accuracy"])
     summary = race_summary(means)
@@ -89,6 +91,10 @@ def test_four_bins_give_the_golden_numbers(golden2, tmp_path):
     found = run(Parts([tmp_path]), OfRaces(None), Options())[ALL].metrics
     assert found["accuracy"] == dict(zip(data["rfw/races"], data["rfw/accuracy"], strict=True))
     assert found["mean"] == pytest.approx(float(data["rfw/mean"]), abs=1e-15)
+    tface = [found["tface"]["accuracy"][race] for race in data["rfw/races"]]
+    np.testing.assert_allclose(tface, data["rfw/tface_accuracy"], rtol=1e-15)
+    assert found["tface"]["mean"] == pytest.approx(float(data["rfw/tface_mean"]), abs=1e-15)
+    assert found["tface"]["std"] == pytest.approx(float(data["rfw/tface_std"]), abs=1e-12)
     (tmp_path / "Indian_test.bin").unlink()
     with pytest.raises(UserError, match=r"Indian_test\.bin: no such file; expected a .bin of each"):
         open_rfw(tmp_path)

@@ -102,17 +102,23 @@ def pair_distances(features: np.ndarray, first: np.ndarray, second: np.ndarray) 
     return np.concatenate([np.empty(0), *blocks])
 
 
-def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLDS) -> FoldAccuracy:
+def ten_fold_accuracy(
+    distances: np.ndarray,
+    same: np.ndarray,
+    folds: int = FOLDS,
+    thresholds: np.ndarray = DISTANCE_THRESHOLDS,
+) -> FoldAccuracy:
     """Return the accuracy by cross-validation over contiguous folds, as insightface does.
 
     A pair counts as the same person when its distance is below the threshold. For each fold the
-    threshold is the first of 0, 0.01, … 3.99 with the best accuracy on the other folds; where P is
+    threshold is the first of `thresholds` with the best accuracy on the other folds; where P is
     not a multiple of `folds`, the first folds hold one pair more (scikit-learn's KFold).
 
     Args:
         distances: squared, float64 [P], as pair_distances returns them.
         same: bool [P].
         folds: at least 2.
+        thresholds: rising squared distances, 0, 0.01, … 3.99 in insightface's evaluation.
 
     Raises:
         UserError: a distance is not finite, there are fewer pairs than folds, or there is no same
@@ -132,12 +138,12 @@ def ten_fold_accuracy(distances: np.ndarray, same: np.ndarray, folds: int = FOLD
         raise UserError("a distance between two features is not a finite number")
     check_pairs(same, folds)
     parts = list(zip(np.array_split(distances, folds), np.array_split(same, folds), strict=True))
-    correct = np.stack([_correct(*part) for part in parts])  # [folds, thresholds]
+    correct = np.stack([_correct(*part, thresholds) for part in parts])  # [folds, thresholds]
     sizes = np.array([len(part) for part, _ in parts])
     best = np.argmax(correct.sum(axis=0) - correct, axis=1)  # the first where several are best
     accuracy = correct[np.arange(folds), best] / sizes
     return FoldAccuracy(
-        accuracy, DISTANCE_THRESHOLDS[best], float(np.mean(accuracy)), float(np.std(accuracy))
+        accuracy, thresholds[best], float(np.mean(accuracy)), float(np.std(accuracy))
     )
 
 
@@ -255,9 +261,9 @@ def _gathered(
         yield unit[first[block]], unit[second[block]]
 
 
-def _correct(distances: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Count the pairs that are judged rightly at each of DISTANCE_THRESHOLDS."""
+def _correct(distances: np.ndarray, same: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Count the pairs that are judged rightly at each threshold."""
     # The left side: as many distances lie strictly below the threshold.
-    accepted_same = np.searchsorted(np.sort(distances[same]), DISTANCE_THRESHOLDS)
-    accepted_different = np.searchsorted(np.sort(distances[~same]), DISTANCE_THRESHOLDS)
+    accepted_same = np.searchsorted(np.sort(distances[same]), thresholds)
+    accepted_different = np.searchsorted(np.sort(distances[~same]), thresholds)
     return accepted_same + (np.count_nonzero(~same) - accepted_different)

@@ -10,10 +10,10 @@ from uniface_jax.evaluate.suite.columns import COLUMNS, FIRST_COLUMN, values
 from uniface_jax.files.printable import printable
 
 MARKDOWN, LATEX = "suite.md", "suite.tex"
-FAILED, OTHER_DATA = "failed", "*"
+FAILED, OTHER_DATA = "failed", "†"
 _LATEX_SIGNS = re.compile(r"[&%$#_{}~^\\]")
 _LATEX_WORDS = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-_GREEK = {"λ": r"$\lambda$", "≤": r"$\leq$", "≈": r"$\approx$"}
+_GREEK = {"λ": r"$\lambda$", "≤": r"$\leq$", "≈": r"$\approx$", OTHER_DATA: r"$^\dagger$"}
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def markdown(table: SuiteTable) -> str:
     |---|---:|
     | a\|b | 99.50 |
     <BLANKLINE>
-    Percent.
+    - Percent.
     <BLANKLINE>
     """
     aligned = ["---:" if _is_number(column, table) else "---" for column in range(len(table.heads))]
     lines = [_markdown_row(table.heads), "|" + "|".join(aligned) + "|"]
     lines += map(_markdown_row, table.rows)
-    notes = [printable(note).replace("|", "\\|").replace("<", "&lt;") for note in table.notes]
+    notes = ["- " + printable(note).replace("<", "&lt;") for note in table.notes]
     return "\n".join([*lines, "", *notes, ""])
 
 
