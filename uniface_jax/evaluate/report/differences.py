@@ -66,9 +66,16 @@ def _common(first: Run, second: Run) -> Iterator[tuple[str, str]]:
     for protocol, found in first.metrics["protocols"].items():
         others = second.metrics["protocols"].get(protocol, {}).get("sets", {})
         for name, metrics in found["sets"].items():
-            digest = metrics.get("sha256")
-            if digest is not None and others.get(name, {}).get("sha256") == digest:
+            digests = _digests(metrics)
+            if digests and _digests(others.get(name, {})) == digests:
                 yield protocol, name
+
+
+def _digests(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digests of all data that a set is made of, by their keys."""
+    found = {key: value for key, value in metrics.items() if key.endswith("sha256")}
+    plain = metrics.get("plain")  # of masked faces against plain ones
+    return found | ({"plain": plain.get("sha256")} if isinstance(plain, dict) else {})
 
 
 def _of_drawn(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Tested]:

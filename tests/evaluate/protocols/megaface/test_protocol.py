@@ -42,7 +42,14 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
         assert last["distractors"] == len(others)
         assert last["rank"]["1"] == ranks.count(1) / len(ranks)
         assert 0 < last["rank"]["1"] < 1
+        intervals = result.uncertainty["intervals"]
+        assert (intervals["units"], intervals["count"]) == ("people", 4)
+        limits = intervals["ranks"][0]["rate"]
+        assert limits["lower"] < last["rank"]["1"] < limits["upper"]
         same, _ = split(probes, features)
+        tar = result.metrics["verification"]["tar_at_far"][0]["strict"]["tar"]
+        limits = intervals["tar_at_far"][0]["strict"]["tar"]
+        assert limits["lower"] <= tar <= limits["upper"]
         different = np.array([features[a] @ features[d] for a in probes for d in others])
         check(result.metrics["verification"], same, different, 0.1)
         shown = result.drawings["pairs"]["different"][0]

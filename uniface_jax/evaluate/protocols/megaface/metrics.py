@@ -30,7 +30,7 @@ LABEL_LEAK = "refined_label_leak"
 SIZES = (10, 100, 1000, 10_000, 100_000, 1_000_000)
 _PROBES, _DISTRACTORS = 256, 4096  # of one product; its tile is compared with every mate
 _CMC_POINTS = 1000
-_REPORTED_RANKS = (1, 5, 10, 100)
+REPORTED_RANKS = (1, 5, 10, 100)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class MegaFace:
     """probes, identities, distractors, queries: counts. cmc: one for each number of distractors.
 
     verification: all_pairs' result; its hardest pairs name probes first and, where they are
-    different ones, distractors second.
+    different ones, distractors second. ranks: int [S, Q], of each query among each number of
+    distractors; people: int [Q], the identity of each; mate_scores: float32 [Q].
     """
 
     probes: int
@@ -86,6 +87,9 @@ class MegaFace:
     queries: int
     cmc: tuple[Cmc, ...]
     verification: AllPairs
+    ranks: np.ndarray
+    people: np.ndarray
+    mate_scores: np.ndarray
 
 
 def megaface(
@@ -123,6 +127,9 @@ def megaface(
         progress and f"{progress}, verification",
     )
     ranks = identification_ranks(probes, distractors, sizes, challenge.seed, progress)
+    unit = normalize(probes.features, "probe").astype(np.float32)
+    scores, valid = _mate_scores(unit, np.asarray(probes.labels))
+    people = np.unique(np.asarray(probes.labels), return_inverse=True)[1]
     return MegaFace(
         probes=len(probes.features),
         identities=len(np.unique(np.asarray(probes.labels))),
@@ -130,6 +137,9 @@ def megaface(
         queries=ranks.shape[1],
         cmc=tuple(_cmc(size, of_size) for size, of_size in zip(sizes, ranks, strict=True)),
         verification=verification,
+        ranks=ranks,
+        people=np.repeat(people, np.count_nonzero(valid, axis=1)),
+        mate_scores=scores[valid],
     )
 
 
@@ -270,7 +280,7 @@ def megaface_metrics(result: MegaFace) -> dict[str, Any]:
                 "distractors": cmc.distractors,
                 "rank": {
                     str(rank): cmc.rate(rank)
-                    for rank in _REPORTED_RANKS
+                    for rank in REPORTED_RANKS
                     if rank <= cmc.distractors + 1
                 },
             }
@@ -311,5 +321,5 @@ def _padded(rows: np.ndarray, start: int, value: float) -> np.ndarray:
 def _cmc(distractors: int, ranks: np.ndarray) -> Cmc:
     rising = np.sort(ranks)
     points = np.geomspace(1, distractors + 1, _CMC_POINTS).round().astype(np.int64)
-    points = np.union1d(points, [r for r in _REPORTED_RANKS if r <= distractors + 1])
+    points = np.union1d(points, [r for r in REPORTED_RANKS if r <= distractors + 1])
     return Cmc(distractors, points, np.searchsorted(rising, points, side="right") / len(rising))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
-from uniface_jax.evaluate.drawings import Drawing, rounded, thinned
+from uniface_jax.evaluate.drawings import Drawing, resamples, rounded, tar_bars, thinned
 from uniface_jax.evaluate.features import FeatureSource
 from uniface_jax.evaluate.protocols.all_pairs_results import (
     PairImages,
@@ -35,6 +35,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     from uniface_jax.evaluate.all_pairs.engine import Targets
     from uniface_jax.evaluate.all_pairs.tiles import LabeledFeatures
     from uniface_jax.evaluate.protocols.megaface import metrics as challenge
+    from uniface_jax.evaluate.protocols.megaface.intervals import megaface_intervals
 
     named_parts = parts.named
     if options.label_leak and "noisy_probes" not in named_parts:
@@ -79,7 +80,12 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     results: Results = {}
     for name, result in runs.items():
         metrics = challenge.megaface_metrics(result)
-        results[name] = SetResult({**record, **metrics}, _drawings(result, metrics, images))
+        found = megaface_intervals(result)
+        drawings = _drawings(result, metrics, images)
+        drawings["roc"] |= tar_bars(found.intervals)
+        drawings["resamples"] = resamples(found.intervals, found.estimates, found.replicates)
+        uncertainty = {"intervals": found.intervals, "thresholds": found.thresholds}
+        results[name] = SetResult({**record, **metrics}, drawings, uncertainty)
     return results
 
 
