@@ -205,38 +205,62 @@ def test_readers_beside_a_writer_see_whole_states(tmp_path):
         thread.join()
 
 
-WRITER = """
+# Imports once, and forks a writer for each line that it reads; says the writer's number.
+WRITERS = """
+import os
 import sys
 import numpy as np
 from uniface_jax import Gallery
 from uniface_jax.gallery.rows import plain_rows
 
-gallery = Gallery(sys.argv[1])
-print("ready", flush=True)
-part = np.random.default_rng(2).standard_normal((10, 33)).astype(np.float32)
-while True:
-    gallery.add([plain_rows(part, [f"{i}.jpg" for i in range(10)])], 10)
-    ids = sorted(row.id for row in gallery.rows())
-    gallery.remove(ids[10:20])
-    if gallery.manifest.generation % 5 == 0:
-        gallery.merge()
+def write():
+    gallery = Gallery(sys.argv[1])
+    print(os.getpid(), flush=True)
+    part = np.random.default_rng(2).standard_normal((10, 33)).astype(np.float32)
+    while True:
+        gallery.add([plain_rows(part, [f"{i}.jpg" for i in range(10)])], 10)
+        ids = sorted(row.id for row in gallery.rows())
+        gallery.remove(ids[10:20])
+        if gallery.manifest.generation % 5 == 0:
+            gallery.merge()
+
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        write()
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
+@pytest.fixture
+def killed(tmp_path):
+    """Lets a writer change the gallery tmp_path/g for some seconds, and then kills it."""
+    command = [sys.executable, "-c", WRITERS, str(tmp_path / "g")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, text=True, **pipes) as writers:
+
+        def kill_after(seconds):
+            writers.stdin.write("\n")
+            writers.stdin.flush()
+            writer = int(writers.stdout.readline())
+            time.sleep(seconds)
+            os.kill(writer, signal.SIGKILL)
+            assert writers.stdout.readline() == "ended\n"
+
+        yield kill_after
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_while_it_changes_a_gallery_is_one_of_its_states(tmp_path, kills):
+def test_killed_while_it_changes_a_gallery_is_one_of_its_states(tmp_path, killed, kills):
     """Rows are in tens with the same ten features: any state answers with one of each ten."""
     folder, moments = tmp_path / "g", random.Random(kills)
     part = np.random.default_rng(2).standard_normal((10, D)).astype(np.float32)
     Gallery.build(folder, part, names_of(part))
     generations = set()
     for _ in range(kills):
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", WRITER, str(folder)]
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout.readline() == b"ready\n"
-            time.sleep(moments.uniform(0, 0.15))
-            writer.send_signal(signal.SIGKILL)
+        killed(moments.uniform(0, 0.1))
         seen = Gallery(folder)
         generations.add(seen.manifest.generation)
         rows = {row.id: row.name for row in seen.rows()}
