@@ -115,6 +115,7 @@ def table(planted: Planted, found: dict, own: dict) -> list[dict]:
     near = [tuple(sorted(pair)) for pair in planted.copies.tolist()]
     strangers = of_images(found, "stranger")
     own_strangers = of_images(own, "stranger")
+    apart = of_images(found, "several_people")  # where three of one person came under one label
     return [
         row("merged, 10 images or more",
             planted.merged.tolist(),
@@ -122,8 +123,8 @@ def table(planted: Planted, found: dict, own: dict) -> list[dict]:
             set()),
         row("permuted, 10 images or more",
             [i for i in permuted if many[i]],
-            {i for i in strangers if many[i]}, own_strangers, wrong),
-        row("permuted, all", permuted, strangers, own_strangers, wrong),
+            {i for i in strangers | (apart & permuted) if many[i]}, own_strangers, wrong),
+        row("permuted, all", permuted, strangers | (apart & permuted), own_strangers, wrong),
         row("one person under two labels",
             [tuple(sorted(pair)) for pair in planted.split.tolist()],
             {p for p in pairs_of_people(found) if min(size[list(p)]) >= MANY // 2},

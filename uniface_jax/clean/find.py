@@ -107,7 +107,8 @@ def people_findings(
         person, score = best_others(found, own, len(parts))
         for part, row, likeness in zip(parts, person.tolist(), score.tolist(), strict=True):
             named = (int(present[row]), likeness) if row >= 0 else None
-            findings += _apart(part, named)
+            if named or scale.is_strange(part.score):
+                findings += _apart(part, named)
     return sorted(findings, key=lambda f: (f.kind, -f.score if f.kind == ONE_PERSON else f.score))
 
 
@@ -131,7 +132,7 @@ class _Part:
     """A group of a label's images that is not its largest: rows int64 [K], number from 1 on.
 
     mean: float32 [D], of its unit features; score: its mean cosine with group 0's images, of which
-    there are `main`. of: the label's images.
+    there are `main`. known: the label's images in group 0 and in groups that are people; of: all.
     """
 
     label: int
@@ -140,6 +141,7 @@ class _Part:
     mean: np.ndarray
     score: float
     main: int
+    known: int
     of: int
 
 
@@ -150,12 +152,16 @@ def _parts(features: np.ndarray, labels: np.ndarray, people: People) -> list[_Pa
     found = []
     for label, places in rows_by_label(labels[rows]):
         mine = rows[places]
-        for number in np.unique(people.group[mine]).tolist():
+        sizes = np.bincount(people.group[mine])
+        known = int(people.sizes[label] + sizes[sizes >= MIN_APART].sum())
+        for number in np.flatnonzero(sizes).tolist():
             chosen = mine[people.group[mine] == number]
             mean = normalize(features[chosen]).mean(0)
             score = float(mean @ people.centers[label])
             main, of = int(people.sizes[label]), int(images[label])
-            found.append(_Part(label, chosen, number, mean.astype(np.float32), score, main, of))
+            found.append(
+                _Part(label, chosen, number, mean.astype(np.float32), score, main, known, of)
+            )
     return found
 
 
@@ -170,7 +176,7 @@ def _apart(part: _Part, named: tuple[int, float] | None) -> Iterator[Finding]:
         )
         for row in part.rows.tolist():
             yield Finding(SEVERAL, part.score, reason, part.label, row, None, other, part.number)
-    elif part.main > _MAJORITY * part.of or other is not None:
+    elif part.known > _MAJORITY * part.of or other is not None:
         reason = f"a mean cosine of {part.score:.2f} with {part.main} images of its person{like}"
         for row in part.rows.tolist():
             yield Finding(STRANGER, part.score, reason, part.label, row, None, other)

@@ -4,12 +4,14 @@ Every network has another one. It is estimated from the set itself, by its label
 mind that a few of these are wrong.
 """
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from uniface_jax.errors import UserError
 
+RIGHT_LABELS = 20  # to one that is wrong, about: what sets from the web have
 _PAIRS = 200_000  # sampled of each kind
 _MAD_TO_STD = 1.4826  # of a normal distribution
 
@@ -28,6 +30,22 @@ class Scale:
         """Return the cosine that is as many deviations from either kind's mean."""
         stds = self.same_std + self.different_std
         return (self.same_mean * self.different_std + self.different_mean * self.same_std) / stds
+
+    def is_strange(self, cosine: float) -> bool:
+        """Return True where an image's mean cosine with a person's is rather two people's.
+
+        By the densities of two normal distributions, where one label in RIGHT_LABELS is wrong.
+
+        >>> Scale(0.66, 0.13, 0.09, 0.09).is_strange(0.25)
+        True
+        >>> Scale(0.66, 0.13, 0.09, 0.09).is_strange(0.3)
+        False
+        """
+        cosine = max(cosine, self.different_mean)
+        same = (cosine - self.same_mean) / self.same_std
+        different = (cosine - self.different_mean) / self.different_std
+        odds = (same**2 - different**2) / 2 + math.log(self.same_std / self.different_std)
+        return odds > math.log(RIGHT_LABELS)
 
     @property
     def near_copy(self) -> float:
