@@ -22,6 +22,7 @@ import tensorstore
 from uniface_jax.checkpoints import digests, late_answers
 from uniface_jax.errors import UserError
 from uniface_jax.files.printable import printable
+from uniface_jax.head.distillation import without_map
 from uniface_jax.runtime import processes
 from uniface_jax.state import Average, TrainState, Weights, class_sharded
 
@@ -259,7 +260,10 @@ def read_network(
         wanted = {"weights": {"network": network}, "batch_stats": batch_stats}
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         tree = _restore_part(handler, opened, wanted, arguments)
-    variables = {"params": tree["weights"]["network"], "batch_stats": tree["batch_stats"]}
+    variables = {
+        "params": without_map(tree["weights"]["network"]),
+        "batch_stats": tree["batch_stats"],
+    }
     return step, variables, opened.run
 
 
@@ -276,7 +280,7 @@ def _mean(handler: ocp.PyTreeCheckpointHandler, opened: _Opened) -> dict[str, An
     tree = _restore_part(handler, opened, wanted, arguments)["average"]
     if not tree["updates"]:
         raise UserError(f"{opened.folder}: --weights=ema: all steps were skipped; there is no mean")
-    return {"params": tree["network"], "batch_stats": tree["batch_stats"]}
+    return {"params": without_map(tree["network"]), "batch_stats": tree["batch_stats"]}
 
 
 def read_head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -304,22 +308,24 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
     with _reading_given(path) as (handler, _, folder):
         opened = _open(handler, folder)
         found = logical(opened.stored, opened.run).weights
-        if other := first_other_shape(found.network, abstract.weights.network):
-            name, theirs, ours = other
+        ours, theirs = (without_map(x.network) for x in (abstract.weights, found))
+        if other := first_other_shape(theirs, ours):
             raise UserError(
-                f"{name} has shape {theirs}, this config's network has {ours}; give the same "
-                "config.model"
+                "{} has shape {}, this config's network has {}; give the same config.model".format(
+                    *other
+                )
             )
-        weights, heads = {"network": state.weights.network}, ("prototypes", "bias")
+        weights, heads = {"network": without_map(state.weights.network)}, ("prototypes", "bias")
         if all(
             getattr(found, name).shape == getattr(abstract.weights, name).shape for name in heads
         ):
             weights |= {name: getattr(state.weights, name) for name in heads}
         wanted = {"weights": weights, "batch_stats": state.batch_stats}
         tree = _restore_part(handler, opened, wanted, _placed(wanted))
-    return state._replace(
-        weights=state.weights._replace(**tree["weights"]), batch_stats=tree["batch_stats"]
-    )
+    # A map to a teacher is this run's own, as it was drawn.
+    network = {**state.weights.network, **tree["weights"].pop("network")}
+    read = state.weights._replace(network=network, **tree["weights"])
+    return state._replace(weights=read, batch_stats=tree["batch_stats"])
 
 
 def _restore_part(

@@ -16,7 +16,9 @@ from uniface_jax.files.paths import expanded
 from uniface_jax.registry import Entry, Registry, import_parts
 
 # Keys of paths, in which ~ is a home folder.
-PATH_KEYS = ("data.train", "data.prepare", "eval.data", "finetune", "compilation_cache")
+PATH_KEYS = (
+    "data.train", "data.prepare", "eval.data", "finetune", "distill.teacher", "compilation_cache",
+)  # fmt: skip
 
 
 def base(imports: Sequence[str] = ()) -> ConfigDict:
@@ -32,7 +34,7 @@ def base(imports: Sequence[str] = ()) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of initialization, shuffling, augmentation, dropout and class sampling
     config.imports = tuple(imports)  # modules that register losses, networks, … from outside
-    for add in (_data, _model, _loss, _head, _optim, _run):
+    for add in (_data, _model, _loss, _head, _distill, _optim, _run):
         add(config)
     for path, entry in parts_from_outside():
         section = config
@@ -156,6 +158,16 @@ def _head(config: ConfigDict) -> None:
     # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
     config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
+
+
+def _distill(config: ConfigDict) -> None:
+    """Add the teacher, to whose features those of the network are drawn; see head/distillation."""
+    config.distill = ConfigDict()
+    config.distill.teacher = ""  # a workdir, one of its checkpoints/STEP, or an ONNX file
+    config.distill.weight = 128.0  # of 1 - cos(student, teacher), beside the loss
+    config.distill.input_scale = "auto"  # pixels of an ONNX file: unit, raw or zero_one
+    config.distill.channel_order = "auto"  # or rgb, bgr
+    config.distill.output_name = ""  # of an ONNX file's features, where it has several outputs
 
 
 def _optim(config: ConfigDict) -> None:

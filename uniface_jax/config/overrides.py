@@ -69,6 +69,13 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
                 f"config.{key}={_value(config, key)}: counts with {other}={wanted} alone, "
                 f"and {other} is {found}; give both, or leave it out"
             )
+    if not config.distill.teacher:
+        for key in sorted(named):
+            if key.startswith("distill.") and key != "distill.teacher":
+                raise UserError(
+                    f"config.{key}={_value(config, key)}: counts with distill.teacher alone, which "
+                    "is empty; give both, or leave it out"
+                )
     _check_parts(config, "model", models.REGISTRY, named)
     _check_parts(config, "loss", losses.LOSSES, named)
     if not config.eval.data:

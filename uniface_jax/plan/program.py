@@ -65,6 +65,9 @@ def _batch(recipe: Recipe, images: int, **placed: Any) -> Mapping[str, jax.Shape
     }
     if takes_landmarks(recipe.network):
         batch["landmarks"] = jax.ShapeDtypeStruct((images, POINTS, 2), jnp.float32, **placed)
+    if recipe.settings.distillation:  # features as long as the network's: the teacher isn't opened
+        features = (images, recipe.network.embedding_size)
+        batch["teacher"] = jax.ShapeDtypeStruct(features, jnp.float32, **placed)
     return batch
 
 

@@ -20,7 +20,7 @@ from uniface_jax.runtime.parallel import Runner
 from uniface_jax.state import TrainState, create_state
 from uniface_jax.train import optim, step
 from uniface_jax.train.adaptive import Adaptive
-from uniface_jax.train.settings import SampleToSample
+from uniface_jax.train.settings import Distillation, SampleToSample
 from uniface_jax.train.update import prepared
 
 
@@ -67,16 +67,28 @@ class Recipe:
             config=config,
             schedule=schedule,
             learning_rate=_learning_rate(config, schedule),
-            settings=settings._replace(unrolled=self.settings.unrolled),
+            settings=settings._replace(
+                unrolled=self.settings.unrolled, distillation=self.settings.distillation
+            ),
         )
 
 
-def make_recipe(config: ConfigDict, num_images: int, num_classes: int) -> Recipe:
-    """Return what a checked `config` means for a training set of so many images and classes."""
+def make_recipe(
+    config: ConfigDict, num_images: int, num_classes: int, teacher_width: int | None = None
+) -> Recipe:
+    """Return what a checked `config` means for a training set of so many images and classes.
+
+    teacher_width: T of the teacher's features, where config.distill names one; None is the
+    network's own.
+    """
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed
     schedule = _schedule(config, num_images)
     settings = _settings(config, num_classes, schedule)
+    if config.distill.teacher:
+        mapped = None if teacher_width == network.embedding_size else teacher_width
+        distillation = Distillation(config.distill.weight, mapped)
+        settings = settings._replace(distillation=distillation)
     shapes = jax.eval_shape(
         lambda: prepared(create_state(network, loss, num_classes, rate, seed), settings)
     )

@@ -39,6 +39,7 @@ from uniface_jax.train.run_log import (
 )
 from uniface_jax.train.skipped_images import SkippedImages
 from uniface_jax.train.stop_signal import StopSignal
+from uniface_jax.train.teacher import Teacher, open_teacher, with_teacher
 from uniface_jax.train.validation import Evaluator
 from uniface_jax.train.watchdog import Watchdog
 
@@ -89,7 +90,9 @@ def train_and_evaluate(
     skip = config.data.on_error == "skip"
     # One cut short is refused now, without a workdir.
     source = open_source(config.data.train, SourceOptions(skip_faults=skip))
-    recipe = make_recipe(config, len(source), source.num_classes)
+    teacher = open_teacher(config, source)
+    width = teacher.width if teacher else None
+    recipe = make_recipe(config, len(source), source.num_classes, width)
     if models.takes_landmarks(recipe.network):
         source = with_landmarks(source)
     warnings = input_checks.warnings_of(recipe, source, jax.device_count())
@@ -103,7 +106,7 @@ def train_and_evaluate(
     with ExitStack() as held:
         processes.on_main(lambda: _claim(held, config, workdir, extend))
         with memory_limits.in_one_line(config):
-            return _train(recipe, workdir, source, evaluate)
+            return _train(recipe, workdir, source, evaluate, teacher)
 
 
 def _claim(held: ExitStack, config: ConfigDict, workdir: Path, extend: bool) -> None:
@@ -124,8 +127,14 @@ def _prepare_data(config: ConfigDict) -> None:
     processes.on_main(lambda: prepare(config.data.prepare, used))
 
 
-def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -> dict[str, float]:
+def _train(
+    recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator, teacher: Teacher | None
+) -> dict[str, float]:
+    """Train the recipe in its workdir, and return the last metrics."""
     config = recipe.config
+    targets = None
+    if teacher is not None:
+        targets = teacher.features(workdir, config.eval.batch_size)
     runner = create_runner(config.parallel, class_sharded(recipe.shapes))
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, warn)
     skip = recipe.settings.skip_nonfinite
@@ -160,7 +169,8 @@ def _train(recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator) -
     ):
         run = Run(recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log)
         run.announce(source.name, first, workdir)
-        values = run.whole(Position(first, placed, train_step), batches, stop)
+        given = batches if targets is None else with_teacher(batches, targets)
+        values = run.whole(Position(first, placed, train_step), given, stop)
         checkpoints.close()
         return values
 

@@ -29,6 +29,16 @@ class SampleToSample(NamedTuple):
     start: int
 
 
+class Distillation(NamedTuple):
+    """Distillation toward a teacher: w of 1 - cos, and T, where T is not the student's D.
+
+    teacher_width: None where both features are as long and no map is trained.
+    """
+
+    weight: float
+    teacher_width: int | None = None
+
+
 class Settings(NamedTuple):
     """Settings that a step is built from, beside network, loss and learning rate."""
 
@@ -50,6 +60,7 @@ class Settings(NamedTuple):
     clip_network: bool = False  # clip the network's gradient by its own norm, the head's not at all
     ema: float = 0.0  # of the mean of the weights; 0 for none
     samples: SampleToSample | None = None
+    distillation: Distillation | None = None
 
     @property
     def optimizer(self) -> Sgd | Adaptive:

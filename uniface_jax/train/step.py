@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from uniface_jax import models
 from uniface_jax.head.blocks import Prototypes
+from uniface_jax.head.distillation import MAP, Distilled, toward_teacher, without_map
 from uniface_jax.head.draws import with_own_draws
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
@@ -67,6 +68,7 @@ class _Measured(NamedTuple):
 
     loss: jax.Array
     similarities: Similarities
+    distillation: jax.Array | None
     samples: "_Kept | None"
 
 
@@ -87,12 +89,16 @@ def make_step(
     """Return the per-device step of (state, batch) -> (new state, metrics).
 
     batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], label [b], and landmarks [b, 5, 2] for
-    a network that takes them. Metrics are scalars: loss, learning_rate, grad_norm and what else
+    a network that takes them; of a distilled run also teacher [b, T], and `loss` holds what the
+    teacher adds. Metrics are scalars: loss, learning_rate, grad_norm and what else
     update.clipped measures, the four of Similarities, and for losses with a bias the unified
     threshold in both readings, b/s and (b - log(C-1))/s. With a loss between samples `loss` is the
     sum of both, and sample_loss and sample_threshold are its own.
     """
-    return partial(_step, _Parts(network, loss, learning_rate, settings, models.marks(network)))
+    marks = models.marks(network)
+    if settings.distillation and settings.distillation.teacher_width:
+        marks = marks._replace(slopes={**marks.slopes, MAP: False})
+    return partial(_step, _Parts(network, loss, learning_rate, settings, marks))
 
 
 def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -136,6 +142,7 @@ def _all_micro_batches(
     """Run one micro-batch after another, forward and back, the loss's statistics between."""
     micro, state = parts.settings.micro_batches, shared.state
     keys = ["image", "label"] + ["landmarks"] * models.takes_landmarks(parts.network)
+    keys += ["teacher"] * (parts.settings.distillation is not None)
     split = {key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in keys}
     chosen = shared.shard.prototypes
     like = state.weights._replace(prototypes=chosen.weight, bias=chosen.bias)
@@ -172,7 +179,12 @@ def _micro_batch(
         second = _between_samples(parts, shared, (features, part["label"]), products)
         by_features, value = by_features + second.by_features, value + second.loss
         by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, features)
+    toward = _toward_teacher(settings, shared, features, part)
+    if toward is not None:
+        by_features, value = by_features + toward.by_features, value + toward.loss
     (by_params,) = backward(by_features)
+    if toward is not None and toward.by_map is not None:
+        by_params = {**by_params, MAP: toward.by_map}
     groups = settings.micro_batches * jax.lax.axis_size(AXIS)
     weight = _group_weight(settings.bn_momentum, group, groups)
     statistics = jax.tree.map(
@@ -181,7 +193,8 @@ def _micro_batch(
     by_head = (result.gradients.weight, result.gradients.bias, by_sample_bias)
     by_weights = Weights(by_params, *by_head)
     sums = jax.tree.map(jnp.add, sums, _Sums(by_weights, statistics))
-    return (sums, result.statistics), _Measured(value, result.similarities, kept)
+    distance = None if toward is None else toward.loss
+    return (sums, result.statistics), _Measured(value, result.similarities, distance, kept)
 
 
 def _between_samples(
@@ -222,13 +235,23 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     )
 
 
+def _toward_teacher(
+    settings: Settings, shared: _Shared, features: jax.Array, part: Batch
+) -> Distilled | None:
+    """Return what the teacher asks of a micro-batch's features; None where there is none."""
+    if settings.distillation is None:
+        return None
+    to_teacher = shared.state.weights.network.get(MAP)
+    return toward_teacher(settings.distillation.weight, features, part["teacher"], to_teacher)
+
+
 def _forward(
     network: models.Network, batch_stats: Tree, part: Batch, key: jax.Array, params: Tree
 ) -> tuple[jax.Array, Tree]:
     images = part["image"]
     if images.dtype == jnp.uint8:
         images = models.normalize(images)
-    variables = {"params": params, "batch_stats": batch_stats}
+    variables = {"params": without_map(params), "batch_stats": batch_stats}
     return models.train_forward(network, variables, images, key, part.get("landmarks"))
 
 
@@ -267,7 +290,15 @@ def _metrics(parts: _Parts, weights: Weights, measured: _Measured) -> Metrics:
         "negatives_above": jnp.mean(similarities.negatives_above),
         **_threshold_metrics(parts.loss, weights.bias, parts.settings.num_classes),
         **between,
+        **_distillation_metrics(parts.settings, measured),
     }
+
+
+def _distillation_metrics(settings: Settings, measured: _Measured) -> Metrics:
+    """Return the mean of 1 - cos(student, teacher), 0..2, of a distilled run."""
+    if settings.distillation is None or measured.distillation is None:
+        return {}
+    return {"teacher_distance": jnp.mean(measured.distillation) / settings.distillation.weight}
 
 
 def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:

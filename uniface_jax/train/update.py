@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.config.multipliers import factors, name_of
+from uniface_jax.head.distillation import MAP
 from uniface_jax.head.sampling import Subset
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import Average, TrainState, Weights, class_sharded
@@ -14,16 +15,19 @@ from uniface_jax.train import adaptive, optim
 from uniface_jax.train.settings import Group, Settings, groups
 
 Tree = Any
+MAP_NUMBER = 0x6D6170  # folded into the seed's key: the map's draws are no other array's
 
 
 def prepared(state: TrainState, settings: Settings) -> TrainState:
     """Return a first state with all that the settings ask to carry along.
 
-    That is the optimizer's moments, the mean of the weights, and a memory of features with the
-    threshold between samples.
+    That is the optimizer's moments, the mean of the weights, a memory of features with the
+    threshold between samples, and the map to a teacher's features.
     """
     if settings.samples:
         state = _with_memory(state)
+    if settings.distillation and settings.distillation.teacher_width:
+        state = _with_map(state, settings.seed, settings.distillation.teacher_width)
     weights, optimizer = state.weights, settings.adaptive
     if optimizer is not None:
         second = jax.tree.map(
@@ -49,6 +53,20 @@ def _with_memory(state: TrainState) -> TrainState:
         weights=state.weights._replace(sample_bias=zero),
         momentum=state.momentum._replace(sample_bias=zero),
         memory=jnp.zeros_like(prototypes if prototypes.ndim == 2 else prototypes[:, 0]),
+    )
+
+
+def _with_map(state: TrainState, seed: int, width: int) -> TrainState:
+    """Return a first state whose network has a linear map to a teacher's features beside it."""
+    size = state.weights.prototypes.shape[-1]
+    key = jax.random.fold_in(jax.random.key(seed), MAP_NUMBER)
+    drawn = jax.random.normal(key, (size, width)) / math.sqrt(size)
+
+    def add(weights: Weights, array: jax.Array) -> Weights:
+        return weights._replace(network={**weights.network, MAP: array})
+
+    return state._replace(
+        weights=add(state.weights, drawn), momentum=add(state.momentum, jnp.zeros_like(drawn))
     )
 
 
