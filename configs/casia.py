@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from uniface_jax.config import base
 from uniface_jax.config.facts import UNKNOWN, Expected, Hardware, RecipeFacts, apply, choose
 from uniface_jax.data.sources.known_sets import KNOWN_SETS
-from uniface_jax.evaluate.report.paper import published
+from uniface_jax.evaluate.report.paper import IJBC_4, IJBC_5, MR_ALL, published
 
 
 def _facts(method: str, settings: Mapping[str, Any], gradient: str = "") -> RecipeFacts:
@@ -40,6 +40,23 @@ def _detached(method: str, loss: str) -> RecipeFacts:
     return _facts(method, {"loss.name": loss, "loss.gradient": gradient}, gradient)
 
 
+def _with_samples(title: str, expected: Expected, **loss: Any) -> RecipeFacts:
+    # Of UniTSFace's release (a53e97e): the schedule is UniFace's; USS from the second epoch on.
+    return RecipeFacts(
+        title=title,
+        network="ResNet-50",
+        data=KNOWN_SETS["casia_webface"],
+        hardware=Hardware(1, "GPU of 24 GB", measured=False),
+        expected=expected,
+        settings={
+            "loss.margin": 0.4,
+            "loss.with_samples": True,
+            "loss.sample_margin": 0.1,
+            **{f"loss.{key}": value for key, value in loss.items()},
+        },
+    )
+
+
 VARIANTS: Mapping[str, RecipeFacts] = {
     "uce": _uce("UCE, no margin", 0.0),
     "uce_m": _uce("UCE-M", 0.4),  # the release's margin
@@ -54,6 +71,12 @@ VARIANTS: Mapping[str, RecipeFacts] = {
     # With the scale, margin, weights and gradient of their authors' code, ydwen/opensphere.
     "sphereface_r": _detached("SphereFace-R", "sphereface_r"),
     "sphereface2": _detached("SphereFace2", "sphereface2"),
+    "cosface_uss": _with_samples(
+        "CosFace m .4 + USS",
+        Expected({MR_ALL: 50.28, IJBC_4: 89.84, IJBC_5: 82.64}, source="UniTSFace's paper"),
+        name="cosface",
+    ),
+    "uce_uss": _with_samples("UCE-M + USS", Expected(), name="uce"),  # in the code, not reported
 }
 
 

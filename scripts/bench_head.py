@@ -1,5 +1,8 @@
 """Speed and memory of the UCE head: streamed, against the dense formula in PyTorch and in JAX.
 
+with_samples and dense_torch_with_samples are UCE + USS: the second head beside the first, with the
+memory's update, and the same as UniTSFace's release writes it.
+
     python scripts/bench_head.py --batch=256 --classes=131072 --dim=512 --json=head.json
 
 Every variant runs in a process of its own, one loss with all gradients a turn, the turns
@@ -23,6 +26,7 @@ from uniface_jax.head.shards import owned_classes
 from uniface_jax.runtime import xla_flags
 
 SCALE, MARGIN, SIDE = 64.0, 0.4, 2048  # SIDE: of the plain product's square matrices
+SAMPLE_MARGIN, SAMPLE_BIAS = 0.1, 20.0  # of USS
 
 
 def inputs(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
@@ -81,6 +85,62 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
     return lambda: compiled(*arrays), {"block": block, "working_share_of_tile": working / tile}
 
 
+def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, PartitionSpec
+
+    from uniface_jax import losses
+    from uniface_jax.head.block_size import block_of_budget
+    from uniface_jax.head.blocks import Prototypes
+    from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+    from uniface_jax.head.samples import in_shard, sample_to_sample, written
+    from uniface_jax.losses.additive import uss
+    from uniface_jax.runtime.parallel import AXIS
+
+    block = block_of_budget(args.block_memory, args.batch, args.dim)
+    products = Products(block, jnp.dtype(args.dtype))
+
+    def device(memory, sample_bias, features, labels, weight, bias):
+        start, valid = owned_classes(args.classes, args.classes)
+        shard = Shard(Prototypes(weight, bias, valid), start, args.classes)
+        loss = losses.create("uce", scale=SCALE, margin=MARGIN)
+        first = loss_and_gradients(loss, shard, features, labels, products=products)
+        between = sample_to_sample(
+            uss(SCALE, SAMPLE_MARGIN), in_shard(memory, shard), sample_bias, (features, labels),
+            products,
+        )  # fmt: skip
+        both = first.gradients.features + between.by_features
+        gradients = first.gradients._replace(features=both), between.by_bias
+        return written(memory, features, labels, start), first.loss + between.loss, gradients
+
+    mapped = jax.shard_map(
+        device,
+        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    arrays = [jnp.float32(SAMPLE_BIAS), *on_device(args)]
+    memory = jax.device_put(stored(args))
+    compiled = jax.jit(mapped, donate_argnums=0).lower(memory, *arrays).compile()
+    tile = 4 * args.batch * args.classes
+    working = compiled.memory_analysis().temp_size_in_bytes
+    kept = [memory]
+
+    def run() -> tuple:
+        after, loss, gradients = compiled(kept.pop(), *arrays)
+        kept.append(after)
+        return loss, gradients
+
+    return run, {"block": block, "working_share_of_tile": working / tile}
+
+
+def stored(args: argparse.Namespace) -> np.ndarray:
+    """Memory of features [C, D], the same for every variant."""
+    return np.random.default_rng(1).standard_normal((args.classes, args.dim), np.float32)
+
+
 def sampled(args: argparse.Namespace) -> tuple[Callable, dict]:
     return streamed(args, args.sampling_rate)
 
@@ -103,27 +163,46 @@ def dense_jax(args: argparse.Namespace) -> tuple[Callable, dict]:
     return lambda: both(features, prototypes, bias, labels), {}
 
 
-def dense_torch(args: argparse.Namespace) -> tuple[Callable, dict]:
+def torch_cross_entropy(features, classes, bias, labels, margin):
+    """UCE as the releases write it in PyTorch, over a whole [B, C]."""
+    import torch
+
+    cos = torch.nn.functional.linear(
+        torch.nn.functional.normalize(features), torch.nn.functional.normalize(classes)
+    )
+    positive = SCALE * (cos - margin) - bias
+    negative = SCALE * cos - bias
+    positive = torch.log(1 + torch.exp(-positive.clamp(-SCALE, SCALE)))
+    negative = torch.log(1 + torch.exp(negative.clamp(-SCALE, SCALE)))
+    one_hot = torch.zeros(cos.shape, dtype=torch.bool)
+    one_hot.scatter_(1, labels[:, None], True)
+    return torch.where(one_hot, positive, negative).sum(1).mean()
+
+
+def dense_torch(args: argparse.Namespace, samples: bool = False) -> tuple[Callable, dict]:
     import torch
 
     features, labels, prototypes, bias = (torch.as_tensor(x) for x in inputs(args))
     labels = labels.long()
     trained = [x.requires_grad_() for x in (features, prototypes, bias)]
+    if samples:
+        memory = torch.as_tensor(stored(args))
+        sample_bias = torch.tensor(SAMPLE_BIAS, requires_grad=True)
+        trained.append(sample_bias)
 
     def run() -> tuple:
-        cos = torch.nn.functional.linear(
-            torch.nn.functional.normalize(features), torch.nn.functional.normalize(prototypes)
-        )
-        positive = SCALE * (cos - MARGIN) - bias
-        negative = SCALE * cos - bias
-        positive = torch.log(1 + torch.exp(-positive.clamp(-SCALE, SCALE)))
-        negative = torch.log(1 + torch.exp(negative.clamp(-SCALE, SCALE)))
-        one_hot = torch.zeros(cos.shape, dtype=torch.bool)
-        one_hot.scatter_(1, labels[:, None], True)
-        loss = torch.where(one_hot, positive, negative).sum(1).mean()
+        loss = torch_cross_entropy(features, prototypes, bias, labels, MARGIN)
+        if samples:
+            loss = loss + torch_cross_entropy(features, memory, sample_bias, labels, SAMPLE_MARGIN)
+            for i in range(len(labels)):
+                memory[labels[i]] = features[i].data
         return loss.detach(), torch.autograd.grad(loss, trained)
 
     return run, {}
+
+
+def dense_torch_with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
+    return dense_torch(args, samples=True)
 
 
 def matmul(args: argparse.Namespace) -> tuple[Callable, dict]:
@@ -141,6 +220,8 @@ VARIANTS = {
     "dense_jax": dense_jax,
     "streamed": streamed,
     "sampled": sampled,
+    "with_samples": with_samples,
+    "dense_torch_with_samples": dense_torch_with_samples,
 }
 
 
@@ -179,7 +260,9 @@ def summarize(args: argparse.Namespace, workers: list[Worker]) -> dict:
             report[name] = {"failed": worker.failed}
             continue
         rate = 1.0 if name != "sampled" else args.sampling_rate
-        products = rate * 6 * args.batch * args.classes * args.dim / 1e9
+        # Three products; two more for the memory, which has no gradient.
+        counted = 10 if name.endswith("with_samples") else 6
+        products = rate * counted * args.batch * args.classes * args.dim / 1e9
         facts = {key: worker.values(key) for key in ("block", "working_share_of_tile", "loss")}
         report[name] = {key: values[0] for key, values in facts.items() if values} | {
             "seconds": worker.median(),
@@ -189,25 +272,33 @@ def summarize(args: argparse.Namespace, workers: list[Worker]) -> dict:
         }
         if name != "streamed":
             report[name]["times_streamed"] = ratios(streamed, worker)["median"]
+    dense, ours = (by_name.get(key) for key in ("dense_torch_with_samples", "with_samples"))
+    if dense and ours and not dense.failed:
+        report["dense_torch_with_samples"]["times_with_samples"] = ratios(ours, dense)["median"]
     return report
 
 
 def show(report: dict) -> None:
     print(f"plain {SIDE}^3 product: {report['matmul_gflops']:.0f} GFLOP/s")
     print(
-        f"{'':12} {'seconds':>8} {'GFLOP/s':>8} {'of plain':>8} {'peak GiB':>8} {'x streamed':>10}"
+        f"{'':24} {'seconds':>8} {'GFLOP/s':>8} {'of plain':>8} {'peak GiB':>8} {'x streamed':>10}"
     )
     for name in (name for name in VARIANTS if name in report):
         row = report[name]
         if "failed" in row:
-            print(f"{name:12} failed within the memory limit: {row['failed'][:90]}")
+            print(f"{name:24} failed within the memory limit: {row['failed'][:90]}")
             continue
         print(
-            f"{name:12} {row['seconds']:8.3f} {row['gflops']:8.1f} {row['share_of_matmul']:8.0%}"
+            f"{name:24} {row['seconds']:8.3f} {row['gflops']:8.1f} {row['share_of_matmul']:8.0%}"
             f" {row['peak_gib']:8.2f} {row.get('times_streamed', 1):10.2f}"
         )
-    share = report["streamed"].get("working_share_of_tile", float("nan"))
-    print(f"streamed: working memory {share:.1%} of one dense [B, C] tile (compiler's account)")
+    for name in ("streamed", "with_samples"):
+        if share := report.get(name, {}).get("working_share_of_tile"):
+            print(
+                f"{name}: working memory {share:.1%} of one dense [B, C] tile (compiler's account)"
+            )
+    if times := report.get("dense_torch_with_samples", {}).get("times_with_samples"):
+        print(f"dense_torch_with_samples takes {times:.1f} times as long as with_samples")
 
 
 def main() -> None:
@@ -239,7 +330,7 @@ def main() -> None:
     wanted = args.only.split(",") if args.only else list(VARIANTS)
     names = [name for name in VARIANTS if name in {*wanted, "matmul", "streamed"}]
     if find_spec("torch") is None:
-        names = [name for name in names if name != "dense_torch"]
+        names = [name for name in names if not name.startswith("dense_torch")]
         print("PyTorch is not installed: its rows are left out")
     arguments = [f"--{key}={getattr(args, key)}" for key in ("batch", "classes", "dim", "dtype")]
     arguments += [f"--sampling-rate={args.sampling_rate}", f"--memory-limit={args.memory_limit}"]

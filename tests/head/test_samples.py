@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from tests.helpers.dense_head import normalized
+from tests.helpers.dense_head import assert_same, normalized
 from tests.helpers.sharded_head import run_head
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard
@@ -120,7 +120,7 @@ def check(file, case, shards, block):
 
 
 def cases(file):
-    """All of USS but the warm-up, which is the step's (tests/train/test_samples.py)."""
+    """All of USS but the warm-up, in which it has no part."""
     found = {key.split("/")[0] for key in file if key.startswith(("uss", "unitsface"))}
     return sorted(found - {"unitsface_epoch0"})
 
@@ -139,6 +139,23 @@ def test_golden(golden2, x64, shards, block):
     assert len(found) >= 9
     for case in found:
         check(file, case, shards, block)
+
+
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_golden_warm_up(golden2, x64, shards):
+    """CosFace alone, and a memory that is written already; tests/train says that b stays at 0."""
+    file, case = golden2("losses2"), "unitsface_epoch0"
+    memory, features, labels, _ = golden_arrays(file, case)
+    features, labels, times = repeated(features, labels, shards)
+    result, _ = run_head(
+        "cosface", features, file["prototypes"], np.float64(0), labels, shards=shards,
+        varied={"scale": 64.0, "margin": 0.4},
+    )  # fmt: skip
+    by_features = np.tile(file[f"{case}/dfeatures"], (times, 1)) / times
+    expected = (file[f"{case}/loss"], by_features, file[f"{case}/dprototypes"], np.float64(0))
+    assert_same(result, expected, RTOL)
+    _, after = run(memory, 9.0, features, labels, shards)
+    np.testing.assert_array_equal(after, file[f"{case}/memory_after"])
 
 
 def dense_uss(features, memory, bias, labels, classes, scale=64.0, margin=0.1):

@@ -123,6 +123,17 @@ def test_adamw_has_two_moments_and_no_prototypes_after_decay(config):
     assert sgd.decayed > 0
 
 
+def test_a_memory_of_features_is_as_large_as_the_prototypes(config):
+    without = plan(config).needs
+    config.loss.with_samples = True
+    needs = plan(config).needs
+    assert without.memory == 0
+    assert needs.memory == needs.prototypes
+    assert needs._replace(memory=0) == without
+    config.head.sampling_rate = 0.1
+    assert plan(config).needs.memory == needs.memory + 4 * 16 * int(10_001 * 0.1)
+
+
 def test_time_is_work_and_communication(config):
     found = plan(config)
     assert found.communication_seconds == found.sent / 1e9

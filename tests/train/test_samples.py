@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses
+from uniface_jax.checkpoints import reading
+from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.losses.additive import uss
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded
@@ -106,3 +108,66 @@ def test_elastic(batches, whole):
     state, _ = train(4, batches[WARM_UP + 1 : WARM_UP + 2], state)
     state, _ = train(1, batches[WARM_UP + 2 :], state)
     assert_close(state, whole[0])
+
+
+def saved_and_restored(state, devices, folder):
+    """The state as a checkpoint, written on some devices, gives it to others."""
+    before, after = (program("shard_map", n, "uce", "sgd", 1.0)[0] for n in devices)
+    shapes = jax.eval_shape(lambda: state)
+    about = {"config": "{}", "data": {"num_classes": CLASSES}}
+    checkpoints = Checkpoints(folder)
+    try:
+        checkpoints.save(before.to_global(before.place(state)), about)
+        assert checkpoints.wait()
+        restored, _ = checkpoints.restore_newest(after.template(shapes), shapes)
+    finally:
+        checkpoints.close()
+    return after.logical(after.from_global(restored))
+
+
+@pytest.mark.slow
+def test_checkpoints_resume_bitwise_and_on_other_devices(batches, whole, tmp_path):
+    """Memory and bias come back, on the same devices and on others, 8 -> 4 -> 1."""
+    expected, _ = whole
+    first, _ = train(8, batches[: WARM_UP + 1])
+    same = saved_and_restored(first, (8, 8), tmp_path / "same")
+    state, _ = train(8, batches[WARM_UP + 1 :], same)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    state = saved_and_restored(first, (8, 4), tmp_path / "eight")
+    state, _ = train(4, batches[WARM_UP + 1 : WARM_UP + 2], state)
+    state = saved_and_restored(state, (4, 1), tmp_path / "four")
+    state, _ = train(1, batches[WARM_UP + 2 :], state)
+    assert_close(state, expected)
+
+
+def test_checkpoints_without_samples_look_as_ever():
+    """The names in a checkpoint of a run that compares no samples, and of one that does."""
+    named = reading.to_tree(start(samples=False))
+    assert named.keys() == {"step", "weights", "momentum", "batch_stats", "loss_statistics"}
+    assert named["weights"].keys() == {"network", "prototypes", "bias"}
+    assert named["momentum"].keys() == named["weights"].keys()
+    named = reading.to_tree(start())
+    assert named["memory"].shape == (CLASSES, 8)
+    assert named["weights"].keys() == named["momentum"].keys()
+    assert "sample_bias" in named["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "name", "mode"),
+    [("cosface", "adamw", "pmap"), ("curricularface", "lamb", "shard_map")],
+)
+def test_any_loss_and_optimizer_with_sampled_classes(loss, name, mode, batches):
+    """With one micro-batch the loss of 2 devices is of the same batch as that of one.
+
+    So low a rate draws no negatives beyond the classes of the batch, the same on any devices.
+    """
+    found = [
+        train(devices, batches[WARM_UP - 1 : WARM_UP + 2], None, loss, mode, name, 0.01)
+        for devices in (1, 8)
+    ]
+    (one, _), (many, metrics) = found
+    assert metrics[-1]["sample_loss"] > 0
+    assert one.memory.any()
+    np.testing.assert_allclose(many.weights.sample_bias, one.weights.sample_bias, rtol=0.05)
+    assert np.all(np.isfinite(many.weights.prototypes))

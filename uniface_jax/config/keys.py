@@ -135,7 +135,7 @@ def _loss(config: ConfigDict) -> None:
     config.loss.sample_scale = placeholder(float)  # s of USS
     config.loss.sample_margin = placeholder(float)  # m of USS
     # Epochs of the classes' loss alone, in which the memory of features fills, before USS counts.
-    config.loss.sample_after_epochs = 1.0
+    config.loss.sample_after_epochs = placeholder(float)  # 1 where None
     config.loss.deviation = placeholder(float)  # σ of the margins of elastic_arc and its like
     # Deal out the margins of elastic_arc_plus and elastic_cos_plus as the release's code does.
     config.loss.as_published = placeholder(bool)
@@ -155,7 +155,8 @@ def _head(config: ConfigDict) -> None:
     config.head.subcentres = 1  # K prototypes a class, of whose cosines the largest counts
     # Standard deviation of the prototypes before training; 1/sqrt(embedding_size) where None.
     config.head.init_std = placeholder(float)  # insightface's 0.01
-    # MiB for the block of classes in work. The kernel of uce and bce on CPUs has blocks of its own.
+    # MiB for the block of classes in work. The kernel of uce, bce and USS on CPUs has blocks of its
+    # own.
     config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
 

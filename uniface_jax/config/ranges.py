@@ -62,7 +62,7 @@ _RANGES: Mapping[str, Range] = {
     "loss.sample_margin": Range(
         "from 0 to below 1.5", lambda value: value is None or 0 <= value < 1.5
     ),
-    "loss.sample_after_epochs": at_least(1),
+    "loss.sample_after_epochs": Range(">= 1", lambda value: value is None or value >= 1),
     "head.sampling_rate": _SHARE,
     "head.pair_whisker": Range(">= 0", lambda value: value is None or value >= 0),
     "head.subcentres": Range("from 1 to 100", lambda value: 1 <= value <= 100),

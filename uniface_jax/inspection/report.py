@@ -45,7 +45,9 @@ def write(run: Inspection, output: Path, workdir: str) -> dict[str, Any]:
     report = {
         "workdir": workdir,
         "step": int(run.state.step),
-        "loss": {key: value for key, value in given.items() if value is not None},
+        "loss": {
+            k: value for k, value in given.items() if value is not None and value is not False
+        },
         "thresholds": run.thresholds,
         "similarities": dominance(run.found),
         "history": {key: _finite(values) for key, values in run.history.items()},

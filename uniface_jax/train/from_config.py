@@ -195,9 +195,8 @@ def _samples(config: ConfigDict, schedule: Schedule) -> SampleToSample | None:
     loss = configs.create_sample_loss(config)
     if loss is None:
         return None
-    return SampleToSample(
-        loss, math.ceil(config.loss.sample_after_epochs * schedule.steps_per_epoch)
-    )
+    after = config.loss.sample_after_epochs or 1.0
+    return SampleToSample(loss, math.ceil(after * schedule.steps_per_epoch))
 
 
 def _adaptive(o: ConfigDict) -> Adaptive | None:
