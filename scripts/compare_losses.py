@@ -5,10 +5,10 @@
 
 Every loss gets the same images in the same order, the same seeds and the same steps; only the keys
 of LOSSES differ. A training that is finished, and measured, is not done again: the same command
-resumes. Intervals hold 95 % of 300 draws of other people and other seeds, the difference from
---baseline is taken draw by draw. FOLDER has lfw_112.tar and LFW's lists; people of peopleDevTrain
-train, of all of them (lfw-all) or of those with two images or more (lfw-two), and pairsDevTest, all
-of other people, is measured.
+resumes. With --teacher each loss stands there twice, alone and distilled. Intervals hold 95 % of
+300 draws of other people and other seeds; the difference from --baseline is taken draw by draw.
+FOLDER has lfw_112.tar and LFW's lists: people of peopleDevTrain train, all of them (lfw-all) or
+those with two images or more (lfw-two), and pairsDevTest, all of other people, is measured.
 """
 
 import argparse
@@ -238,7 +238,17 @@ def chosen_entries(args: argparse.Namespace) -> dict[str, Entry]:
         entries[name] = LOSSES[name]
     if args.baseline not in entries:
         raise UserError(f"--baseline={args.baseline}: expected one of {', '.join(entries)}")
+    if args.teacher:
+        entries |= {
+            f"{name}_distilled": distilled(entry, args.teacher) for name, entry in entries.items()
+        }
     return entries
+
+
+def distilled(entry: Entry, teacher: str) -> Entry:
+    """Return the loss with a teacher beside it, of which its paper says nothing."""
+    settings = {**entry.settings, "distill.teacher": teacher}
+    return Entry(f"{entry.title}, distilled", settings)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -251,6 +261,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pairs", type=Path, help="with --train: a .bin of pairs of other people")
     made.add_argument("--losses", help=f"by commas, default all: {', '.join(LOSSES)}")
     made.add_argument("--baseline", default="uce", help="the loss that others are compared with")
+    made.add_argument(
+        "--teacher", help="a workdir or ONNX file: each loss is distilled from it too"
+    )
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--epochs", type=float, help=f"default: {EPOCHS}")
     made.add_argument("--resamples", type=int, default=300, help="draws of people and seeds")

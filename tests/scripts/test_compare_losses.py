@@ -68,6 +68,16 @@ def test_every_entry_is_whole_or_says_what_it_lacks():
     assert compare_losses.Entry("x", {"loss.name": "nosuch"}).missing(KNOWN) == "loss.name=nosuch"
 
 
+def test_with_a_teacher_each_loss_is_there_twice():
+    args = compare_losses.parser().parse_args(["--losses=uce,nsl", "--teacher=sface.onnx"])
+    entries = compare_losses.chosen_entries(args)
+    assert list(entries) == ["uce", "nsl", "uce_distilled", "nsl_distilled"]
+    entry = entries["nsl_distilled"]
+    assert (entry.title, entry.published()) == ("NSL, distilled", "-")
+    assert entry.settings == {"loss.name": "nsl", "distill.teacher": "sface.onnx"}
+    assert not entry.missing(KNOWN)
+
+
 def test_wrong_flags_are_refused_in_one_line(monkeypatch, tmp_path):
     for flags, words in (
         (["--sets=nowhere"], "--sets=nowhere: expected some of demo"),
