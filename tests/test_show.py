@@ -1,5 +1,10 @@
 import cv2
+import numpy as np
 import pytest
+
+from uniface_jax.data.formats import images
+from uniface_jax.data.input.contact_sheet import face_rows
+from uniface_jax.data.sources.opening import open_source
 
 
 def test_command(dataset, tmp_path, run_cli):
@@ -23,3 +28,15 @@ def test_bad_input(arguments, words, run_cli):
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_rows_of_faces_bear_their_titles_and_a_damaged_image_is_black(tmp_path):
+    for name, content in (("1.png", images.encode_png(np.full((112, 112, 3), 200, np.uint8))),
+                          ("2.png", b"no image")):  # fmt: skip
+        (tmp_path / "ann").mkdir(exist_ok=True)
+        (tmp_path / "ann" / name).write_bytes(content)
+    sheet = face_rows(open_source(tmp_path), [("ann\x1b[31m é", [0, 1]), ("", [0])], columns=3)
+    assert sheet.shape == (2 * (22 + 116), 3 * 116, 3)
+    assert (sheet[22:134, :112] == 200).all()
+    assert (sheet[22:134, 116:228] == 0).all()
+    assert (sheet[22:134, 232:] == 255).all()
