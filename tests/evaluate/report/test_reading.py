@@ -19,6 +19,8 @@ from uniface_jax.evaluate.report import reading, report, results
 LINES = {
     "cmc": {"ranks": [1, 2, 30], "rates": [0.5, 0.75, 1]},
     "open_set": {"fpir": [0.01, 0.1, 1], "tpir": [0.1, 0.2, 1.0]},
+    "open_set_det": {"fpir": [0.01, 0.1, 1], "fnir": [0.9, 0.8, 0.0]},
+    "reject": {"lines": {"FMR 0.1": {"rejected": [0, 0.5, 0.95], "fnmr": [0.2, 0.1, 0.0]}}},
     "distractors": {"distractors": [10, 100], "rates": [0.9, 0.8]},
 }
 
@@ -129,6 +131,9 @@ def test_metrics_that_cannot_be_shown_are_refused(written, tmp_path, path, value
         (("pairs", "same", 0, "sides", 0, "picture"), "http://x/", "pairs: a picture that is no"),
         (("cmc", "ranks"), [0, 1, 2], "cmc: ranks holds 0"),
         (("distractors", "rates"), [1.5, 0], "distractors: rates holds 1.5"),
+        (("open_set_det", "fnir"), [2, 1, 0], "open_set_det: fnir holds 2"),
+        (("reject", "lines"), {}, "reject: 0 lines; expected 1 to"),
+        (("reject", "lines", "FMR 0.1", "fnmr"), [1], "reject: 3 rejected for 1 fnmr"),
     ],
 )
 def test_a_damaged_drawing_is_left_out_and_named(written, tmp_path, path, value, message):
