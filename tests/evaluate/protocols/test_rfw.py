@@ -64,13 +64,14 @@ def test_the_tree_of_the_fixtures(tmp_path, below):
     for race, found in opened.items():
         name = f"rfw/images/test/txts/{race}/{race}_pairs.txt"
         assert found.pairs.same.tolist() == [same for same, _ in expected_pairs(name)]
-        assert found.pairs.folds == 6
+        assert found.pairs.folds == min(10, len(found.pairs))
     if not below:
         results = run(Parts([root]), computed_features(tmp_path), Options())
         assert list(results) == [*RACES, ALL]
         means = [results[race].metrics["accuracy"]["mean"] for race in RACES]
         assert results[ALL].metrics["mean"] == pytest.approx(np.mean(means))
-        assert "6-fold accuracy" in RFW.row(results["Asian"].metrics)
+        folds = opened["Asian"].pairs.folds
+        assert f"{folds}-fold accuracy" in RFW.row(results["Asian"].metrics)
         assert RFW.row(results[ALL].metrics)["Asian"] == f"{means[1]:.2%}"
 
 
@@ -160,7 +161,7 @@ def test_other_folders_are_refused(tree, tmp_path):
     pairs.write_text("")
     with pytest.raises(UserError, match=r"Indian_pairs\.txt: no pairs"):
         open_rfw(tree)
-    pairs.write_text(text.replace("m.0cgd1f", "m.none"))
+    pairs.write_text(text.replace(text.split()[0], "m.none"))
     with pytest.raises(UserError, match=r"Indian_pairs\.txt: line \d: .*no such image"):
         open_rfw(tree)
     pairs.unlink()
