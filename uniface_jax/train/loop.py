@@ -33,10 +33,7 @@ from uniface_jax.train.from_config import Recipe, initial_state, make_recipe
 from uniface_jax.train.nonfinite import FiniteGuard
 from uniface_jax.train.overlap import overlap_warnings
 from uniface_jax.train.run import Position, Run
-from uniface_jax.train.run_log import (
-    RunLog,
-    warn,
-)
+from uniface_jax.train.run_log import RunLog, warn
 from uniface_jax.train.skipped_images import SkippedImages
 from uniface_jax.train.stop_signal import StopSignal
 from uniface_jax.train.teacher import Teacher, open_teacher, with_teacher
@@ -95,18 +92,22 @@ def train_and_evaluate(
     recipe = make_recipe(config, len(source), source.num_classes, width)
     if models.takes_landmarks(recipe.network):
         source = with_landmarks(source)
-    warnings = input_checks.warnings_of(recipe, source, jax.device_count())
     evaluate = Evaluator(recipe)  # which looks at every image that it will need
-    warnings += overlap_warnings(config.data.train, len(source), evaluate.sets)
-    warnings += input_checks.check_images(source, skip)
-    if processes.is_main():
-        for warning in warnings:
-            warn(warning)
+    for warning in _warnings(recipe, source, evaluate, skip):
+        warn(warning)
     jax.config.update("jax_debug_nans", config.debug.nans)
     with ExitStack() as held:
         processes.on_main(lambda: _claim(held, config, workdir, extend))
         with memory_limits.in_one_line(config):
             return _train(recipe, workdir, source, evaluate, teacher)
+
+
+def _warnings(recipe: Recipe, source: Source, evaluate: Evaluator, skip: bool) -> list[str]:
+    """Return what the user should know before the run, in the main process alone."""
+    found = input_checks.warnings_of(recipe, source, jax.device_count())
+    found += overlap_warnings(recipe.config.data.train, len(source), evaluate.sets)
+    found += input_checks.check_images(source, skip)
+    return found if processes.is_main() else []
 
 
 def _claim(held: ExitStack, config: ConfigDict, workdir: Path, extend: bool) -> None:
