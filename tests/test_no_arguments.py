@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": "--model=MODEL --data=FILES",
     "export": "--workdir=WORKDIR",
     "embed": "SOURCE",
-    "gallery": "build|search|add|remove|merge",
+    "gallery": "build|search|add|remove|merge|index",
     "inspection": "--workdir=WORKDIR",
 }
 WITH_A_DEFAULT = {"train", "plan"}  # the recipe demo

@@ -117,7 +117,7 @@ def test_faces_are_added_removed_and_merged(gallery, table, run_cli, tmp_path):
         (["build", "{t}"], "--output is missing"),
         (["remove", "{g}"], "--ids, --names or --people says which faces"),
         (["remove", "{g}", "--ids=99"], "no row has the id 99"),
-        (["count", "{g}"], "count: expected one of build, search, add, remove, merge"),
+        (["count", "{g}"], "count: expected one of build, search, add, remove, merge, index"),
     ],
 )
 def test_bad_choices_are_one_line(arguments, words, gallery, table, model, run_cli, tmp_path):
@@ -129,3 +129,12 @@ def test_bad_choices_are_one_line(arguments, words, gallery, table, model, run_c
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert words in line
+
+
+def test_an_index_answers_too(gallery, table, run_cli):
+    done = run_cli("gallery", "index", gallery)
+    assert done.returncode == 0, done.stderr
+    assert "of the 10 nearest, measured on 23 of its faces" in done.stdout
+    done = run_cli("gallery", "search", gallery, table, "-k", "1", "--method=approximate")
+    answers = json.loads(done.stdout)["answers"]
+    assert [answer["nearest"][0]["name"] for answer in answers] == [a["query"] for a in answers]

@@ -112,6 +112,31 @@ def test_merging_takes_in_other_galleries(gallery, features, queries, tmp_path):
     assert len(gallery) == 3060
 
 
+def test_approximate_search_has_exact_cosines_and_a_measured_recall(gallery, features, queries):
+    (found,) = gallery.index()
+    assert found["recall"] > 0.9
+    gallery.remove([7])
+    gallery.add([plain_rows(features[:10], names_of(features[:10]))], 10)  # without an index
+    answers, exact = (gallery.search(queries, 10, m) for m in ("approximate", "int8"))
+    shared = [len(set(a) & set(b)) for a, b in zip(answers.ids, exact.ids, strict=True)]
+    assert np.mean(shared) > 9
+    both = np.concatenate([features, features[:10]])
+    for number, query in enumerate(queries):
+        rows = both[answers.ids[number]].astype(float)
+        cosines = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+        np.testing.assert_allclose(answers.cosines[number], cosines, atol=1e-15)
+    assert 7 not in answers.ids
+
+
+def test_an_index_of_somebody_else_is_not_read(gallery, queries):
+    gallery.index()
+    (file,) = gallery.folder.glob("*.index")
+    changed(file, 100)
+    with pytest.raises(UserError, match="not built by this user, or changed since"):
+        gallery.search(queries, 1, "approximate")
+    assert gallery.search(queries, 1).ids.shape == (len(queries), 1)
+
+
 def test_a_gallery_that_is_empty_answers_with_nothing(queries, tmp_path):
     gallery = Gallery.create(tmp_path / "g", D)
     assert gallery.search(queries, 3).ids.shape == (len(queries), 0)

@@ -5,11 +5,12 @@ python -m uniface_jax.gallery search GALLERY QUERY… [-k 5] [--far=1e-4 --calib
 python -m uniface_jax.gallery add GALLERY FEATURES
 python -m uniface_jax.gallery remove GALLERY --ids=3,17 | --names=a.jpg | --people=ann
 python -m uniface_jax.gallery merge GALLERY [OTHER…]
+python -m uniface_jax.gallery index GALLERY
 
 FEATURES is a table that embed has written. A QUERY is such a table, or a photograph, for which
 --model says the network. Answers are exact, and printed as JSON; --sheet=FILE.png draws them. With
 a threshold, an answer below it is "unknown". merge takes in other galleries, and gives the room of
-removed faces back.
+removed faces back. index makes --method=approximate possible, by FAISS, and measures its recall.
 """
 
 import json
@@ -60,7 +61,10 @@ _THRESHOLD = flags.DEFINE_float(
     "threshold", None, "Least cosine of an answer, instead of a rate.", -1.0, 1.0
 )
 _METHOD = flags.DEFINE_enum(
-    "method", "int8", list(METHODS), "What search goes over; the answers are the same."
+    "method",
+    "int8",
+    list(METHODS),
+    "What search goes over: int8 and float32 are exact and answer the same.",
 )
 _SHEET = flags.DEFINE_string("sheet", None, "Of search: a PNG of queries and answers.")
 _REPORT = flags.DEFINE_string("report", None, "Of search: a JSON file for what is printed.")
@@ -78,6 +82,7 @@ def main(argv: list[str]) -> None:
         "add": _add,
         "remove": _remove,
         "merge": _merge,
+        "index": _index,
     }
     if len(argv) < 3 or argv[1] not in verbs:
         given = f"{argv[1]}: " if len(argv) > 1 and argv[1] not in verbs else ""
@@ -127,6 +132,15 @@ def _merge(folder: str, more: Sequence[str]) -> None:
     cli.say(f"{folder}: {len(gallery)} faces, in one part")
 
 
+def _index(folder: str, more: Sequence[str]) -> None:
+    _expect_no(more)
+    for found in Gallery(folder).index():
+        cli.say(
+            f"{folder}: finds {found['recall']:.4f} of the {found['neighbors']:.0f} nearest, "
+            f"measured on {found['queries']:.0f} of its faces; --method=approximate uses it"
+        )
+
+
 def _search(folder: str, more: Sequence[str]) -> None:
     if not more:
         raise UserError(f"search {folder}: expected photographs, or tables of features")
@@ -138,7 +152,11 @@ def _search(folder: str, more: Sequence[str]) -> None:
     names, features = _queries(gallery, more)
     found = gallery.search(features, _K.value, _METHOD.value)
     matches = [
-        [_match(gallery.row(int(id)), float(cosine), limit) for id, cosine in zip(*of, strict=True)]
+        [
+            _match(gallery.row(int(id)), float(cosine), limit)
+            for id, cosine in zip(*of, strict=True)
+            if id >= 0
+        ]
         for of in zip(found.ids, found.cosines, strict=True)
     ]
     result = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from uniface_jax.errors import UserError
+from uniface_jax.gallery import approximate
 from uniface_jax.gallery.candidates import METHODS, by_query, candidates_of
 from uniface_jax.gallery.changes import read_removed, sweep, write_removed, writing
 from uniface_jax.gallery.exact import nearest_of
@@ -177,12 +178,26 @@ class Gallery:
         self._open()
         return self
 
+    def index(self) -> list[Mapping[str, float]]:
+        """Build what approximate search goes by, and return the recall of each segment's.
+
+        It lies beside each segment, and stays until the segment is merged. Raises
+        UserError where FAISS, the extra `faiss`, is not installed.
+        """
+        with writing(self.folder):
+            self._open()
+            return [
+                approximate.measured_recall(segment, approximate.build_index(segment))
+                for segment in self.segments
+            ]
+
     def search(self, queries: np.ndarray, k: int = 1, method: str = "int8") -> Answers:
         """Find the k nearest rows of each query [Q, D], by their cosines.
 
         The answers are those of exact arithmetic on the features as they were given, rounded to
         float64; rows of the same cosine come in the order of their ids. method: "int8" goes over
-        codes, "float32" over the features, and both answer the same.
+        codes, "float32" over the features, and both answer the same. "approximate" may miss
+        rows of what `index` was made of, and then answers with others or, behind, with the id -1.
 
         Args:
             queries: not normalized.
@@ -257,15 +272,18 @@ class Gallery:
     def _ranked(self, queries: np.ndarray, parts: Sequence[nearest.Candidates], k: int) -> Answers:
         """Return the k nearest of the candidates of all segments, by exact cosines."""
         best = nearest.joined(list(parts), k).best[:, -1]
-        ids, cosines = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
+        ids, cosines = (
+            np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf)
+        )  # fmt: skip
         places_by_query = [by_query(part, best, len(queries)) for part in parts]
         for number, query in enumerate(queries):
             rows, of_rows = [], []
             for segment, places in zip(self.segments, places_by_query, strict=True):
                 rows.append(segment.rows(places[number]))
                 of_rows.append(segment.ids[places[number]])
-            found = nearest_of(query, np.concatenate(rows), np.concatenate(of_rows), k)
-            ids[number], cosines[number] = found
+            near = nearest_of(query, np.concatenate(rows), np.concatenate(of_rows), k)
+            count = len(near[0])
+            ids[number, :count], cosines[number, :count] = near
         return Answers(ids, cosines)
 
     def _ids(self) -> np.ndarray:
