@@ -63,3 +63,13 @@ def test_few_units_widen_the_bounds_and_what_has_no_value_is_left_out():
     assert np.isnan(resampled_bounds(np.array([np.nan]), 5)).all()
     found = rate_interval(1, 4, np.array([np.nan]), 1)
     assert (found.lower, found.upper) == exact_binomial(1, 4)
+
+
+def test_few_errors_of_people_are_taken_to_come_three_at_a_time():
+    found = rate_interval(900, 900, np.ones(1000), 150, effect=1.0)
+    assert (found.lower, found.method) == (exact_binomial(300, 300)[0], EXACT)
+    assert rate_interval(150, 150, np.ones(1000), 150, effect=1.0).lower == pytest.approx(
+        exact_binomial(150, 150)[0]
+    )
+    found = rate_interval(880, 900, np.full(1000, 880 / 900), 150, effect=4.0)
+    assert found.lower == pytest.approx(exact_binomial(220, 225)[0])

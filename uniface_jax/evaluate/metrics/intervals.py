@@ -12,6 +12,7 @@ from scipy import special
 
 LEVEL = 0.95
 FEW_ERRORS = 10
+_CLUSTER = 3.0  # errors of one person that are taken to come at once, where few are known
 BOOTSTRAP, EXACT = "bootstrap", "exact_binomial"
 
 
@@ -91,13 +92,15 @@ def effect_of_units(hits: int, trials: int, replicates: np.ndarray) -> float:
 
 
 def rate_interval(
-    hits: int, trials: int, replicates: np.ndarray, units: int, effect: float = 1.0
+    hits: int, trials: int, replicates: np.ndarray, units: int, effect: float | None = None
 ) -> Interval:
     """Return the interval of a rate of `hits` among `trials`, from its resamples [B].
 
     Under FEW_ERRORS hits or misses it is the exact binomial one, and reaches as far as the
     resamples do where they reach further: a rate at a threshold depends on that threshold's own
-    error too. Errors that come `effect` at a time count once, and so do trials (Korn and Graubard).
+    error too. Errors that come `effect` at a time count once, and so do trials (Korn and Graubard);
+    few errors do not show whether they do: of people, of whom `effect` is given, up to three
+    are taken to. None: each trial is by itself.
 
     >>> rate_interval(100, 100, np.ones(1000), 100)
     Interval(lower=0.963783..., upper=1.0, method='exact_binomial')
@@ -107,9 +110,10 @@ def rate_interval(
         estimate if np.isnan(bound) else bound for bound in resampled_bounds(replicates, units)
     )
     lower, upper = min(lower, estimate), max(upper, estimate)
-    if min(hits, trials - hits) >= FEW_ERRORS * effect:
+    if min(hits, trials - hits) >= FEW_ERRORS * (effect or 1.0):
         return Interval(lower, upper, BOOTSTRAP)
-    exact_lower, exact_upper = exact_binomial(hits / effect, trials / effect)
+    at_once = 1.0 if effect is None else max(effect, min(_CLUSTER, trials / units))
+    exact_lower, exact_upper = exact_binomial(hits / at_once, trials / at_once)
     return Interval(min(lower, exact_lower), max(upper, exact_upper), EXACT)
 
 

@@ -129,7 +129,7 @@ def _tar_interval(
     one of all pairs. errors: see _known_errors.
     """
     hits, trials, units = entry[reading]["true_accepts"], len(scores.same), scores.units.fewest
-    effect = 1.0
+    effect = None
     if scores.units.kind == PEOPLE:
         effect = effect_of_units(hits, trials, replicates[1])
     if limits.method == BOOTSTRAP:
