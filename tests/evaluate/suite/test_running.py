@@ -29,6 +29,7 @@ def rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.slow
 def test_a_suite_evaluates_all_and_names_what_fails(faces, run_cli, tmp_path):
     """Numbers are those of metrics.json; a second run takes the kept features, and mends."""
     data, arguments = faces / "data", [f"--model={faces / 'net.onnx'}", f"--output={tmp_path}"]
@@ -68,6 +69,22 @@ def test_a_suite_evaluates_all_and_names_what_fails(faces, run_cli, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "features" in again.stdout
     assert "failed" not in (tmp_path / "suite.md").read_text()
+
+
+def test_a_set_that_fails_is_named_and_the_others_go_on(faces, run_cli, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(FOLDER / "tinyface", data / "tinyface")
+    (data / "cfp_fp.bin").write_bytes(b"no pickle")
+    done = run_cli(
+        "evaluate", f"--model={faces / 'net.onnx'}", f"--output={tmp_path}", f"--suite={data}"
+    )
+    assert done.returncode == 1, done.stderr
+    heads, own, *_ = rows((tmp_path / "suite.md").read_text())
+    cells = dict(zip(heads, own, strict=True))
+    assert cells["CFP-FP"] == "failed"
+    assert cells["TinyFace rank-20"].replace(".", "").isdigit()
+    assert f"cfp_fp: failed: {data / 'cfp_fp.bin'}" in done.stdout
+    assert (tmp_path / "report.html").is_file()
 
 
 def test_names_cannot_break_the_tables():

@@ -22,8 +22,9 @@ def run_suite(
 ) -> dict[str, str]:
     """Evaluate all sets into `output`, and return the line of each that failed, by its name.
 
-    What is done stands in the files after every set, so that nothing is lost where one of hours
-    fails; features that are kept are taken again. path: the model as the user named it.
+    What is done stands in metrics.json after every set, so that nothing is lost where one of hours
+    fails; features that are kept are taken again. The report comes last.
+    path: the model as the user named it.
     """
     found: dict[str, Results] = {}
     failures: dict[str, str] = {}
@@ -37,12 +38,13 @@ def run_suite(
             cli.say(f"{one.name}: failed: {line}")
             continue
         found.setdefault(one.protocol, {}).update(of_set)
-        run = results.collect(source, path, found)
-        results.write(output, run)
-        report.write(output, [run])
+        results.write(output, results.collect(source, path, found))
         only = results.collect(source, path, {one.protocol: of_set})
         cli.say(*report.tables(only).split("\n"))
-    table = suite_table(results.collect(source, path, found), failures)
+    run = results.collect(source, path, found)
+    if found:
+        report.write(output, [run])
+    table = suite_table(run, failures)
     for name, text in ((MARKDOWN, markdown(table)), (LATEX, latex(table))):
         write_bytes(output / name, text.encode("utf-8", "backslashreplace"))
     cli.say("", *markdown(table).rstrip().split("\n"), "")
