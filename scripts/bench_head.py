@@ -112,7 +112,8 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
         )  # fmt: skip
         both = first.gradients.features + between.by_features
         gradients = first.gradients._replace(features=both), between.by_bias
-        return written(memory, features, labels, start), first.loss + between.loss, gradients
+        after = written(memory, features, labels, start, between.loss)
+        return after, first.loss + between.loss, gradients
 
     mapped = jax.shard_map(
         device,

@@ -45,7 +45,7 @@ def program(shards, block, num_classes, scale, sampled):
             (features, labels),
             Products(block),
         )
-        return result, written(memory, features, labels, start)
+        return result, written(memory, features, labels, start, result.loss)
 
     mapped = jax.shard_map(
         device,

@@ -87,12 +87,18 @@ def first_bias(
 
 
 def written(
-    memory: jax.Array, features: jax.Array, labels: jax.Array, start: jax.Array | int
+    memory: jax.Array,
+    features: jax.Array,
+    labels: jax.Array,
+    start: jax.Array | int,
+    after: jax.Array,
 ) -> jax.Array:
     """Return the memory [S, D] with the features of the global batch in their classes' rows.
 
     features [b, D] and labels [b] of this device's samples; start, the number of its first class.
-    Of several samples of a class the last of the batch stays.
+    Of several samples of a class the last of the batch stays. after: the loss of whatever has read
+    the memory. Nothing is written where it is not finite; and so the compiler knows that it is
+    written last, in place, where it would else copy it whole.
     """
     features = jax.lax.all_gather(features, AXIS, tiled=True)
     labels = jax.lax.all_gather(labels, AXIS, tiled=True)
@@ -101,5 +107,6 @@ def written(
     by_class = labels[order]
     last = jnp.concatenate([by_class[1:] != by_class[:-1], jnp.ones(1, bool)])
     rows, local = memory.shape[0], by_class - start
-    target = jnp.where(last & (local >= 0) & (local < rows), local, rows)
+    here = last & (local >= 0) & (local < rows) & jnp.all(jnp.isfinite(after))
+    target = jnp.where(here, local, rows)
     return memory.at[target].set(features[order].astype(memory.dtype), mode="drop")

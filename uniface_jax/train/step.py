@@ -231,7 +231,7 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     bias = jnp.where(before > 0, before, jnp.mean(kept.bias))
     return state._replace(
         weights=state.weights._replace(sample_bias=bias),
-        memory=written(state.memory, features, labels, shard.start),
+        memory=written(state.memory, features, labels, shard.start, kept.loss),
     )
 
 
