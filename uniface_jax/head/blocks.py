@@ -22,6 +22,7 @@ from uniface_jax.losses import Elementwise, Loss
 from uniface_jax.native import build, cross_entropy_head
 
 NORM_FLOOR = 1e-5  # of feature and prototype norms, as the release has it
+NORM_CEILING = 1.8e19  # of prototypes' norms, whose squares float32 can hold
 LARGEST_EXPONENT = 87.0  # of exp in float32
 FILL = -1.0  # where every loss is smallest, so that nothing is lost in taking it out again
 
@@ -89,8 +90,11 @@ class _Block(NamedTuple):
 
 
 def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return 1 / max(|x|, NORM_FLOOR) of each row, and 1.0 where the norm is above the floor."""
-    norm = jnp.sqrt(jnp.sum(jnp.square(x), -1))
+    """Return 1 / max(|x|, NORM_FLOOR) of each row, and 1.0 where the norm is above the floor.
+
+    A norm beyond NORM_CEILING counts as that.
+    """
+    norm = jnp.minimum(jnp.sqrt(jnp.sum(jnp.square(x), -1)), NORM_CEILING)
     return 1 / jnp.maximum(norm, NORM_FLOOR), (norm > NORM_FLOOR).astype(x.dtype)
 
 

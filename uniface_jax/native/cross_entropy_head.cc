@@ -24,6 +24,7 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr float kFill = -1.0f, kNormFloor = 1e-5f;
+constexpr float kNormCeiling = 1.8e19f;  // whose square is finite, as in head/blocks.py
 constexpr int kBlock = 96;   // classes: tiles of kRows, and a block's arrays fit a core's cache
 constexpr int kTotals = 16;  // floats that hold a task's Totals
 
@@ -151,7 +152,8 @@ void Block(const Problem& p, ptrdiff_t begin, ptrdiff_t count, float* own, float
              {dimension, 1, vectors * kWidth}, vectors, tile + start, row, true);
   }
   for (ptrdiff_t j = 0; j < count; ++j) {
-    const float norm = std::sqrt(Dot(weight + j * dimension, weight + j * dimension, dimension));
+    const float length = std::sqrt(Dot(weight + j * dimension, weight + j * dimension, dimension));
+    const float norm = std::min(length, kNormCeiling);
     inverse[j] = 1 / std::max(norm, kNormFloor);
     unfloored[j] = norm > kNormFloor;
   }

@@ -1,0 +1,91 @@
+"""What bfloat16 products cost each loss: its largest relative errors against float64.
+
+    python scripts/table_loss_precision.py [--batch=256] [--classes=1000] [--dim=512]
+
+Every loss of the registry through the streamed head, on the same random features, half of them near
+their prototypes: in float64, in float32, and in float32 with the factors of the matrix products in
+bfloat16. An error is that of the loss, and of a gradient by its norm: |g - g64| / |g64|, the
+largest over features, prototypes and bias.
+"""
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from uniface_jax import losses
+from uniface_jax.cli import say
+from uniface_jax.head.blocks import Prototypes
+from uniface_jax.head.draws import with_own_draws
+from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+from uniface_jax.runtime.parallel import AXIS
+
+
+def problem(batch: int, classes: int, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features, prototypes and labels; float32 numbers, so that all precisions see them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, batch)
+    prototypes = rng.standard_normal((classes, dim)) / np.sqrt(dim)
+    features = rng.standard_normal((batch, dim))
+    near = 20 * prototypes[labels] + 0.5 * features
+    features[::2] = near[::2]
+    return np.float32(features), np.float32(prototypes), labels
+
+
+def run(name: str, arrays: tuple[np.ndarray, ...], dtype: Any, product_dtype: Any) -> list[Any]:
+    """Return loss and gradients of one loss, computed in `dtype`."""
+    features, prototypes, labels = arrays
+    loss, count = losses.create(name), len(prototypes)
+
+    def device(features: Any, prototypes: Any, bias: Any) -> Any:
+        shard = Shard(Prototypes(prototypes, bias, jnp.ones(count, bool)), 0, count)
+        drawn = with_own_draws(loss, jax.random.key(0), len(labels))
+        result = loss_and_gradients(
+            drawn, shard, features, jnp.asarray(labels, jnp.int32), loss.initial_statistics(),
+            Products(256, product_dtype),
+        )  # fmt: skip
+        return result.loss, *result.gradients
+
+    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    mapped = jax.shard_map(device, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    bias = np.full(count if loss.bias == "class" else (), loss.initial_bias(count, 1.0), dtype)
+    found = jax.jit(mapped)(features.astype(dtype), prototypes.astype(dtype), bias)
+    return [np.asarray(x, np.float64) for x in found]
+
+
+def errors(found: list[Any], exact: list[Any]) -> tuple[float, float]:
+    """Return the relative error of the loss, and the largest of a gradient."""
+    relative = [
+        float(np.linalg.norm(np.ravel(x - y)) / np.linalg.norm(np.ravel(y)))
+        for x, y in zip(found, exact, strict=True)
+        if np.any(y)
+    ]
+    return relative[0], max(relative[1:])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=256, help="samples")
+    parser.add_argument("--classes", type=int, default=1000, help="classes")
+    parser.add_argument("--dim", type=int, default=512, help="length of a feature")
+    args = parser.parse_args()
+    arrays = problem(args.batch, args.classes, args.dim)
+    say("| loss | float32: loss | float32: gradient | bfloat16: loss | bfloat16: gradient |")
+    say("| --- | --- | --- | --- | --- |")
+    for name in losses.LOSSES:
+        with jax.enable_x64(True):
+            exact = run(name, arrays, np.float64, None)
+        single = errors(run(name, arrays, np.float32, None), exact)
+        half = errors(run(name, arrays, np.float32, jnp.bfloat16), exact)
+        say(f"| {name} | {' | '.join(f'{value:.1e}' for value in (*single, *half))} |")
+
+
+if __name__ == "__main__":
+    main()
