@@ -65,6 +65,26 @@ def test_golden_subcentres(golden2, x64, case, shards, block):
     assert_same(result, expected, RTOL)
 
 
+PFC = ["pfc_cosface", "pfc_cosface_near", "pfc_cosface_r0.5", "pfc_cosface_near_r0.5"]
+
+
+@pytest.mark.parametrize("shards", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)] + [3])
+def test_golden_partial_fc(golden2, x64, shards):
+    """arcface_torch's CosFace over all classes and over those that its PartialFC sampled."""
+    file = golden2("losses2")
+    found = [case for case in PFC if f"{case}/loss" in file]
+    assert len(found) >= 3
+    for case in found:
+        near = "_near" if "_near" in case else ""
+        result, _ = run_head(
+            "cosface", file[f"features{near}"], file["prototypes"], np.float64(0), file["labels"],
+            shards=shards, block=7, classes=file[f"{case}/classes"],
+            varied={"scale": scale_of(case), "margin": 0.4},
+        )  # fmt: skip
+        expected = (file[f"{case}/dfeatures"], file[f"{case}/dprototypes"], np.float64(0))
+        assert_same(result, (file[f"{case}/loss_unclamped"], *expected), RTOL)
+
+
 UNPG = [
     f"unpg_{name}{kind}"
     for name, whisker in (("arcface", "0.5"), ("cosface", "0.2"))
