@@ -34,7 +34,9 @@ struct Layout {
   ptrdiff_t row() const { return padded + kWidth; }  // of the tile: no power of two
   ptrdiff_t directions() const { return padded * dimension; }
   ptrdiff_t of_task() const { return directions() + kBlock * (row() + kPanel + 2) + kTotals; }
-  ptrdiff_t whole(ptrdiff_t tasks) const { return 2 * directions() + tasks * of_task(); }
+  ptrdiff_t whole(ptrdiff_t tasks, bool frozen) const {
+    return (frozen ? 1 : 2) * directions() + tasks * of_task();
+  }
 };
 
 Layout LayoutOf(ptrdiff_t batch, ptrdiff_t dimension) {
@@ -73,7 +75,8 @@ struct Problem {
   bool bias_of_class;
   float scale, negative_weight, factor;
   float* weight_bar;  // null where the prototypes are frozen
-  float *bias_bar, *transposed, *panels;  // transposed, panels: of the directions
+  float *bias_bar, *transposed;
+  float* panels;  // these two: of the directions; panels, for dL/dW, null as weight_bar
 };
 
 struct Totals {
@@ -197,6 +200,7 @@ void Pack(const Problem& p, Range samples) {
     for (ptrdiff_t d = 0; d < l.dimension; ++d) {
       const float value = i < l.batch ? p.directions[i * l.dimension + d] : 0.0f;
       p.transposed[start * l.dimension + d * width + i - start] = value;
+      if (!p.panels) continue;
       const ptrdiff_t first = d / kPanel * kPanel;
       const ptrdiff_t columns = VectorsFrom(first, l.dimension) * kWidth;
       p.panels[first * l.padded + i * columns + d - first] = value;
@@ -214,17 +218,17 @@ ffi::Error Head(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> directions,
                 ffi::ResultBuffer<ffi::F32> scratch) {
   const ptrdiff_t dimension = directions.dimensions()[1];
   const Layout layout = LayoutOf(directions.dimensions()[0], dimension);
+  const bool frozen = weight_bar->element_count() == 0;
   if (dimension % kWidth ||
-      static_cast<ptrdiff_t>(scratch->element_count()) < layout.whole(tasks))
+      static_cast<ptrdiff_t>(scratch->element_count()) < layout.whole(tasks, frozen))
     return ffi::Error::InvalidArgument("the head's dimension or scratch memory is not as agreed");
   float* memory = scratch->typed_data();
   Problem p{layout, weight.dimensions()[0], directions.typed_data(), weight.typed_data(),
             bias.typed_data(), position.typed_data(), valid.typed_data(),
             bias.dimensions().size() == 1, scale, negative_weight, factor,
-            weight_bar->element_count() ? weight_bar->typed_data() : nullptr,
-            bias_bar->typed_data(), memory,
-            memory + layout.directions()};
-  float* of_tasks = memory + 2 * layout.directions();
+            frozen ? nullptr : weight_bar->typed_data(), bias_bar->typed_data(), memory,
+            frozen ? nullptr : memory + layout.directions()};
+  float* of_tasks = memory + layout.whole(0, frozen);
   auto own = [&](int task) { return of_tasks + task * layout.of_task(); };
 
   RunTasks(pool, tasks, [&](int task) { Pack(p, Part(task, tasks, layout.padded)); });
@@ -264,8 +268,9 @@ ffi::Error Head(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> directions,
 
 }  // namespace
 
-extern "C" int64_t UnifaceHeadScratch(int64_t batch, int64_t dimension, int64_t tasks) {
-  return LayoutOf(batch, dimension).whole(tasks);
+extern "C" int64_t UnifaceHeadScratch(int64_t batch, int64_t dimension, int64_t tasks,
+                                      int64_t frozen) {
+  return LayoutOf(batch, dimension).whole(tasks, frozen);
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceCrossEntropyHead, Head,

@@ -51,7 +51,7 @@ def sums(
         (
             array(), array(batch, dimension), array(0 if frozen else classes, dimension),
             array(*bias.shape), array(), array(),
-            array(build.scratch("UnifaceHeadScratch", batch, dimension, tasks)),
+            array(build.scratch("UnifaceHeadScratch", batch, dimension, tasks, frozen)),
         ),
         vmap_method="sequential",
     )  # fmt: skip
