@@ -218,20 +218,3 @@ def test_sums_as_for_gpus(as_for_gpus, rows):
 def test_batch_norm_as_for_gpus(as_for_gpus, with_slope, dtype):
     inputs = norm_inputs(0, (4, 4, 5, 3), with_slope, dtype)
     assert_close(normalized(batch_norm, inputs), normalized(naive_norm, inputs), dtype)
-
-
-def test_moments_of_a_sum_as_for_gpus(monkeypatch):
-    """They are made of what the sum is made of there, else of the sum."""
-
-    def remake(x, beside, factor):
-        return affine(x, factor, jnp.zeros_like(factor)) + beside
-
-    x, beside = draw(np.random.default_rng(0), (4, 4, 5, 3), (4, 4, 5, 3))
-    factor = jnp.arange(1.0, 4.0)
-    total = remake(x, beside, factor)
-    twin = channels.moments_of_sum(total, remake, [x, beside], [factor])
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, cuda, **_: cuda(*given))
-    # Of the sum itself nothing is taken.
-    ours = channels.moments_of_sum(0 * total, remake, [x, beside], [factor])
-    for a, b in zip(ours, twin, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

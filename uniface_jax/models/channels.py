@@ -10,7 +10,6 @@ nothing else: the normalized map is not kept.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +19,9 @@ import jax.numpy as jnp
 # number of rows has no good divisor, a turn of the loop costs more than it saves.
 BLOCK_ELEMENTS, FEWEST_ELEMENTS = 2**16, 2**11
 
-# Means of a map and of its squares by channel, [C] each.
-Moments = tuple[jax.Array, jax.Array]
 Term = Callable[..., tuple[jax.Array, ...]]
-Remake = Callable[..., jax.Array]
-# What the backward pass of batch_norm needs: x, scale, bias, slope, mean, 1/deviation, and the
-# moments that x came with.
-Saved = tuple[
-    jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array, Moments | None
-]
+# What the backward pass of batch_norm needs: x, scale, bias, slope, mean, 1/deviation.
+Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array]
 
 
 def channel_sums(
@@ -67,8 +60,8 @@ def _by_pairs(
     split = [x.reshape(parts, count // parts, channels) for x in rows]
     apart, partial_sums = [v.reshape(1, 1, channels) for v in vectors], []
     for index in range(len(jax.eval_shape(term, *split, *apart))):
-        apart = [_apart(v) for v in apart]
         partial_sums.append(jnp.sum(term(*split, *apart)[index], 1))
+        apart = [_apart(v) for v in apart]
     pairs = [partial_sums[at : at + 2] for at in range(0, len(partial_sums), 2)]
     return tuple(total for pair in pairs for total in _reduced(pair))
 
@@ -136,79 +129,20 @@ def affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     return x * scale.reshape(broadcast) + bias.reshape(broadcast)
 
 
-def moments(x: jax.Array, wide: jnp.dtype) -> Moments:
-    """Return the means of x [..., C] and of its squares over all axes but the last, in `wide`."""
-    # One pass over x gives both moments; a centered second pass would read it again.
-    count = x.size // x.shape[-1]
-    mean, square = (total / count for total in channel_sums(partial(_powers, wide), [x]))
-    return mean, square
-
-
-def moments_of_sum(
-    total: jax.Array, remake: Remake, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
-) -> Moments:
-    """Return the moments of total [..., C], which remake(*arrays, *vectors) makes once more.
-
-    arrays are of total's shape, vectors [C]; remake may be called on any rows. On GPUs the sums are
-    made of what total is made of, so that the compiler takes them in the pass that writes it: of
-    total itself it takes them in another. Nothing is differentiated through the moments.
-    """
-    wide = jnp.promote_types(total.dtype, jnp.float32)
-    count, channels = total.size // total.shape[-1], total.shape[-1]
-
-    def again(
-        _: jax.Array, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
-    ) -> tuple[jax.Array, ...]:
-        rows = [x.reshape(-1, channels) for x in arrays]
-        return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors)
-
-    def plainly(total: jax.Array, *_: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return channel_sums(partial(_powers, wide), [total])
-
-    given = jax.lax.stop_gradient((total, list(arrays), list(vectors)))
-    sums = jax.lax.platform_dependent(*given, cuda=again, default=plainly)
-    return sums[0] / count, sums[1] / count
-
-
-def _powers(wide: jnp.dtype, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x = x.astype(wide)
-    return x, jnp.square(x)
-
-
-class Measured(NamedTuple):
-    """Map [..., C] whose moments have been taken."""
-
-    x: jax.Array
-    moments: Moments
-
-
-class Normalized(NamedTuple):
-    """Batch norm's results: y [..., C], and by channel statistics to keep and what y was made of.
-
-    mean and biased variance [C] of x; y is x * factor + shift [C], before a PReLU.
-    """
-
-    y: jax.Array
-    mean: jax.Array
-    variance: jax.Array
-    factor: jax.Array
-    shift: jax.Array
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_norm(
-    x: jax.Array | Measured,
+    x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
     slope: jax.Array | None,
     epsilon: float,
     dtype: jnp.dtype,
-) -> Normalized:
-    """Normalize x [..., C] by this batch, times scale + bias [C]; results: see Normalized.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return (y, mean, variance): y [..., C] is x normalized by this batch, times scale + bias.
 
-    y is in `dtype`. With a `slope` [C], y is the PReLU of that. Statistics are over all axes but
-    the last, in the dtype of `scale`; nothing is differentiated through them as outputs, nor
-    through moments that x comes with.
+    y is in `dtype`; scale, bias [C]. With a `slope` [C], y is the PReLU of that. mean and the
+    biased variance [C] are over all axes but the last, in the dtype of `scale`; nothing is
+    differentiated through them as outputs (they are statistics to keep).
     """
     return _forward(x, scale, bias, slope, epsilon, dtype)[0]
 
@@ -229,32 +163,36 @@ def _kept(y: jax.Array) -> jax.Array:
 
 
 def _forward(
-    x: jax.Array | Measured,
+    x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
     slope: jax.Array | None,
     epsilon: float,
     dtype: jnp.dtype,
-) -> tuple[Normalized, Saved]:
-    x, known = x if isinstance(x, Measured) else (x, None)
-    mean, square = known or moments(x, scale.dtype)
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Saved]:
+    count = x.size // x.shape[-1]
+
+    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        wide = x.astype(scale.dtype)
+        return wide, jnp.square(wide)
+
+    # One pass over x gives both moments; a centered second pass would read it again.
+    mean, square = (total / count for total in channel_sums(moments, [x]))
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    factor, shift = scale * inverse, bias - mean * scale * inverse
-    y = affine(x.astype(scale.dtype), factor, shift).astype(dtype)
+    y = affine(x.astype(scale.dtype), scale * inverse, bias - mean * scale * inverse).astype(dtype)
     y = _kept(y) if slope is None else prelu(y, slope)
-    saved = (x, scale, bias, slope, mean, inverse, known)
-    return Normalized(y, mean, variance, factor, shift), saved
+    return (y, mean, variance), (x, scale, bias, slope, mean, inverse)
 
 
 def _backward(
     epsilon: float,
     dtype: jnp.dtype,
     saved: Saved,
-    cotangents: Normalized,
-) -> tuple[jax.Array | Measured, jax.Array, jax.Array, jax.Array | None]:
-    x, scale, bias, slope, mean, inverse, known = saved
-    y_bar = cotangents.y
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    x, scale, bias, slope, mean, inverse = saved
+    y_bar = cotangents[0]
     count = x.size // x.shape[-1]
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
@@ -287,9 +225,7 @@ def _backward(
     x_bar = affine(x.astype(scale.dtype), along, -factor * total / count - along * mean)
     x_bar += affine(z_bar, factor, jnp.zeros_like(factor))
     slope_bar = None if slope is None else by_slope[0].astype(slope.dtype)
-    x_bar = x_bar.astype(x.dtype)
-    given = x_bar if known is None else Measured(x_bar, jax.tree.map(jnp.zeros_like, known))
-    return given, centered * inverse, total, slope_bar
+    return x_bar.astype(x.dtype), centered * inverse, total, slope_bar
 
 
 batch_norm.defvjp(_forward, _backward)

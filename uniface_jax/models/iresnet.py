@@ -12,26 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from uniface_jax.models.channels import Measured, affine, moments_of_sum
 from uniface_jax.models.layers import BatchNorm, PReLU, at_least_float32, conv
 
 # Kaiming normal with the gain of a linear layer (PyTorch's a=1), fan-in: std = 1/sqrt(fan_in).
 kaiming_linear = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-def _sum(
-    x: jax.Array, beside: jax.Array, factor: jax.Array, shift: jax.Array, *more: jax.Array
-) -> jax.Array:
-    """Return the sum at the end of a block, of what its last layers take; more: the shortcut's."""
-    y = affine(x.astype(factor.dtype), factor, shift).astype(x.dtype)
-    return y + (affine(beside.astype(factor.dtype), *more).astype(x.dtype) if more else beside)
-
-
 class IRBlock(nn.Module):
-    """One residual block: x [B, H, W, C] -> [B, H/stride, W/stride, channels].
-
-    In training its map comes with its moments, taken as the sum at its end is written.
-    """
+    """One residual block: x [B, H, W, C] -> [B, H/stride, W/stride, channels]."""
 
     channels: int
     stride: int
@@ -42,30 +30,23 @@ class IRBlock(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, given: jax.Array | Measured, train: bool) -> jax.Array | Measured:
-        """Map [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map x [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
 
         def conv_(kernel: int, stride: int, name: str) -> Callable[[jax.Array], jax.Array]:
             return conv(self.channels, kernel, stride, self.dtype, self.kernel_init, name)
 
         last_scale = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
-        x = given.x if isinstance(given, Measured) else given
-        out = BatchNorm(self.dtype, name="bn0")(given, train)
+        out = BatchNorm(self.dtype, name="bn0")(x, train)
         out = conv_(3, 1, "conv1")(out)
         slope = PReLU(name="prelu")(self.channels)
         out = BatchNorm(self.dtype, name="bn1")(out, train, slope)
         out = conv_(self.strided_kernel if self.stride > 1 else 3, self.stride, "conv2")(out)
-        bn2 = BatchNorm(self.dtype, scale_init=last_scale, name="bn2").normalized(out, train)
-        arrays, vectors, beside = [out, x], [bn2.factor, bn2.shift], x
-        if self.stride > 1 or x.shape[-1] != self.channels:
-            shortcut = conv_(self.shortcut_kernel, self.stride, "downsample_0")(x)
-            norm = BatchNorm(self.dtype, name="downsample_1").normalized(shortcut, train)
-            arrays, beside = [out, shortcut], norm.y
-            vectors += [norm.factor, norm.shift]
-        total = bn2.y + beside
-        if not train:
-            return total
-        return Measured(total, moments_of_sum(total, _sum, arrays, vectors))
+        out = BatchNorm(self.dtype, scale_init=last_scale, name="bn2")(out, train)
+        if self.stride == 1 and x.shape[-1] == self.channels:
+            return out + x
+        shortcut = conv_(self.shortcut_kernel, self.stride, "downsample_0")(x)
+        return out + BatchNorm(self.dtype, name="downsample_1")(shortcut, train)
 
 
 class IResNet(nn.Module):
@@ -103,11 +84,10 @@ class IResNet(nn.Module):
         block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
         x, by_batch = images.astype(self.dtype), train and not self.frozen_statistics
         stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")
-        slope = PReLU(name="prelu")(self.width)
-        given: jax.Array | Measured = BatchNorm(self.dtype, name="bn1")(stem(x), by_batch, slope)
+        x = BatchNorm(self.dtype, name="bn1")(stem(x), by_batch, PReLU(name="prelu")(self.width))
         for stage, size in enumerate(self.stage_sizes):
             for index in range(size):
-                given = block(
+                x = block(
                     self.width * 2**stage,
                     2 if index == 0 else 1,
                     self.strided_kernel,
@@ -116,8 +96,8 @@ class IResNet(nn.Module):
                     self.kernel_init,
                     self.dtype,
                     name=f"layer{stage + 1}_{index}",
-                )(given, by_batch)
-        x = BatchNorm(self.dtype, name="bn4")(given, by_batch)
+                )(x, by_batch)
+        x = BatchNorm(self.dtype, name="bn4")(x, by_batch)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # The release writes this as a valid convolution over the whole map; it is a linear layer.
         x = x.reshape(x.shape[0], -1)

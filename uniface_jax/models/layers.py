@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from uniface_jax.models.channels import Measured, Normalized, affine, batch_norm, prelu
+from uniface_jax.models.channels import affine, batch_norm, prelu
 from uniface_jax.models.convolution import convolve
 
 BN_EPSILON = 1e-5
@@ -35,38 +35,26 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     epsilon: float = BN_EPSILON
 
-    def __call__(
-        self, x: jax.Array | Measured, train: bool, slope: jax.Array | None = None
-    ) -> jax.Array:
-        """Map x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
-        return self.normalized(x, train, slope).y
-
     @nn.compact
-    def normalized(
-        self, x: jax.Array | Measured, train: bool, slope: jax.Array | None = None
-    ) -> Normalized:
-        """Do as a call does, and return what normalized beside the map."""
-        plain = x.x if isinstance(x, Measured) else x
-        channels = plain.shape[-1]
+    def __call__(self, x: jax.Array, train: bool, slope: jax.Array | None = None) -> jax.Array:
+        """Map x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
+        channels = x.shape[-1]
         mean_state = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var_state = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        wide = at_least_float32(plain.dtype)
+        wide = at_least_float32(x.dtype)
         ones = jnp.ones(channels)
         scale = self.param("scale", self.scale_init, (channels,)) if self.use_scale else ones
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         scale, bias = scale.astype(wide), bias.astype(wide)
         if train:
-            out = batch_norm(x, scale, bias, slope, self.epsilon, jnp.dtype(self.dtype))
-            count = plain.size // channels
-            mean_state.value = out.mean
-            var_state.value = out.variance * (count / max(count - 1, 1))
-            return out
-        mean, variance = mean_state.value, var_state.value
-        scale = jax.lax.rsqrt(variance + self.epsilon) * scale
-        shift = bias - mean * scale
-        y = affine(plain.astype(wide), scale, shift).astype(self.dtype)
-        y = y if slope is None else prelu(y, slope)
-        return Normalized(y, mean, variance, scale, shift)
+            y, mean, var = batch_norm(x, scale, bias, slope, self.epsilon, jnp.dtype(self.dtype))
+            count = x.size // channels
+            mean_state.value = mean
+            var_state.value = var * (count / max(count - 1, 1))
+            return y
+        scale = jax.lax.rsqrt(var_state.value + self.epsilon) * scale
+        y = affine(x.astype(wide), scale, bias - mean_state.value * scale).astype(self.dtype)
+        return y if slope is None else prelu(y, slope)
 
 
 class PReLU(nn.Module):
