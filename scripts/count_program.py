@@ -18,6 +18,7 @@ import jax
 
 from uniface_jax import config as configs
 from uniface_jax.errors import UserError
+from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.plan import counted, program, targets, work
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--network", default="lresnet50")
     parser.add_argument("--batch", type=int, default=256, help="images of all devices")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--attention", choices=("einsum", "cudnn"), default="einsum", help="ViTs'")
+    parser.add_argument("--attention", choices=ATTENTIONS, default="einsum", help="ViTs'")
     parser.add_argument("--images", type=int, default=490_623, help="of the training set")
     parser.add_argument("--classes", type=int, default=10_572, help="of the training set")
     parser.add_argument("--json", type=Path, help="file for all counts")

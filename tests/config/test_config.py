@@ -167,6 +167,14 @@ def test_what_is_no_config_is_a_value_error(text):
         configs.from_json(text)
 
 
+def test_features_of_a_vit_are_computed_without_the_kernels_that_trained_it():
+    config = configs.base()
+    config.model.update({"name": "vit_t", "dtype": "bfloat16"})
+    config.model.vit.attention = "cudnn"
+    assert configs.create_network(config).attention == "cudnn"
+    assert configs.create_network(config, dtype="float32").attention == "einsum"
+
+
 def test_create_network_and_loss_follow_the_config():
     config = changed(model__width=8, model__embedding_size=32, loss__margin=0.1)
     network = configs.create_network(config, dtype="float32")

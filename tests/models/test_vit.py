@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from tests.helpers import golden_networks
 from uniface_jax import models
 from uniface_jax.errors import UserError
-from uniface_jax.models.vit import VARIANTS, ViT, attend, keep_tokens
+from uniface_jax.models.vit import VARIANTS, ViT, attend, attend_by_pallas, keep_tokens
 
 FEATURES = 512
 
@@ -120,6 +121,24 @@ def test_remat_and_float64_attention_change_nothing(variables, images, x64):
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.einsum("bhqk,bkhd->bqhd", weights, value)
     np.testing.assert_allclose(attend(*map(jnp.asarray, (query, key, value))), expected, rtol=1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [5, 129])
+def test_attention_for_tpus_is_the_same(tokens):
+    """Values and gradients by JAX's interpreter of a TPU's kernels, padded to blocks of tokens."""
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.standard_normal((1, tokens, 2, 8)), jnp.float32) for _ in range(3)]
+    cotangent = jnp.asarray(rng.standard_normal((1, tokens, 2, 8)), jnp.float32)
+
+    def with_gradients(function):
+        mixed, pull = jax.vjp(function, *arrays)
+        return mixed, *pull(cotangent)
+
+    with pltpu.force_tpu_interpret_mode():
+        found = with_gradients(attend_by_pallas)
+    for one, other in zip(found, with_gradients(attend), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_last_rows_and_columns_of_pixels_are_unused(variables, images):

@@ -5,6 +5,7 @@ import pytest
 
 from tests.helpers.demo_run import make_data
 from uniface_jax import config as configs
+from uniface_jax import models
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
@@ -111,3 +112,13 @@ def test_another_set_is_told_from_the_one_before():
     assert found == "faces: num_examples is 1000, but the run was trained on 1001"
     with pytest.raises(UserError, match=r"num_classes is 10, but .* 11; .*config.finetune"):
         input_checks.changed({**same, "num_classes": 11}, made, "faces")
+
+
+def test_kernels_of_another_platform():
+    network = models.create("vit_t", attention="pallas")
+    input_checks.check_platform(network, "tpu")
+    input_checks.check_platform(models.create("mbf"), "cpu")
+    with pytest.raises(
+        UserError, match=r"attention=pallas: runs on a TPU alone, and this is a CPU"
+    ):
+        input_checks.check_platform(network, "cpu")

@@ -45,7 +45,13 @@ def spoken(text: str) -> str:
 
 
 def fail(message: object) -> NoReturn:
-    """Print `error: message` on standard error, in one line, and exit with status 2."""
+    """Print `error: message` on standard error, in one line, and exit with status 2.
+
+    After what was printed before, which a pipe or a file gets in blocks.
+    """
+    with suppress(OSError):  # a closed pipe
+        if sys.stdout is not None:
+            sys.stdout.flush()
     print("error: " + spoken(printable(" ".join(str(message).split()))), file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 

@@ -97,7 +97,7 @@ def _model(config: ConfigDict) -> None:
     config.model.vit.drop_path = placeholder(float)  # rate of the last block
     config.model.vit.mask_ratio = placeholder(float)  # share of tokens that training leaves out
     config.model.vit.mask_as_published = False  # leave out 10 % wherever mask_ratio is not 0
-    config.model.vit.attention = "einsum"  # or "cudnn", the fused kernel: CUDA, bfloat16
+    config.model.vit.attention = "einsum"  # fused: "cudnn" (CUDA, bfloat16), "pallas" (TPU)
     config.model.kprpe = ConfigDict()  # of vit_kprpe_base and _small; see models.kprpe.KPRPE
     config.model.kprpe.dim = placeholder(int)  # D of a token
     config.model.kprpe.depth = placeholder(int)  # blocks

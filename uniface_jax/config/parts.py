@@ -60,6 +60,8 @@ def _loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
 def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:
     """Return the network that config.model names; `dtype` replaces the configured one.
 
+    With `dtype`, as features are computed, attention is XLA's, whatever kernels trained.
+
     One from outside has embedding_size, dtype and its own keys; the others do not concern it, as
     IRESNET_KEYS do not concern another family.
     """
@@ -76,7 +78,10 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
         )
     for key in IRESNET_KEYS if family else (*IRESNET_KEYS, "remat", "frozen_statistics"):
         del shared[key]
-    return models.create(name, **shared, **(config.model[family].to_dict() if family else own))
+    own = config.model[family].to_dict() if family else own
+    if dtype and "attention" in own and family:
+        own["attention"] = "einsum"
+    return models.create(name, **shared, **own)
 
 
 def _chosen(section: ConfigDict) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -32,7 +32,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vit_l_dp005_mask_005": dict(dim=768, depth=24, drop_path=0.05, mask_ratio=0.05),
     "vit_h": dict(dim=1024, depth=48, drop_path=0.1, mask_ratio=0.0),
 }
-ATTENTIONS = ("einsum", "cudnn")  # implementations, see Attention
+ATTENTIONS = ("einsum", "cudnn", "pallas")  # implementations, see Attention
+FUSED_ON: Mapping[str, str] = {"cudnn": "gpu", "pallas": "tpu"}  # JAX's names of platforms
 PUBLISHED_MASK_RATIO = 0.1  # of every variant with a mask: its code passes its own ratio nowhere
 _LAYER_NORM_EPSILON, _BATCH_NORM_EPSILON = 1e-5, 2e-5
 
@@ -85,7 +86,8 @@ class Attention(nn.Module):
     """Self-attention: x [B, N, D] -> [B, N, D].
 
     implementation: "einsum" holds the logits [B, heads, N, N], in float32 at least, as the softmax
-    needs them; "cudnn" is cuDNN's fused kernel, for CUDA and bfloat16 alone.
+    needs them; "cudnn" is cuDNN's fused kernel, for CUDA and bfloat16 alone, "pallas" JAX's flash
+    attention, for TPUs alone. Neither holds the logits.
     """
 
     heads: int
@@ -99,6 +101,8 @@ class Attention(nn.Module):
         qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
         if self.implementation == "cudnn":
             mixed = attend_by_cudnn(*_split(qkv, self.heads))
+        elif self.implementation == "pallas":
+            mixed = attend_by_pallas(*_split(qkv, self.heads))
         elif bias is not None:
             mixed = attend(*_split(qkv, self.heads), bias.logits())
         elif native.suits(qkv.shape, self.heads, qkv.dtype):
@@ -178,6 +182,22 @@ def attend_by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.A
         implementation="cudnn",
     )  # fmt: skip
     return mixed[:, :tokens]
+
+
+def attend_by_pallas(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Return what attend does, by JAX's kernels for TPUs, which take whole blocks of tokens."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as flash  # half a second
+
+    batch, tokens, _, size = query.shape
+    edges = ((0, 0), (0, 0), (0, -tokens % flash.MIN_BLOCK_SIZE), (0, 0))
+    query, key, value = (jnp.pad(x.transpose(0, 2, 1, 3), edges) for x in (query, key, value))
+    # Tokens attend to those of their segment: the padding to itself.
+    segment = jnp.broadcast_to(jnp.arange(query.shape[2]) < tokens, (batch, query.shape[2]))
+    segment = segment.astype(jnp.int32)
+    mixed: jax.Array = flash.flash_attention(
+        query, key, value, segment_ids=flash.SegmentIds(segment, segment), sm_scale=size**-0.5
+    )
+    return mixed[:, :, :tokens].transpose(0, 2, 1, 3)
 
 
 class Mlp(nn.Module):
@@ -303,7 +323,7 @@ class ViT(Transformer):
 
     mask_ratio: share of tokens that training leaves out, drawn anew for each image.
     mask_as_published: leave out PUBLISHED_MASK_RATIO wherever mask_ratio is not 0.
-    attention: "einsum", or "cudnn" (CUDA, bfloat16).
+    attention: "einsum", "cudnn" (CUDA, bfloat16) or "pallas" (TPU).
     All others: see Transformer.
     """
 

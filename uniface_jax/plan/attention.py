@@ -27,7 +27,7 @@ def attention_work(network: Network, images: int, micro_batches: int) -> Attenti
     tokens = network.kept((IMAGE_SIZE // network.patch) ** 2)
     products = 2 * 2 * tokens**2 * network.dim * network.depth  # q k' and weights v, of an image
     passes = 4 if network.remat else 3  # forward once or twice, backward twice as much
-    fused = network.attention == "cudnn"
+    fused = network.attention != "einsum"
     block = 0 if fused else LOGIT_BYTES * network.heads * tokens**2 * images
     kept = block if network.remat else network.depth * block
     return AttentionWork(float(passes * products * images * micro_batches), block, kept)

@@ -10,6 +10,8 @@ from uniface_jax.data.formats.image_headers import inspect
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
+from uniface_jax.models import Network
+from uniface_jax.models.vit import FUSED_ON
 from uniface_jax.runtime.profiling import parse_range
 from uniface_jax.train.from_config import Recipe, warmup_steps
 
@@ -74,6 +76,17 @@ def _fault(source: Source, index: int) -> str:
             "python -m uniface_jax.align makes them"
         )
     return ""
+
+
+def check_platform(network: Network, platform: str) -> None:
+    """Raise UserError for kernels that `platform` (JAX's name) does not have."""
+    kernels = getattr(network, "attention", "einsum")
+    needed = FUSED_ON.get(kernels, platform)
+    if platform != needed:
+        raise UserError(
+            f"config.model.vit.attention={kernels}: runs on a {needed.upper()} alone, and this is "
+            f"a {platform.upper()}; einsum runs on all"
+        )
 
 
 def warnings_of(recipe: Recipe, source: Source, num_devices: int) -> list[str]:

@@ -90,6 +90,7 @@ def train_and_evaluate(
     teacher = open_teacher(config, source)
     width = teacher.width if teacher else None
     recipe = make_recipe(config, len(source), source.num_classes, width)
+    input_checks.check_platform(recipe.network, jax.default_backend())
     if models.takes_landmarks(recipe.network):
         source = with_landmarks(source)
     evaluate = Evaluator(recipe)  # which looks at every image that it will need

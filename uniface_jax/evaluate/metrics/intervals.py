@@ -102,7 +102,7 @@ def rate_interval(
     few errors do not show whether they do: of people, of whom `effect` is given, up to three
     are taken to. None: each trial is by itself.
 
-    >>> rate_interval(100, 100, np.ones(1000), 100)
+    >>> rate_interval(100, 100, np.ones(1000), 100)  # doctest: +ELLIPSIS
     Interval(lower=0.963783..., upper=1.0, method='exact_binomial')
     """
     estimate = hits / trials
