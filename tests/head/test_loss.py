@@ -117,7 +117,9 @@ def test_where_the_labels_are(name, labels, x64):
     [(1, 1), (1, 4), (3, 8), (8, 8), (9, 8)],
     ids=["one class", "one class on four", "fewer than devices", "one each", "six empty devices"],
 )
-@pytest.mark.parametrize("name", ["uce", "bce", "arcface"])
+@pytest.mark.parametrize(
+    "name", ["uce", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bce", "arcface"))]
+)
 def test_few_classes(name, num_classes, shards, x64):
     arrays = problem(8, num_classes, 4, name)
     result, _ = run_head(name, *arrays, shards=shards, block=2)

@@ -149,7 +149,9 @@ window.addEventListener("load", () => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize(("models", "width"), [(1, 1280), (3, 1280), (3, 500)])
+@pytest.mark.parametrize(
+    ("models", "width"), [pytest.param(1, 1280, marks=pytest.mark.slow), (3, 1280), (3, 500)]
+)
 def test_a_browser_draws_every_figure_without_an_error(runs, tmp_path, models, width):
     folder, (run, hostile) = runs
     chosen = results.named_apart([run, hostile, reading.read(folder / "run")][:models])
