@@ -1,5 +1,6 @@
 """Thresholds from a metrics.json, which may be anyone's."""
 
+import copy
 import json
 
 import pytest
@@ -121,7 +122,8 @@ values = st.recursive(
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_anywhere_is_read_or_refused(tmp_path, data):
-    content = document(a={"thresholds": [threshold(0.1, 0.3)]}, b={"thresholds": []})
+    # A copy: what all documents share must not be changed for the next example.
+    content = copy.deepcopy(document(a={"thresholds": [threshold(0.1, 0.3)]}, b={"thresholds": []}))
     place, steps = content, data.draw(st.integers(1, 8))
     for _ in range(steps):
         keys = list(place) if isinstance(place, dict) else range(len(place))
