@@ -23,8 +23,8 @@ from uniface_jax.embed.faces import Preparation
 from uniface_jax.embed.run import Work, embed_source, left_out_of, settled
 from uniface_jax.errors import UserError
 from uniface_jax.files.writing import expect_writable
+from uniface_jax.inference import model_flags
 from uniface_jax.inference.feature_files import check_ending
-from uniface_jax.inference.load import LANDMARKS, load_mean, load_model
 from uniface_jax.registry import import_parts
 
 _MODEL = flags.DEFINE_string(
@@ -42,27 +42,7 @@ _DETECTOR = flags.DEFINE_string(
 )
 _SCORE = flags.DEFINE_float("score", 0.6, "Least score of a face.", 0.0, 1.0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Faces embedded at a time.", lower_bound=1)
-_MIRROR = flags.DEFINE_bool(
-    "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
-)
-_INPUT_SCALE = flags.DEFINE_enum(
-    "input_scale", "auto", ["auto", "unit", "raw", "zero_one"],
-    "Pixels an ONNX file is fed, as evaluate takes it.",
-)  # fmt: skip
-_CHANNEL_ORDER = flags.DEFINE_enum(
-    "channel_order", "auto", ["auto", "rgb", "bgr"], "Order of the colors an ONNX file is fed."
-)
-_OUTPUT_NAME = flags.DEFINE_string(
-    "output_name", None, "The ONNX file's output of features; default: the one of that shape."
-)
-_LANDMARKS = flags.DEFINE_enum(
-    "landmarks", "data", list(LANDMARKS),
-    "Of a workdir's network that takes them: each face's own, or the template's for all.",
-)  # fmt: skip
-_WEIGHTS = flags.DEFINE_enum(
-    "weights", "raw", ["raw", "ema"],
-    "Of a workdir: as they are, or the mean that config.optim.ema keeps.",
-)  # fmt: skip
+_MODEL_FLAGS = model_flags.define()
 _ON_ERROR = cli.define_on_error("a photograph that cannot be read, or a folder without one,")
 _IMPORTS = cli.define_imports()
 _SECONDS = 60.0  # between lines of progress, where there is no terminal
@@ -75,15 +55,7 @@ def main(argv: list[str]) -> None:
     skip = _ON_ERROR.value == "skip"
     source = open_images(given, SourceOptions(skip_faults=skip))
     cli.say(*source.notes, f"{given}: {len(source)} photographs")
-    load = load_mean if _WEIGHTS.value == "ema" else load_model
-    model = load(
-        model_path,
-        _MIRROR.value,
-        input_scale=_INPUT_SCALE.value,
-        channel_order=_CHANNEL_ORDER.value,
-        output_name=_OUTPUT_NAME.value,
-        landmarks=_LANDMARKS.value,
-    )
+    model = _MODEL_FLAGS.load(model_path)
     how = Preparation(
         align=_ALIGN.value,
         several=_FACES.value == "all",

@@ -26,8 +26,9 @@ from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.evaluate.suite.finding import FoundSet, find_sets
 from uniface_jax.evaluate.suite.running import run_suite
-from uniface_jax.files.own_folder import KnownDigests, own_folder
+from uniface_jax.files.own_folder import KnownDigests, own_folder_if_trusted
 from uniface_jax.files.writing import expect_writable
+from uniface_jax.inference import model_flags
 from uniface_jax.registry import import_parts
 
 _MODEL = flags.DEFINE_string(
@@ -73,35 +74,7 @@ _TRUST_CACHE = flags.DEFINE_bool(
     "Take embeddings that lie in the cache though this user has not computed them here; "
     "default: they are computed again, and stay where they are the same.",
 )
-_MIRROR = flags.DEFINE_bool(
-    "mirror", None, "Add the features of the mirrored images; default: unless they are inside."
-)
-_INPUT_SCALE = flags.DEFINE_enum(
-    "input_scale",
-    "auto",
-    ["auto", "unit", "raw", "zero_one"],
-    "Pixels an ONNX file is fed: (x-127.5)/127.5, 0..255 or x/255; auto reads its metadata and "
-    "graph, and else compares the features of some of the first set's faces, without labels.",
-)
-_CHANNEL_ORDER = flags.DEFINE_enum(
-    "channel_order",
-    "auto",
-    ["auto", "rgb", "bgr"],
-    "Order of the colors an ONNX file is fed; auto is rgb, unless the file tells.",
-)
-_OUTPUT_NAME = flags.DEFINE_string(
-    "output_name", None, "The ONNX file's output of features; default: the one of that shape."
-)
-_LANDMARKS = flags.DEFINE_enum(
-    "landmarks",
-    "data",
-    ["data", "template"],
-    "Of a workdir's network that takes them: each image's own, or the template's for all.",
-)
-_WEIGHTS = flags.DEFINE_enum(
-    "weights", "raw", ["raw", "ema"],
-    "Of a workdir: as they are, or the mean that config.optim.ema keeps.",
-)  # fmt: skip
+_MODEL_FLAGS = model_flags.define()
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
 _FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
@@ -132,7 +105,7 @@ def main(argv: list[str]) -> int:
     if model and given:
         raise UserError("--model and --embeddings: give one of them")
     if given:
-        for flag in (_LANDMARKS, _WEIGHTS):
+        for flag in (_MODEL_FLAGS.holders["landmarks"], _MODEL_FLAGS.weights):
             if flag.present:
                 raise UserError(f"--{flag.name}: of a --model, and --embeddings are features")
     work = _suite() if _SUITE.value else _work()
@@ -222,17 +195,7 @@ def _options() -> Options:
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:
-    from uniface_jax.inference.load import load_mean, load_model
-
-    load = load_mean if _WEIGHTS.value == "ema" else load_model
-    model = load(
-        path,
-        _MIRROR.value,
-        input_scale=_INPUT_SCALE.value,
-        channel_order=_CHANNEL_ORDER.value,
-        output_name=_OUTPUT_NAME.value,
-        landmarks=_LANDMARKS.value,
-    )
+    model = _MODEL_FLAGS.load(path)
     cli.say(*(f"{path}: {line}" for line in (model.description, *model.notes)))
     known = KnownDigests(_own_folder("features"))
     cache = FeatureCache(_cache(output), known, _TRUST_CACHE.value)
@@ -241,11 +204,9 @@ def _computed_features(path: str, output: Path) -> FeatureSource:
 
 def _own_folder(name: str) -> Path | None:
     """Return the user's own folder; None, and say why, where there is none to be trusted."""
-    try:
-        return own_folder(name)
-    except OSError as e:
-        cli.say(f"{e.filename}: {e.strerror}: {name} are not known again by the next evaluation")
-        return None
+    return own_folder_if_trusted(
+        name, lambda why: cli.say(f"{why}: {name} are not known again by the next evaluation")
+    )
 
 
 def _evaluate(

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "UNIFACE_OWN_FOLDER"
@@ -35,6 +36,15 @@ def own_folder(name: str) -> Path:
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError(errno.EPERM, "others may write to it", str(path))
     return known / name
+
+
+def own_folder_if_trusted(name: str, tell: Callable[[str], None] = lambda why: None) -> Path | None:
+    """Return own_folder(name); None where there is none to be trusted, and tell why."""
+    try:
+        return own_folder(name)
+    except OSError as e:
+        tell(f"{e.filename}: {e.strerror}")
+        return None
 
 
 class KnownDigests:

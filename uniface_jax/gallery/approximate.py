@@ -14,7 +14,7 @@ import numpy as np
 
 from uniface_jax.errors import UserError, extra
 from uniface_jax.files.atomic import replacing
-from uniface_jax.files.own_folder import KnownDigests, own_folder
+from uniface_jax.files.own_folder import KnownDigests, own_folder_if_trusted
 from uniface_jax.files.reading import read_regular
 from uniface_jax.gallery.segment import Segment
 from uniface_jax.native import nearest
@@ -115,7 +115,4 @@ def _units(segment: Segment, start: int, end: int) -> np.ndarray:
 
 
 def _known() -> KnownDigests:
-    try:
-        return KnownDigests(own_folder("galleries"))
-    except OSError:
-        return KnownDigests(None)
+    return KnownDigests(own_folder_if_trusted("galleries"))
