@@ -24,7 +24,7 @@ from uniface_jax.clean.find import Limits
 from uniface_jax.clean.findings import ACTIONS, LOOK, TITLES, Finding, counts
 from uniface_jax.clean.measures import find_detector
 from uniface_jax.clean.overlap import find_overlaps, write_overlap
-from uniface_jax.clean.set_images import SourceImages, read_contents
+from uniface_jax.clean.set_images import ImagesToClean, read_contents
 from uniface_jax.clean.table import CSV_FILE, JSON_FILE, person_name, rows_of, write_table
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
@@ -35,7 +35,7 @@ from uniface_jax.evaluate.arguments import parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.sets.image_sets import FileDigests
-from uniface_jax.files.own_folder import KnownDigests, own_folder
+from uniface_jax.files.own_folder import KnownDigests, own_folder_if_trusted
 from uniface_jax.files.writing import expect_writable
 from uniface_jax.registry import import_parts
 
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
         cli.say(note)
     cache = FeatureCache(output / "embeddings", KnownDigests(_own("features")))
     features, described = _features_of(cache)
-    images = SourceImages("dataset", source)
+    images = ImagesToClean("dataset", source)
     if _PLAN.value:
         cli.say(*pipeline.plan(features, images))
         return
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
 
 def _report(
     given: str,
-    images: SourceImages,
+    images: ImagesToClean,
     features: FeatureSource,
     cache: FeatureCache,
     described: str,
@@ -190,11 +190,9 @@ def _features_of(cache: FeatureCache) -> tuple[FeatureSource, str]:
 
 def _own(name: str) -> Path | None:
     """Return the user's own folder; None, and say why, where there is none to be trusted."""
-    try:
-        return own_folder(name)
-    except OSError as e:
-        cli.say(f"{e.filename}: {e.strerror}: {name} are not known again by the next run")
-        return None
+    return own_folder_if_trusted(
+        name, lambda why: cli.say(f"{why}: {name} are not known again by the next run")
+    )
 
 
 def _apply(

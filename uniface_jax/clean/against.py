@@ -11,7 +11,7 @@ import numpy as np
 from uniface_jax.clean.duplicates import exact_originals
 from uniface_jax.clean.people import People, best_others
 from uniface_jax.clean.scale import Scale
-from uniface_jax.clean.set_images import HASH_BYTES, SourceImages, content_hash
+from uniface_jax.clean.set_images import HASH_BYTES, ImagesToClean, content_hash
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
@@ -119,7 +119,7 @@ def _labeled(path: str) -> ForeignSet:
     if source.class_names is not None:
         people = [source.class_names[source[i].label] for i in range(len(source))]
     name = Path(path).resolve().name.partition(".")[0]
-    return ForeignSet(SourceImages(name, source), lambda i: source[i].image, people)
+    return ForeignSet(ImagesToClean(name, source), lambda i: source[i].image, people)
 
 
 def hashes_of(images: Iterable[bytes]) -> np.ndarray:

@@ -17,7 +17,7 @@ from uniface_jax.clean.findings import ACTIONS, NEAR, NO_FACE, Finding
 from uniface_jax.clean.measures import measuring_model
 from uniface_jax.clean.people import People, group_people
 from uniface_jax.clean.scale import Scale, estimate_scale
-from uniface_jax.clean.set_images import Contents, SourceImages
+from uniface_jax.clean.set_images import Contents, ImagesToClean
 from uniface_jax.evaluate.all_pairs.above import pairs_above
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.kept_features import FeatureCache
@@ -33,7 +33,7 @@ _EQUAL_LENGTHS = 1e-3  # spread of features' lengths, from which on they say som
 class Set:
     """A data set to be looked at: its images, their content and their features, [N, D]."""
 
-    images: SourceImages
+    images: ImagesToClean
     contents: Contents
     features: np.ndarray
 
@@ -91,7 +91,7 @@ def feature_lengths(features: np.ndarray) -> np.ndarray | None:
     return lengths if lengths.std() > _EQUAL_LENGTHS * lengths.mean() else None
 
 
-def plan(features: FeatureSource, images: SourceImages) -> list[str]:
+def plan(features: FeatureSource, images: ImagesToClean) -> list[str]:
     """Return what the searches among pairs would take, a line each; embeds one image."""
     given = isinstance(features, GivenFeatures)
     width = features.features(images if given else First(images)).values.shape[1]
@@ -106,10 +106,10 @@ def plan(features: FeatureSource, images: SourceImages) -> list[str]:
     ]
 
 
-class First(SourceImages):
+class First(ImagesToClean):
     """The first image of a set alone."""
 
-    def __init__(self, whole: SourceImages) -> None:
+    def __init__(self, whole: ImagesToClean) -> None:
         super().__init__(f"{whole.name}-first", whole.source)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Images of a data set as features are computed of: pixels by record, and one digest for all."""
+"""Images of a data set that may be damaged, as features are computed of, and their contents."""
 
 import hashlib
 import os
@@ -14,30 +14,23 @@ from uniface_jax.data.formats import images
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
+from uniface_jax.evaluate.sets.image_sets import Digest
+from uniface_jax.evaluate.sets.source_images import SourceImages
 from uniface_jax.inference.extract import checked_pixels
 
 HASH_BYTES = 16  # of an image's content
 _BLOCK = 1024  # images read at a time
 
 
-class SourceImages(ImageSet):
+class ImagesToClean(SourceImages):
     """Images of a source, in its order; one that cannot be decoded is black.
 
     So a damaged image ends nothing, and is found as one without a face.
     """
 
     def __init__(self, name: str, source: Source) -> None:
-        self.name, self.source = name, source
+        super().__init__(name, source)
         self._fingerprint = ""
-
-    @override
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @override
-    def label(self, index: int) -> str:
-        return f"{self.source.name}: record {index}"
 
     @override
     def pixels(self, index: int) -> np.ndarray:
@@ -48,14 +41,9 @@ class SourceImages(ImageSet):
         return checked_pixels(pixels, self.label(index))
 
     @override
-    def landmarks(self, index: int) -> np.ndarray:
-        found: np.ndarray = self.source.landmarks(np.array([index]))[0]
-        return found
-
-    @override
     def digest(self, files: Digest) -> str:
         if not self._fingerprint:
-            text = f"{self.source.fingerprint()} {len(self)}"
+            text = f"{super().digest(files)} {len(self)}"
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprint
 

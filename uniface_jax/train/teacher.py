@@ -13,10 +13,9 @@ from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.features import ComputedFeatures
 from uniface_jax.evaluate.kept_features import FeatureCache
-from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
+from uniface_jax.evaluate.sets.source_images import SourceImages
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.files.own_folder import KnownDigests, own_folder
-from uniface_jax.inference.extract import checked_pixels
+from uniface_jax.files.own_folder import KnownDigests, own_folder_if_trusted
 from uniface_jax.inference.load import load_model
 from uniface_jax.inference.model import Model
 from uniface_jax.inference.scale_probe import some_of
@@ -27,43 +26,26 @@ FOLDER = "teacher"  # in the workdir: the features that the run was given
 _NAME_FILE = "features.txt"  # in it: the name of the file that is used
 
 
-class TrainingImages(ImageSet):
+class TrainingImages(SourceImages):
     """A training set's images as evaluation takes them, neither augmented nor mirrored.
 
     skip: as data.on_error=skip has it, the next usable image stands in for one that is not.
     """
 
     def __init__(self, source: Source, skip: bool) -> None:
-        self.name = Path(source.name).name
-        self._source, self._skip = source, skip
-
-    @override
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @override
-    def label(self, index: int) -> str:
-        return f"{self._source.name}: record {index}"
+        super().__init__(Path(source.name).name, source)
+        self._skip = skip
 
     @override
     def pixels(self, index: int) -> np.ndarray:
-        for further in range(len(self) if self._skip else 1):
-            at = (index + further) % len(self)
+        if not self._skip:
+            return super().pixels(index)
+        for further in range(len(self)):
             try:
-                return checked_pixels(self._source[at].image, self.label(at))
+                return super().pixels((index + further) % len(self))
             except UserError:
-                if not self._skip:
-                    raise
-        raise UserError(f"{self._source.name}: no image can be used")
-
-    @override
-    def landmarks(self, index: int) -> np.ndarray:
-        points: np.ndarray = self._source.landmarks(np.array([index]))[0]
-        return points
-
-    @override
-    def digest(self, files: Digest) -> str:
-        return self._source.fingerprint()
+                continue
+        raise UserError(f"{self.source.name}: no image can be used")
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,8 @@ class Teacher:
 
         def compute() -> None:
             # Trusted, as the checkpoints beside it: a resumed run has the same to the bit.
-            cache = FeatureCache(folder, KnownDigests(_known()), trust=True)
+            known = KnownDigests(own_folder_if_trusted("features"))
+            cache = FeatureCache(folder, known, trust=True)
             source = ComputedFeatures(self.model, cache, batch_size, _no_files)
             file = Path(source.features(self.images).record["features"])
             write_bytes(folder / _NAME_FILE, file.name.encode())
@@ -133,13 +116,6 @@ def with_teacher(
     """Yield the batches with the teacher's features of their images, float32 [B, T], under KEY."""
     for batch in batches:
         yield {**batch, KEY: features[batch["index"]]}
-
-
-def _known() -> Path | None:
-    try:
-        return own_folder("features")
-    except OSError:
-        return None  # computed again by a resumed run, to the same numbers
 
 
 def _no_files(folder: Path, names: object) -> str:
