@@ -44,16 +44,35 @@ def on_device(args: argparse.Namespace) -> list:
     return [jax.block_until_ready(jax.device_put(x)) for x in inputs(args)]
 
 
+def compiled_on_one(
+    device: Callable, args: argparse.Namespace, arrays: list, **jit: int
+) -> tuple[Callable, float]:
+    """Compile a function of one device; return it with its working memory, a share of [B, C]."""
+    import jax
+    from jax.sharding import Mesh, PartitionSpec
+
+    from uniface_jax.runtime.parallel import AXIS
+
+    mapped = jax.shard_map(
+        device,
+        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    compiled = jax.jit(mapped, **jit).lower(*arrays).compile()
+    tile = 4 * args.batch * args.classes
+    return compiled, compiled.memory_analysis().temp_size_in_bytes / tile
+
+
 def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dict]:
     import jax
     import jax.numpy as jnp
-    from jax.sharding import Mesh, PartitionSpec
 
     from uniface_jax import losses
     from uniface_jax.head.block_size import block_of_budget
     from uniface_jax.head.blocks import Prototypes
     from uniface_jax.head.loss import Products, Shard, loss_and_gradients
-    from uniface_jax.runtime.parallel import AXIS
 
     block = block_of_budget(args.block_memory, args.batch, args.dim)
     dtype = jnp.dtype(args.dtype)
@@ -71,24 +90,14 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
         result = loss_and_gradients(loss, shard, features, labels, products=products)
         return result.loss, result.gradients
 
-    mapped = jax.shard_map(
-        device,
-        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
-        in_specs=PartitionSpec(),
-        out_specs=PartitionSpec(),
-        check_vma=False,
-    )
     arrays = [*on_device(args), 0]
-    compiled = jax.jit(mapped).lower(*arrays).compile()
-    tile = 4 * args.batch * args.classes
-    working = compiled.memory_analysis().temp_size_in_bytes
-    return lambda: compiled(*arrays), {"block": block, "working_share_of_tile": working / tile}
+    compiled, share = compiled_on_one(device, args, arrays)
+    return lambda: compiled(*arrays), {"block": block, "working_share_of_tile": share}
 
 
 def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
     import jax
     import jax.numpy as jnp
-    from jax.sharding import Mesh, PartitionSpec
 
     from uniface_jax import losses
     from uniface_jax.head.block_size import block_of_budget
@@ -96,7 +105,6 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
     from uniface_jax.head.loss import Products, Shard, loss_and_gradients
     from uniface_jax.head.samples import in_shard, sample_to_sample, written
     from uniface_jax.losses.additive import uss
-    from uniface_jax.runtime.parallel import AXIS
 
     block = block_of_budget(args.block_memory, args.batch, args.dim)
     products = Products(block, jnp.dtype(args.dtype))
@@ -115,18 +123,9 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
         after = written(memory, features, labels, start, between.loss)
         return after, first.loss + between.loss, gradients
 
-    mapped = jax.shard_map(
-        device,
-        mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
-        in_specs=PartitionSpec(),
-        out_specs=PartitionSpec(),
-        check_vma=False,
-    )
     arrays = [jnp.float32(SAMPLE_BIAS), *on_device(args)]
     memory = jax.device_put(stored(args))
-    compiled = jax.jit(mapped, donate_argnums=0).lower(memory, *arrays).compile()
-    tile = 4 * args.batch * args.classes
-    working = compiled.memory_analysis().temp_size_in_bytes
+    compiled, share = compiled_on_one(device, args, [memory, *arrays], donate_argnums=0)
     kept = [memory]
 
     def run() -> tuple:
@@ -134,7 +133,7 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
         kept.append(after)
         return loss, gradients
 
-    return run, {"block": block, "working_share_of_tile": working / tile}
+    return run, {"block": block, "working_share_of_tile": share}
 
 
 def stored(args: argparse.Namespace) -> np.ndarray:

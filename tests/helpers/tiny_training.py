@@ -53,3 +53,13 @@ def _creation(network: IResNet, loss: str, num_classes: int, image_size: int):
     """Return the compiled creation from a seed; `image_size` is what models.IMAGE_SIZE is now."""
     created = losses.create(loss)
     return jax.jit(lambda seed: create_state(network, created, num_classes, 1.0, seed))
+
+
+def assert_close(state: TrainState, expected: TrainState, tolerance: float = 1e-5) -> None:
+    """Assert that all arrays of two states have the same shape and, relatively or not, values."""
+    for (path, value), other in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        assert value.shape == other.shape, name
+        np.testing.assert_allclose(value, other, rtol=tolerance, atol=tolerance, err_msg=name)

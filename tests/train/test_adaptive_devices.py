@@ -6,8 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers.tiny_training import IMAGE_SIZE, first_state, tiny_network
-from uniface_jax import losses, models
+from tests.helpers.tiny_training import (
+    assert_close,
+    first_state,
+    random_batch,
+    small_images,
+    tiny_network,
+)
+from uniface_jax import losses
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded
 from uniface_jax.train import step, update
@@ -22,22 +28,15 @@ RATE = 0.01
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "IMAGE_SIZE", IMAGE_SIZE)
+def of_small_images():
+    with small_images():
         yield
 
 
 @pytest.fixture(scope="module")
 def batches():
     rng = np.random.default_rng(0)
-    return [
-        {
-            "image": rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
-            "label": rng.integers(0, PRESENT, BATCH).astype(np.int32),
-        }
-        for _ in range(STEPS)
-    ]
+    return [random_batch(rng, BATCH, PRESENT) for _ in range(STEPS)]
 
 
 def settings_of(devices=1, name="adamw"):
@@ -70,15 +69,6 @@ def train(devices, batches, state=None, name="adamw"):
     for batch in batches:
         placed, _ = compiled(placed, runner.put(batch))
     return runner.logical(placed)
-
-
-def assert_close(state, expected, tolerance=1e-5):
-    for (path, value), other in zip(
-        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
-    ):
-        name = jax.tree_util.keystr(path)
-        assert value.shape == other.shape, name
-        np.testing.assert_allclose(value, other, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.fixture(scope="module")

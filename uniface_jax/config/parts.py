@@ -79,7 +79,7 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     for key in IRESNET_KEYS if family else (*IRESNET_KEYS, "remat", "frozen_statistics"):
         del shared[key]
     own = config.model[family].to_dict() if family else own
-    if dtype and "attention" in own and family:
+    if dtype and family == "vit":
         own["attention"] = "einsum"
     return models.create(name, **shared, **own)
 
