@@ -1,4 +1,4 @@
-"""What `python -m uniface_jax.clean` finds of faults planted into LFW, with SFace's features.
+"""Count what `python -m uniface_jax.clean` finds of faults planted into LFW, by SFace's features.
 
 python scripts/clean_lfw.py --lfw=FOLDER --work=FOLDER [--seeds=1,2] [--json]
 

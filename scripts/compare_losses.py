@@ -1,4 +1,4 @@
-"""What a loss does: one network trained with each under one budget, measured on people never seen.
+"""Compare losses: one network trained with each under one budget, measured on people never seen.
 
     python scripts/compare_losses.py                                     # the demo's faces
     python scripts/compare_losses.py --sets=lfw-all,lfw-two --lfw=FOLDER --json=losses.json
@@ -96,7 +96,7 @@ LOSSES: Mapping[str, Entry] = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What every training of a set gets. settings: further keys, as --config has them."""
+    """Holds what every training of a set gets. settings: further keys, as --config has them."""
 
     epochs: float
     seeds: int

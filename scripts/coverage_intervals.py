@@ -1,4 +1,4 @@
-"""How often intervals hold the true number, on simulated test sets of which it is known.
+"""Count how often intervals hold the true number, on simulated sets of which it is known.
 
     python scripts/coverage_intervals.py [--sets=400] [--only=pairs|people] [--json=FILE]
 

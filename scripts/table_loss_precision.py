@@ -1,4 +1,4 @@
-"""What bfloat16 products cost each loss: its largest relative errors against float64.
+"""Measure what bfloat16 products cost each loss: largest relative errors against float64.
 
     python scripts/table_loss_precision.py [--batch=256] [--classes=1000] [--dim=512]
 

@@ -1,4 +1,4 @@
-"""What keeps changes of a gallery apart: a lock, and files that no state of it names."""
+"""Keeps changes of a gallery apart: a lock, and files that no state of it names."""
 
 import fcntl
 import os

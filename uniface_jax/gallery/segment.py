@@ -33,7 +33,7 @@ class StaleError(Exception):
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of N rows but their features; see FeatureRows.
+    """Columns of N rows beside their features; see FeatureRows.
 
     A person who is not known is "".
     """

@@ -1,4 +1,4 @@
-"""What a trained run does on people that it has seen and on people that it has not.
+"""Measures a trained run on people that it has seen and on people that it has not.
 
 For comparisons of losses: the same faces, pairs and draws of people for every run, so that two
 runs can be compared draw by draw.

@@ -73,7 +73,7 @@ class _Measured(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What a loss between samples leaves: its value [], its bias [] as it was set, features [b, D].
+    """Rest of a loss between samples: its value [], its bias [] as it was set, features [b, D].
 
     Of each micro-batch; all are stacked, [M, ...].
     """

@@ -19,7 +19,7 @@ _MAX_PAIRS = 1 << 13  # of a kind that are units of their own; more are drawn in
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often is drawn, and the seed of the draws."""
+    """Number of resamples, and the seed of their draws."""
 
     resamples: int = 1000
     seed: int = 0
