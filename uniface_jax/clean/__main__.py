@@ -24,7 +24,7 @@ from uniface_jax.clean.find import Limits
 from uniface_jax.clean.findings import ACTIONS, LOOK, TITLES, Finding, counts
 from uniface_jax.clean.measures import find_detector
 from uniface_jax.clean.overlap import find_overlaps, write_overlap
-from uniface_jax.clean.set_images import ImagesToClean, read_contents
+from uniface_jax.clean.set_images import ImagesToClean
 from uniface_jax.clean.table import CSV_FILE, JSON_FILE, person_name, rows_of, write_table
 from uniface_jax.data.conversion.job import ConversionSettings
 from uniface_jax.data.conversion.run import convert
@@ -116,7 +116,7 @@ def _report(
     source, output = images.source, Path(_OUTPUT.value or "")
     detector = find_detector(_DETECTOR.value) if pipeline.IMAGES in _CHECKS.value else None
     tests = open_test_sets(_AGAINST.value) if _AGAINST.value else []
-    data = pipeline.Set(images, read_contents(source), features.features(images).values)
+    data = pipeline.Set(images, images.contents, features.features(images).values)
     scale, people = pipeline.read_people(data)
     findings: list[Finding] = []
     limits = Limits(_SURE.value, _FACE.value, _QUALITY.value, _SHARPNESS.value, _TURN.value)

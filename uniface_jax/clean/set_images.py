@@ -5,6 +5,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from tqdm import tqdm
@@ -25,12 +26,15 @@ _BLOCK = 1024  # images read at a time
 class ImagesToClean(SourceImages):
     """Images of a source, in its order; one that cannot be decoded is black.
 
-    So a damaged image ends nothing, and is found as one without a face.
+    So a damaged image ends nothing, and is found as one without a face. What was computed of them
+    is known again by their bytes: a source's fingerprint may go by names, which stay when images
+    change.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
-        super().__init__(name, source)
-        self._fingerprint = ""
+    @cached_property
+    def contents(self) -> "Contents":
+        """Return what read_contents does, read once."""
+        return read_contents(self.source)
 
     @override
     def pixels(self, index: int) -> np.ndarray:
@@ -42,10 +46,7 @@ class ImagesToClean(SourceImages):
 
     @override
     def digest(self, files: Digest) -> str:
-        if not self._fingerprint:
-            text = f"{super().digest(files)} {len(self)}"
-            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        return self._fingerprint
+        return hashlib.sha256(self.contents.hashes.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
