@@ -29,14 +29,34 @@ def roc_line(curve: Roc) -> Drawing:
     Those are `same` and `different`. The line begins at the first FAR above 0 that the pairs can
     have, with the TAR of FAR 0.
     """
-    best = np.append(np.flatnonzero(np.diff(curve.false_accepts)), len(curve.thresholds) - 1)
-    best = best[thinned(len(best))]
+    best = _best_points(curve)
     return {
         "far": rounded(np.maximum(curve.far[best], 1 / curve.negatives)),
         "tar": rounded(curve.tar[best]),
         "same": curve.positives,
         "different": curve.negatives,
     }
+
+
+def accept_counts(curve: Roc) -> Drawing:
+    """Return `thresholds`, falling, and how many `same` and `different` pairs reach each of them.
+
+    They are those of the points of roc_line, but for the one at which no pair is accepted.
+    """
+    best = _best_points(curve)
+    best = best[np.isfinite(curve.thresholds[best])]
+    return {
+        "thresholds": curve.thresholds[best].tolist(),
+        "same": curve.true_accepts[best].tolist(),
+        "different": curve.false_accepts[best].tolist(),
+    }
+
+
+def _best_points(curve: Roc) -> np.ndarray:
+    """Return the points of the best TAR of each FAR, thinned: their numbers, rising."""
+    best = np.append(np.flatnonzero(np.diff(curve.false_accepts)), len(curve.thresholds) - 1)
+    chosen: np.ndarray = best[thinned(len(best))]
+    return chosen
 
 
 def tar_bars(intervals: Mapping[str, Any]) -> Drawing:

@@ -11,6 +11,7 @@ from uniface_jax.evaluate.drawings import (
     BINS,
     PAIRS_SHOWN,
     Drawing,
+    accept_counts,
     far_thresholds,
     picture,
     resamples,
@@ -91,12 +92,13 @@ def set_result(
 def drawings_of(
     result: "AllPairs", tar_at_far: list[dict[str, Any]], images: PairImages
 ) -> dict[str, Drawing]:
-    """Return `roc`, `scores` and `pairs` of an engine's result."""
+    """Return `roc`, `counts`, `scores` and `pairs` of an engine's result."""
     histogram = result.histogram
     edges = _joined(histogram)
     thresholds = far_thresholds(tar_at_far)
     return {
         "roc": roc_line(result.curve),
+        "counts": accept_counts(result.curve),
         "scores": {
             "edges": rounded(histogram.edges[edges]),
             # Beyond the last edge all bins are empty.

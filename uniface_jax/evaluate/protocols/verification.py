@@ -12,6 +12,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import (
     Side,
+    accept_counts,
     far_thresholds,
     hard_pairs,
     histogram,
@@ -95,10 +96,12 @@ def pair_result(
         _folds(pairs.folds): metrics["accuracy"]["threshold_cosine"],
         **far_thresholds(metrics["tar_at_far"]),
     }
+    curve = roc(scores, pairs.same)
     return SetResult(
         {"file": str(file), "images": len(images), **found.record, **metrics},
         {
-            "roc": roc_line(roc(scores, pairs.same)) | tar_bars(intervals),
+            "roc": roc_line(curve) | tar_bars(intervals),
+            "counts": accept_counts(curve),
             "scores": histogram(scores[pairs.same], scores[~pairs.same], thresholds),
             "pairs": hard_pairs(scores, pairs.same, sides, images),
             "resamples": resamples(intervals, resampled.estimates, resampled.replicates),

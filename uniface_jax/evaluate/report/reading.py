@@ -212,6 +212,19 @@ def _roc(drawing: Any) -> None:
             _line("far", bound, _TINY, 1)(drawing["intervals"])
 
 
+def _counts(drawing: Any) -> None:
+    """Check what drawings.accept_counts gives."""
+    thresholds = _numbers(drawing, "thresholds", -1e6, 1e6)
+    if any(after >= before for before, after in itertools.pairwise(thresholds)):
+        raise _UnusableError("thresholds do not fall")
+    for kind in ("same", "different"):
+        counts = _numbers(drawing, kind, 0, _MOST)
+        if len(counts) != len(thresholds):
+            raise _UnusableError(f"{len(counts)} counts of {kind} for {len(thresholds)} thresholds")
+        if any(after < before for before, after in itertools.pairwise(counts)):
+            raise _UnusableError(f"counts of {kind} do not rise")
+
+
 def _scores(drawing: Any) -> None:
     edges = _numbers(drawing, "edges", -1e6, 1e6)
     if any(after < before for before, after in itertools.pairwise(edges)):
@@ -290,6 +303,7 @@ def _reject(drawing: Any) -> None:
 
 _CHECKS: Mapping[str, Check] = {
     "roc": _roc,
+    "counts": _counts,
     "cmc": _line("ranks", "rates", 1, _MOST),
     "open_set": _line("fpir", "tpir", _TINY, 1),
     "open_set_det": _line("fpir", "fnir", _TINY, 1),

@@ -14,6 +14,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.evaluate.arguments import PartNames, Parts
 from uniface_jax.evaluate.drawings import (
     Side,
+    accept_counts,
     far_thresholds,
     hard_pairs,
     histogram,
@@ -193,6 +194,7 @@ class _Directory:
 
         drawings = {
             "roc": roc_line(curve) | tar_bars(resampled.intervals),
+            "counts": accept_counts(curve),
             "scores": histogram(
                 scores[pairs.same], scores[~pairs.same], far_thresholds(metrics["tar_at_far"])
             ),
