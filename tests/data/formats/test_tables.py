@@ -1,5 +1,6 @@
 """Parquet and Arrow files: what their columns may be, and what they may not cost."""
 
+import gc
 import io
 
 import numpy as np
@@ -105,6 +106,15 @@ def test_lengths_that_lie_take_no_memory(tmp_path):
         except UserError as e:
             assert str(tmp_path) in str(e)  # noqa: PT017
         assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+def test_a_table_that_is_not_there_is_refused_and_leaves_nothing_to_close(tmp_path, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)  # Python 3.13 tells of close()
+    with pytest.raises(UserError, match="table: cannot be read"):
+        TableFile(tmp_path / "table")
+    gc.collect()
+    assert not unraisable
 
 
 def test_noise_is_no_table(tmp_path):

@@ -64,7 +64,7 @@ class TableFile:
     def __init__(self, path: Path):
         self.path = path
         with self._errors():
-            self._source = _BoundedFile(path)
+            self._source = _BoundedFile(open_descriptor(path))
         try:
             with extra("containers"):
                 import pyarrow as pa
@@ -206,11 +206,11 @@ def _texts(column: Any) -> list[object]:
 
 
 class _BoundedFile(io.RawIOBase):
-    """A regular file of which a read takes no more memory than it has bytes."""
+    """A regular file, opened, of which a read takes no more memory than it has bytes."""
 
-    def __init__(self, path: Path):
-        self._descriptor = open_descriptor(path)
-        self.size = os.fstat(self._descriptor).st_size
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
         self._place = 0
 
     @override

@@ -4,13 +4,12 @@ The plain headers that nearly all members have are read here, ten times as fast 
 long names, pax headers and everything else that is odd are left to tarfile.
 """
 
-import gzip
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from typing_extensions import override
 
@@ -33,6 +32,7 @@ _HEADER_TYPES = (
 )
 _ADLER_MODULUS = 65521
 _CHUNK_BYTES = 1 << 15
+_GZIP_WBITS = 16 + zlib.MAX_WBITS  # gzip's header and checksum around the largest window
 # Images do not become smaller by gzip, their headers and padding by a few times.
 _MAX_EXPANSION, _MIN_UNPACKED_BYTES = 100, 1 << 26
 
@@ -189,17 +189,42 @@ def unpack_gzip(path: Path) -> UnnamedFile:
         with open_regular(path) as file:
             packed = os.fstat(file.fileno()).st_size
             most = _MIN_UNPACKED_BYTES + _MAX_EXPANSION * packed
-            with gzip.GzipFile(fileobj=file) as opened:
-                while content := opened.read(_CHUNK_BYTES):
-                    if unpacked.size + len(content) > most:
-                        raise UserError(
-                            f"{path}: {packed} bytes unpack to more than {most}, as no images do"
-                        )
-                    unpacked.write(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            for content in _unpacked_pieces(file):
+                if unpacked.size + len(content) > most:
+                    raise UserError(
+                        f"{path}: {packed} bytes unpack to more than {most}, as no images do"
+                    )
+                unpacked.write(content)
+    except (EOFError, zlib.error) as e:
         raise UserError(
             f"{path}: not a tar archive, or gzip that is damaged or cut short ({str(e)[:80]})"
         ) from e
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     return unpacked
+
+
+def _unpacked_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of gzip's members, one behind the other, _CHUNK_BYTES at most at a time.
+
+    gzip.GzipFile does the same with two buffers of 128 KiB, from Python 3.12 on.
+
+    Raises:
+        zlib.error: a member is damaged (by its checksum too), or something else stands behind it.
+        EOFError: the last member is cut short.
+    """
+    member: Any = None  # one of zlib's decompressors, a type that it doesn't name
+    packed = b""
+    while packed := packed or file.read(_CHUNK_BYTES):
+        if member is None:
+            packed = packed.lstrip(b"\0")  # members may be padded
+            if not packed:
+                continue
+            member = zlib.decompressobj(_GZIP_WBITS)
+        if content := member.decompress(packed, _CHUNK_BYTES):
+            yield content
+        packed = member.unconsumed_tail
+        if member.eof:
+            member, packed = None, member.unused_data
+    if member is not None:
+        raise EOFError("the end of the file comes before the end of its last member")
