@@ -108,6 +108,13 @@ def test_lengths_that_lie_take_no_memory(tmp_path):
         assert pa.total_allocated_bytes() - before < 1 << 20
 
 
+def test_a_column_whose_name_is_no_text_is_refused(tmp_path):
+    for content in forms(pa.table({"a name": [1], "label": [2]})).values():
+        (tmp_path / "table").write_bytes(content.replace(b"a name", b"a \xffame"))
+        with pytest.raises(UserError, match="table: damaged, or not a table"):
+            TableFile(tmp_path / "table")
+
+
 def test_a_table_that_is_not_there_is_refused_and_leaves_nothing_to_close(tmp_path, monkeypatch):
     unraisable = []
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)  # Python 3.13 tells of close()

@@ -23,7 +23,7 @@ _INDEX = "index"
 def holds_pairs(table: Path) -> bool:
     """Return True for a table of pairs by its columns; UserError where it cannot be read."""
     with TableFile(table) as opened:
-        columns = set(opened.schema.names)
+        columns = set(opened.columns)
     return columns >= set(TWO_COLUMNS) or columns >= set(ONE_COLUMN)
 
 
@@ -43,7 +43,7 @@ def read_table_pairs(name: str, tables: Sequence[Path]) -> PairSet:
     order: list[np.ndarray] = []
     for table in tables:
         with TableFile(table) as opened:
-            columns = set(opened.schema.names)
+            columns = set(opened.columns)
             two = columns >= set(TWO_COLUMNS)
             if not two and not columns >= set(ONE_COLUMN):
                 raise UserError(

@@ -70,6 +70,7 @@ class TableFile:
                 import pyarrow as pa
             with self._errors():
                 self._reader, self.schema = self._opened(pa)
+                self.columns: list[str] = self.schema.names  # decoded here, where it may fail
         except BaseException:
             self._source.close()
             raise

@@ -138,7 +138,7 @@ class _Rows:
 
     def _label_column(self, table: TableFile) -> str:
         """Return the column of the classes, and note the classes' names."""
-        columns = table.schema.names
+        columns = table.columns
         column = next((name for name in self._wanted if name in columns), None)
         if IMAGE_COLUMN not in columns or column is None:
             found = ", ".join(name[:40] for name in columns)[:200]
