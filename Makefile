@@ -42,7 +42,7 @@ test-newest:
 # Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB.
 test-accelerators: venv
 	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[cuda,tpu]"
-	$(PY) -m pytest -n 0 --durations=10 tests/plan/test_counted.py
+	$(PY) -m pytest -n 0 --durations=10 tests/plan/test_counted.py tests/plan/test_budgets.py
 
 lint: venv
 	$(PY) -m ruff check .

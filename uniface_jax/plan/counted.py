@@ -1,13 +1,19 @@
 """A step compiled for a target: its memory, its kernels by kind and its collectives, as a table."""
 
+import logging
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
-from uniface_jax.plan import kernels, program, topology
+from uniface_jax.files.own_folder import own_folder_if_trusted
+from uniface_jax.native import build
+from uniface_jax.plan import kept, kernels, program, topology
 from uniface_jax.plan.fleet import GB
 from uniface_jax.plan.kernels import COLLECTIVE, Total
 from uniface_jax.plan.targets import Target
 from uniface_jax.train.from_config import Recipe
+
+_log = logging.getLogger(__name__)
 
 
 class Counted(NamedTuple):
@@ -15,7 +21,7 @@ class Counted(NamedTuple):
 
     memory: by its own account. kinds: kernels of a step by kind, and the bytes they move.
     collectives: kernel's name and the bytes that it reads, in the program's order, one for each
-    run. text: the program. seconds: that compiling took.
+    run. text: the program. seconds: that compiling took, now or when it was kept.
     """
 
     target: Target
@@ -47,23 +53,38 @@ class Counted(NamedTuple):
 def count(recipe: Recipe, target: Target) -> Counted:
     """Compile the step for the target's devices and count what it runs.
 
-    Raises UserError where the compiler is not installed.
+    A program that was compiled before is not compiled again (kept.py). Raises UserError where the
+    compiler is not installed.
     """
-    began = time.monotonic()
-    compiled = program.compiled(
-        recipe, topology.devices_of(target), options=topology.options(target)
-    )
-    text = compiled.as_text() or ""
-    found = kernels.kernels(text)
+    made = _compiled(recipe, target)
+    found = kernels.kernels(made.text)
     collectives = [
         (kernel.name, kernel.read)
         for kernel in found
         if kernel.kind == COLLECTIVE
         for _ in range(kernel.times)
     ]
-    memory = program.memory_of(compiled)
-    seconds = time.monotonic() - began
-    return Counted(target, memory, kernels.by_kind(found), collectives, text, seconds)
+    totals = kernels.by_kind(found)
+    return Counted(target, made.memory, totals, collectives, made.text, made.seconds)
+
+
+def _compiled(recipe: Recipe, target: Target) -> kept.Program:
+    """Return the step as the target's compiler makes it, or made it, where that is kept."""
+    devices = topology.devices_of(target)
+    with build.off():
+        lowered = program.lowered(recipe, devices)
+    folder = own_folder_if_trusted("programs", partial(_log.warning, "programs are not kept: %s"))
+    name = kept.key([lowered.as_text(), *topology.compiler(target)])
+    found = kept.read(folder, name) if folder else None
+    if found is None:
+        began = time.monotonic()
+        with build.off():
+            compiled = lowered.compile(dict(topology.options(target)))
+        seconds = time.monotonic() - began
+        found = kept.Program(program.memory_of(compiled), compiled.as_text() or "", seconds)
+        if folder:
+            kept.write(folder, name, found)
+    return found
 
 
 def table(counted: Counted, flops: float) -> str:

@@ -84,6 +84,20 @@ def trace(recipe: Recipe, devices: int) -> Any:
         return make(placed, _batch(recipe, recipe.config.batch_size // devices)).jaxpr
 
 
+def lowered(recipe: Recipe, devices: list[jax.Device]) -> jax.stages.Lowered:
+    """Return the step for these devices as their compiler takes it; as compiled().
+
+    Programs for CPUs have the project's kernels unless the caller is within build.off().
+    """
+    runner = ShardMapRunner(class_sharded(recipe.shapes), devices)
+    arguments = runner.template(recipe.shapes)
+    step: Any = runner.compile(recipe.make_step())
+    sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
+    batch = _batch(recipe, recipe.config.batch_size, sharding=sharding)
+    found: jax.stages.Lowered = step.lower(arguments, batch)
+    return found
+
+
 def compiled(
     recipe: Recipe,
     devices: list[jax.Device],
@@ -95,13 +109,8 @@ def compiled(
     kernels: the context of compiling; None leaves out the project's kernels for CPUs. options: of
     the compiler.
     """
-    runner = ShardMapRunner(class_sharded(recipe.shapes), devices)
-    arguments = runner.template(recipe.shapes)
-    step: Any = runner.compile(recipe.make_step())
-    sharding = NamedSharding(runner.mesh, PartitionSpec(AXIS))
-    batch = _batch(recipe, recipe.config.batch_size, sharding=sharding)
     with kernels or build.off():
-        program: jax.stages.Compiled = step.lower(arguments, batch).compile(dict(options or {}))
+        program: jax.stages.Compiled = lowered(recipe, devices).compile(dict(options or {}))
     return program
 
 

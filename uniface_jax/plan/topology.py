@@ -7,6 +7,7 @@ xla/backends/gpu/target_config/specs.
 
 import os
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,8 @@ _GPUS = {
 # the default one does not exist for every size.
 GPU_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
+_COMPILERS = ("jax", "libtpu", "nvidia")  # and what the names of their packages begin with
+
 
 def options(target: Target) -> Mapping[str, Any]:
     """Return the options with which programs are compiled for the target."""
@@ -58,6 +61,27 @@ def devices_of(target: Target) -> list[jax.Device]:
             f"--target={target.name}: XLA's compiler for {package} cannot be used ({said}); "
             f"pip install 'uniface_jax[{extra}]', or plan without --target"
         ) from e
+
+
+def compiler(target: Target) -> tuple[str, ...]:
+    """Return all that decides what the target's compiler makes of a program, beside the program.
+
+    That is the devices, the versions of whatever may take part, the options, and the flags.
+    """
+    about = _description(target.kind) if target.kind in GPUS else target.kind
+    versions = {
+        f"{found.metadata['Name']} {found.version}"
+        for found in metadata.distributions()
+        if str(found.metadata["Name"]).startswith(_COMPILERS)
+    }
+    flags = [
+        flag
+        for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+        for flag in os.environ.get(name, "").split()
+        if not flag.startswith("--xla_force_host_platform_device_count")  # of this machine's CPU
+    ]
+    shape = f"{target.name} {target.devices}"
+    return about, shape, ", ".join(sorted(versions)), str(dict(options(target))), *flags
 
 
 def _topology(target: Target) -> Any:
