@@ -20,6 +20,7 @@ from uniface_jax.clean.against import (
 from uniface_jax.clean.people import group_people
 from uniface_jax.clean.scale import estimate_scale
 from uniface_jax.data.formats.bin_pairs import write_pairs
+from uniface_jax.data.formats.landmarks import TEMPLATE
 from uniface_jax.data.formats.overlap_list import read_overlaps, set_digest
 from uniface_jax.errors import UserError
 
@@ -96,6 +97,65 @@ def test_command_writes_the_list_that_training_reads(sets, run_cli):
     (opened,) = open_test_sets(str(sets / "val.bin"))
     encoded = [opened.encoded(i) for i in range(len(opened.images))]
     assert overlap.digest == set_digest(encoded)
+
+
+@pytest.fixture
+def ijb(sets):
+    """Return the folder of an IJB-B beside the training set: two images of its person 5, and one.
+
+    Of ten images of four templates: 0 has the bytes of an image of person 5, 1 is a new one of
+    theirs, the others are of people 6 and 7.
+    """
+    features, _ = faces(np.random.default_rng(1), 8, 8, width=256)
+    root = sets / "IJBB"
+    (root / "meta").mkdir(parents=True)
+    (root / "loose_crop").mkdir()
+    rng = np.random.default_rng(2)
+    ids, points = [], []
+    for i in range(10):
+        crop = rng.integers(0, 256, (150, 140 + i, 3), np.uint8)
+        (root / "loose_crop" / f"{i}.png").write_bytes(png(texture(43) if i == 0 else crop))
+        ids.append(f"{i}.png {i // 3} {i}\n")
+        landmarks = " ".join(f"{x:.2f}" for x in (TEMPLATE + i).ravel())
+        points.append(f"{i}.png {landmarks} 0.9\n")
+    (root / "meta" / "ijbb_face_tid_mid.txt").write_text("".join(ids))
+    (root / "meta" / "ijbb_name_5pts_score.txt").write_text("".join(points))
+    fresh = features[41:42] + 0.1 * features[42:43]
+    np.save(sets / "ijbb.npy", np.concatenate([features[43:44], fresh, features[50:58]]))
+    return root
+
+
+def test_an_ijb_directory_is_a_set_to_look_for(sets, ijb, run_cli):
+    done = run_cli(
+        "clean", sets / "train", f"--against=ijbb:{ijb},{sets / 'val.bin'}",
+        f"--output={sets / 'out'}", "--checks=people", "--embeddings="
+        + ",".join(f"{name}={sets / name}.npy" for name in ("dataset", "val", "ijbb")),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ijbb: 1 people" in done.stdout
+    people = json.loads((sets / "out" / "overlap.json").read_text())["people"]
+    (found,) = [person for person in people if person["set"] == "ijbb"]
+    assert (found["person"], found["by"], found["test_images"]) == ("p5", "image", 2)
+    assert (found["test_image"], found["test_name"]) == (0, str(ijb / "loose_crop" / "0.png"))
+    images, overlaps = read_overlaps(sets / "train.overlap.json")
+    assert images == 48
+    assert [(each.name, each.images, each.same_images, each.people) for each in overlaps] == [
+        ("ijbb", 10, 1, 1), ("val", 14, 1, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("meta/ijbb_face_tid_mid.txt", r"ijbb_face_tid_mid\.txt: cannot be read"),
+        ("meta/ijbb_name_5pts_score.txt", r"ijbb_name_5pts_score\.txt: cannot be read"),
+        ("loose_crop/4.png", r"loose_crop/4\.png: "),
+    ],
+)
+def test_an_ijb_directory_without_one_of_its_files_is_named(ijb, file, message):
+    (ijb / file).unlink()
+    with pytest.raises(UserError, match=message):
+        open_test_sets(f"ijbb:{ijb}")[0].images.pixels(4)
 
 
 def test_two_sets_of_one_name_are_refused(sets):

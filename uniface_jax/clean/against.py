@@ -11,7 +11,8 @@ import numpy as np
 from uniface_jax.clean.duplicates import exact_originals
 from uniface_jax.clean.people import People, best_others
 from uniface_jax.clean.scale import Scale
-from uniface_jax.clean.set_images import HASH_BYTES, ImagesToClean, content_hash
+from uniface_jax.clean.set_images import ImagesToClean
+from uniface_jax.data.formats.overlap_list import HASH_BYTES, content_hash
 from uniface_jax.data.sources.folders import read_image_file
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError

@@ -23,8 +23,8 @@ from uniface_jax.clean.scale import Scale
 from uniface_jax.clean.table import cell, person_name
 from uniface_jax.data.formats.overlap_list import (
     Overlap,
+    hashes_digest,
     overlap_file,
-    set_digest,
     write_overlaps,
 )
 from uniface_jax.evaluate.features import FeatureSource
@@ -51,13 +51,14 @@ def find_overlaps(
     for test in tests:
         features = source.features(test.images).values
         count = len(test.images)
-        same = same_images(data.contents.hashes, hashes_of(map(test.encoded, range(count))))
+        hashes = hashes_of(map(test.encoded, range(count)))
+        same = same_images(data.contents.hashes, hashes)
         persons = same.copy()
         persons[same >= 0] = data.labels[same[same >= 0]]
         alike = alike_people(features, groups, scale, sure)
         shared = shared_people(persons, alike, names, test.people)
         rows += [_row(test, each, data) for each in shared]
-        digest = set_digest(map(test.encoded, range(count)))
+        digest = hashes_digest(row.tobytes() for row in hashes)
         exact = int((same >= 0).sum())
         overlaps.append(Overlap(test.images.name, digest, count, exact, len(shared)))
     return rows, overlaps

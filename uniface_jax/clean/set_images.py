@@ -13,13 +13,13 @@ from typing_extensions import override
 
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.formats.overlap_list import HASH_BYTES, content_hash
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.sets.image_sets import Digest
 from uniface_jax.evaluate.sets.source_images import SourceImages
 from uniface_jax.inference.extract import checked_pixels
 
-HASH_BYTES = 16  # of an image's content
 _BLOCK = 1024  # images read at a time
 
 
@@ -55,15 +55,6 @@ class Contents:
 
     labels: np.ndarray
     hashes: np.ndarray
-
-
-def content_hash(image: bytes) -> bytes:
-    """Return the hash of an image's encoded bytes, HASH_BYTES of BLAKE2b.
-
-    >>> content_hash(b"").hex()
-    'cae66941d9efbd404e4d88758ea67670'
-    """
-    return hashlib.blake2b(image, digest_size=HASH_BYTES).digest()
 
 
 def read_contents(source: Source) -> Contents:

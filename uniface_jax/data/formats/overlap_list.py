@@ -16,6 +16,7 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import read_json
 
 _FORMAT = "uniface_jax.overlap/1"
+HASH_BYTES = 16  # of an image's content
 _COUNTS = ("images", "same_images", "people")
 
 
@@ -38,14 +39,27 @@ class Overlap:
     people: int
 
 
+def content_hash(image: bytes) -> bytes:
+    """Return the hash of an image's encoded bytes, HASH_BYTES of BLAKE2b.
+
+    >>> content_hash(b"").hex()
+    'cae66941d9efbd404e4d88758ea67670'
+    """
+    return hashlib.blake2b(image, digest_size=HASH_BYTES).digest()
+
+
 def set_digest(images: Iterable[bytes]) -> str:
     """Return a digest of a set of encoded images, whatever their order and however often each.
 
     >>> set_digest([b"a", b"b", b"a"]) == set_digest([b"b", b"a"])
     True
     """
-    each = {hashlib.blake2b(image, digest_size=16).digest() for image in images}
-    return hashlib.blake2b(b"".join(sorted(each)), digest_size=16).hexdigest()
+    return hashes_digest(map(content_hash, images))
+
+
+def hashes_digest(hashes: Iterable[bytes]) -> str:
+    """Return set_digest of the images that have these content hashes."""
+    return hashlib.blake2b(b"".join(sorted(set(hashes))), digest_size=HASH_BYTES).hexdigest()
 
 
 def overlap_file(dataset: str) -> Path:
