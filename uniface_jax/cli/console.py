@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure a network, an ONNX file or features by a protocol",
     "embed": "write the features of photographs into a table",
     "gallery": "search known faces for those of photographs",
+    "serve": "answer over HTTP: features, comparisons, searches",
     "inspection": "show what the loss of a run does",
     "export": "write a trained network as ONNX, SavedModel, TFLite, …",
     "import-weights": "make a workdir of PyTorch weights",

@@ -17,6 +17,10 @@ _APP1, _START_OF_SCAN = 0xE1, 0xDA
 _PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
 
 
+class TooManyPixelsError(UserError):
+    """An image whose header says more than MAX_PIXELS."""
+
+
 def decode(encoded: bytes, name: str) -> np.ndarray:
     """Return the pixels of one encoded image: uint8 RGB [H, W, 3].
 
@@ -127,13 +131,17 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 def _open(encoded: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except Image.DecompressionBombError as e:
+        raise TooManyPixelsError(
+            f"{name}: {_reason(e)}; at most {MAX_PIXELS} pixels are allowed"
+        ) from e
     except Exception as e:  # Pillow's parsers raise whatever they stumble over
         raise UserError(
             f"{name}: not an image that can be read ({len(encoded)} bytes, "
             f"{_reason(e)}); JPEG, PNG, PGM, BMP and WebP are"
         ) from e
     if image.width * image.height > MAX_PIXELS:
-        raise UserError(
+        raise TooManyPixelsError(
             f"{name}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
         )
     if image.mode not in _PILLOW_MODES:

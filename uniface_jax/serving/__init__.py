@@ -1,0 +1,1 @@
+"""Answers over HTTP: features, comparisons and searches, in batches and within bounds."""
