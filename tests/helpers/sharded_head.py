@@ -13,7 +13,14 @@ from jax.sharding import PartitionSpec as P
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.draws import with_gathered
-from uniface_jax.head.loss import Gradients, Products, Result, Shard, loss_and_gradients
+from uniface_jax.head.loss import (
+    Gradients,
+    Products,
+    Relative,
+    Result,
+    Shard,
+    loss_and_gradients,
+)
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
@@ -43,6 +50,7 @@ class Program(NamedTuple):
     mode: str
     product_dtype: Any
     pair_whisker: float | None = None
+    relative: bool = False
 
     @property
     def rows(self):
@@ -53,9 +61,9 @@ def run_head(name, features, prototypes, bias, labels, **settings):
     """The head on some devices: its Result, gradients [C, …], and the classes that took part.
 
     settings: fixed and varied hyperparameters by name; shards, block, mode ("shard_map" or "pmap"),
-    product_dtype and pair_whisker, see Program; classes, the numbers of a subset's classes, or
-    sampling, (key, rate) to draw one; statistics, of losses that have any; draws [B], of losses
-    that take them, by default those of `draws_of`.
+    product_dtype, pair_whisker and relative, see Program; classes, the numbers of a subset's
+    classes, or sampling, (key, rate) to draw one; statistics, of losses that have any; draws [B],
+    of losses that take them, by default those of `draws_of`.
     """
     fixed, varied = settings.pop("fixed", None) or {}, settings.pop("varied", None) or {}
     classes, sampling = settings.pop("classes", None), settings.pop("sampling", None)
@@ -120,11 +128,12 @@ def compiled(head):
     if head.mode == "pmap":
         return jax.pmap(device, AXIS, in_axes=(0, 0, None), devices=devices)
     gradient_specs = Gradients(P(AXIS), P(AXIS), P(AXIS) if head.by_class else P())
+    relative = Relative(P(AXIS), P(AXIS)) if head.relative else None
     mapped = jax.shard_map(
         device,
         mesh=Mesh(np.array(devices), (AXIS,)),
         in_specs=(P(AXIS), P(AXIS), P()),
-        out_specs=(Result(P(), gradient_specs, P(), P()), P(AXIS)),
+        out_specs=(Result(P(), gradient_specs, P(), P(), relative), P(AXIS)),
         check_vma=False,
     )
     return jax.jit(mapped)
@@ -133,7 +142,7 @@ def compiled(head):
 def on_device(head, samples, classes, rest):
     """The loss of one device, with gradients of all its rows, and which rows took part."""
     loss = losses.LOSSES[head.loss](**dict(head.fixed), **rest["varied"])
-    loss = dataclasses.replace(loss, pair_whisker=head.pair_whisker)
+    loss = dataclasses.replace(loss, pair_whisker=head.pair_whisker, relative=head.relative)
     loss = with_gathered(loss, samples["draws"]) if loss.draws else loss
     bias = classes["bias"] if head.by_class else rest["bias"]
     start, valid = owned_classes(head.num_classes, head.rows)

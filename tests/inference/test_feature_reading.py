@@ -1,6 +1,7 @@
 """Tables of features: what is written is read again, and what is malformed is refused."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from uniface_jax.errors import UserError
 from uniface_jax.inference.feature_files import write_features
 from uniface_jax.inference.feature_reading import open_features
-from uniface_jax.inference.feature_rows import FeatureRows
+from uniface_jax.inference.feature_rows import FeatureRows, from_bytes, to_bytes
 
 
 @pytest.fixture
@@ -52,6 +53,20 @@ def test_what_is_written_is_read_again(rows, ending, tmp_path):
     if ending == ".parquet":
         assert table.model == {"name": "m", "sha256": "ab", "description": "d", "align": "yes"}
         assert table.source == "photos"
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".npy", ".csv"])
+def test_qualities_are_a_column_where_a_model_says_them(rows, ending, tmp_path):
+    path = tmp_path / f"features{ending}"
+    qualities = np.array([0.5, -1, 0.25, 3, 1e-9], np.float32)
+    graded = dataclasses.replace(rows, qualities=qualities)
+    parts = [graded.take(np.arange(2)), graded.take(np.arange(2, 5))]
+    write_features(path, lambda: iter(parts), (5, 3), {**RECORD, "quality": "ab"})
+    (read,) = open_features(path).blocks()
+    np.testing.assert_array_equal(read.qualities, qualities)
+    np.testing.assert_array_equal(read.features, rows.features)
+    again, _ = from_bytes(to_bytes(graded, []))
+    np.testing.assert_array_equal(again.qualities, qualities)
 
 
 def test_an_array_alone_has_numbers_for_names(tmp_path):

@@ -17,7 +17,7 @@ from uniface_jax.config import base
 from uniface_jax.config.overrides import apply_named
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
-from uniface_jax.head.distillation import MAP
+from uniface_jax.head.beside import TO_TEACHER as MAP
 from uniface_jax.inference.network import load_network
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded

@@ -20,9 +20,10 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from uniface_jax.checkpoints import digests, late_answers
+from uniface_jax.checkpoints.shapes import first_other_shape
 from uniface_jax.errors import UserError
 from uniface_jax.files.printable import printable
-from uniface_jax.head.distillation import without_map
+from uniface_jax.head.beside import QUALITY, alone
 from uniface_jax.runtime import processes
 from uniface_jax.state import Average, TrainState, Weights, class_sharded
 
@@ -258,10 +259,9 @@ def read_network(
             return step, _mean(handler, opened), opened.run
         network, batch_stats = opened.stored.weights.network, opened.stored.batch_stats
         wanted = {"weights": {"network": network}, "batch_stats": batch_stats}
-        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        tree = _restore_part(handler, opened, wanted, arguments)
+        tree = _on_host(handler, opened, wanted)
     variables = {
-        "params": without_map(tree["weights"]["network"]),
+        "params": alone(tree["weights"]["network"]),
         "batch_stats": tree["batch_stats"],
     }
     return step, variables, opened.run
@@ -276,11 +276,23 @@ def _mean(handler: ocp.PyTreeCheckpointHandler, opened: _Opened) -> dict[str, An
         )
     stored = opened.stored.average
     wanted = {"average": stored._asdict()}
-    arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    tree = _restore_part(handler, opened, wanted, arguments)["average"]
+    tree = _on_host(handler, opened, wanted)["average"]
     if not tree["updates"]:
         raise UserError(f"{opened.folder}: --weights=ema: all steps were skipped; there is no mean")
-    return {"params": without_map(tree["network"]), "batch_stats": tree["batch_stats"]}
+    return {"params": alone(tree["network"]), "batch_stats": tree["batch_stats"]}
+
+
+def read_quality(path: str | Path, weights: str = WEIGHTS[0]) -> dict[str, np.ndarray] | None:
+    """Read the head of the quality, kernel [D] and bias [], as read_network; None without one."""
+    with _reading_given(path) as (handler, _, folder):
+        opened = _open(handler, folder)
+        part = "average" if weights == "ema" else "weights"
+        stored = getattr(opened.stored, part)
+        if stored is None or QUALITY not in stored.network:
+            return None
+        wanted = {part: {"network": {QUALITY: stored.network[QUALITY]}}}
+        tree = _on_host(handler, opened, wanted)
+    return dict(tree[part]["network"][QUALITY])
 
 
 def read_head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -291,8 +303,7 @@ def read_head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         head = {name: getattr(opened.stored.weights, name) for name in names}
         rows = _rows(opened.run, opened.stored).weights
         wanted = {"weights": head}
-        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        tree = _restore_part(handler, opened, wanted, arguments)["weights"]
+        tree = _on_host(handler, opened, wanted)["weights"]
     cut = {name: tree[name][slice(*getattr(rows, name))] if getattr(rows, name) else tree[name]
            for name in names}  # fmt: skip
     return cut["prototypes"], cut["bias"]
@@ -308,24 +319,33 @@ def read_into(path: str | Path, state: TrainState, abstract: TrainState) -> Trai
     with _reading_given(path) as (handler, _, folder):
         opened = _open(handler, folder)
         found = logical(opened.stored, opened.run).weights
-        ours, theirs = (without_map(x.network) for x in (abstract.weights, found))
+        ours, theirs = (alone(x.network) for x in (abstract.weights, found))
         if other := first_other_shape(theirs, ours):
             raise UserError(
                 "{} has shape {}, this config's network has {}; give the same config.model".format(
                     *other
                 )
             )
-        weights, heads = {"network": without_map(state.weights.network)}, ("prototypes", "bias")
+        network = alone(state.weights.network)
+        if QUALITY in found.network and QUALITY in state.weights.network:
+            network[QUALITY] = state.weights.network[QUALITY]
+        weights, heads = {"network": network}, ("prototypes", "bias")
         if all(
             getattr(found, name).shape == getattr(abstract.weights, name).shape for name in heads
         ):
             weights |= {name: getattr(state.weights, name) for name in heads}
         wanted = {"weights": weights, "batch_stats": state.batch_stats}
         tree = _restore_part(handler, opened, wanted, _placed(wanted))
-    # A map to a teacher is this run's own, as it was drawn.
+    # A map to a teacher is this run's own, as drawn; so is a quality head that the other had not.
     network = {**state.weights.network, **tree["weights"].pop("network")}
     read = state.weights._replace(network=network, **tree["weights"])
     return state._replace(weights=read, batch_stats=tree["batch_stats"])
+
+
+def _on_host(handler: ocp.PyTreeCheckpointHandler, opened: _Opened, wanted: Tree) -> dict[str, Any]:
+    """Restore the arrays that `wanted` names as host arrays."""
+    arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    return _restore_part(handler, opened, wanted, arguments)
 
 
 def _restore_part(
@@ -350,24 +370,6 @@ def _placed(arrays: Tree) -> Tree:
         ),
         arrays,
     )
-
-
-def first_other_shape(found: Tree, wanted: Tree) -> tuple[str, Any, Any] | None:
-    """Find the first array by name whose shape differs: (name, found, wanted).
-
-    The shape of an array that is missing is "none". None where all agree.
-    """
-    ours, theirs = (
-        {
-            jax.tree_util.keystr(path): np.shape(x)
-            for path, x in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (found, wanted)
-    )
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            return name, ours.get(name, "none"), theirs.get(name, "none")
-    return None
 
 
 def locate(path: str | Path) -> tuple[Path, int]:

@@ -34,7 +34,7 @@ def base(imports: Sequence[str] = ()) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of initialization, shuffling, augmentation, dropout and class sampling
     config.imports = tuple(imports)  # modules that register losses, networks, … from outside
-    for add in (_data, _model, _loss, _head, _distill, _optim, _run):
+    for add in (_data, _model, _loss, _head, _quality, _distill, _optim, _run):
         add(config)
     for path, entry in parts_from_outside():
         section = config
@@ -159,6 +159,16 @@ def _head(config: ConfigDict) -> None:
     # own.
     config.head.block_memory = placeholder(float)
     config.head.product_dtype = "float32"  # of matrix products; sums are float32
+
+
+def _quality(config: ConfigDict) -> None:
+    """Add the head that learns an image's quality; see head/quality."""
+    config.quality = ConfigDict()
+    # λ of CR-FIQA's regression beside the loss; the paper's is 10, and 0 is without such a head.
+    config.quality.weight = 0.0
+    config.quality.beta = 0.5  # β of smooth L1, below which the distance is squared
+    # Targets as in the release's code: own / nearest rather than own / (nearest + 1).
+    config.quality.as_published = False
 
 
 def _distill(config: ConfigDict) -> None:

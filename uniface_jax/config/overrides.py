@@ -29,6 +29,9 @@ _COUNTS_WITH: Mapping[str, tuple[str, tuple[str | bool, ...]]] = {
     "nonfinite.limit": ("nonfinite.action", ("skip",)),
 }
 
+# Sections whose keys count where one of them is not as it is by default.
+_SECTIONS = (("distill", "teacher", "empty"), ("quality", "weight", "0"))
+
 # Lengths in epochs, the keys that count instead where they are not None, and of what they are.
 _LENGTHS = (
     ("epochs", "steps", "to train"),
@@ -69,13 +72,14 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
                 f"config.{key}={_value(config, key)}: counts with {other}={wanted} alone, "
                 f"and {other} is {found}; give both, or leave it out"
             )
-    if not config.distill.teacher:
-        for key in sorted(named):
-            if key.startswith("distill.") and key != "distill.teacher":
-                raise UserError(
-                    f"config.{key}={_value(config, key)}: counts with distill.teacher alone, which "
-                    "is empty; give both, or leave it out"
-                )
+    for section, decides, without in _SECTIONS:
+        if not config[section][decides]:
+            for key in sorted(named):
+                if key.startswith(f"{section}.") and key != f"{section}.{decides}":
+                    raise UserError(
+                        f"config.{key}={_value(config, key)}: counts with {section}.{decides} "
+                        f"alone, which is {without}; give both, or leave it out"
+                    )
     _check_parts(config, "model", models.REGISTRY, named)
     _check_parts(config, "loss", losses.LOSSES, named)
     if not config.eval.data:

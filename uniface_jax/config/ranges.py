@@ -69,6 +69,8 @@ _RANGES: Mapping[str, Range] = {
     "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
     "head.product_dtype": one_of(*DTYPES),
+    "quality.weight": at_least(0),
+    "quality.beta": above(0),
     "distill.weight": above(0),
     "distill.input_scale": one_of("auto", "unit", "raw", "zero_one"),
     "distill.channel_order": one_of("auto", "rgb", "bgr"),

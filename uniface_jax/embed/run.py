@@ -21,7 +21,7 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import read_json
 from uniface_jax.files.reading import open_regular, read_regular
 from uniface_jax.inference.extract import check_features
-from uniface_jax.inference.feature_files import files_of, write_features, write_pairs
+from uniface_jax.inference.feature_files import QUALITY, files_of, write_features, write_pairs
 from uniface_jax.inference.feature_rows import FeatureRows
 from uniface_jax.inference.model import Model
 from uniface_jax.inference.scale_probe import some_of
@@ -56,7 +56,9 @@ class Work:
         if self.how.align:
             file = Path(self.how.detector) if self.how.detector else packaged_detector()
             how["detector"] = hashlib.sha256(read_regular(file)).hexdigest()
+        quality = self.model.quality
         return {
+            **({} if quality is None else {QUALITY: quality.digest}),
             "format": _FORMAT,
             "model": {
                 "name": self.model.name,
@@ -264,8 +266,16 @@ class _Chunk:
             np.array([face.box for *_, face in self._rows], np.float32).reshape(-1, 4),
             np.array([face.score for *_, face in self._rows], np.float32),
             features,
+            self._qualities(features),
         )
         return self._number, rows, self._left_out
+
+    def _qualities(self, features: np.ndarray) -> np.ndarray | None:
+        """Return the qualities of features, float32 [K], none of an empty chunk's; None without."""
+        head = self._work.model.quality
+        if head is None:
+            return None
+        return (head(features) if len(features) else np.zeros(0)).astype(np.float32)
 
     def _name(self, row: int) -> str:
         return f"{self._work.source.name}: {self._rows[row][0]}"

@@ -29,7 +29,7 @@ from uniface_jax.files.own_folder import KnownDigests
 from uniface_jax.files.reading import expect_regular
 from uniface_jax.files.text_lines import numbered_lines
 from uniface_jax.inference.extract import extract_batches
-from uniface_jax.inference.model import Model
+from uniface_jax.inference.model import Model, QualityHead
 from uniface_jax.inference.scale_probe import some_of
 
 SUM, APART = "features", "features apart"  # f(x) + f(mirror) in one; f(x) and f(mirror) as [N, 2D]
@@ -68,6 +68,11 @@ class FeatureSource(Protocol):
         """One line on the model, or on where the features come from."""
         ...
 
+    @property
+    def quality(self) -> QualityHead | None:
+        """Head that says the qualities of the features it gives; None where there is none."""
+        ...
+
     def features(
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
     ) -> Features:
@@ -88,6 +93,7 @@ class ComputedFeatures:
     ) -> None:
         """Take a folder for a cache that knows nothing of what lies in it."""
         self.name, self.hash, self.description = model.name, model.hash, model.description
+        self.quality = model.quality
         self._model, self._batch_size, self._files = model, batch_size, files
         self._cache = (
             cache if isinstance(cache, FeatureCache) else FeatureCache(cache, KnownDigests(None))
@@ -187,6 +193,7 @@ class GivenFeatures:
     name: str
     hash: str
     description: str
+    quality: None = None
 
     @staticmethod
     def open(given: Mapping[str, Path], files: Digest) -> "GivenFeatures":

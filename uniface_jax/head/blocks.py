@@ -59,7 +59,8 @@ class Sums(NamedTuple):
 
     loss []; directions [B, D], weight and bias as the prototypes': gradients of factor * sum of the
     loss; weight is None for frozen prototypes. max_negative [] and negatives_above [], the largest
-    negative cosine (FILL where there is none) and the number of those above the threshold.
+    negative cosine (FILL where there is none) and the number of those above the threshold. nearest
+    [B], each sample's largest negative cosine, where the loss is relative.
     """
 
     loss: jax.Array
@@ -68,6 +69,7 @@ class Sums(NamedTuple):
     bias: jax.Array
     max_negative: jax.Array
     negatives_above: jax.Array
+    nearest: jax.Array | None = None
 
 
 class Terms(NamedTuple):
@@ -203,8 +205,9 @@ def _terms(loss: Loss, samples: Samples, block: _Block) -> Terms:
     return slopes(loss.negative, block.cos, block.bias, *(x[:, None] for x in samples.context))
 
 
-def _zeros(prototypes: Prototypes, samples: Samples, frozen: bool = False) -> Sums:
+def _zeros(loss: Loss, prototypes: Prototypes, samples: Samples, frozen: bool = False) -> Sums:
     dtype = prototypes.weight.dtype
+    batch = samples.directions.shape[0]
     return Sums(
         loss=jnp.zeros((), dtype),
         directions=jnp.zeros(samples.directions.shape, dtype),
@@ -212,6 +215,7 @@ def _zeros(prototypes: Prototypes, samples: Samples, frozen: bool = False) -> Su
         bias=jnp.zeros_like(prototypes.bias),
         max_negative=jnp.full((), FILL, dtype),
         negatives_above=jnp.zeros((), jnp.float32),
+        nearest=jnp.full(batch, FILL, dtype) if loss.relative else None,
     )
 
 
@@ -243,15 +247,18 @@ def _accumulate(
     else:
         bias = sums.bias + factor * jnp.sum(by_bias)
     above = block.valid & (block.cos > loss.threshold(block.bias))
+    negatives = jnp.where(block.valid, block.cos, FILL)
+    nearest = sums.nearest
+    if nearest is not None:
+        nearest = jnp.maximum(nearest, jnp.max(negatives, 1))
     return Sums(
         loss=sums.loss + jnp.sum(terms.value * valid),
         directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
         weight=weight,
         bias=bias,
-        max_negative=jnp.maximum(
-            sums.max_negative, jnp.max(jnp.where(block.valid, block.cos, FILL))
-        ),
+        max_negative=jnp.maximum(sums.max_negative, jnp.max(negatives)),
         negatives_above=sums.negatives_above + jnp.sum(above, dtype=jnp.float32),
+        nearest=nearest,
     )
 
 
@@ -267,6 +274,7 @@ def _has_kernel(loss: Loss, prototypes: Prototypes, samples: Samples) -> bool:
     arrays = (prototypes.weight, prototypes.bias, samples.directions)
     return (
         all(isinstance(x, float | int) for x in constants)
+        and not loss.relative
         and loss.scale <= LARGEST_EXPONENT
         and all(x.dtype == jnp.float32 for x in arrays)
         and prototypes.weight.ndim == 2
@@ -287,7 +295,8 @@ def additive_pass(
     """Return the sums over the negatives of an additive loss: loss and gradients in one pass.
 
     frozen: leave out the prototypes' gradients, a third of the products, and their memory. UCE and
-    BCE in float32 on CPUs run in a kernel with blocks of its own, where there is one.
+    BCE in float32 on CPUs run in a kernel with blocks of its own, where there is one, unless they
+    are relative.
     """
     if loss.clipped_cross_entropy is not None and _has_kernel(loss, prototypes, samples):
         constants = cross_entropy_head.Constants(
@@ -300,7 +309,7 @@ def additive_pass(
     def body(sums: Sums, block: _Block) -> Sums:
         return _accumulate(sums, loss, samples, block, factor, _terms(loss, samples, block))
 
-    return _fold(body, _zeros(prototypes, samples, frozen), prototypes, samples, block_size)
+    return _fold(body, _zeros(loss, prototypes, samples, frozen), prototypes, samples, block_size)
 
 
 def logsumexp_pass(
@@ -343,4 +352,4 @@ def softmax_pass(
         terms = Terms(probability, probability * by_cos, probability * by_bias)
         return _accumulate(sums, loss, samples, block, factor, terms)
 
-    return _fold(body, _zeros(prototypes, samples), prototypes, samples, block_size)
+    return _fold(body, _zeros(loss, prototypes, samples), prototypes, samples, block_size)

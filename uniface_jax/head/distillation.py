@@ -1,20 +1,12 @@
 """Distillation: features of a student, drawn to those that a teacher gave of the same images."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from uniface_jax.head.blocks import inverse_norm
 from uniface_jax.runtime.parallel import AXIS
-
-MAP = "to_teacher"  # among the network's parameters: the student's linear map [D, T]
-
-
-def without_map(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's parameters without the map, which training alone has."""
-    return {name: array for name, array in network.items() if name != MAP}
 
 
 class Distilled(NamedTuple):

@@ -71,16 +71,27 @@ class Similarities(NamedTuple):
     negatives_above: jax.Array
 
 
+class Relative(NamedTuple):
+    """Cosines [b] of this device's samples: with their own class, and with the nearest other one.
+
+    The latter is FILL where there is no other class.
+    """
+
+    own: jax.Array
+    nearest: jax.Array
+
+
 class Result(NamedTuple):
     """Mean loss [] of a batch, the same on all devices, and what comes with it.
 
-    statistics are the loss's, after this batch.
+    statistics are the loss's, after this batch. relative: where the loss is.
     """
 
     loss: jax.Array
     gradients: Gradients
     similarities: Similarities
     statistics: Statistics
+    relative: Relative | None = None
 
 
 class _Slopes(NamedTuple):
@@ -141,7 +152,8 @@ def loss_and_gradients(
         summed = _penalized(loss, summed, context[0])
     gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
     similarities = _similarities(loss, prototypes, summed.sums, positives)
-    return Result(summed.loss, gradients, similarities, statistics)
+    relative = _relative(summed.sums, positives, labels.shape[0])
+    return Result(summed.loss, gradients, similarities, statistics, relative)
 
 
 def negatives_logsumexp(
@@ -320,6 +332,17 @@ def _prepare(
     # In a loop the statistics must keep their dtype, whatever that of the features.
     updated = {name: value.astype(statistics[name].dtype) for name, value in updated.items()}
     return tuple(x.astype(own.cos.dtype) for x in context), updated
+
+
+def _relative(sums: Sums, own: Positives, local: int) -> Relative | None:
+    """Return the cosines of this device's `local` samples; None for a loss that asks for none."""
+    if sums.nearest is None:
+        return None
+    mine = jax.lax.axis_index(AXIS) * local
+    everywhere = (
+        jax.lax.psum(jnp.where(own.owned, own.cos, 0), AXIS), jax.lax.pmax(sums.nearest, AXIS)
+    )  # fmt: skip
+    return Relative(*(jax.lax.dynamic_slice_in_dim(x, mine, local) for x in everywhere))
 
 
 def _similarities(loss: Loss, prototypes: Prototypes, sums: Sums, own: Positives) -> Similarities:

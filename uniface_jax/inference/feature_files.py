@@ -23,6 +23,7 @@ COLUMNS = (
     "name", "photograph", "person", "face", "box_x", "box_y", "box_width", "box_height", "score",
     "norm",
 )  # fmt: skip
+QUALITY = "quality"  # a column behind these, of a model with a quality head
 Blocks = Callable[[], Iterator[FeatureRows]]
 
 
@@ -54,15 +55,17 @@ def write_features(
         path: its name, which ends in one of ENDINGS.
         blocks: gives the rows, a block at a time, and may be called twice.
         shape: N and D.
-        record: what the rows are of, for the metadata of a Parquet file.
+        record: what the rows are of, for the metadata of a Parquet file; where it has a QUALITY,
+            all rows do.
     """
+    names = (*COLUMNS, QUALITY) if QUALITY in record else COLUMNS
     if path.suffix == ".parquet":
-        _write_parquet(path, blocks, shape[1], record)
+        _write_parquet(path, blocks, (names, shape[1]), record)
     elif path.suffix == ".npy":
-        _write_csv(names_of(path), blocks, 0)
+        _write_csv(names_of(path), blocks, (names, 0))
         _write_npy(path, blocks, shape)
     else:
-        _write_csv(path, blocks, shape[1])
+        _write_csv(path, blocks, (names, shape[1]))
 
 
 def write_pairs(path: Path, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -82,14 +85,18 @@ def _text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _write_parquet(path: Path, blocks: Blocks, width: int, record: Mapping[str, Any]) -> None:
+def _write_parquet(
+    path: Path, blocks: Blocks, form: tuple[tuple[str, ...], int], record: Mapping[str, Any]
+) -> None:
+    """Write the columns of these names, and a feature of so many numbers behind them."""
     with extra("containers"):
         import pyarrow as pa
         import pyarrow.parquet as pq
+    names, width = form
     real, vector = pa.float32(), pa.list_(pa.float32(), width)
     kinds = {
         "name": pa.string(), "photograph": pa.int64(), "person": pa.string(), "face": pa.int32(),
-        **dict.fromkeys(COLUMNS[4:], real), "feature": vector,
+        **dict.fromkeys(names[4:], real), "feature": vector,
     }  # fmt: skip
     schema = pa.schema(
         list(kinds.items()), metadata={RECORD_KEY: json.dumps(record, sort_keys=True)}
@@ -100,7 +107,7 @@ def _write_parquet(path: Path, blocks: Blocks, width: int, record: Mapping[str, 
         writer = stack.enter_context(pq.ParquetWriter(temporary, schema, **options))
         for rows in blocks():
             columns = _columns(rows)
-            arrays = [pa.array(columns[name], kinds[name], from_pandas=True) for name in COLUMNS]
+            arrays = [pa.array(columns[name], kinds[name], from_pandas=True) for name in names]
             flat = pa.array(np.ascontiguousarray(rows.features).reshape(-1), pa.float32())
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, width))
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
@@ -117,6 +124,7 @@ def _columns(rows: FeatureRows) -> dict[str, Any]:
         **{name: rows.boxes[:, i] for i, name in enumerate(COLUMNS[4:8])},
         "score": rows.scores,
         "norm": rows.norms,
+        **({} if rows.qualities is None else {QUALITY: rows.qualities}),
     }
 
 
@@ -128,11 +136,12 @@ def _write_npy(path: Path, blocks: Blocks, shape: tuple[int, int]) -> None:
             file.write(np.ascontiguousarray(rows.features, "<f4").data)
 
 
-def _write_csv(path: Path, blocks: Blocks, width: int) -> None:
-    """Write the columns, and the `width` numbers of each feature behind them."""
+def _write_csv(path: Path, blocks: Blocks, form: tuple[tuple[str, ...], int]) -> None:
+    """Write the columns of these names, and so many numbers of each feature behind them."""
+    names, width = form
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *(f"f{i}" for i in range(width))])
+        writer.writerow([*names, *(f"f{i}" for i in range(width))])
         for rows in blocks():
             columns = [list(map(_cell, values)) for values in _columns(rows).values()]
             for number, known in enumerate(zip(*columns, strict=True)):

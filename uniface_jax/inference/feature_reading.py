@@ -15,7 +15,7 @@ from uniface_jax.data.formats.tables import TableFile
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import parse_json, read_json
 from uniface_jax.files.reading import open_regular
-from uniface_jax.inference.feature_files import COLUMNS, ENDINGS, RECORD_KEY, names_of
+from uniface_jax.inference.feature_files import COLUMNS, ENDINGS, QUALITY, RECORD_KEY, names_of
 from uniface_jax.inference.feature_rows import FeatureRows
 
 _BLOCK = 1 << 12  # rows
@@ -118,7 +118,7 @@ def _open_parquet(path: Path) -> FeatureTable:
         record = parse_json(text) if text else _record_beside(path)
     except ValueError as e:
         raise UserError(f"{path}: its record is no JSON") from e
-    columns = [name for name in (*COLUMNS, "feature") if name in schema.names]
+    columns = [name for name in (*COLUMNS, QUALITY, "feature") if name in schema.names]
     return FeatureTable(
         path, count, width, record if isinstance(record, dict) else {},
         lambda: _parquet_blocks(path, columns, width),
@@ -250,6 +250,7 @@ def _rows(columns: Mapping[str, list[Any]], features: np.ndarray, start: int) ->
             np.stack([_floats(columns.get(name), count) for name in _NO_BOX], axis=1),
             _floats(columns.get("score"), count),
             features,
+            _floats(columns[QUALITY], count) if QUALITY in columns else None,
         )
     except (ValueError, TypeError, OverflowError) as e:
         raise UserError(f"row {start} or one after it: no number where one is expected") from e

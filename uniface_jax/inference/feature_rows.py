@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class FeatureRows:
             no face was looked for.
         scores: the detector's, 0..1, float32 [K]; nan as in boxes.
         features: float32 [K, D], not normalized.
+        qualities: by the model's quality head, float32 [K]; None where it has none.
     """
 
     names: Sequence[str]
@@ -30,6 +32,7 @@ class FeatureRows:
     boxes: np.ndarray
     scores: np.ndarray
     features: np.ndarray
+    qualities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -50,6 +53,7 @@ class FeatureRows:
             self.boxes[rows],
             self.scores[rows],
             self.features[rows],
+            None if self.qualities is None else self.qualities[rows],
         )
 
 
@@ -60,6 +64,7 @@ def to_bytes(rows: FeatureRows, left_out: Sequence[tuple[str, str]]) -> bytes:
     """
     texts = json.dumps([list(rows.names), list(rows.people), list(left_out)]).encode("ascii")
     written = io.BytesIO()
+    qualities: dict[str, Any] = {} if rows.qualities is None else {"qualities": rows.qualities}
     np.savez(
         written,
         texts=np.frombuffer(texts, np.uint8),
@@ -68,6 +73,7 @@ def to_bytes(rows: FeatureRows, left_out: Sequence[tuple[str, str]]) -> bytes:
         boxes=rows.boxes,
         scores=rows.scores,
         features=rows.features,
+        **qualities,
     )
     return written.getvalue()
 

@@ -1,5 +1,6 @@
 """A model as inference has it: a function from images to features, its name and its digest."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,31 @@ Embed = Callable[..., np.ndarray]
 Settle = Callable[[np.ndarray], "Model"]
 
 
+@dataclass(frozen=True, eq=False)
+class QualityHead:
+    """Linear head that was trained to say an image's quality of its feature.
+
+    kernel: float [D]. bias: a number. images: how many an embedded feature is the sum of, 2 with
+    the mirrored one; the quality is then the mean of theirs.
+    """
+
+    kernel: np.ndarray
+    bias: float
+    images: int
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return the qualities float64 [K] of features [K, D], higher ones being better."""
+        wide = np.asarray(features, np.float64)
+        scores: np.ndarray = wide @ self.kernel.astype(np.float64) / self.images + self.bias
+        return scores
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of its numbers, hexadecimal."""
+        numbers = np.append(np.asarray(self.kernel, "<f4"), np.float32(self.bias))
+        return hashlib.sha256(numbers.astype("<f4").tobytes()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Model:
     """A network that embeds aligned faces.
@@ -23,7 +49,8 @@ class Model:
     model and how its input is prepared. plain: as embed, but of the images alone; None where
     `embed` adds no mirrored image that could be left out. notes: lines for who uses the model.
     settle: where faces must tell how the input is prepared, see settled(); `embed` is not to be
-    called before. takes_landmarks: `embed` takes the landmarks of each image too.
+    called before. takes_landmarks: `embed` takes the landmarks of each image too. quality: of the
+    features that `embed` gives; None where no such head was trained with the network.
     """
 
     embed: Embed
@@ -34,6 +61,7 @@ class Model:
     notes: tuple[str, ...] = ()
     settle: Settle | None = None
     takes_landmarks: bool = False
+    quality: QualityHead | None = None
 
     def settled(self, faces: np.ndarray) -> "Model":
         """Return the model as it fits aligned faces, uint8 RGB [N, 112, 112, 3], N > 0.

@@ -16,7 +16,7 @@ from uniface_jax.checkpoints import reading
 from uniface_jax.config import create_network, of_run
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
-from uniface_jax.inference.model import Model
+from uniface_jax.inference.model import Model, QualityHead
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
@@ -125,6 +125,11 @@ def load_workdir(
     points = f", landmarks: {network.landmarks}" if isinstance(network, models.KPRPE) else ""
     plain = partial(make_embed(network, mirror=False), on_device)
     embed = partial(make_embed(network, mirror=True), on_device) if mirror else plain
+    of_step = info["workdir"] / reading.FOLDER / str(info["step"])
+    head = reading.read_quality(of_step, weights)
+    quality = None
+    if head is not None:
+        quality = QualityHead(head["kernel"], float(head["bias"]), 2 if mirror else 1)
     return Model(
         embed=embed,
         name=Path(path).resolve().name,
@@ -133,4 +138,5 @@ def load_workdir(
         f"mirror sum: {'yes' if mirror else 'no'}{points}",
         plain=plain if mirror else None,
         takes_landmarks=models.takes_landmarks(network),
+        quality=quality,
     )

@@ -18,7 +18,7 @@ from uniface_jax.data.sources.opening import Source, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
 from uniface_jax.files.reading import read_lines
-from uniface_jax.head.distillation import without_map
+from uniface_jax.head.beside import alone
 from uniface_jax.inference.extract import Face, extract
 from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
@@ -87,7 +87,7 @@ def inspect(
         points = with_landmarks(source).landmarks(_chosen(source, images, seed))
         faces = [*map(Face, encoded, points)]
     embed = make_embed(configs.create_network(config, dtype="float32"), mirror=False)
-    variables = {"params": without_map(state.weights.network), "batch_stats": state.batch_stats}
+    variables = {"params": alone(state.weights.network), "batch_stats": state.batch_stats}
     features = extract(
         partial(embed, variables),
         faces, name=source.name, batch_size=min(batch_size, len(encoded)),

@@ -52,6 +52,8 @@ class Loss:
     subcentres: K prototypes a class, of whose cosines with a sample the largest is the class's.
     pair_whisker: w of UNPG, by which negative pairs of samples are logits of every row; None: none
         are. Of the softmax family alone.
+    relative: True where the head also returns the cosines that a sample's quality goes by, with its
+        own class and with the nearest of the others; see head/quality.py.
     """
 
     family: Literal["additive", "softmax"]
@@ -70,6 +72,7 @@ class Loss:
     penalty: Callable[[jax.Array], jax.Array] | None = None
     subcentres: int = 1
     pair_whisker: float | None = None
+    relative: bool = False
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
         """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.

@@ -15,6 +15,7 @@ from uniface_jax.checkpoints import reading
 from uniface_jax.config import multipliers
 from uniface_jax.errors import UserError
 from uniface_jax.head.block_size import block_of_budget
+from uniface_jax.head.quality import Regression
 from uniface_jax.losses import Loss
 from uniface_jax.runtime.parallel import Runner
 from uniface_jax.state import TrainState, create_state
@@ -187,6 +188,7 @@ def _settings(config: ConfigDict, num_classes: int, schedule: Schedule) -> step.
         clip_network=o.clip_on == "network",
         ema=o.ema,
         samples=_samples(config, schedule),
+        quality=_quality(config),
     )
 
 
@@ -197,6 +199,12 @@ def _samples(config: ConfigDict, schedule: Schedule) -> SampleToSample | None:
         return None
     after = config.loss.sample_after_epochs or 1.0
     return SampleToSample(loss, math.ceil(after * schedule.steps_per_epoch))
+
+
+def _quality(config: ConfigDict) -> Regression | None:
+    """Return the regression of the quality that config.quality asks for; None for none."""
+    of = config.quality
+    return Regression(of.weight, of.beta, of.as_published) if of.weight else None
 
 
 def _adaptive(o: ConfigDict) -> Adaptive | None:

@@ -13,7 +13,7 @@ from uniface_jax import config as configs
 from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.input.workers import WorkerLostError
 from uniface_jax.errors import UserError
-from uniface_jax.head.distillation import without_map
+from uniface_jax.head.beside import alone
 from uniface_jax.runtime import debug, processes
 from uniface_jax.runtime.parallel import Runner, compiled_for
 from uniface_jax.runtime.profiling import Profile
@@ -260,13 +260,13 @@ class Run(NamedTuple):
 
     def _evaluate(self, at: Position) -> dict[str, float]:
         self.watchdog.at(f"evaluating step {at.step}")
-        network = without_map(at.placed.weights.network)
+        network = alone(at.placed.weights.network)
         variables = {"params": network, "batch_stats": at.placed.batch_stats}
         results = self.evaluate(self.runner.host(variables))
         mean = self.runner.host(at.placed.average)
         if mean is not None and mean.updates:  # where all steps were skipped there is none yet
             of_mean = self.evaluate(
-                {"params": without_map(mean.network), "batch_stats": mean.batch_stats}
+                {"params": alone(mean.network), "batch_stats": mean.batch_stats}
             )
             results |= {f"ema/{key}": value for key, value in of_mean.items()}
         return results

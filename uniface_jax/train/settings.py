@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from uniface_jax.config.multipliers import Multiplier, by_name, factors
+from uniface_jax.head.quality import Regression
 from uniface_jax.losses import Loss
 from uniface_jax.train.adaptive import Adaptive
 from uniface_jax.train.optim import Sgd
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     ema: float = 0.0  # of the mean of the weights; 0 for none
     samples: SampleToSample | None = None
     distillation: Distillation | None = None
+    quality: Regression | None = None
 
     @property
     def optimizer(self) -> Sgd | Adaptive:

@@ -8,6 +8,7 @@ share the groups.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax import models
+from uniface_jax.head import quality
+from uniface_jax.head.beside import QUALITY, TO_TEACHER, alone
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.distillation import MAP, Distilled, toward_teacher, without_map
+from uniface_jax.head.distillation import toward_teacher
 from uniface_jax.head.draws import with_own_draws
-from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
+from uniface_jax.head.loss import Products, Result, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
@@ -64,12 +67,27 @@ class _Sums(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """Measurements by the head of each micro-batch, arrays [M], and what is kept of its samples."""
+    """Measurements by the head of each micro-batch, arrays [M], and what is kept of its samples.
+
+    beside: by name, of what _beside adds.
+    """
 
     loss: jax.Array
     similarities: Similarities
-    distillation: jax.Array | None
+    beside: dict[str, jax.Array]
     samples: "_Kept | None"
+
+
+class _Beside(NamedTuple):
+    """Losses [] that are added to that of the classes, with their gradients, and what they measure.
+
+    by_network: of what is trained beside the network, by its name there.
+    """
+
+    loss: jax.Array
+    by_features: jax.Array
+    by_network: dict[str, Tree]
+    measured: dict[str, jax.Array]
 
 
 class _Kept(NamedTuple):
@@ -89,15 +107,19 @@ def make_step(
     """Return the per-device step of (state, batch) -> (new state, metrics).
 
     batch: image [b, 112, 112, 3] uint8, or float in [-1, 1], label [b], and landmarks [b, 5, 2] for
-    a network that takes them; of a distilled run also teacher [b, T], and `loss` holds what the
-    teacher adds. Metrics are scalars: loss, learning_rate, grad_norm and what else
-    update.clipped measures, the four of Similarities, and for losses with a bias the unified
-    threshold in both readings, b/s and (b - log(C-1))/s. With a loss between samples `loss` is the
-    sum of both, and sample_loss and sample_threshold are its own.
+    a network that takes them; of a distilled run also teacher [b, T]. `loss` holds what a teacher
+    and the regression of the quality add. Metrics are scalars: loss, learning_rate, grad_norm and
+    what else update.clipped measures, the four of Similarities, and for losses with a bias the
+    unified threshold in both readings, b/s and (b - log(C-1))/s. With a loss between samples `loss`
+    is the sum of both, and sample_loss and sample_threshold are its own.
     """
     marks = models.marks(network)
     if settings.distillation and settings.distillation.teacher_width:
-        marks = marks._replace(slopes={**marks.slopes, MAP: False})
+        marks = marks._replace(slopes={**marks.slopes, TO_TEACHER: False})
+    if settings.quality:
+        no_slopes = {"kernel": False, "bias": False}
+        marks = marks._replace(slopes={**marks.slopes, QUALITY: no_slopes})
+        loss = replace(loss, relative=True)
     return partial(_step, _Parts(network, loss, learning_rate, settings, marks))
 
 
@@ -179,12 +201,12 @@ def _micro_batch(
         second = _between_samples(parts, shared, (features, part["label"]), products)
         by_features, value = by_features + second.by_features, value + second.loss
         by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, features)
-    toward = _toward_teacher(settings, shared, features, part)
-    if toward is not None:
-        by_features, value = by_features + toward.by_features, value + toward.loss
+    added = _beside(settings, shared, features, part, result)
+    for each in added:
+        by_features, value = by_features + each.by_features, value + each.loss
     (by_params,) = backward(by_features)
-    if toward is not None and toward.by_map is not None:
-        by_params = {**by_params, MAP: toward.by_map}
+    for each in added:
+        by_params = {**by_params, **each.by_network}
     groups = settings.micro_batches * jax.lax.axis_size(AXIS)
     weight = _group_weight(settings.bn_momentum, group, groups)
     statistics = jax.tree.map(
@@ -193,8 +215,8 @@ def _micro_batch(
     by_head = (result.gradients.weight, result.gradients.bias, by_sample_bias)
     by_weights = Weights(by_params, *by_head)
     sums = jax.tree.map(jnp.add, sums, _Sums(by_weights, statistics))
-    distance = None if toward is None else toward.loss
-    return (sums, result.statistics), _Measured(value, result.similarities, distance, kept)
+    measured = {name: x for each in added for name, x in each.measured.items()}
+    return (sums, result.statistics), _Measured(value, result.similarities, measured, kept)
 
 
 def _between_samples(
@@ -235,14 +257,23 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     )
 
 
-def _toward_teacher(
-    settings: Settings, shared: _Shared, features: jax.Array, part: Batch
-) -> Distilled | None:
-    """Return what the teacher asks of a micro-batch's features; None where there is none."""
-    if settings.distillation is None:
-        return None
-    to_teacher = shared.state.weights.network.get(MAP)
-    return toward_teacher(settings.distillation.weight, features, part["teacher"], to_teacher)
+def _beside(
+    settings: Settings, shared: _Shared, features: jax.Array, part: Batch, result: Result
+) -> list[_Beside]:
+    """Return what a teacher and the regression of the quality ask of a micro-batch's features."""
+    found, network = list[_Beside](), shared.state.weights.network
+    if settings.distillation:
+        weight, to_teacher = settings.distillation.weight, network.get(TO_TEACHER)
+        toward = toward_teacher(weight, features, part["teacher"], to_teacher)
+        by_map = {} if toward.by_map is None else {TO_TEACHER: toward.by_map}
+        measured = {"teacher_distance": toward.loss}
+        found.append(_Beside(toward.loss, toward.by_features, by_map, measured))
+    if settings.quality and result.relative:
+        given = quality.graded(settings.quality, network[QUALITY], features, result.relative)
+        measured = {"quality_loss": given.loss, "certainty_ratio": given.ratio}
+        by_head = {QUALITY: given.by_head}
+        found.append(_Beside(given.loss, given.by_features, by_head, measured))
+    return found
 
 
 def _forward(
@@ -251,7 +282,7 @@ def _forward(
     images = part["image"]
     if images.dtype == jnp.uint8:
         images = models.normalize(images)
-    variables = {"params": without_map(params), "batch_stats": batch_stats}
+    variables = {"params": alone(params), "batch_stats": batch_stats}
     return models.train_forward(network, variables, images, key, part.get("landmarks"))
 
 
@@ -290,15 +321,23 @@ def _metrics(parts: _Parts, weights: Weights, measured: _Measured) -> Metrics:
         "negatives_above": jnp.mean(similarities.negatives_above),
         **_threshold_metrics(parts.loss, weights.bias, parts.settings.num_classes),
         **between,
-        **_distillation_metrics(parts.settings, measured),
+        **_beside_metrics(parts.settings, measured),
     }
 
 
-def _distillation_metrics(settings: Settings, measured: _Measured) -> Metrics:
-    """Return the mean of 1 - cos(student, teacher), 0..2, of a distilled run."""
-    if settings.distillation is None or measured.distillation is None:
-        return {}
-    return {"teacher_distance": jnp.mean(measured.distillation) / settings.distillation.weight}
+def _beside_metrics(settings: Settings, measured: _Measured) -> Metrics:
+    """Return means over the step of what is measured beside the classes, without their weights.
+
+    They are that of 1 - cos(student, teacher), 0..2, of a distilled run; and of one with a quality
+    its smooth L1 distance and the certainty ratio.
+    """
+    found = {name: jnp.mean(each) for name, each in measured.beside.items()}
+    for name, weighing in (
+        ("teacher_distance", settings.distillation), ("quality_loss", settings.quality),
+    ):  # fmt: skip
+        if weighing:
+            found[name] /= weighing.weight
+    return found
 
 
 def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.config.multipliers import factors, name_of
-from uniface_jax.head.distillation import MAP
+from uniface_jax.head import quality
+from uniface_jax.head.beside import QUALITY, TO_TEACHER
 from uniface_jax.head.sampling import Subset
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import Average, TrainState, Weights, class_sharded
@@ -15,19 +16,24 @@ from uniface_jax.train import adaptive, optim
 from uniface_jax.train.settings import Group, Settings, groups
 
 Tree = Any
-MAP_NUMBER = 0x6D6170  # folded into the seed's key: the map's draws are no other array's
+# Folded into the seed's key, so that the draws of what is beside the network are no other array's.
+MAP_NUMBER, QUALITY_NUMBER = 0x6D6170, 0x716C74
 
 
 def prepared(state: TrainState, settings: Settings) -> TrainState:
     """Return a first state with all that the settings ask to carry along.
 
     That is the optimizer's moments, the mean of the weights, a memory of features with the
-    threshold between samples, and the map to a teacher's features.
+    threshold between samples, the map to a teacher's features, and the head of the quality.
     """
     if settings.samples:
         state = _with_memory(state)
     if settings.distillation and settings.distillation.teacher_width:
         state = _with_map(state, settings.seed, settings.distillation.teacher_width)
+    if settings.quality:
+        key = jax.random.fold_in(jax.random.key(settings.seed), QUALITY_NUMBER)
+        head = quality.create(key, state.weights.prototypes.shape[-1])
+        state = _with_beside(state, QUALITY, head)
     weights, optimizer = state.weights, settings.adaptive
     if optimizer is not None:
         second = jax.tree.map(
@@ -61,13 +67,17 @@ def _with_map(state: TrainState, seed: int, width: int) -> TrainState:
     size = state.weights.prototypes.shape[-1]
     key = jax.random.fold_in(jax.random.key(seed), MAP_NUMBER)
     drawn = jax.random.normal(key, (size, width)) / math.sqrt(size)
+    return _with_beside(state, TO_TEACHER, drawn)
 
-    def add(weights: Weights, array: jax.Array) -> Weights:
-        return weights._replace(network={**weights.network, MAP: array})
 
-    return state._replace(
-        weights=add(state.weights, drawn), momentum=add(state.momentum, jnp.zeros_like(drawn))
-    )
+def _with_beside(state: TrainState, name: str, drawn: Tree) -> TrainState:
+    """Return a first state whose network has these arrays beside it, with momenta of 0."""
+
+    def add(weights: Weights, arrays: Tree) -> Weights:
+        return weights._replace(network={**weights.network, name: arrays})
+
+    zeros = jax.tree.map(jnp.zeros_like, drawn)
+    return state._replace(weights=add(state.weights, drawn), momentum=add(state.momentum, zeros))
 
 
 def clipped(gradients: Weights, settings: Settings) -> tuple[Weights, dict[str, jax.Array]]:

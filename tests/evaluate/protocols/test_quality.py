@@ -1,6 +1,7 @@
 """Errors versus rejected pairs by each score, from files; and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from uniface_jax.evaluate.metrics.quality import error_versus_reject
 from uniface_jax.evaluate.metrics.verification import pair_scores
 from uniface_jax.evaluate.protocols.base import Options
 from uniface_jax.evaluate.protocols.quality import QUALITY, run
+from uniface_jax.inference.model import QualityHead
 
 SAME = np.arange(12) % 2 == 0
 
@@ -63,6 +65,20 @@ def test_norm_and_table(faces, data):
     assert cells["score"] == str(folder / "scores.csv")
     assert "→" in cells["FNMR@FMR≈0.2, 0 → 20 %"]
     assert list(found.drawings["reject"]["lines"]) == ["FMR 0.2"]
+
+
+def test_what_the_network_has_learned(faces):
+    folder, features = faces
+    head = QualityHead(np.linspace(-1, 1, features.shape[1], dtype=np.float32), 0.25, images=2)
+    source = computed_features(folder / "kept")
+    parts = Parts([folder / "pairs.csv"], {"score": Path("learned")})
+    with pytest.raises(UserError, match=r"score=learned: .* has no quality head; only a workdir"):
+        run(parts, source, Options([0.2]))
+    assert not (folder / "kept").exists()  # nothing was computed
+    source.quality = head
+    found = run(parts, source, Options([0.2]))["pairs"]
+    assert found.metrics["error_versus_reject"] == expected(features, head(features))
+    assert found.metrics["score"] == "learned"
 
 
 def test_the_detectors_scores(faces):

@@ -16,20 +16,26 @@ from uniface_jax.evaluate.protocols.base import Options, Protocol, Results, SetR
 from uniface_jax.evaluate.sets.pair_sets import OpenedPairs, open_pair_sets
 from uniface_jax.evaluate.sets.quality_scores import detector_scores, table_scores
 
-NORM, DETECTOR = "norm", "detector"
+NORM, DETECTOR, LEARNED = "norm", "detector", "learned"
 _SHOWN = 4  # the step of REJECTED that a table shows beside the first: 20 %
 
 
 def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
     """Evaluate every set of pairs by one score; files are read before anything is embedded.
 
-    The part `score` is the length of the feature f(x) + f(mirror x), by default, the detector's
-    score, or a table of scores; `root` is the folder of the lists' images.
+    The part `score` is the length of the feature f(x) + f(mirror x), by default, what the model's
+    quality head says of it, the detector's score, or a table of scores; `root` is the folder of the
+    lists' images.
     """
     if not parts.paths:
         raise UserError("--data: quality: no pairs, only score= or root=")
     by = parts.named.get("score")
     name = NORM if by is None else str(by)
+    if name == LEARNED and source.quality is None:
+        raise UserError(
+            f"--data: quality: score={LEARNED}: {source.name} has no quality head; only a workdir "
+            "that config.quality.weight has trained one in"
+        )
     opened = open_pair_sets(parts.paths, parts.named.get("root"))
     given = {key: _given(name, found) for key, found in opened.items()}
     return {key: _result(found, given[key], name, source, options) for key, found in opened.items()}
@@ -37,7 +43,7 @@ def run(parts: Parts, source: FeatureSource, options: Options) -> Results:
 
 def _given(name: str, opened: OpenedPairs) -> np.ndarray | None:
     """Return the quality of each image, where it does not come with the features."""
-    if name == NORM:
+    if name in (NORM, LEARNED):
         return None
     if name == DETECTOR:
         return detector_scores(opened)
@@ -54,7 +60,10 @@ def _result(
     pairs = opened.pairs
     listed = np.stack([pairs.first, pairs.second], axis=1).ravel()
     found = source.features(opened.images, listed=listed)
-    if quality is None:
+    if quality is None and name == LEARNED:
+        assert source.quality is not None
+        quality = source.quality(found.values)
+    elif quality is None:
         quality = np.linalg.norm(np.asarray(found.values, np.float64), axis=1)
     try:
         scores = pair_scores(found.values, pairs.first, pairs.second)
@@ -111,7 +120,8 @@ QUALITY = Protocol(
     PartNames(
         "sets of pairs, as verification and pairs take them",
         {
-            "score": f"{NORM} of the features, {DETECTOR}, or FILE.csv of lines image,score",
+            "score": f"{NORM} of the features, {LEARNED} with the network, {DETECTOR}, or FILE.csv "
+            "of lines image,score",
             "root": "FOLDER of a list's images",
         },
     ),
