@@ -52,6 +52,12 @@ def test_megaface_is_that_of_a_loop_raw_and_refined(world, tmp_path):
         assert limits["lower"] <= tar <= limits["upper"]
         different = np.array([features[a] @ features[d] for a in probes for d in others])
         check(result.metrics["verification"], same, different, 0.1)
+        (threshold,) = result.uncertainty["thresholds"]
+        cosine, of_cosine = (threshold[f"threshold_cosine{end}"] for end in ("", "_interval"))
+        assert of_cosine["lower"] < cosine < of_cosine["upper"]
+        of_far = threshold["far_interval"]
+        assert of_far["lower"] <= np.mean(different >= cosine) <= of_far["upper"]
+        assert np.mean(different >= of_cosine["lower"] - 1e-6) >= of_far["upper"] - 1e-9
         shown = result.drawings["pairs"]["different"][0]
         assert shown["score"] == pytest.approx(max(different), abs=1e-5)
         assert "/north/" in shown["sides"][0]["label"]

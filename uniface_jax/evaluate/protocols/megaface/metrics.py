@@ -30,6 +30,7 @@ LABEL_LEAK = "refined_label_leak"
 SIZES = (10, 100, 1000, 10_000, 100_000, 1_000_000)
 _PROBES, _DISTRACTORS = 256, 4096  # of one product; its tile is compared with every mate
 _CMC_POINTS = 1000
+_HIGHER = 8  # times a FAR that its own interval may reach to
 REPORTED_RANKS = (1, 5, 10, 100)
 
 
@@ -78,7 +79,9 @@ class MegaFace:
 
     verification: all_pairs' result; its hardest pairs name probes first and, where they are
     different ones, distractors second. ranks: int [S, Q], of each query among each number of
-    distractors; people: int [Q], the identity of each; mate_scores: float32 [Q].
+    distractors; people: int [Q], the identity of each; mate_scores: float32 [Q]. false_accepts:
+    int [P, T], the distractors that reach the threshold of each FAR, of each probe;
+    probe_people: int [P], the identity of each.
     """
 
     probes: int
@@ -90,6 +93,8 @@ class MegaFace:
     ranks: np.ndarray
     people: np.ndarray
     mate_scores: np.ndarray
+    false_accepts: np.ndarray
+    probe_people: np.ndarray
 
 
 def megaface(
@@ -120,15 +125,20 @@ def megaface(
     hard_same = Hardest(challenge.pairs.hardest, -1)
     same = run_pass(own, Wanted(same=True), hard_same, Hardest(0, 1)).same
     assert same is not None
+    tiles = PairTiles(probes, LabeledFeatures(distractors), tiling)
     verification = search_pairs(
-        PairTiles(probes, LabeledFeatures(distractors), tiling),
+        tiles,
         (same, hard_same.pairs()),
-        challenge.pairs,
+        _with_higher_fars(challenge.pairs, tiles.negatives),
         progress and f"{progress}, verification",
     )
-    ranks = identification_ranks(probes, distractors, sizes, challenge.seed, progress)
+    points = verification.points[: len(challenge.pairs.fars)]
     unit = normalize(probes.features, "probe").astype(np.float32)
     scores, valid = _mate_scores(unit, np.asarray(probes.labels))
+    barriers = np.array([point.strict.threshold for point in points], np.float32)
+    columns = np.hstack([scores, np.broadcast_to(barriers, (len(unit), len(barriers)))])
+    reached = _reached_by(unit, columns, distractors, sizes, challenge.seed, progress)
+    ranks = 1 + reached[:, :, : scores.shape[1]][:, valid]
     people = np.unique(np.asarray(probes.labels), return_inverse=True)[1]
     return MegaFace(
         probes=len(probes.features),
@@ -136,11 +146,23 @@ def megaface(
         distractors=len(distractors),
         queries=ranks.shape[1],
         cmc=tuple(_cmc(size, of_size) for size, of_size in zip(sizes, ranks, strict=True)),
-        verification=verification,
+        verification=replace(verification, points=points),
         ranks=ranks,
         people=np.repeat(people, np.count_nonzero(valid, axis=1)),
         mate_scores=scores[valid],
+        false_accepts=reached[-1, :, scores.shape[1] :],
+        probe_people=people,
     )
+
+
+def _with_higher_fars(targets: Targets, total: int) -> Targets:
+    """Return the targets with FARs behind them up to which thresholds' intervals may reach.
+
+    Those for which not all that many of `total` scores can be held are left out.
+    """
+    higher = [_HIGHER * far for far in targets.fars]
+    kept = [far for far in higher if far <= 1 and far * total < targets.budget]
+    return replace(targets, fars=(*targets.fars, *kept))
 
 
 def _sizes(sizes: Sequence[int], distractors: int) -> list[int]:
@@ -164,12 +186,28 @@ def identification_ranks(
     """
     unit = normalize(probes.features, "probe").astype(np.float32)
     mates, valid = _mate_scores(unit, np.asarray(probes.labels))
+    return 1 + _reached_by(unit, mates, distractors, sizes, seed, progress)[:, valid]
+
+
+def _reached_by(
+    unit: np.ndarray,
+    scores: np.ndarray,
+    distractors: np.ndarray,
+    sizes: Sequence[int],
+    seed: int,
+    progress: str | None,
+) -> np.ndarray:
+    """Count the distractors that score at least each of scores [P, M] with the probe, [S, P, M].
+
+    unit: float32 [P, D], the probes. sizes [S]: rising numbers of distractors, in an order drawn
+    with `seed`.
+    """
     order = np.random.default_rng(seed).permutation(len(distractors))
-    beaten_by = np.zeros((len(sizes), *mates.shape), np.int64)
+    reached_by = np.zeros((len(sizes), *scores.shape), np.int64)
     devices = jax.local_devices()
     blocks = [
         jax.device_put(
-            (_padded(unit, start, 0), _padded(mates, start, np.inf)), devices[n % len(devices)]
+            (_padded(unit, start, 0), _padded(scores, start, np.inf)), devices[n % len(devices)]
         )
         for n, start in enumerate(range(0, len(unit), _PROBES))
     ]
@@ -183,17 +221,17 @@ def identification_ranks(
     ) as bar:
         for s, size in enumerate(sizes):
             if s:
-                beaten_by[s] = beaten_by[s - 1]
+                reached_by[s] = reached_by[s - 1]
             while begin < size:
                 end = min(begin + _DISTRACTORS, size)
                 rows = order[begin:end]
                 chunk = np.zeros((_DISTRACTORS, unit.shape[1]), np.float32)
                 chunk[: len(rows)] = normalize(distractors[rows], "distractor", rows)
                 counts = [_beaten_by(*block, chunk, len(rows)) for block in blocks]
-                beaten_by[s] += np.concatenate(jax.device_get(counts))[: len(unit)]
+                reached_by[s] += np.concatenate(jax.device_get(counts))[: len(unit)]
                 bar.update(end - begin)
                 begin = end
-    return 1 + beaten_by[:, valid]
+    return reached_by
 
 
 def megaface_runs(
