@@ -19,7 +19,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.inference.extract import check_features
 from uniface_jax.inference.model import Model
 from uniface_jax.serving.photographs import FaceReader, ReadFace
-from uniface_jax.serving.problems import Problem, full
+from uniface_jax.serving.problems import Problem, full, late
 
 # Faces of a batch for a compiled network, which compiles once for each: the next one is filled up.
 _COMPILED_SIZES = (1, 4, 16, 64, 256)
@@ -117,7 +117,7 @@ class Batcher:
             async with asyncio.timeout(seconds):
                 return list(await asyncio.gather(*waited))
         except TimeoutError as e:
-            raise Problem(503, "timeout", f"no answer within {seconds:.0f} seconds") from e
+            raise late(round(seconds, 1)) from e
         finally:
             for job in jobs:
                 if job.result.cancel():

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uniface_jax.serving.access import Access, Rates
 from uniface_jax.serving.counts import Counts
 from uniface_jax.serving.limits import LINGER_SECONDS, Limits
-from uniface_jax.serving.problems import Problem, full
+from uniface_jax.serving.problems import Problem, full, late
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -54,8 +54,11 @@ class Guard:
         try:
             async with asyncio.timeout(self._limits.seconds + _GRACE_SECONDS):
                 await self._answer(scope, exchange)
-        except (TimeoutError, ClientDisconnect):
-            await exchange.give_up()
+        except TimeoutError:
+            if not exchange.started:
+                await exchange.refuse(late(self._limits.seconds), linger=False)
+        except ClientDisconnect:
+            pass
         finally:
             route = getattr(scope.get("route"), "path", OTHER_ROUTE)
             self._counts.request(route, exchange.status, time.perf_counter() - began)
@@ -69,12 +72,12 @@ class Guard:
             scope.setdefault("state", {})["deadline"] = exchange.deadline
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as e:
-            await exchange.refuse(scope, e)
+            await exchange.refuse(e)
         except (ClientDisconnect, TimeoutError):
             raise
         except Exception:
             logging.exception("%s: not answered", scope["path"][:200])
-            await exchange.refuse(scope, Problem(500, "internal", "an error of the server"))
+            await exchange.refuse(Problem(500, "internal", "an error of the server"))
         finally:
             self._hold(-promised)
 
@@ -103,7 +106,7 @@ class _Exchange:
         self._loop = asyncio.get_running_loop()
         self.deadline = self._loop.time() + limits.seconds
         self.status = 499  # as nginx counts who left before the answer
-        self._received, self._started = 0, False
+        self._received, self.started = 0, False
         chunked = "transfer-encoding" in headers
         # h11 has checked that it is a number of up to 20 digits.
         length = int(headers.get("content-length") or 0)
@@ -132,13 +135,15 @@ class _Exchange:
                 headers.setdefault(name, value)
             if not self._whole:  # what still comes would be read as long as it comes
                 headers["Connection"] = "close"
-            self.status, self._started = message["status"], True
+            self.status, self.started = message["status"], True
         await self._send(message)
 
-    async def refuse(self, scope: Scope, problem: Problem) -> None:
-        """Send a refusal, and let the body arrive for a moment, lest the sender never reads it."""
-        if self._started:
-            await self.give_up()
+    async def refuse(self, problem: Problem, *, linger: bool = True) -> None:
+        """Send a refusal, unless an answer has begun, which then ends with the connection.
+
+        linger: let the body arrive for a moment, lest its sender never reads the refusal.
+        """
+        if self.started:
             return
         response = problem.response()
         start = {
@@ -148,17 +153,9 @@ class _Exchange:
         }
         await self.send(start)
         await self.send({"type": "http.response.body", "body": response.body, "more_body": True})
-        await self._linger()
+        if linger:
+            await self._linger()
         await self.send({"type": "http.response.body", "body": b""})
-
-    async def give_up(self) -> None:
-        """End an exchange that took too long: with 408, or the connection where it has begun."""
-        if self._started:
-            return
-        self.status, self._started = 408, True
-        start = {"type": "http.response.start", "status": 408}
-        await self._send(start | {"headers": [(b"connection", b"close")]})
-        await self._send({"type": "http.response.body", "body": b""})
 
     async def _linger(self) -> None:
         until = self._loop.time() + LINGER_SECONDS

@@ -36,3 +36,10 @@ class Problem(Exception):  # noqa: N818 - it is an answer, and no fault of the s
 def full(detail: str) -> Problem:
     """Return the refusal of what finds no room now, and may be asked again."""
     return Problem(http.HTTPStatus.SERVICE_UNAVAILABLE, "full", detail)
+
+
+def late(seconds: float) -> Problem:
+    """Return the refusal of what was not answered within `seconds`."""
+    return Problem(
+        http.HTTPStatus.SERVICE_UNAVAILABLE, "timeout", f"no answer within {seconds:g} seconds"
+    )

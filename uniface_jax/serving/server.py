@@ -54,9 +54,15 @@ def serve(
 ) -> None:
     """Answer until SIGINT or SIGTERM, then finish the requests in progress; a second ends at once.
 
-    started: called when the first request can be answered. Raises UserError where the application
-    cannot begin.
+    started: called when the first request can be answered.
     """
+    asyncio.run(server(app, limits, started).serve(sockets=[listening]))
+
+
+def server(app: ASGIApp, limits: Limits, started: Callable[[], None]) -> uvicorn.Server:
+    """Return the server that `serve` runs."""
+    # Of damaged forms, with the bytes that were sent.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
         http=_bounded(limits),
@@ -72,9 +78,7 @@ def serve(
         timeout_graceful_shutdown=int(limits.seconds) + 1,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-    # Of damaged forms, with the bytes that were sent.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    asyncio.run(_Server(config, started).serve(sockets=[listening]))
+    return _Server(config, started)
 
 
 class _Server(uvicorn.Server):

@@ -22,7 +22,7 @@ from uniface_jax.serving.batches import Batcher, EmbeddedFace, Result
 from uniface_jax.serving.counts import Counts
 from uniface_jax.serving.limits import Limits
 from uniface_jax.serving.photographs import FaceReader
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serving.problems import Problem, late
 
 Photograph = tuple[str, bytes]  # its name, and the encoded image
 
@@ -200,7 +200,7 @@ class Service:
             async with asyncio.timeout(seconds):
                 return await loop.run_in_executor(self._searches, self._search, feature, k, far)
         except TimeoutError as e:
-            raise Problem(503, "timeout", f"no answer within {seconds:.0f} seconds") from e
+            raise late(self.limits.seconds) from e
 
     def _search(self, feature: np.ndarray, k: int, far: float | None) -> Found:
         gallery = self.gallery()
