@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.clean import pipeline, report
 from uniface_jax.clean.against import open_test_sets
+from uniface_jax.clean.angles import angle_findings, read_prototypes
 from uniface_jax.clean.apply import CleanedSource, changes_of, write_changes
 from uniface_jax.clean.find import Limits
 from uniface_jax.clean.findings import ACTIONS, LOOK, TITLES, Finding, counts
@@ -62,7 +64,10 @@ _AGAINST = flags.DEFINE_string(
     "pairs or labeled images, or ijbb:DIR, ijbc:DIR.",
 )
 _CHECKS = flags.DEFINE_list(
-    "checks", list(pipeline.CHECKS), f"What is looked for, of {', '.join(pipeline.CHECKS)}."
+    "checks",
+    list(pipeline.CHECKS),
+    f"What is looked for, of {', '.join(pipeline.ALL_CHECKS)}; the last takes the prototypes of "
+    "--model=WORKDIR, which was trained on DATASET.",
 )
 _PLAN = flags.DEFINE_bool("plan", False, "Say what the search would take, and end.")
 _DETECTOR = flags.DEFINE_string(
@@ -75,6 +80,9 @@ _FACE = flags.DEFINE_float("least_face", 0.5, "Least score of the detector.")
 _QUALITY = flags.DEFINE_float("least_quality", 4.0, "Deviations of a feature's length downward.")
 _SHARPNESS = flags.DEFINE_float("least_sharpness", 20.0, "Least variance of the Laplacian.")
 _TURN = flags.DEFINE_float("most_turn", 0.35, "Nose off the eyes' middle, in eyes' distances.")
+_ANGLE = flags.DEFINE_float(
+    "most_angle", 75.0, "Degrees from the class's dominant sub-center.", 0.0, 180.0
+)
 _MIRROR = flags.DEFINE_bool("mirror", None, "Add the features of the mirrored images.")
 _INPUT_SCALE = flags.DEFINE_enum(
     "input_scale", "auto", ["auto", "unit", "raw", "zero_one"], "Pixels an ONNX file is fed."
@@ -96,24 +104,27 @@ def main(argv: list[str]) -> None:
     source = open_source(given, SourceOptions(skip_faults=_ON_ERROR.value == "skip"))
     for note in source.notes:
         cli.say(note)
+    prototypes = None
+    if pipeline.SUBCENTERS in _CHECKS.value:
+        prototypes = read_prototypes(_MODEL.value or "", source.num_classes)
     cache = FeatureCache(output / "embeddings", KnownDigests(_own("features")))
     features, described = _features_of(cache)
     images = ImagesToClean("dataset", source)
     if _PLAN.value:
         cli.say(*pipeline.plan(features, images))
         return
-    _report(given, images, features, cache, described)
+    _report(given, images, (features, described), cache, prototypes)
 
 
 def _report(
     given: str,
     images: ImagesToClean,
-    features: FeatureSource,
+    model: tuple[FeatureSource, str],
     cache: FeatureCache,
-    described: str,
+    prototypes: np.ndarray | None,
 ) -> None:
     """Find, write the tables and the page, and apply where that is asked for."""
-    source, output = images.source, Path(_OUTPUT.value or "")
+    source, output, (features, described) = images.source, Path(_OUTPUT.value or ""), model
     detector = find_detector(_DETECTOR.value) if pipeline.IMAGES in _CHECKS.value else None
     tests = open_test_sets(_AGAINST.value) if _AGAINST.value else []
     data = pipeline.Set(images, images.contents, features.features(images).values)
@@ -124,6 +135,8 @@ def _report(
         findings += pipeline.find_duplicates(data, scale, people.own)
     if pipeline.PEOPLE in _CHECKS.value:
         findings += pipeline.find_people(data, scale, people, limits)
+    if prototypes is not None:
+        findings += angle_findings(data.features, data.labels, prototypes, _ANGLE.value)
     if pipeline.IMAGES in _CHECKS.value:
         findings += pipeline.find_images(data, detector, cache, limits)
     findings = pipeline.settled(findings)
@@ -134,7 +147,7 @@ def _report(
         "classes": source.num_classes,
         "model": {"name": features.name, "sha256": features.hash},
         "cosines": scale.record(),
-        "limits": vars(limits),
+        "limits": {**vars(limits), "angle": _ANGLE.value},
         "found": counts(findings),
     }
     write_table(output, rows, record)
@@ -163,10 +176,14 @@ def _check_flags() -> None:
         )
     if not _OUTPUT.value:
         raise UserError("--output is missing: the folder for the findings and the report")
-    for flag, allowed in ((_CHECKS, pipeline.CHECKS), (_APPLY_KINDS, tuple(ACTIONS))):
+    for flag, allowed in ((_CHECKS, pipeline.ALL_CHECKS), (_APPLY_KINDS, tuple(ACTIONS))):
         for value in flag.value:
             if value not in allowed:
                 raise UserError(f"--{flag.name}={value}: expected some of {', '.join(allowed)}")
+    if pipeline.SUBCENTERS in _CHECKS.value and not _MODEL.value:
+        raise UserError("--checks=subcenters: takes the prototypes of --model=WORKDIR, give one")
+    if flags.FLAGS["most_angle"].present and pipeline.SUBCENTERS not in _CHECKS.value:
+        raise UserError("--most_angle: counts with --checks=subcenters alone")
     Path(_OUTPUT.value or "").mkdir(parents=True, exist_ok=True)
     expect_writable(Path(_OUTPUT.value or "") / JSON_FILE)
     if _APPLY.value:

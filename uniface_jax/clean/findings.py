@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 ONE_PERSON, SEVERAL, STRANGER = "one_person", "several_people", "stranger"
+OFF_CENTER = "off_center"
 NO_FACE, LOW_QUALITY, BLURRED, TURNED = "no_face", "low_quality", "blurred", "turned"
 DROP, MERGE, SPLIT, LOOK = "drop", "merge", "split", "look"
 
@@ -16,6 +17,7 @@ ACTIONS: Mapping[str, str] = {
     ONE_PERSON: MERGE,
     SEVERAL: SPLIT,
     STRANGER: DROP,
+    OFF_CENTER: DROP,
     NO_FACE: DROP,
     LOW_QUALITY: LOOK,
     BLURRED: LOOK,
@@ -27,6 +29,7 @@ TITLES: Mapping[str, str] = {
     ONE_PERSON: "People who are probably one",
     SEVERAL: "Labels that are probably several people",
     STRANGER: "Images far from their person",
+    OFF_CENTER: "Images far from their dominant sub-center",
     NO_FACE: "Images without a face",
     LOW_QUALITY: "Images of a low quality",
     BLURRED: "Blurred images",

@@ -24,8 +24,9 @@ from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, Given
 from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.sets.image_sets import Digest, FileDigests
 
-DUPLICATES, PEOPLE, IMAGES = "duplicates", "people", "images"
+DUPLICATES, PEOPLE, IMAGES, SUBCENTERS = "duplicates", "people", "images", "subcenters"
 CHECKS = (DUPLICATES, PEOPLE, IMAGES)
+ALL_CHECKS = (*CHECKS, SUBCENTERS)  # the last of a workdir that was trained on the set alone
 _MEASURED_IMAGES = 64  # at a time
 _EQUAL_LENGTHS = 1e-3  # spread of features' lengths, from which on they say something
 
