@@ -24,6 +24,9 @@ PAGES = ["add-a-source", "add-a-loss", "add-a-network", "add-a-protocol", "add-a
 FILE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
 EXIT_PREEMPTED = 75
 
+# All pages followed take most of a minute; the doors have fast tests where they are.
+pytestmark = pytest.mark.slow
+
 
 def commands(page):
     """Return the page's commands in sh."""

@@ -39,7 +39,16 @@ def test_every_loss_streamed_and_sharded(name, x64):
     assert_same(result, dense(name, *arrays))
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+# Of each family and of each kind of context one; the others are slow, since what is sampled is the
+# head's concern, and the test above has every loss.
+KINDS = ("bce", "magface")
+
+
+def kinds_first(*names):
+    return [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", kinds_first(*losses.LOSSES))
 def test_every_loss_sampled(name, x64):
     arrays = problem(8, 29, 6, name, rate=0.5)
     result, drawn = run_head(name, *arrays, shards=2, block=4, sampling=(jax.random.key(1), 0.5))
@@ -48,14 +57,7 @@ def test_every_loss_sampled(name, x64):
     assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
 
 
-# One of each family and of each kind of context; the others are slow.
-KINDS = ("bce", "magface")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in losses.LOSSES],
-)
+@pytest.mark.parametrize("name", kinds_first(*losses.LOSSES))
 def test_every_loss_with_subcentres(name, x64):
     """Three prototypes a class, streamed, sharded and sampled; the largest cosine counts."""
     features, prototypes, bias, labels = problem(8, 29, 6, name, rate=0.5)
@@ -98,7 +100,7 @@ def test_any_shape_blocks_and_shards(data):
         assert_same(result, dense(name, *arrays, classes=np.flatnonzero(drawn)))
 
 
-@pytest.mark.parametrize("name", ["uce", "cosface"])
+@pytest.mark.parametrize("name", ["uce", pytest.param("cosface", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("labels", ["first shard", "last shard", "all the same", "every shard"])
 def test_where_the_labels_are(name, labels, x64):
     features, prototypes, bias, _ = problem(8, 15, 5, name)
@@ -126,7 +128,7 @@ def test_few_classes(name, num_classes, shards, x64):
     assert_same(result, dense(name, *arrays))
 
 
-@pytest.mark.parametrize("name", ["uce", "bce", "arcface"])
+@pytest.mark.parametrize("name", kinds_first("uce", "bce", "arcface"))
 def test_pmap_is_shard_map(name):
     arrays = [np.float32(x) for x in problem(8, 13, 6, name)]
     statistics = losses.create(name).initial_statistics()

@@ -74,7 +74,12 @@ def assert_close(state, expected, tolerance):
 
 @pytest.mark.parametrize(
     ("mode", "devices"),
-    [("shard_map", 2), ("pmap", 2), ("shard_map", 8), ("pmap", 8)],
+    [
+        ("shard_map", 2),
+        pytest.param("pmap", 2, marks=pytest.mark.slow),
+        pytest.param("shard_map", 8, marks=pytest.mark.slow),
+        ("pmap", 8),
+    ],
 )
 def test_same_run_on_any_devices(mode, devices, batches, reference):
     state, metrics = train(mode, devices, batches)
@@ -102,7 +107,7 @@ def test_bias_a_class_is_sharded(batches):
     assert_close(many, one, 1e-5)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize("mode", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"])
 def test_sampled_classes_by_hand(mode, batches):
     """r < 1: unsampled prototypes only decay, and keep their momentum."""
     few = [{"image": batch["image"], "label": batch["label"] % 2} for batch in batches[:2]]

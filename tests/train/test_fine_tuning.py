@@ -80,7 +80,11 @@ def moved(before, after):
 ALL = {multipliers.name_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(first().weights)}
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+# On two devices whatever one does is done too.
+DEVICES = pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+
+
+@DEVICES
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_frozen_parameters_are_bitwise_unchanged(batch, devices, rate):
     """Train with weight decay, momentum and slopes below their floor; sharded and sampled."""
@@ -90,7 +94,7 @@ def test_frozen_parameters_are_bitwise_unchanged(batch, devices, rate):
     assert moved(first().momentum, state.momentum) == trained
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@DEVICES
 def test_a_frozen_head(batch, devices):
     state, _ = train(batch, "prototypes=0,bias=0", devices)
     assert moved(first().weights, state.weights) == ALL - {"prototypes", "bias"}
@@ -130,7 +134,7 @@ def test_the_norm_is_of_what_is_trained(batch):
     assert 0 < head_alone["grad_norm"] < whole["grad_norm"]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@DEVICES
 def test_frozen_statistics(batch, devices):
     """They stay, bitwise, and training sees the features of test time."""
     state, metrics = train(batch, devices=devices, frozen=True)

@@ -91,7 +91,9 @@ def wait_for(what, process, seconds=120):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_interrupted_and_resumed_is_bitwise_the_same(number, data, undisturbed, tmp_path, run_cli):
     workdir = tmp_path / "run"
     process = start(workdir, data[0])

@@ -56,7 +56,14 @@ def test_golden_features(golden, x64, convolutions_as_products):
     np.testing.assert_allclose(features, expected["eval_features"], rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+# The deepest differ from others of their family by a number of blocks, and take seconds.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith("200") else ())
+        for name in models.NETWORKS
+    ],
+)
 def test_every_network_is_recognised_and_survives_bitwise(name):
     network = models.create(name, **SMALL)
     variables = random_variables(network)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.evaluate.protocols.test_verification import write_set
+from tests.helpers.examples import examples
 from tests.helpers.feature_sources import computed_features
 from tests.helpers.html_pages import check_is_clean
 from uniface_jax.errors import UserError
@@ -176,7 +177,7 @@ values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_is_refused_or_shown_as_text(written, tmp_path_factory, data):
     both = copy.deepcopy(list(written))
