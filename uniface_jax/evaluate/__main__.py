@@ -17,11 +17,12 @@ from absl import flags
 
 from uniface_jax import cli
 from uniface_jax.errors import UserError
-from uniface_jax.evaluate.arguments import Parts, parse_data, parse_embeddings
+from uniface_jax.evaluate import protocol_flags
+from uniface_jax.evaluate.arguments import Parts, parse_embeddings
 from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
 from uniface_jax.evaluate.kept_features import FeatureCache
-from uniface_jax.evaluate.protocols import PROTOCOLS
-from uniface_jax.evaluate.protocols.base import SEARCH_READINGS, Options, Results, checked
+from uniface_jax.evaluate.protocols import run_protocol
+from uniface_jax.evaluate.protocols.base import SEARCH_READINGS, Options, Results
 from uniface_jax.evaluate.report import reading, report, results
 from uniface_jax.evaluate.sets.image_sets import FileDigests
 from uniface_jax.evaluate.suite.finding import FoundSet, find_sets
@@ -43,16 +44,7 @@ _EMBEDDINGS = flags.DEFINE_list(
 _COMPARE = flags.DEFINE_bool(
     "compare", False, "Arguments are several models or folders with results: all in one report."
 )
-_PROTOCOL = flags.DEFINE_list(
-    "protocol", ["verification"], f"One or more, comma-separated, of {', '.join(PROTOCOLS)}."
-)
-_DATA = flags.DEFINE_multi_string(
-    "data",
-    [],
-    "[PROTOCOL:]PART,PART,…; parts: "
-    + "; ".join(f"{name}: {protocol.takes.describe()}" for name, protocol in PROTOCOLS.items())
-    + ".",
-)
+_WORK = protocol_flags.define()
 _SUITE = flags.DEFINE_string(
     "suite",
     None,
@@ -77,7 +69,6 @@ _TRUST_CACHE = flags.DEFINE_bool(
 _MODEL_FLAGS = model_flags.define()
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
 _IMPORTS = cli.define_imports()
-_FARS = flags.DEFINE_list("fars", None, "Targets of TAR at FAR; default: those of the protocol.")
 _IJB_READING = flags.DEFINE_enum(
     "ijb_reading",
     SEARCH_READINGS[0],
@@ -124,7 +115,7 @@ def main(argv: list[str]) -> int:
 
 def _suite() -> tuple[list[FoundSet], Options]:
     """Return the sets in the folder of --suite, and the options."""
-    for flag in (_PROTOCOL, _DATA):
+    for flag in (_WORK.protocol, _WORK.data):
         if flag.present:
             raise UserError(
                 f"--{flag.name}: --suite finds sets and protocols by itself; leave it out"
@@ -181,17 +172,13 @@ def _compare(arguments: Sequence[str]) -> None:
 
 def _work() -> tuple[Mapping[str, Parts], Options]:
     """Return the parts by protocol, and the options, checked before a model is loaded."""
-    for name in _PROTOCOL.value:
-        PROTOCOLS.entry(name, f"--protocol={name}")
-    if not _DATA.value:
-        raise UserError(f"--data is missing; {_usage()}")
-    parts = parse_data(_DATA.value, {name: PROTOCOLS[name].takes for name in _PROTOCOL.value})
-    return parts, _options()
+    return _WORK.parts(_usage), _options()
 
 
 def _options() -> Options:
-    fars = [_rate(text) for text in _FARS.value] if _FARS.value else None
-    return Options(fars, _ON_ERROR.value == "skip", _IJB_READING.value, _LABEL_LEAK.value)
+    return Options(
+        _WORK.targets(), _ON_ERROR.value == "skip", _IJB_READING.value, _LABEL_LEAK.value
+    )
 
 
 def _computed_features(path: str, output: Path) -> FeatureSource:
@@ -223,9 +210,7 @@ def _evaluate(
     found: dict[str, Results] = {}
     run = results.collect(source, path, found)
     for name in parts:
-        entry = PROTOCOLS.entry(name)
-        results_of_sets = entry.part.run(parts[name], source, options)
-        found[name] = results_of_sets if entry.builtin else checked(name, results_of_sets)
+        found[name] = run_protocol(name, parts[name], source, options)
         run = results.collect(source, path, found)
         results.write(output, run)
         report.write(output, [run])
@@ -267,16 +252,6 @@ def _default_output(model: str) -> Path:
 
     workdir, _ = locate(model)
     return workdir / "evaluation"
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not 0 < rate <= 1:
-        raise UserError(f"--fars: {text} is no rate; expected numbers in (0, 1]")
-    return rate
 
 
 if __name__ == "__main__":

@@ -4,18 +4,24 @@ python -m uniface_jax.export --workdir=runs/demo --output=model.onnx [--opset=11
     [--zip] [--route=jax2tf] [--cross_check] [--report=export.json]
 python -m uniface_jax.export --workdir=runs/demo --format=savedmodel|tflite|stablehlo
 python -m uniface_jax.export --workdir=runs/demo --format=safetensors|pth [--with_head] [--cvlface]
+python -m uniface_jax.export --workdir=runs/demo --quantize=int8 --calibration=DATASET
+    [--data=lfw.bin [--protocol=verification]] [--report=int8.json]
+python -m uniface_jax.export --model=float32.onnx --quantize=float16
 python -m uniface_jax.export --check=model.onnx [--track=cfat] [--report=check.json]
 
 What was written is printed as JSON, and a model card of it, FILE.card.md and FILE.card.json, lies
 beside it. A check prints every rule of the MFR server, and ends with
 status 1 where one failed. safetensors and pth hold the weights by the names of their PyTorch
-implementation: UniFace's release for lresnet*, arcface_torch for iresnet*, vit_* and mbf*.
+implementation: UniFace's release for lresnet*, arcface_torch for iresnet*, vit_* and mbf*. A
+quantized file is compared with float32: its size, its time, its features and, with --data, what a
+protocol of evaluate measures of both on the same resamples.
 """
 
 import importlib.util
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +34,8 @@ from uniface_jax.errors import UserError, extra
 from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.export.formats import FORMATS, write_format
 from uniface_jax.export.model_card import WEIGHTS, Artifact, Origin, write_card
-from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, OPSETS
+from uniface_jax.export.onnx.opsets import DEFAULT_OPSET, INT8_OPSET, OPSETS
+from uniface_jax.export.quantization import flags as quantization
 from uniface_jax.export.tracks import TRACKS
 from uniface_jax.export.verify import (
     TOLERANCE,
@@ -40,6 +47,7 @@ from uniface_jax.export.verify import (
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.writing import expect_writable
 from uniface_jax.inference.mirror import MIRROR_KEY
+from uniface_jax.registry import import_parts
 
 if TYPE_CHECKING:  # loaded only where ONNX is written or checked
     import onnx
@@ -47,9 +55,15 @@ if TYPE_CHECKING:  # loaded only where ONNX is written or checked
     from uniface_jax.export.submission import Finding
 
 EXIT_RULE_FAILED = 1
+EVALUATION = "evaluation"  # of a report: long, and printed as tables
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run whose network is written")
-_OUTPUT = flags.DEFINE_string("output", None, "the file to write; default: WORKDIR/model.FORMAT")
+_MODEL = flags.DEFINE_string(
+    "model", None, "instead of a workdir, with --quantize: an ONNX file of float32"
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "the file to write; default: WORKDIR/model.FORMAT, quantized model.int8.onnx"
+)
 _FORMAT = flags.DEFINE_enum("format", "onnx", ["onnx", *FORMATS, *WEIGHTS], "what to write")
 _ROUTE = flags.DEFINE_enum(
     "route", "direct", ["direct", "jax2tf"], "to ONNX: our own, or by jax2tf, TFLite and tf2onnx"
@@ -61,7 +75,8 @@ flags.DEFINE_alias("cross-check", "cross_check")
 _OPSET = flags.DEFINE_integer(
     "opset",
     None,
-    f"ONNX's; default: {DEFAULT_OPSET}, which loads in the MFR server, by jax2tf 13",
+    f"ONNX's; default: {DEFAULT_OPSET}, which loads in the MFR server, by jax2tf and for int8 "
+    f"{INT8_OPSET}",
     OPSETS[0],
     OPSETS[-1],
 )
@@ -81,6 +96,8 @@ _ZIP = flags.DEFINE_boolean("zip", False, "also write the MFR submission, model.
 _CHECK = flags.DEFINE_string("check", None, "an .onnx, or a .zip with one inside, to check instead")
 _TRACK = flags.DEFINE_enum("track", "cfat", list(TRACKS), "whose limits --check applies")
 _REPORT = flags.DEFINE_string("report", None, "a JSON file for the result")
+_QUANTIZE = quantization.define()
+_IMPORTS = cli.define_imports()
 
 
 def main(argv: list[str]) -> int:
@@ -97,9 +114,15 @@ def main(argv: list[str]) -> int:
             cli.say(f"{verdict}  {finding.rule}: {finding.found} (allowed: {finding.allowed})")
         return 0 if passed else EXIT_RULE_FAILED
 
-    result = _write()
+    lines: list[str] = []
+    if _QUANTIZE.quantize.value:
+        result, lines = _write_quantized()
+    else:
+        _QUANTIZE.expect_none()
+        result = _write()
     _write_report(result)
-    cli.say(*json.dumps(result, indent=2).split("\n"))
+    shown = {key: value for key, value in result.items() if key != EVALUATION}
+    cli.say(*json.dumps(shown, indent=2).split("\n"), *lines)
     return 0
 
 
@@ -129,18 +152,88 @@ def _write() -> dict[str, Any]:
             if flag.value:
                 allowed = " or ".join(WEIGHTS)
                 raise UserError(f"--{flag.name}: only for --format={allowed}, not {_FORMAT.value}")
+    if _MODEL.value:
+        raise UserError("--model: only with --quantize; what is exported is a --workdir")
     if not _WORKDIR.value:
         usage = cli.usage("--workdir=WORKDIR [--output=FILE] [FLAGS], or --check=MODEL.onnx")
         raise UserError(f"--workdir is missing; {usage}")
     _require_extra(_FORMAT.value)
+    output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value, f"model.{_FORMAT.value}"))
+    expect_writable(output)
+    found = _network(_WORKDIR.value)
+    if _FORMAT.value in WEIGHTS:
+        from uniface_jax.export.pytorch import Form, write_weights
+
+        form = Form(_FORMAT.value, _CVLFACE.value, _WITH_HEAD.value)
+        result = write_weights(
+            found.network, found.variables, output, form, found.info, found.metadata
+        )
+    elif _FORMAT.value == "onnx":
+        result = _write_onnx(found.features, output, found.metadata)
+    else:
+        result = asdict(write_format(found.features, output, _FORMAT.value, _MIRROR.value))
+    return result | {"card": _write_card(found, output)}
+
+
+def _write_quantized() -> tuple[dict[str, Any], list[str]]:
+    """Write a network quantized; return the report and, where it is evaluated, tables as lines."""
+    if _FORMAT.value != "onnx":
+        raise UserError(f"--quantize: only for --format=onnx, not {_FORMAT.value}")
+    if _ZIP.value:
+        raise UserError(
+            "--zip: the MFR server takes no initializer of less than 4 bytes an element, which a "
+            f"file of --quantize={_QUANTIZE.quantize.value} has; submit the one of float32"
+        )
+    if bool(_MODEL.value) == bool(_WORKDIR.value):
+        raise UserError("--quantize: give one of --workdir=WORKDIR and --model=FLOAT32.onnx")
+    _require_extra("onnx")
+    import_parts(_IMPORTS.value, "--imports")
+    request = _QUANTIZE.request()
+    if request.kind == "int8" and (_OPSET.value or INT8_OPSET) < INT8_OPSET:
+        raise UserError(f"--opset={_OPSET.value}: int8 needs at least {INT8_OPSET}")
+    from uniface_jax.export.quantization.run import quantize
+
+    ending = f"{request.kind}.onnx"
+    if _MODEL.value:
+        given = Path(_MODEL.value)
+        output = Path(_OUTPUT.value or given.with_suffix(f".{ending}"))
+        expect_writable(output)
+        return quantize(given, output, request)
+    output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value or "", f"model.{ending}"))
+    expect_writable(output)
+    found = _network(_WORKDIR.value or "")
+    with tempfile.TemporaryDirectory(prefix="uniface_jax-float32-") as folder:
+        given = Path(folder) / "float32.onnx"
+        opset = INT8_OPSET if request.kind == "int8" else DEFAULT_OPSET
+        exported = _write_onnx(found.features, given, found.metadata, opset)
+        result, lines = quantize(given, output, request)
+    written = {"differences": exported["differences"], "parameters": exported["parameters"]}
+    card = {"card": _write_card(found, output, request.kind)}
+    return result | {"float32": written} | card, lines
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A workdir's network and variables, facts of its checkpoint, and metadata for what is written.
+
+    features: images -> features [B, D], its variables closed over.
+    """
+
+    network: models.Network
+    variables: Any
+    info: Mapping[str, Any]
+    metadata: dict[str, str]
+    features: Function
+
+
+def _network(workdir: str) -> _Network:
+    """Load the network of a workdir, or of one of its checkpoints, as the flags say."""
     # Not at the top: a check needs no checkpoint library.
     from uniface_jax.inference.network import load_network
 
-    output = Path(_OUTPUT.value or _beside_checkpoints(_WORKDIR.value))
-    expect_writable(output)
     chosen = {} if _WEIGHTS.value == "raw" else {"weights": _WEIGHTS.value}
-    network, variables, info = load_network(_WORKDIR.value, **chosen)
-    network = _of_images_alone(network, _WORKDIR.value)
+    network, variables, info = load_network(workdir, **chosen)
+    network = _of_images_alone(network, workdir)
     metadata = {
         "uniface_jax.version": __version__,
         "uniface_jax.step": str(info["step"]),
@@ -150,26 +243,25 @@ def _write() -> dict[str, Any]:
     if isinstance(network, models.KPRPE):
         metadata["uniface_jax.landmarks"] = network.landmarks
     features = partial(models.features, network, variables)
-    if _FORMAT.value in WEIGHTS:
-        from uniface_jax.export.pytorch import Form, write_weights
+    return _Network(network, variables, info, metadata, features)
 
-        form = Form(_FORMAT.value, _CVLFACE.value, _WITH_HEAD.value)
-        result = write_weights(network, variables, output, form, info, metadata)
-    elif _FORMAT.value == "onnx":
-        result = _write_onnx(features, output, metadata)
-    else:
-        result = asdict(write_format(features, output, _FORMAT.value, _MIRROR.value))
+
+def _write_card(found: _Network, output: Path, quantized: str = "") -> str:
+    """Write the model card of what was written of a network to `output`; return its path."""
     artifact = Artifact(
         path=output,
         format=_FORMAT.value,
-        features=network.embedding_size,
+        features=found.network.embedding_size,
         mirror=_MIRROR.value,
-        template=isinstance(network, models.KPRPE) and _FORMAT.value not in WEIGHTS,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        template=isinstance(found.network, models.KPRPE) and _FORMAT.value not in WEIGHTS,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(found.variables["params"])),
         weights=_WEIGHTS.value,
+        quantized=quantized,
     )
-    origin = Origin(info["workdir"], info["step"], info["digest"], info["run"])
-    return result | {"card": str(write_card(artifact, origin))}
+    info = found.info
+    return str(
+        write_card(artifact, Origin(info["workdir"], info["step"], info["digest"], info["run"]))
+    )
 
 
 def _of_images_alone(network: models.Network, workdir: str) -> models.Network:
@@ -205,21 +297,23 @@ def _require_extra(written: str) -> None:
                 raise ModuleNotFoundError(f"no module {module}", name=module)
 
 
-def _beside_checkpoints(workdir: str) -> Path:
-    """Return WORKDIR/model.FORMAT; workdir: a workdir, or one of its checkpoints/STEP."""
+def _beside_checkpoints(workdir: str, name: str) -> Path:
+    """Return WORKDIR/name; workdir: a workdir, or one of its checkpoints/STEP."""
     from uniface_jax.checkpoints.reading import locate
 
-    return locate(workdir)[0] / f"model.{_FORMAT.value}"
+    return locate(workdir)[0] / name
 
 
-def _write_onnx(features: Function, output: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _write_onnx(
+    features: Function, output: Path, metadata: dict[str, str], default_opset: int = DEFAULT_OPSET
+) -> dict[str, Any]:
     with extra("export"):
         from uniface_jax.export import submission
         from uniface_jax.export.onnx.from_jaxpr import to_onnx
 
     mirror, opset = _MIRROR.value, _OPSET.value
     metadata[MIRROR_KEY] = str(int(mirror))
-    routes = {"direct": (to_onnx, DEFAULT_OPSET)}
+    routes = {"direct": (to_onnx, default_opset)}
     if _CROSS_CHECK.value or _ROUTE.value == "jax2tf":
         from uniface_jax.export.onnx import from_tflite as second
 

@@ -53,7 +53,7 @@ class Artifact:
     format: as --format has it. features: D, their length. mirror: whether the file adds the
     features of the mirrored images. parameters: how many the network has, batch norm's statistics
     apart. template: whether the landmarks of the alignment's template are baked in. weights: "raw",
-    or "ema".
+    or "ema". quantized: "int8", "float16", or "" for float32.
     """
 
     path: Path
@@ -63,6 +63,7 @@ class Artifact:
     parameters: int
     template: bool = False
     weights: str = "raw"
+    quantized: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Origin:
     run: Mapping[str, Any]
 
 
+OF_FLOAT32 = "what is measured below is of its float32"
 MEAN = {"weights": "their mean over the steps (optim.ema), not those of the last step"}
 LANDMARKS = {"landmarks": "those of the alignment's template for all images, baked in"}
 
@@ -144,6 +146,7 @@ def _file(artifact: Artifact) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in files),
         "sha256": digest.hexdigest(),
         "written_by": f"uniface_jax {__version__}",
+        **({"quantized": f"{artifact.quantized}; {OF_FLOAT32}"} if artifact.quantized else {}),
     }
 
 

@@ -1,8 +1,9 @@
 """A model as inference has it: a function from images to features, its name and its digest."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,27 @@ class QualityHead:
         return hashlib.sha256(numbers.astype("<f4").tobytes()).hexdigest()
 
 
+class Feeds(Protocol):
+    """Gives the arrays that an ONNX graph is fed of images, for other tools than inference."""
+
+    @property
+    def batch(self) -> int | None:
+        """Return the number of images of a run, None for any."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Return the entries by which an ONNX file says that it wants these pixels."""
+        ...
+
+    def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """Return what each run is fed, by the input's name, of images uint8 RGB [B, 112, 112, 3].
+
+        The last run of a fixed batch is filled up with its last image.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Model:
     """A network that embeds aligned faces.
@@ -50,7 +72,8 @@ class Model:
     `embed` adds no mirrored image that could be left out. notes: lines for who uses the model.
     settle: where faces must tell how the input is prepared, see settled(); `embed` is not to be
     called before. takes_landmarks: `embed` takes the landmarks of each image too. quality: of the
-    features that `embed` gives; None where no such head was trained with the network.
+    features that `embed` gives; None where no such head was trained with the network. feeds: of an
+    ONNX file, once it is settled.
     """
 
     embed: Embed
@@ -62,6 +85,7 @@ class Model:
     settle: Settle | None = None
     takes_landmarks: bool = False
     quality: QualityHead | None = None
+    feeds: Feeds | None = None
 
     def settled(self, faces: np.ndarray) -> "Model":
         """Return the model as it fits aligned faces, uint8 RGB [N, 112, 112, 3], N > 0.

@@ -32,6 +32,26 @@ def define() -> ModelFlags:
             None,
             "Add the features of the mirrored images; default: unless they are inside.",
         ),
+        **define_input(),
+        "landmarks": flags.DEFINE_enum(
+            "landmarks",
+            "data",
+            list(LANDMARKS),
+            "Of a workdir's network that takes them: each image's own, or the template's for all.",
+        ),
+    }
+    weights = flags.DEFINE_enum(
+        "weights",
+        "raw",
+        ["raw", "ema"],
+        "Of a workdir: as they are, or the mean that config.optim.ema keeps.",
+    )
+    return ModelFlags(holders, weights)
+
+
+def define_input() -> dict[str, flags.FlagHolder[Any]]:
+    """Define --input_scale, --channel_order and --output_name: what an ONNX file may not say."""
+    return {
         "input_scale": flags.DEFINE_enum(
             "input_scale",
             "auto",
@@ -50,17 +70,4 @@ def define() -> ModelFlags:
             None,
             "The ONNX file's output of features; default: the one of that shape.",
         ),
-        "landmarks": flags.DEFINE_enum(
-            "landmarks",
-            "data",
-            list(LANDMARKS),
-            "Of a workdir's network that takes them: each image's own, or the template's for all.",
-        ),
     }
-    weights = flags.DEFINE_enum(
-        "weights",
-        "raw",
-        ["raw", "ema"],
-        "Of a workdir: as they are, or the mean that config.optim.ema keeps.",
-    )
-    return ModelFlags(holders, weights)

@@ -1,7 +1,7 @@
 """Inference with an ONNX file that anyone may have written, in onnxruntime."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from uniface_jax.inference.pixels import (
     SHOWN,
     Pixels,
     choose_pixels,
+    declaration,
     fed,
 )
 from uniface_jax.inference.probe import Answer, one_line, probe
@@ -69,16 +70,22 @@ class _Network:
 
     def features(self, images: np.ndarray, scale: str, order: str) -> np.ndarray:
         """Return features float32 [B, D] of images uint8 RGB [B, 112, 112, 3], any B."""
-        pixels = _laid_out(fed(images, scale, order), self.layout, self.input.dtype)
+        parts = self.parts(images, scale, order)
         if self.batch is None:
-            return self._run(pixels)
-        missing = -len(pixels) % self.batch
-        padded = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
-        parts = [padded[i : i + self.batch] for i in range(0, len(padded), self.batch)]
+            return self._run(parts[0])
         if self.batch == 1:  # one image does not keep several cores busy; the session has a thread
             with ThreadPoolExecutor(_cores()) as pool:
                 return np.concatenate(list(pool.map(self._run, parts)))
-        return np.concatenate([self._run(part) for part in parts])[: len(pixels)]
+        return np.concatenate([self._run(part) for part in parts])[: len(images)]
+
+    def parts(self, images: np.ndarray, scale: str, order: str) -> list[np.ndarray]:
+        """Return the pixels of each run: of one, or of a fixed batch each, the last padded."""
+        pixels = _laid_out(fed(images, scale, order), self.layout, self.input.dtype)
+        if self.batch is None:
+            return [pixels]
+        missing = -len(pixels) % self.batch
+        padded = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
+        return [padded[i : i + self.batch] for i in range(0, len(padded), self.batch)]
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
         feeds = {self.input.name: np.ascontiguousarray(pixels)}
@@ -100,6 +107,27 @@ class _Network:
             )
         result: np.ndarray = found.reshape(len(pixels), -1).astype(np.float32, copy=False)
         return result
+
+
+@dataclass(frozen=True)
+class _Feeds:
+    """Feeds (see model.Feeds) of a network, at its pixels."""
+
+    network: _Network
+    pixels: Pixels
+
+    @property
+    def batch(self) -> int | None:
+        return self.network.batch
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return declaration(self.pixels)
+
+    def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        assert self.pixels.scale is not None
+        parts = self.network.parts(images, self.pixels.scale, self.pixels.order)
+        return [{self.network.input.name: np.ascontiguousarray(part)} for part in parts]
 
 
 def load_onnx(
@@ -204,6 +232,7 @@ def _with_pixels(base: Model, network: _Network, pixels: Pixels, mirror: bool) -
         base,
         embed=mirror_sum(run) if mirror else run,
         plain=run if mirror else None,
+        feeds=_Feeds(network, pixels),
         description=_describe(network, pixels) + base.description,
     )
 

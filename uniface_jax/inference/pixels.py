@@ -69,6 +69,18 @@ def choose_pixels(model: onnx.ModelProto, name: str, layout: str, scale: str, or
     return Pixels(scale or None, order, scale_from, order_from)
 
 
+def declaration(pixels: Pixels) -> dict[str, str]:
+    """Return the metadata by which choose_pixels makes this choice, of pixels whose scale is known.
+
+    >>> declaration(Pixels("raw", "bgr", "as asked", "as asked"))
+    {'Image.NominalPixelRange': 'NominalRange_0_255', 'Image.BitmapPixelFormat': 'Bgr8'}
+    """
+    ranges = {scale: name for name, scale in _RANGES.items()}
+    formats = {order: name for name, order in _FORMATS.items()}
+    assert pixels.scale is not None
+    return {_RANGE_KEY: ranges[pixels.scale], _FORMAT_KEY: formats[pixels.order]}
+
+
 def fed(images: np.ndarray, scale: str, order: str) -> np.ndarray:
     """Return images uint8 RGB [B, H, W, 3] at a scale and in an order, float32.
 

@@ -3,8 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from uniface_jax.evaluate.arguments import PartNames
-from uniface_jax.evaluate.protocols.base import Protocol, ProtocolFunction
+from uniface_jax.evaluate.arguments import PartNames, Parts
+from uniface_jax.evaluate.features import FeatureSource
+from uniface_jax.evaluate.protocols.base import (
+    Options,
+    Protocol,
+    ProtocolFunction,
+    Results,
+    checked,
+)
 from uniface_jax.evaluate.protocols.folders import FOLDERS
 from uniface_jax.evaluate.protocols.ijb.protocol import IJB
 from uniface_jax.evaluate.protocols.lists import OWN_LISTS
@@ -33,6 +40,13 @@ for _name, _protocol in {
     "folders": FOLDERS,
 }.items():
     PROTOCOLS.add(_name, _protocol, builtin=True)
+
+
+def run_protocol(name: str, parts: Parts, source: FeatureSource, options: Options) -> Results:
+    """Return the results of a protocol, of each set by its name; those from outside are checked."""
+    entry = PROTOCOLS.entry(name)
+    found = entry.part.run(parts, source, options)
+    return found if entry.builtin else checked(name, found)
 
 
 def register_protocol(

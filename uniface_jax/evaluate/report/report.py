@@ -39,20 +39,26 @@ _SHARED: dict[str, list[tuple[str, str, Callable[[Lines, str], Figure]]]] = {
 }
 
 
-def tables(run: Run) -> str:
-    """Return the tables of a run as text, a protocol after another; names in it are printable."""
+def tables(*runs: Run) -> str:
+    """Return the tables of runs as text, a protocol after another; names in it are printable.
+
+    Several runs of the same protocols share tables, with a column of models.
+    """
     parts = []
-    for protocol, found in run.metrics["protocols"].items():
+    several = len(runs) > 1
+    for protocol in runs[0].metrics["protocols"]:
         parts.append(PROTOCOLS[protocol].title)
-        shown = _tables(protocol, {"": found["sets"]})
+        sets = {
+            run.name if several else "": run.metrics["protocols"][protocol]["sets"] for run in runs
+        }
+        shown = _tables(protocol, sets)
         for heads, rows in shown:
             parts += _aligned(heads, rows)
         if _bracketed(shown):
             parts.append("  (…): that rate is below one of the set's different pairs")
-        if intervals := uncertainty.intervals_table(found["sets"]):
+        if intervals := uncertainty.intervals_table(_columns(sets)):
             parts += _aligned(*intervals)
-        for name, metrics in found["sets"].items():
-            parts += [f"  {printable(name)}: {note}" for note in uncertainty.notes(metrics)]
+        parts += [f"  {printable(note)}" for note in _notes(sets)]
     return "\n".join(parts)
 
 
@@ -139,21 +145,32 @@ def _protocol(figures: Path, protocol: str, all_runs: Sequence[Run]) -> list[Blo
 
 def _uncertainty(sets: Mapping[str, Mapping[str, Mapping[str, Any]]], several: bool) -> list[Block]:
     """Return the table of intervals, and notes, of sets by the model's name."""
-    columns = {
-        f"{name}, {model}" if several else name: metrics
+    parts: list[Block] = []
+    (alone, *_) = sets.values()
+    columns = _columns(sets if several else {"": alone})
+    if intervals := uncertainty.intervals_table(columns):
+        parts.append(Table(*intervals))
+    return [*parts, *(Paragraph(note, note=True) for note in _notes(sets))]
+
+
+def _columns(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+    """Return the metrics by what heads their column: set and model, or the set where that is ""."""
+    return {
+        f"{name}, {model}" if model else name: metrics
         for model, of_model in sets.items()
         for name, metrics in of_model.items()
     }
-    parts: list[Block] = []
-    if intervals := uncertainty.intervals_table(columns):
-        parts.append(Table(*intervals))
+
+
+def _notes(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """Return what is said of each set's rates, once for all models."""
     said = dict.fromkeys(
         f"{name}: {note}"
         for of_model in sets.values()
         for name, metrics in of_model.items()
         for note in uncertainty.notes(metrics)
     )
-    return [*parts, *(Paragraph(note, note=True) for note in said)]
+    return list(said)
 
 
 def _bracketed(shown: Sequence[tuple[list[str], list[list[str]]]]) -> bool:
