@@ -27,7 +27,10 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # Programs of others that pages name: what they do with their flags is theirs.
-OTHERS = ("cd", "gcloud", "git", "pip", "pre-commit", "pytest", "source", "tensorboard", "tfds")
+OTHERS = (
+    "cd", "chmod", "curl", "docker", "echo", "gcloud", "git", "openssl", "pip", "pre-commit",
+    "pytest", "source", "tensorboard", "tfds",
+)  # fmt: skip
 # Scripts that hand what follows so many arguments on to `train`.
 TRAIN_FROM = {"scripts/slurm.sh": 0, "scripts/tpu_pod.sh": 2}
 
