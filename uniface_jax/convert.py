@@ -6,8 +6,8 @@ python -m uniface_jax.convert DEST --finish              # when all of them are 
 
 SOURCE: identity folders, insightface's or im2rec's RecordIO, a list, tar shards (.tar, .tar.gz), an
 LMDB file, Parquet or Arrow tables, TFace's index, a verification set (.bin, .xz, tables), or a
-TFRecord data set. A conversion that was interrupted, killed or ran out of disk resumes with the
-same command; its result is the same to the last bit.
+TFRecord data set; several, separated by commas, become one. A conversion that was interrupted,
+killed or ran out of disk resumes with the same command; its result is the same to the last bit.
 """
 
 import re
@@ -25,7 +25,8 @@ from uniface_jax.data.conversion.verify import verify
 from uniface_jax.data.faces.landmark_tables import LandmarkedSource, LandmarkTable
 from uniface_jax.data.formats.tfrecord_info import DatasetInfo
 from uniface_jax.data.sources.base import Source
-from uniface_jax.data.sources.opening import SourceOptions, open_source
+from uniface_jax.data.sources.joined import APART, PEOPLE
+from uniface_jax.data.sources.opening import SourceOptions, open_source, split_training_sets
 from uniface_jax.errors import UserError
 from uniface_jax.registry import import_parts
 
@@ -43,6 +44,9 @@ _CHECK = flags.DEFINE_enum(
 _ON_ERROR = cli.define_on_error("an image or a folder that cannot be used")
 _JSON_KEY = flags.DEFINE_string(
     "json_key", None, "of the class in the .json of a tar, or its column; default: label, cls, …"
+)
+_PEOPLE = flags.DEFINE_enum(
+    "people", APART, PEOPLE, "of several SOURCEs: each one's own, or one person where names are one"
 )
 _LANDMARKS = flags.DEFINE_string(
     "landmarks", None, "of the faces, kept in the records: align's alignment.json, or a CSV of them"
@@ -75,7 +79,8 @@ def main(argv: list[str]) -> None:
     part = _part(_SHARD.value)
     if _VERIFY.value and part != (0, 1):
         raise UserError("--verify: for the whole data set; expected without --shard")
-    source = open_source(given_source, SourceOptions(_ON_ERROR.value == "skip", _JSON_KEY.value))
+    options = SourceOptions(_ON_ERROR.value == "skip", _JSON_KEY.value, _PEOPLE.value)
+    source = open_source(given_source, options)
     if _LANDMARKS.value:
         source = LandmarkedSource(source, LandmarkTable(Path(_LANDMARKS.value)))
     for note in source.notes[:_MAX_LISTED_LINES]:
@@ -104,12 +109,12 @@ def _convert(
     source: Source, destination: Path, given: str, part: tuple[int, int]
 ) -> DatasetInfo | None:
     settings = ConversionSettings(
-        name=_NAME.value or _name_of(Path(given)),
+        name=_NAME.value or _name_of(given),
         seed=_SEED.value,
         shard_size=_SHARD_SIZE.value,
         check=_CHECK.value,
         on_error=_ON_ERROR.value,
-        description=f"Converted from {Path(given).name} by uniface_jax.",
+        description=f"Converted from {', '.join(_last_parts(given))} by uniface_jax.",
     )
     return convert(source, destination, settings, part=part, workers=_WORKERS.value)
 
@@ -167,9 +172,15 @@ def _part(value: str | None) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _name_of(source: Path) -> str:
-    """Make a TFDS name of the source's: letters, digits, underscores, a letter first."""
-    name = re.sub(r"[^a-z0-9]+", "_", source.resolve().name.lower()).strip("_")
+def _last_parts(given: str) -> list[str]:
+    """Return the last part of the path of each set."""
+    return [Path(each).name for each in split_training_sets(given)]
+
+
+def _name_of(given: str) -> str:
+    """Make a TFDS name of the sources': letters, digits, underscores, a letter first."""
+    names = "_".join(Path(each).resolve().name for each in split_training_sets(given))
+    name = re.sub(r"[^a-z0-9]+", "_", names.lower()).strip("_")
     return name if name[:1].isalpha() and name.isascii() else f"faces_{name}".rstrip("_")
 
 

@@ -47,7 +47,13 @@ def base(imports: Sequence[str] = ()) -> ConfigDict:
 def _data(config: ConfigDict) -> None:
     """Add the data and what is done to its images."""
     config.data = ConfigDict()
-    config.data.train = ""  # what convert wrote, any source it reads, or synthetic:CLASSES:IMAGES
+    # What convert wrote, any source it reads, or synthetic:CLASSES:IMAGES; several by commas.
+    config.data.train = ""
+    # People of several sets: kept "apart", or joined "by_name" (sources.joined).
+    config.data.people = "apart"
+    # How often an epoch sees each image of each set, in their order: 0.5 sees half of them, others
+    # in the next one; 2 sees each twice. () is all once.
+    config.data.ratios = ()
     # What makes data.train where it is missing: NAME:FOLDER, of data.faces.preparation.
     config.data.prepare = ""
     # Leave out, in each epoch, the last images that fill no batch, as PyTorch's loader of that name

@@ -10,12 +10,14 @@ from uniface_jax.config import multipliers
 from uniface_jax.config.keys import base, flatten, parts_from_outside
 from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
+from uniface_jax.data.sources.joined import PEOPLE
 from uniface_jax.errors import UserError
 from uniface_jax.models.kprpe import LANDMARKS
 from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
 from uniface_jax.runtime.profiling import parse_range
 
+MAX_RATIO = 1000  # of config.data.ratios
 DTYPES = ("float32", "bfloat16")
 _UNBOUNDED = ("optim.clip",)  # keys that may be infinite: nothing is clipped then
 
@@ -33,6 +35,13 @@ _SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
 
 _RANGES: Mapping[str, Range] = {
     "seed": Range("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
+    "data.people": one_of(*PEOPLE),
+    "data.ratios": Range(
+        f"numbers above 0, at most {MAX_RATIO}, one for each set of data.train",
+        lambda value: all(
+            type(ratio) in (int, float) and 0 < ratio <= MAX_RATIO for ratio in value
+        ),
+    ),
     "data.threads": above(0),
     "data.decoders": one_of("auto", "threads", "processes"),
     "data.on_error": one_of("fail", "skip"),

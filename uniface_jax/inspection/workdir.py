@@ -26,6 +26,7 @@ from uniface_jax.losses import Loss
 from uniface_jax.state import TrainState
 from uniface_jax.train.from_config import Recipe, make_recipe
 from uniface_jax.train.run_log import METRICS_FILE
+from uniface_jax.train.training_set import open_training_set
 
 MAX_STEP = 2**53
 History = dict[str, np.ndarray]
@@ -73,7 +74,7 @@ def inspect(
     workdir, _ = reading.locate(path)
     state, run = reading.read(path)
     config = configs.of_run(run, path, workdir)
-    source = open_source(data or config.data.train)
+    source = open_training_set(config, data)
     num_classes = len(state.weights.prototypes)
     if source.num_classes != num_classes:
         raise UserError(

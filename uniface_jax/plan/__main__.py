@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from uniface_jax import cli
 from uniface_jax.cli import recipes
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
     config = configs.completed(config.to_dict())
     fleet = _fleet(config.model.dtype)
     configs.check(config, fleet.count)
-    data = _data(recipe, config.data.train)
+    data = _data(recipe, config)
     cli.say(heading(recipe.name, config, data, fleet))
     # Loading these takes longer than all of the above.
     from uniface_jax.files.atomic import write_bytes
@@ -139,20 +140,22 @@ def _fleet(dtype: str) -> Fleet:
     return Fleet(count, device, _HERE.value, target)
 
 
-def _data(recipe: recipes.Located, train: str) -> Data:
+def _data(recipe: recipes.Located, config: ConfigDict) -> Data:
     """Return the size of the training set: as given, or as it is there, or as the recipe says."""
     from uniface_jax.config.facts import facts_of
-    from uniface_jax.data.sources.opening import SOURCES, open_source
+    from uniface_jax.data.sources.opening import is_named
+    from uniface_jax.train.training_set import epoch_length, make_order, open_training_set
 
+    train = config.data.train
     images, classes = _IMAGES.value, _CLASSES.value
     if images is not None and classes is not None:
         return Data(images, classes, "as given")
     if images is not None or classes is not None:
         raise UserError("--images and --classes: give both or neither")
-    kind, colon, _ = train.partition(":")
-    if (colon and kind in SOURCES) or (train and Path(train).exists()):
-        source = open_source(train)
-        return Data(len(source), source.num_classes, train)
+    if is_named(train):
+        source = open_training_set(config)
+        length = epoch_length(source, make_order(config, source))
+        return Data(len(source), source.num_classes, train, length)
     module, unchanged = recipes.load(recipe)
     facts = facts_of(module, recipe.variant)
     if facts is None or train != unchanged.data.train:

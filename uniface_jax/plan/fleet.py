@@ -55,18 +55,29 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Data:
-    """Size of a training set, and where the figures are from."""
+    """Size of a training set, and where the figures are from.
+
+    epoch: the images of an epoch, each as often as it is seen; None is each once.
+    """
 
     images: int
     classes: int
     source: str
+    epoch: int | None = None
+
+    @property
+    def of_epoch(self) -> int:
+        """Return the images of an epoch."""
+        return self.images if self.epoch is None else self.epoch
 
 
 def heading(name: str, config: ConfigDict, data: Data, fleet: Fleet) -> str:
     """Return what is planned for what, which is known before anything is computed."""
     device = fleet.device
+    epoch = "" if data.of_epoch == data.images else f", {data.of_epoch:,} an epoch"
     return (
         f"{name}: {fleet.count} devices, batch {config.batch_size} in {config.micro_batches} "
-        f"micro-batches, {data.images:,} images of {data.classes:,} classes ({data.source}); "
+        f"micro-batches, {data.images:,} images of {data.classes:,} classes{epoch} "
+        f"({data.source}); "
         f"a device of {device.memory / GB:.3g} GB and {device.tflops:.3g} TFLOP/s"
     )

@@ -36,12 +36,14 @@ class Schedule(NamedTuple):
 class Recipe:
     """Recipe of what a run computes.
 
-    num_images, num_classes: of the training set. shapes: the logical state's shapes and dtypes.
+    num_images, num_classes: of the training set. epoch_images: those of an epoch, each as often as
+    it is seen. shapes: the logical state's shapes and dtypes.
     """
 
     config: ConfigDict
     num_images: int
     num_classes: int
+    epoch_images: int
     network: models.Network
     loss: Loss
     shapes: TrainState
@@ -61,7 +63,7 @@ class Recipe:
         """Return the same recipe with another batch size, and what follows from it."""
         config = self.config.copy_and_resolve_references()
         config.batch_size = batch_size
-        schedule = _schedule(config, self.num_images)
+        schedule = _schedule(config, self.epoch_images)
         settings = _settings(config, self.num_classes, schedule)
         return replace(
             self,
@@ -75,16 +77,21 @@ class Recipe:
 
 
 def make_recipe(
-    config: ConfigDict, num_images: int, num_classes: int, teacher_width: int | None = None
+    config: ConfigDict,
+    num_images: int,
+    num_classes: int,
+    teacher_width: int | None = None,
+    epoch_images: int | None = None,
 ) -> Recipe:
     """Return what a checked `config` means for a training set of so many images and classes.
 
     teacher_width: T of the teacher's features, where config.distill names one; None is the
-    network's own.
+    network's own. epoch_images: of an epoch; None is each once.
     """
+    epoch_images = num_images if epoch_images is None else epoch_images
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed
-    schedule = _schedule(config, num_images)
+    schedule = _schedule(config, epoch_images)
     settings = _settings(config, num_classes, schedule)
     if config.distill.teacher:
         mapped = None if teacher_width == network.embedding_size else teacher_width
@@ -99,6 +106,7 @@ def make_recipe(
         config=config,
         num_images=num_images,
         num_classes=num_classes,
+        epoch_images=epoch_images,
         network=network,
         loss=loss,
         shapes=shapes,

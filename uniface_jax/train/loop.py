@@ -1,8 +1,9 @@
 """A training run from start to end: train_and_evaluate(config, workdir) reads top to bottom."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -13,9 +14,11 @@ from uniface_jax.checkpoints import reading
 from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.faces.landmark_tables import with_landmarks
 from uniface_jax.data.input.batches import DecoderPool, train_batches
+from uniface_jax.data.input.order import Order
 from uniface_jax.data.input.sampler import Sampler
 from uniface_jax.data.sources.base import Source
-from uniface_jax.data.sources.opening import SourceOptions, open_source
+from uniface_jax.data.sources.joined import members
+from uniface_jax.data.sources.opening import split_training_sets
 from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.files.paths import split_paths
 from uniface_jax.runtime import compilation_cache, debug, processes, profiling
@@ -37,6 +40,15 @@ from uniface_jax.train.run_log import RunLog, warn
 from uniface_jax.train.skipped_images import SkippedImages
 from uniface_jax.train.stop_signal import StopSignal
 from uniface_jax.train.teacher import Teacher, open_teacher, with_teacher
+from uniface_jax.train.training_set import (
+    Record,
+    changed_sets,
+    describe_sets,
+    epoch_length,
+    make_order,
+    open_training_set,
+    records_of,
+)
 from uniface_jax.train.validation import Evaluator
 from uniface_jax.train.watchdog import Watchdog
 
@@ -86,10 +98,12 @@ def train_and_evaluate(
         raise UserError("config.data.train is empty: name the faces, --config.data.train=FOLDER")
     skip = config.data.on_error == "skip"
     # One cut short is refused now, without a workdir.
-    source = open_source(config.data.train, SourceOptions(skip_faults=skip))
+    source = open_training_set(config)
+    order = make_order(config, source)
     teacher = open_teacher(config, source)
     width = teacher.width if teacher else None
-    recipe = make_recipe(config, len(source), source.num_classes, width)
+    length = epoch_length(source, order)
+    recipe = make_recipe(config, len(source), source.num_classes, width, length)
     input_checks.check_platform(recipe.network, jax.default_backend())
     if models.takes_landmarks(recipe.network):
         source = with_landmarks(source)
@@ -100,13 +114,15 @@ def train_and_evaluate(
     with ExitStack() as held:
         processes.on_main(lambda: _claim(held, config, workdir, extend))
         with memory_limits.in_one_line(config):
-            return _train(recipe, workdir, source, evaluate, teacher)
+            return _train(recipe, workdir, Input(source, order, teacher), evaluate)
 
 
 def _warnings(recipe: Recipe, source: Source, evaluate: Evaluator, skip: bool) -> list[str]:
     """Return what the user should know before the run, in the main process alone."""
     found = input_checks.warnings_of(recipe, source, jax.device_count())
-    found += overlap_warnings(recipe.config.data.train, len(source), evaluate.sets)
+    names = split_training_sets(recipe.config.data.train)
+    for name, each in zip(names, members(source), strict=True):
+        found += overlap_warnings(name, len(each), evaluate.sets)
     found += input_checks.check_images(source, skip)
     return found if processes.is_main() else []
 
@@ -125,33 +141,39 @@ def _prepare_data(config: ConfigDict) -> None:
         return
     from uniface_jax.data.faces.preparation import prepare  # loads the detector's library
 
-    used = [config.data.train, *map(str, split_paths(config.eval.data))]
+    used = [*split_training_sets(config.data.train), *map(str, split_paths(config.eval.data))]
     processes.on_main(lambda: prepare(config.data.prepare, used))
 
 
-def _train(
-    recipe: Recipe, workdir: Path, source: Source, evaluate: Evaluator, teacher: Teacher | None
-) -> dict[str, float]:
+class Input(NamedTuple):
+    """Input of a run: the training set, how often an epoch has each image, and the teacher."""
+
+    source: Source
+    order: Order | None
+    teacher: Teacher | None
+
+
+def _train(recipe: Recipe, workdir: Path, given: Input, evaluate: Evaluator) -> dict[str, float]:
     """Train the recipe in its workdir, and return the last metrics."""
-    config = recipe.config
-    targets = None
-    if teacher is not None:
-        targets = teacher.features(workdir, config.eval.batch_size)
+    config, source = recipe.config, given.source
+    sets, targets = records_of(source), None
+    if given.teacher is not None:
+        targets = given.teacher.features(workdir, config.eval.batch_size)
     runner = create_runner(config.parallel, class_sharded(recipe.shapes))
     checkpoints = Checkpoints(workdir, config.checkpoint.keep, warn)
     skip = recipe.settings.skip_nonfinite
     guard = FiniteGuard(workdir, source, skip, config.nonfinite.limit)
     skipped = SkippedImages(source, warn)
-    first, placed, counts = _first_state(recipe, source.name, runner, checkpoints)
+    first, placed, counts = _first_state(recipe, (source.name, sets), runner, checkpoints)
     guard.skipped, skipped.total = counts["skipped_steps"], counts["skipped_images"]
     if processes.is_main():
-        record = run_record.describe(recipe.shapes, source, runner.devices)
+        record = run_record.describe(recipe.shapes, source, runner.devices, sets)
         run_record.write(workdir / "run.json", record)
     step = recipe.make_step()
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
         source,
-        _sampler(config),
+        _sampler(config, given.order),
         start_step=first,
         augment=config.data.augment.to_dict(),
         decoders=DecoderPool(
@@ -169,34 +191,39 @@ def _train(
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
         Profile(config.profile, workdir / profiling.FOLDER) as profile,
     ):
-        run = Run(recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log)
-        run.announce(source.name, first, workdir)
-        given = batches if targets is None else with_teacher(batches, targets)
-        values = run.whole(Position(first, placed, train_step), given, stop)
+        run = Run(
+            recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log, sets
+        )
+        run.announce([source.name, *describe_sets(source, config)], first, workdir)
+        stream = batches if targets is None else with_teacher(batches, targets)
+        values = run.whole(Position(first, placed, train_step), stream, stop)
         checkpoints.close()
         return values
 
 
-def _sampler(config: ConfigDict) -> Sampler:
+def _sampler(config: ConfigDict, order: Order | None) -> Sampler:
     """Return this process's part of the run's order."""
     index, count = jax.process_index(), jax.process_count()
-    return Sampler(config.batch_size, config.seed, index, count, config.data.drop_last)
+    return Sampler(config.batch_size, config.seed, index, count, config.data.drop_last, order)
 
 
 def _first_state(
-    recipe: Recipe, source: str, runner: Runner, checkpoints: Checkpoints
+    recipe: Recipe, data: tuple[str, Sequence[Record]], runner: Runner, checkpoints: Checkpoints
 ) -> tuple[int, Any, dict[str, int]]:
     """Return step, placed state and COUNTS of the newest checkpoint, or of the start without one.
 
-    Raises UserError for a checkpoint of another data set.
+    data: the name of the training set, and its sets. Raises UserError for a checkpoint of others.
     """
     found = checkpoints.restore_newest(runner.template(recipe.shapes), recipe.shapes)
     if found is None:
         return 0, runner.from_global(initial_state(recipe, runner)), dict.fromkeys(COUNTS, 0)
     state, saved = found
-    if found_other := input_checks.changed(saved["data"], recipe, source):
+    source, sets = data
+    before = saved["data"]
+    other = changed_sets(before.get("sets"), sets) or input_checks.changed(before, recipe, source)
+    if other:
         if recipe.config.data.on_change != "accept":
-            raise UserError(f"{found_other}; {input_checks.WAYS_ON} {checkpoints.folder.parent}")
-        warn(f"{found_other}; going on with the set as it is now")
+            raise UserError(f"{other}; {input_checks.WAYS_ON} {checkpoints.folder.parent}")
+        warn(f"{other}; going on with the set as it is now")
     counts = {name: int(saved.get(name, 0)) for name in COUNTS}
     return int(state.step), runner.from_global(state), counts

@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +98,10 @@ class Position:
 
 
 class Run(NamedTuple):
-    """Run: what stays the same during it."""
+    """Run: what stays the same during it.
+
+    sets: of the training set, as a resumed run has to find them again; JSON.
+    """
 
     recipe: Recipe
     runner: Runner
@@ -109,16 +112,19 @@ class Run(NamedTuple):
     watchdog: Watchdog
     profile: Profile
     log: RunLog
+    sets: Sequence[Mapping[str, Any]]
 
-    def announce(self, source: str, first: int, workdir: Path) -> None:
-        """Say in the first lines what is trained on what."""
+    def announce(self, data: Sequence[str], first: int, workdir: Path) -> None:
+        """Say in the first lines what is trained on what. data: the training set, and its sets."""
         devices, recipe = self.runner.devices, self.recipe
         self.log.line(
-            f"{source}: {recipe.num_images} images of {recipe.num_classes} classes;"
+            f"{data[0]}: {recipe.num_images} images of {recipe.num_classes} classes;"
             f" {len(devices)} x {devices[0].device_kind}, batch {recipe.config.batch_size}"
             f" (batch norm sees {recipe.batch_norm_group(len(devices))}),"
             f" {recipe.schedule.total_steps} steps"
         )
+        for line in data[1:]:
+            self.log.line(line)
         if first:
             self.log.line(f"resumed {workdir} at step {first}")
 
@@ -280,6 +286,7 @@ class Run(NamedTuple):
                 "samples": at.step * recipe.config.batch_size,
                 "num_examples": recipe.num_images,
                 "num_classes": recipe.num_classes,
+                "sets": self.sets,
             },
             "skipped_steps": self.guard.skipped,
             "skipped_images": self.skipped.total_of_all(),

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,16 @@ def git_commit() -> str | None:
     return checkout.commit(Path(uniface_jax.__file__).resolve().parents[1])
 
 
-def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Return the record of a run that is about to start (or to resume) on these devices."""
+def describe(
+    state: TrainState,
+    source: Source,
+    devices: Sequence[jax.Device],
+    sets: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the record of a run that is about to start (or to resume) on these devices.
+
+    sets: those of the training set, as training_set.records_of has them.
+    """
 
     def count(tree: Any) -> int:
         return int(sum(np.size(x) for x in jax.tree.leaves(tree)))
@@ -56,7 +64,7 @@ def describe(state: TrainState, source: Source, devices: Sequence[jax.Device]) -
             "processes": jax.process_count(),
         },
         "native_kernels": build.available(),
-        "data": {"images": len(source), "classes": source.num_classes},
+        "data": {"images": len(source), "classes": source.num_classes, "sets": [*sets]},
         "parameters": {
             "network": count(state.weights.network),
             "prototypes": count(state.weights.prototypes),

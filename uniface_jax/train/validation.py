@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from uniface_jax import models
 from uniface_jax.data.formats.bin_pairs import PairSet
+from uniface_jax.data.sources.opening import split_training_sets
 from uniface_jax.evaluate.metrics.verification import (
     base_rate,
     is_balanced,
@@ -30,7 +31,7 @@ def _open_sets(config: ConfigDict) -> dict[str, OpenedPairs]:
     roots = [part.removeprefix("root=") for part in parts if part.startswith("root=")]
     files = [Path(part) for part in parts if not part.startswith("root=")]
     root = Path(roots[-1]) if roots else None
-    return open_pair_sets(files, root, [Path(config.data.train)])
+    return open_pair_sets(files, root, [*map(Path, split_training_sets(config.data.train))])
 
 
 class Evaluator:

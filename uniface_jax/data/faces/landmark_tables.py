@@ -20,6 +20,7 @@ from uniface_jax.data.faces.alignment import aligned_landmarks
 from uniface_jax.data.formats.landmarks import POINTS, checked
 from uniface_jax.data.sources.base import Item, Items, Source, digest
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.joined import JoinedSource
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import read_json
 from uniface_jax.files.text_lines import numbered_lines
@@ -197,6 +198,8 @@ def with_landmarks(source: Source) -> Source:
     """
     if source.has_landmarks:
         return source
+    if isinstance(source, JoinedSource):
+        return source.map_sources(with_landmarks)
     if isinstance(source, FolderSource) and (source.path / REPORT_FILE).is_file():
         return LandmarkedSource(source, LandmarkTable(source.path / REPORT_FILE))
     source.landmarks(np.zeros(0, np.int64))  # which says so

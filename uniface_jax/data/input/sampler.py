@@ -4,7 +4,7 @@ Sample k of a run (k = step · batch_size + i) is position k mod L of epoch k di
 is found by a permutation of N computed on the spot (shuffle.py). An epoch's length L is the number
 N of records, or with `drop_last` the whole batches in it. So the position in the data is the step
 number: any process starts at any step without replaying, and the order is the same on any number of
-processes.
+processes. An Order (order.py) puts draws of unequal frequency in the place of the N records.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uniface_jax.data.input.order import Order
 from uniface_jax.data.input.shuffle import shuffled, uniforms
 from uniface_jax.errors import UserError
 
@@ -28,6 +29,7 @@ class Sampler:
         process_index: which contiguous part of each batch this process holds.
         process_count: the number of processes, a divisor of batch_size.
         drop_last: leave out the records of each epoch that fill no batch, others in every epoch.
+        order: how often an epoch holds each record; None is each once.
 
     Raises:
         UserError: batch_size is not a positive multiple of process_count.
@@ -45,6 +47,7 @@ class Sampler:
     process_index: int = 0
     process_count: int = 1
     drop_last: bool = False
+    order: Order | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.process_count:
@@ -67,22 +70,25 @@ class Sampler:
 
         Returns:
             samples, the run's running number k, and records, 0..N-1, each exactly once an epoch, or
-            with `drop_last` at most once.
+            as `order` has it, and with `drop_last` at most so often.
 
         Raises:
             UserError: with `drop_last`, where the data set does not fill one batch.
         """
-        length = num_examples
+        draws = self.order.length if self.order else num_examples
+        length = draws
         if self.drop_last:
-            length -= num_examples % self.batch_size
+            length -= draws % self.batch_size
             if not length:
                 raise UserError(
-                    f"data.drop_last: {num_examples} images fill no batch of {self.batch_size}"
+                    f"data.drop_last: {draws} images fill no batch of {self.batch_size}"
                 )
         local = self.local_batch_size
         begins = np.asarray(step, np.int64)[..., None] * self.batch_size
         samples = begins + self.process_index * local + np.arange(local, dtype=np.int64)
         epochs, positions = np.divmod(samples, length)
+        if self.order:
+            return samples, self.order.records(positions, self.seed, epochs)
         return samples, shuffled(positions, num_examples, self.seed, epochs)
 
     def stream(

@@ -15,14 +15,16 @@ _ROUNDS = 8
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 
 
-def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+def shuffled(
+    positions: np.ndarray, size: int | np.ndarray, seed: int, epochs: np.ndarray
+) -> np.ndarray:
     """Return the elements at `positions` of the permutations of 0..size-1 given by (seed, epochs).
 
     For one (seed, epoch) it is a bijection of 0..size-1.
 
     Args:
         positions: integers of any shape, in 0..size-1.
-        size: N >= 1.
+        size: N, 1..2^52, or one for each position.
         seed: of the run.
         epochs: integers of the same shape.
 
@@ -34,17 +36,22 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) ->
         >>> sorted(epoch.tolist())
         [0, 1, 2, 3, 4]
     """
-    if positions.size and (positions.min() < 0 or positions.max() >= size):
-        raise ValueError(f"positions must lie in 0..{size - 1}")
-    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    last = np.asarray(size, np.int64) - 1
+    if ((positions < 0) | (positions > last)).any():
+        raise ValueError(f"positions must lie in 0..{last}")
+    bits = np.frexp(last.astype(np.float64))[1].astype(np.int64)  # of `last`, which float64 holds
+    half = np.maximum(1, (bits + 1) // 2).astype(np.uint64)
     mask = (np.uint64(1) << half) - np.uint64(1)
+    if half.ndim:
+        half, mask = (np.broadcast_to(each, positions.shape) for each in (half, mask))
     seed_word = np.full(positions.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     keys = _mix(_mix(seed_word + _GOLDEN_RATIO) ^ epochs.astype(np.uint64))
     values = positions.astype(np.uint64)
     outside = np.ones(positions.shape, bool)
     while outside.any():
-        values[outside] = _feistel(values[outside], keys[outside], half, mask)
-        outside = values >= np.uint64(size)
+        halves, masks = (each[outside] if each.ndim else each for each in (half, mask))
+        values[outside] = _feistel(values[outside], keys[outside], halves, masks)
+        outside = values > last.astype(np.uint64)
     return values.astype(np.int64)
 
 
@@ -63,7 +70,7 @@ def uniforms(samples: np.ndarray, count: int, seed: int) -> np.ndarray:
     return bits.astype(np.float32) * np.float32(2.0**-24)
 
 
-def _feistel(values: Words, keys: Words, half: np.uint64, mask: np.uint64) -> Words:
+def _feistel(values: Words, keys: Words, half: Words, mask: Words) -> Words:
     """Return the values after the network's rounds, halves of `half` bits."""
     left, right = values >> half, values & mask
     for _ in range(_ROUNDS):

@@ -18,11 +18,12 @@ from uniface_jax.data.formats.tables import is_table
 from uniface_jax.data.formats.tfrecord_info import INFO_FILE
 from uniface_jax.data.sources.base import Item, Source
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.data.sources.joined import APART, JoinedSource
 from uniface_jax.data.sources.lists import ListSource, looks_like_list
 from uniface_jax.data.sources.lmdb import DATA_FILE, LmdbSource, open_lmdb
 from uniface_jax.data.sources.pairs import PairSource
 from uniface_jax.data.sources.recordio import RecordIOSource
-from uniface_jax.data.sources.shard_names import expand_shards, is_pattern
+from uniface_jax.data.sources.shard_names import expand_shards, is_pattern, split_sets
 from uniface_jax.data.sources.synthetic import PREFIX, parse_synthetic
 from uniface_jax.data.sources.tables import (
     TableSource,
@@ -112,10 +113,12 @@ class SourceOptions:
             them, where that is an error otherwise.
         json_key: under which the .json files of tar archives have the class, and the column of
             tables that does; None for the usual.
+        people: of several sets: one of joined.PEOPLE, kept apart or joined by name.
     """
 
     skip_faults: bool = False
     json_key: str | None = None
+    people: str = APART
 
 
 def open_source(path: Path | str, options: SourceOptions | None = None) -> Source:
@@ -125,7 +128,8 @@ def open_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     folder with .tar or .tar.gz files is all of them, and so are those that a pattern names, as
     `train-{0000..0127}.tar` or `train-*.tar.gz`. `synthetic:CLASSES:IMAGES` is no path
     (synthetic.py).
-    A ~ at the beginning is the home folder.
+    A ~ at the beginning is the home folder. Several, separated by commas, are joined
+    (sources.joined).
 
     Raises:
         UserError: there is nothing at `path`, no format is recognized, or the format's own reader
@@ -141,6 +145,9 @@ def open_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     """
     options = options or SourceOptions()
     name, colon, rest = str(path).partition(":")
+    sets = split_training_sets(str(path))
+    if len(sets) > 1:
+        return JoinedSource([open_source(each, options) for each in sets], options.people)
     if colon and name in SOURCES:
         return _open_registered(name, rest)
     text, path = str(path), Path(expanded(str(path)))
@@ -153,6 +160,28 @@ def open_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         return _open_folder(path, options) if path.is_dir() else _open_file(path, options)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); expected {FORMATS}") from e
+
+
+def split_training_sets(text: str) -> list[str]:
+    """Return the sets that a text names, separated by commas.
+
+    A kind from outside takes all that stands behind its colon, commas too.
+    """
+    name, colon, _ = text.partition(":")
+    if colon and name in SOURCES and not SOURCES.entry(name).builtin:
+        return [text]
+    return split_sets(text)
+
+
+def is_named(text: str) -> bool:
+    """Return True where every set that a text names is there, or of a registered kind."""
+
+    def is_there(one: str) -> bool:
+        name, colon, _ = one.partition(":")
+        return bool(colon and name in SOURCES) or Path(one).exists()
+
+    sets = split_training_sets(text)
+    return bool(sets) and all(map(is_there, sets))
 
 
 def _open_registered(name: str, path: str) -> Source:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uniface_jax.data.sources.labels import natural_key
 from uniface_jax.errors import UserError
-from uniface_jax.files.paths import expanded
+from uniface_jax.files.paths import expanded, split_parts
 
 MAX_SHARDS = 1 << 17
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -52,6 +52,22 @@ def expand_shards(text: str) -> list[Path]:
     if len(set(found)) != len(found):
         raise UserError(f"{text}: names a file twice")
     return found
+
+
+def split_sets(text: str) -> list[str]:
+    """Return the paths or patterns that commas separate; those in braces are of a pattern.
+
+    Example:
+        >>> split_sets("ms1m,{glint,webface}/train-*.tar,synthetic:2:4")
+        ['ms1m', '{glint,webface}/train-*.tar', 'synthetic:2:4']
+    """
+    sets: list[str] = []
+    for piece in split_parts(text):
+        if sets and sets[-1].count("{") > sets[-1].count("}"):
+            sets[-1] += f",{piece}"
+        else:
+            sets.append(piece)
+    return sets
 
 
 def _by_name(path: Path) -> tuple[object, ...]:

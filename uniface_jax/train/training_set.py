@@ -1,0 +1,125 @@
+"""Training set of a run, of one set or several: opened, its order, and what a run records of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from uniface_jax.data.input.order import MAX_DRAWS, Order
+from uniface_jax.data.sources.base import Source, digest
+from uniface_jax.data.sources.joined import BY_NAME, JoinedSource, members, quick_fingerprint
+from uniface_jax.data.sources.names import Names
+from uniface_jax.data.sources.opening import SourceOptions, open_source
+from uniface_jax.errors import UserError
+
+Record = dict[str, Any]
+
+
+def open_training_set(config: ConfigDict, data: str | None = None) -> Source:
+    """Open what config.data.train names, or `data` in its place, as the config says.
+
+    Raises UserError as open_source, and where the ratios are of another number of sets.
+    """
+    options = SourceOptions(config.data.on_error == "skip", people=config.data.people)
+    source = open_source(data or config.data.train, options)
+    sets = len(members(source))
+    if config.data.people == BY_NAME and sets == 1:
+        raise UserError(
+            f"config.data.people={BY_NAME}: {source.name} is one set; expected several by commas"
+        )
+    if config.data.ratios and len(config.data.ratios) != sets:
+        raise UserError(
+            f"config.data.ratios={tuple(config.data.ratios)}: {len(config.data.ratios)} for the "
+            f"{sets} sets of config.data.train; expected one for each"
+        )
+    return source
+
+
+def make_order(config: ConfigDict, source: Source) -> Order | None:
+    """Return how often an epoch has each image; None where it has each once.
+
+    Raises UserError for a ratio of which an epoch would see nothing of its set.
+    """
+    sizes = [len(each) for each in members(source)]
+    ratios = config.data.ratios
+    if all(ratio == 1 for ratio in ratios):
+        return None
+    quotas = [round(size * ratio) for size, ratio in zip(sizes, ratios, strict=True)]
+    if 0 in quotas:
+        place = quotas.index(0)
+        raise UserError(
+            f"config.data.ratios={tuple(ratios)}: {ratios[place]:g} of the {sizes[place]} images "
+            f"of {members(source)[place].name} is none; expected at least {1 / sizes[place]:.2g}"
+        )
+    if sum(quotas) > MAX_DRAWS:
+        raise UserError(f"config.data.ratios={tuple(ratios)}: an epoch of {sum(quotas)} images")
+    return Order.of_groups(sizes, quotas)
+
+
+def epoch_length(source: Source, order: Order | None) -> int:
+    """Return the images of an epoch, each as often as it is seen."""
+    return order.length if order else len(source)
+
+
+def records_of(source: Source) -> list[Record]:
+    """Return of each set what a resumed run has to find again; JSON."""
+    joined = isinstance(source, JoinedSource) and source.people == BY_NAME
+    return [
+        {
+            "name": each.name,
+            "images": len(each),
+            "classes": each.num_classes,
+            "fingerprint": quick_fingerprint(each),
+            **({"people": _names_digest(each)} if joined else {}),
+        }
+        for each in members(source)
+    ]
+
+
+def _names_digest(source: Source) -> str:
+    return digest(*Names(source.class_names or []).arrays())
+
+
+def changed_sets(saved: Sequence[Mapping[str, Any]] | None, now: Sequence[Record]) -> str:
+    """Return in words which set differs from that of a checkpoint, and how; "" where none does.
+
+    saved: records_of the run that was saved; None is of a version that kept none.
+
+    Raises:
+        UserError: the people of a set are others: the prototypes are those of the former ones.
+    """
+    for before, found in zip(saved or [], now, strict=False):
+        name = found["name"]
+        for key, what in (("classes", "classes"), ("people", "names of people")):
+            if key in before and before[key] != found.get(key):
+                raise UserError(
+                    f"{name}: has other {what} than the set that the run was trained on; restore "
+                    "it, or start another run from it: --config.finetune=WORKDIR --workdir=NEW"
+                )
+        if before["images"] != found["images"]:
+            return (
+                f"{name}: num_examples is {found['images']}, but the run was trained on "
+                f"{before['images']}"
+            )
+        if before["fingerprint"] and before["fingerprint"] != found["fingerprint"]:
+            return f"{name}: is not the set that the run was trained on (by its fingerprint)"
+    return ""
+
+
+def describe_sets(source: Source, config: ConfigDict) -> list[str]:
+    """Return a line for each of several sets, and one of what they share; [] for one set."""
+    if not isinstance(source, JoinedSource):
+        return []
+    sizes = np.array([len(each) for each in source.sources])
+    ratios = np.array(config.data.ratios or [1] * len(sizes), np.float64)
+    shares = sizes * ratios / (sizes * ratios).sum()
+    lines = [
+        f"  {each.name}: {len(each)} images of {each.num_classes} people, ratio {ratio:g}: "
+        f"{share:.1%} of an epoch"
+        for each, ratio, share in zip(source.sources, ratios, shares, strict=True)
+    ]
+    if source.people == BY_NAME:
+        together = sum(each.num_classes for each in source.sources)
+        lines.append(f"  {together - source.num_classes} of their people are joined by name")
+    return lines
