@@ -30,6 +30,7 @@ LATER_COMMANDS = {
     "gallery",
     "serve.py",
     "serving",
+    "studio",
 }  # an entry more for each
 # What is over a limit, each with its reason. The lists may only shrink.
 LONG_FILES: set[str] = set()

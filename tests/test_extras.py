@@ -26,6 +26,7 @@ runpy.run_module("uniface_jax." + sys.argv.pop(1), run_name="__main__", alter_sy
         ("export", "onnxruntime", ["evaluate", "--model=LICENSE", "--data=x", "--output=OUTPUT"]),
         ("serve", "fastapi", ["serve", "--model=LICENSE"]),
         ("serve", "uvicorn", ["serve", "--model=LICENSE"]),
+        ("serve", "fastapi", ["studio", "--model=LICENSE"]),
         (
             "tensorflow",
             "tensorflow",

@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "SOURCE",
     "gallery": "build|search|add|remove|merge|index",
     "serve": "--model=MODEL",
+    "studio": "--model=MODEL",
     "inspection": "--workdir=WORKDIR",
 }
 WITH_A_DEFAULT = {"train", "plan"}  # the recipe demo

@@ -23,6 +23,7 @@ COMMANDS = {
     "embed": "write the features of photographs into a table",
     "gallery": "search known faces for those of photographs",
     "serve": "answer over HTTP: features, comparisons, searches",
+    "studio": "serve a page: compare, search, drag a threshold",
     "inspection": "show what the loss of a run does",
     "export": "write a trained network as ONNX, SavedModel, TFLite, …",
     "import-weights": "make a workdir of PyTorch weights",

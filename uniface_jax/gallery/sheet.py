@@ -43,7 +43,7 @@ def contact_sheet(queries: Sequence[str], matches: Sequence[Sequence[Match]]) ->
         for match in found:
             color = {None: _PLAIN, True: _ACCEPTED, False: _REFUSED}[match.accepted]
             texts = (match.row.person or match.row.name, f"{match.cosine:.3f}  #{match.row.id}")
-            cells.append(_cell(_face(match.row), texts, color))
+            cells.append(_cell(face_of(match.row), texts, color))
         blank = np.full_like(cells[0], 255)
         rows.append(np.concatenate(cells + [blank] * (columns - len(cells)), axis=1))
     return np.concatenate(rows)
@@ -70,8 +70,11 @@ def _photograph(path: str) -> np.ndarray | None:
         return None
 
 
-def _face(row: Row) -> np.ndarray | None:
-    """Return the face of a row out of its photograph; None where that is not there any more."""
+def face_of(row: Row) -> np.ndarray | None:
+    """Return the face of a row out of its photograph, uint8 RGB, a square of IMAGE_SIZE.
+
+    None where the photograph is not there any more. For one thread at a time.
+    """
     source = _opened(row.source) if row.source else None
     if source is None or not 0 <= row.photograph < len(source):
         return None
