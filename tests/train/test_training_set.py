@@ -16,11 +16,12 @@ from uniface_jax.data.sources.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
 from uniface_jax.train.training_set import (
     changed_sets,
-    describe_sets,
+    describe,
     epoch_length,
     make_order,
     open_training_set,
     records_of,
+    with_label_noise,
 )
 
 TWO = "synthetic:2:10,synthetic:3:30"
@@ -38,7 +39,7 @@ def test_ratios_make_an_order_and_lines_of_the_log():
     order = make_order(config, source)
     assert order.quotas.tolist() == [20, 15]
     assert epoch_length(source, order) == 35
-    assert describe_sets(source, config) == [
+    assert describe(source, order, config) == [
         "  synthetic:2:10: 10 images of 2 people, ratio 2: 57.1% of an epoch",
         "  synthetic:3:30: 30 images of 3 people, ratio 0.5: 42.9% of an epoch",
     ]
@@ -46,7 +47,22 @@ def test_ratios_make_an_order_and_lines_of_the_log():
         config, source = opened(ratios=ratios)
         assert make_order(config, source) is None
         assert epoch_length(source, None) == 40
-    assert describe_sets(source.sources[0], config) == []
+    assert describe(source.sources[0], None, config) == []
+
+
+def test_balance_and_noise_are_told_and_kept_of_several_sets():
+    config, clean = opened(balance="classes", class_cap=7, label_noise=0.25, ratios=(2.0, 1.0))
+    source = with_label_noise(config, clean)
+    order = make_order(config, source)
+    assert order.quotas.tolist() == [7, 7, 7, 7, 7]
+    assert describe(source, order, config)[2:] == [
+        "  balance classes: an epoch is 35 images, 7 to 7 of each of 5 classes",
+        "  label noise: 10 of 40 images have exchanged their labels (config.data.label_noise=0.25)",
+    ]
+    labels = source.classes(np.arange(40))
+    np.testing.assert_array_equal(labels[order.table], np.sort(labels))
+    assert records_of(clean) == records_of(opened()[1])
+    assert with_label_noise(opened()[0], clean) is clean
 
 
 @pytest.mark.parametrize(

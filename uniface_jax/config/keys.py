@@ -54,6 +54,12 @@ def _data(config: ConfigDict) -> None:
     # How often an epoch sees each image of each set, in their order: 0.5 sees half of them, others
     # in the next one; 2 sees each twice. () is all once.
     config.data.ratios = ()
+    # Images of each class in an epoch: as there are ("none"), the same of all ("classes"), or by
+    # the "square_root" of how many there are.
+    config.data.balance = "none"
+    config.data.class_cap = placeholder(int)  # the most images of a class in an epoch
+    # Share of the images that exchange their labels by the seed, for experiments; 0 is none.
+    config.data.label_noise = 0.0
     # What makes data.train where it is missing: NAME:FOLDER, of data.faces.preparation.
     config.data.prepare = ""
     # Leave out, in each epoch, the last images that fill no batch, as PyTorch's loader of that name

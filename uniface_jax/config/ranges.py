@@ -10,6 +10,7 @@ from uniface_jax.config import multipliers
 from uniface_jax.config.keys import base, flatten, parts_from_outside
 from uniface_jax.config.parts import check_loss
 from uniface_jax.data.input.augment import MAX_VALUES, Augment
+from uniface_jax.data.input.balance import BALANCES
 from uniface_jax.data.sources.joined import PEOPLE
 from uniface_jax.errors import UserError
 from uniface_jax.models.kprpe import LANDMARKS
@@ -42,6 +43,9 @@ _RANGES: Mapping[str, Range] = {
             type(ratio) in (int, float) and 0 < ratio <= MAX_RATIO for ratio in value
         ),
     ),
+    "data.balance": one_of(*BALANCES),
+    "data.class_cap": _COUNT,
+    "data.label_noise": Range("from 0 to 1", lambda value: 0 <= value <= 1),
     "data.threads": above(0),
     "data.decoders": one_of("auto", "threads", "processes"),
     "data.on_error": one_of("fail", "skip"),

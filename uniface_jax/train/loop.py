@@ -43,11 +43,12 @@ from uniface_jax.train.teacher import Teacher, open_teacher, with_teacher
 from uniface_jax.train.training_set import (
     Record,
     changed_sets,
-    describe_sets,
+    describe,
     epoch_length,
     make_order,
     open_training_set,
     records_of,
+    with_label_noise,
 )
 from uniface_jax.train.validation import Evaluator
 from uniface_jax.train.watchdog import Watchdog
@@ -97,24 +98,42 @@ def train_and_evaluate(
     if not config.data.train:
         raise UserError("config.data.train is empty: name the faces, --config.data.train=FOLDER")
     skip = config.data.on_error == "skip"
-    # One cut short is refused now, without a workdir.
+    given, recipe = _open_input(config)  # a set cut short is refused now, without a workdir
+    evaluate = Evaluator(recipe)  # which looks at every image that it will need
+    for warning in _warnings(recipe, given.source, evaluate, skip):
+        warn(warning)
+    jax.config.update("jax_debug_nans", config.debug.nans)
+    with ExitStack() as held:
+        processes.on_main(lambda: _claim(held, config, workdir, extend))
+        with memory_limits.in_one_line(config):
+            return _train(recipe, workdir, given, evaluate)
+
+
+class Input(NamedTuple):
+    """Input of a run: the training set, how often an epoch has each image, and the teacher.
+
+    trained: the set with the labels that are trained on.
+    """
+
+    source: Source
+    trained: Source
+    order: Order | None
+    teacher: Teacher | None
+
+
+def _open_input(config: ConfigDict) -> tuple[Input, Recipe]:
+    """Open the training set and the teacher, and make the recipe for them."""
     source = open_training_set(config)
-    order = make_order(config, source)
-    teacher = open_teacher(config, source)
+    trained = with_label_noise(config, source)
+    order, teacher = make_order(config, trained), open_teacher(config, source)
     width = teacher.width if teacher else None
     length = epoch_length(source, order)
     recipe = make_recipe(config, len(source), source.num_classes, width, length)
     input_checks.check_platform(recipe.network, jax.default_backend())
     if models.takes_landmarks(recipe.network):
         source = with_landmarks(source)
-    evaluate = Evaluator(recipe)  # which looks at every image that it will need
-    for warning in _warnings(recipe, source, evaluate, skip):
-        warn(warning)
-    jax.config.update("jax_debug_nans", config.debug.nans)
-    with ExitStack() as held:
-        processes.on_main(lambda: _claim(held, config, workdir, extend))
-        with memory_limits.in_one_line(config):
-            return _train(recipe, workdir, Input(source, order, teacher), evaluate)
+        trained = with_label_noise(config, source)
+    return Input(source, trained, order, teacher), recipe
 
 
 def _warnings(recipe: Recipe, source: Source, evaluate: Evaluator, skip: bool) -> list[str]:
@@ -145,14 +164,6 @@ def _prepare_data(config: ConfigDict) -> None:
     processes.on_main(lambda: prepare(config.data.prepare, used))
 
 
-class Input(NamedTuple):
-    """Input of a run: the training set, how often an epoch has each image, and the teacher."""
-
-    source: Source
-    order: Order | None
-    teacher: Teacher | None
-
-
 def _train(recipe: Recipe, workdir: Path, given: Input, evaluate: Evaluator) -> dict[str, float]:
     """Train the recipe in its workdir, and return the last metrics."""
     config, source = recipe.config, given.source
@@ -172,7 +183,7 @@ def _train(recipe: Recipe, workdir: Path, given: Input, evaluate: Evaluator) -> 
     step = recipe.make_step()
     train_step = runner.compile(debug.checked(step) if config.debug.checks else step)
     batches = train_batches(
-        source,
+        given.trained,
         _sampler(config, given.order),
         start_step=first,
         augment=config.data.augment.to_dict(),
@@ -194,7 +205,8 @@ def _train(recipe: Recipe, workdir: Path, given: Input, evaluate: Evaluator) -> 
         run = Run(
             recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log, sets
         )
-        run.announce([source.name, *describe_sets(source, config)], first, workdir)
+        lines = describe(given.trained, given.order, config)
+        run.announce([source.name, *lines], first, workdir)
         stream = batches if targets is None else with_teacher(batches, targets)
         values = run.whole(Position(first, placed, train_step), stream, stop)
         checkpoints.close()

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from uniface_jax.data.input.balance import NONE, class_order
+from uniface_jax.data.input.label_noise import NoisyLabels
 from uniface_jax.data.input.order import MAX_DRAWS, Order
 from uniface_jax.data.sources.base import Source, digest
 from uniface_jax.data.sources.joined import BY_NAME, JoinedSource, members, quick_fingerprint
@@ -24,6 +26,8 @@ def open_training_set(config: ConfigDict, data: str | None = None) -> Source:
     options = SourceOptions(config.data.on_error == "skip", people=config.data.people)
     source = open_source(data or config.data.train, options)
     sets = len(members(source))
+    if data:
+        return source
     if config.data.people == BY_NAME and sets == 1:
         raise UserError(
             f"config.data.people={BY_NAME}: {source.name} is one set; expected several by commas"
@@ -36,13 +40,28 @@ def open_training_set(config: ConfigDict, data: str | None = None) -> Source:
     return source
 
 
+def with_label_noise(config: ConfigDict, source: Source) -> Source:
+    """Return the source whose labels are trained on: `source`, or with config.data.label_noise."""
+    share = config.data.label_noise
+    return NoisyLabels(source, share, config.seed) if share else source
+
+
+def _clean(source: Source) -> Source:
+    return source.clean if isinstance(source, NoisyLabels) else source
+
+
 def make_order(config: ConfigDict, source: Source) -> Order | None:
     """Return how often an epoch has each image; None where it has each once.
 
-    Raises UserError for a ratio of which an epoch would see nothing of its set.
+    source: as with_label_noise returns it. Raises UserError for a ratio of which an epoch would see
+    nothing of its set.
     """
-    sizes = [len(each) for each in members(source)]
-    ratios = config.data.ratios
+    sets = members(_clean(source))
+    sizes, ratios = [len(each) for each in sets], config.data.ratios
+    balance, cap = config.data.balance, config.data.class_cap
+    if balance != NONE or cap is not None:
+        weighted = [*zip(sizes, ratios or [1.0] * len(sizes), strict=True)]
+        return class_order(source, weighted, balance, cap)
     if all(ratio == 1 for ratio in ratios):
         return None
     quotas = [round(size * ratio) for size, ratio in zip(sizes, ratios, strict=True)]
@@ -50,7 +69,7 @@ def make_order(config: ConfigDict, source: Source) -> Order | None:
         place = quotas.index(0)
         raise UserError(
             f"config.data.ratios={tuple(ratios)}: {ratios[place]:g} of the {sizes[place]} images "
-            f"of {members(source)[place].name} is none; expected at least {1 / sizes[place]:.2g}"
+            f"of {sets[place].name} is none; expected at least {1 / sizes[place]:.2g}"
         )
     if sum(quotas) > MAX_DRAWS:
         raise UserError(f"config.data.ratios={tuple(ratios)}: an epoch of {sum(quotas)} images")
@@ -105,6 +124,26 @@ def changed_sets(saved: Sequence[Mapping[str, Any]] | None, now: Sequence[Record
         if before["fingerprint"] and before["fingerprint"] != found["fingerprint"]:
             return f"{name}: is not the set that the run was trained on (by its fingerprint)"
     return ""
+
+
+def describe(source: Source, order: Order | None, config: ConfigDict) -> list[str]:
+    """Return lines on what is trained on: its sets, balance and noise.
+
+    source: as with_label_noise returns it. order: as make_order does.
+    """
+    lines = describe_sets(_clean(source), config)
+    if order is not None and order.table is not None:
+        quotas = order.quotas[order.quotas > 0]
+        lines.append(
+            f"  balance {config.data.balance}: an epoch is {order.length} images, "
+            f"{quotas.min()} to {quotas.max()} of each of {len(quotas)} classes"
+        )
+    if isinstance(source, NoisyLabels):
+        lines.append(
+            f"  label noise: {source.noisy} of {len(source)} images have exchanged their labels "
+            f"(config.data.label_noise={config.data.label_noise:g})"
+        )
+    return lines
 
 
 def describe_sets(source: Source, config: ConfigDict) -> list[str]:

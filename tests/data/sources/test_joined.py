@@ -69,6 +69,7 @@ def test_all_readings_agree_with_the_sets_one_after_the_other(shapes, data):
     indices = np.array(data.draw(drawn), np.int64)
     images, labels = joined.images(indices)
     part = joined.part(indices)
+    np.testing.assert_array_equal(joined.classes(indices), labels)
     assert [plain[i][:2] for i in indices] == list(zip(images, labels.tolist(), strict=True))
     assert [part[place] for place in range(len(part))] == [plain[i] for i in indices]
     assert joined.sizes(indices).tolist() == [len(plain[i][0]) for i in indices]

@@ -174,6 +174,10 @@ class LandmarkedSource(Source):
         return np.array(found, np.float32).reshape(-1, POINTS, 2)
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        return self.source.classes(indices)
+
+    @override
     def part(self, indices: np.ndarray) -> Items:
         return self.source.part(indices)
 

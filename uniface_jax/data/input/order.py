@@ -21,11 +21,13 @@ _GROUP_SHIFT = 40  # bits, above which the key of a permutation has its group
 
 @dataclass(frozen=True)
 class Order:
-    """Quotas of groups of records; the records of a group lie one after the other.
+    """Quotas of groups of records; the records of a group lie one after the other, or in a table.
 
     Attributes:
         begins: int64 [G + 1], where the records of each group begin, and the end of the last.
         quotas: int64 [G], >= 0, the draws of each group in an epoch; 0 where it has no records.
+        table: integers [N], the records group by group, to which `begins` refers; None where they
+            lie so.
 
     Example:
         >>> order = Order.of_groups([4, 2], [2, 4])  # half of four records, and two of them twice
@@ -36,6 +38,7 @@ class Order:
 
     begins: np.ndarray
     quotas: np.ndarray
+    table: np.ndarray | None = None
 
     @classmethod
     def of_groups(cls, sizes: Sequence[int], quotas: Sequence[int]) -> "Order":
@@ -65,4 +68,4 @@ class Order:
         passes, places = np.divmod(turns, sizes)
         keys = passes + ((groups + 1) << _GROUP_SHIFT)
         found: np.ndarray = self.begins[groups] + shuffled(places, sizes, seed, keys)
-        return found
+        return found if self.table is None else self.table[found].astype(np.int64)

@@ -44,14 +44,34 @@ def shuffled(
     mask = (np.uint64(1) << half) - np.uint64(1)
     if half.ndim:
         half, mask = (np.broadcast_to(each, positions.shape) for each in (half, mask))
-    seed_word = np.full(positions.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
-    keys = _mix(_mix(seed_word + _GOLDEN_RATIO) ^ epochs.astype(np.uint64))
+    keys = _epoch_keys(positions, seed, epochs)
     values = positions.astype(np.uint64)
     outside = np.ones(positions.shape, bool)
     while outside.any():
         halves, masks = (each[outside] if each.ndim else each for each in (half, mask))
         values[outside] = _feistel(values[outside], keys[outside], halves, masks)
         outside = values > last.astype(np.uint64)
+    return values.astype(np.int64)
+
+
+def place_of(elements: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """Return the positions at which `shuffled` has `elements`: its inverse, int64.
+
+    elements: integers in 0..size-1 of any shape. size, seed, epochs: as for `shuffled`.
+
+    Example:
+        >>> epochs = np.full(5, 3)
+        >>> place_of(shuffled(np.arange(5), 5, 0, epochs), 5, 0, epochs)
+        array([0, 1, 2, 3, 4])
+    """
+    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    keys = _epoch_keys(elements, seed, epochs)
+    values = elements.astype(np.uint64)
+    outside = np.ones(elements.shape, bool)
+    while outside.any():
+        values[outside] = _feistel_inverse(values[outside], keys[outside], half, mask)
+        outside = values >= np.uint64(size)
     return values.astype(np.int64)
 
 
@@ -77,6 +97,23 @@ def _feistel(values: Words, keys: Words, half: Words, mask: Words) -> Words:
         keys = keys + _GOLDEN_RATIO
         left, right = right, left ^ (_mix(right ^ keys) & mask)
     return (left << half) | right
+
+
+def _feistel_inverse(values: Words, keys: Words, half: np.uint64, mask: np.uint64) -> Words:
+    """Return the values before the network's rounds."""
+    left, right = values >> half, values & mask
+    rounds = [keys + _GOLDEN_RATIO]
+    while len(rounds) < _ROUNDS:
+        rounds.append(rounds[-1] + _GOLDEN_RATIO)
+    for each in reversed(rounds):
+        left, right = right ^ (_mix(left ^ each) & mask), left
+    return (left << half) | right
+
+
+def _epoch_keys(like: np.ndarray, seed: int, epochs: np.ndarray) -> Words:
+    """Return the keys of the permutations of (seed, epochs), of the shape of `like`."""
+    seed_word = np.full(like.shape, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    return _mix(_mix(seed_word + _GOLDEN_RATIO) ^ epochs.astype(np.uint64))
 
 
 def _mix(words: Words) -> Words:

@@ -95,6 +95,13 @@ class Source(Items, Protocol):
             "--config.model.kprpe.landmarks=template"
         )
 
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        """Return the classes of the images at `indices`, int64 [K]: integers [K].
+
+        The default reads the images.
+        """
+        return np.array([self[index].label for index in indices.tolist()], np.int64)
+
     def part(self, indices: np.ndarray) -> Items:
         """Return the items at `indices`, int64 [K], alone, for another process.
 

@@ -146,6 +146,10 @@ class FolderSource(Source):
         return Item(read_image_file(self.path / name), int(self._labels[index]), name)
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        return np.take(self._labels, indices)
+
+    @override
     def part(self, indices: np.ndarray) -> "FilePart":
         names = [self.item_name(i) for i in indices.tolist()]
         return FilePart(self.path, names, self._labels[indices])

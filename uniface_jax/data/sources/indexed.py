@@ -64,6 +64,13 @@ class IndexedSource(Source):
         return self._images[index]
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        known = self._images.columns().get("labels")
+        return (
+            np.take(known, indices) if isinstance(known, np.ndarray) else super().classes(indices)
+        )
+
+    @override
     def part(self, indices: np.ndarray) -> Part:
         return self._images.take(indices)
 

@@ -133,6 +133,13 @@ class JoinedSource(Source):
         return found
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        found = np.empty(len(indices), np.int64)
+        for number, at, own in self._split(indices):
+            found[at] = self._labels_of(number, self.sources[number].classes(own), own)
+        return found
+
+    @override
     def part(self, indices: np.ndarray) -> "JoinedPart":
         split = self._split(indices)
         numbers, places = np.empty(len(indices), np.int64), np.empty(len(indices), np.int64)

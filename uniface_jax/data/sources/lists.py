@@ -133,6 +133,10 @@ class ListSource(Source):
         return self.part(np.array([index]))[0]
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        return np.take(self._labels, indices)
+
+    @override
     def part(self, indices: np.ndarray) -> "ListPart":
         places = indices.tolist()
         lines = [i + self._shifts[bisect_right(self._gaps, i) - 1] for i in places]

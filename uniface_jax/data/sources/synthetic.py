@@ -49,6 +49,11 @@ class SyntheticSource(Source):
         return Item(_pool()[label % POOL_IMAGES], label, str(index))
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        found: np.ndarray = indices % self.num_classes
+        return found
+
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         lengths = np.array([len(image) for image in _pool()], np.int64)
         return np.take(lengths, indices % self.num_classes % POOL_IMAGES)

@@ -85,6 +85,13 @@ class TFRecordSource(Source):
         return self._records.cuts(indices, rows["begin"], rows["size"]), rows["label"]
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        if self._images is None or is_cut_short(self._images):
+            return super().classes(indices)
+        found: np.ndarray = self._images[indices]["label"]
+        return found
+
+    @override
     def landmarks(self, indices: np.ndarray) -> np.ndarray:
         if not self.has_landmarks:
             return super().landmarks(indices)
