@@ -125,9 +125,10 @@ def _report(
 ) -> None:
     """Find, write the tables and the page, and apply where that is asked for."""
     source, output, (features, described) = images.source, Path(_OUTPUT.value or ""), model
-    detector = find_detector(_DETECTOR.value) if pipeline.IMAGES in _CHECKS.value else None
+    looked_at = pipeline.IMAGES in _CHECKS.value
+    measuring = pipeline.measuring(find_detector(_DETECTOR.value), cache) if looked_at else None
     tests = open_test_sets(_AGAINST.value) if _AGAINST.value else []
-    data = pipeline.Set(images, images.contents, features.features(images).values)
+    data, measures = pipeline.read_set(images, features, measuring)
     scale, people = pipeline.read_people(data)
     findings: list[Finding] = []
     limits = Limits(_SURE.value, _FACE.value, _QUALITY.value, _SHARPNESS.value, _TURN.value)
@@ -137,8 +138,8 @@ def _report(
         findings += pipeline.find_people(data, scale, people, limits)
     if prototypes is not None:
         findings += angle_findings(data.features, data.labels, prototypes, _ANGLE.value)
-    if pipeline.IMAGES in _CHECKS.value:
-        findings += pipeline.find_images(data, detector, cache, limits)
+    if measures is not None:
+        findings += pipeline.find_images(data, measures, limits)
     findings = pipeline.settled(findings)
     rows = rows_of(findings, source)
     record = {

@@ -20,7 +20,12 @@ from uniface_jax.clean.people import People, group_people
 from uniface_jax.clean.scale import Scale, estimate_scale
 from uniface_jax.clean.set_images import Contents, ImagesToClean
 from uniface_jax.evaluate.all_pairs.above import pairs_above
-from uniface_jax.evaluate.features import ComputedFeatures, FeatureSource, GivenFeatures
+from uniface_jax.evaluate.features import (
+    ComputedFeatures,
+    FeatureSource,
+    GivenFeatures,
+    computed_features,
+)
 from uniface_jax.evaluate.kept_features import FeatureCache
 from uniface_jax.evaluate.sets.image_sets import Digest, FileDigests
 
@@ -43,6 +48,29 @@ class Set:
     def labels(self) -> np.ndarray:
         """Return the classes of the images, int32 [N]."""
         return self.contents.labels
+
+
+def measuring(detector: Path | None, cache: FeatureCache) -> ComputedFeatures:
+    """Return the source of images' measures, which are kept beside features."""
+    return ComputedFeatures(measuring_model(detector), cache, _MEASURED_IMAGES, FileDigests(None))
+
+
+def read_set(
+    images: ImagesToClean, features: FeatureSource, measures: ComputedFeatures | None
+) -> tuple[Set, np.ndarray | None]:
+    """Return the set, and the measures of its images where they are asked for.
+
+    What is not kept of earlier runs takes two readings of the images: one for their content, by
+    which features are known again, and one for all that is computed of their pixels.
+    """
+    contents = images.contents
+    if measures is None:
+        return Set(images, contents, features.features(images).values), None
+    if isinstance(features, ComputedFeatures):
+        found, measured = computed_features([features, measures], images)
+    else:
+        found, measured = features.features(images), measures.features(images)
+    return Set(images, contents, found.values), measured.values
 
 
 def read_people(data: Set) -> tuple[Scale, People]:
@@ -72,14 +100,8 @@ def find_people(data: Set, scale: Scale, people: People, limits: Limits) -> list
     return people_findings(data.features, data.labels, people, scale, limits)
 
 
-def find_images(
-    data: Set, detector: Path | None, cache: FeatureCache, limits: Limits
-) -> list[Finding]:
-    """Return images without a face, of a low quality, blurred and turned."""
-    measured = ComputedFeatures(
-        measuring_model(detector), cache, _MEASURED_IMAGES, FileDigests(None)
-    )
-    measures = measured.features(data.images).values
+def find_images(data: Set, measures: np.ndarray, limits: Limits) -> list[Finding]:
+    """Return images without a face, of a low quality, blurred and turned; measures: [N, WIDTH]."""
     lengths = feature_lengths(data.features)
     return measure_findings(data.labels, measures, lengths, limits)
 

@@ -6,7 +6,7 @@ Files are memory-mapped: a million features need no memory.
 import contextlib
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from uniface_jax.evaluate.sets.image_sets import Digest, ImageSet
 from uniface_jax.files.own_folder import KnownDigests
 from uniface_jax.files.reading import expect_regular
 from uniface_jax.files.text_lines import numbered_lines
-from uniface_jax.inference.extract import extract_batches
+from uniface_jax.inference.extract import check_features, extract_batches
 from uniface_jax.inference.model import Model, QualityHead
 from uniface_jax.inference.scale_probe import some_of
 
@@ -94,7 +94,7 @@ class ComputedFeatures:
         """Take a folder for a cache that knows nothing of what lies in it."""
         self.name, self.hash, self.description = model.name, model.hash, model.description
         self.quality = model.quality
-        self._model, self._batch_size, self._files = model, batch_size, files
+        self._model, self.batch_size, self._files = model, batch_size, files
         self._cache = (
             cache if isinstance(cache, FeatureCache) else FeatureCache(cache, KnownDigests(None))
         )
@@ -103,13 +103,14 @@ class ComputedFeatures:
         self, images: ImageSet, *, apart: bool = False, listed: np.ndarray | None = None
     ) -> Features:
         """Return the features of all images; compute those that are not kept yet."""
-        if not len(images):
-            raise UserError(f"{images.name}: no images to embed")
+        return computed_features([self], images, apart=apart)[0]
+
+    def begin(self, images: ImageSet, apart: bool) -> "_Rows":
+        """Return where the features are kept, and the array where it is there already."""
         digest = images.digest(self._files)
         self._settle(images)
-        apart = apart and self._model.plain is not None
         record = Record(
-            APART if apart else SUM,
+            APART if apart and self._model.plain is not None else SUM,
             {
                 "name": self.name,
                 "sha256": self._hash_for(images),
@@ -118,17 +119,21 @@ class ComputedFeatures:
             {"name": images.name, "sha256": digest, "images": len(images)},
         )
         file = self._cache.file_of(record)
-        try:
-            array = self._cache.taken(file, record)
-            if array is None:
-                with self._cache.growing(file, record) as kept:
-                    self._extract(kept, images, apart)
-                    array = kept.finish()
-                    file = kept.file
-        except OSError as e:
-            raise UserError(f"{file}: cannot be written ({e.strerror})") from e
-        _warn_if_constant(array, f"{self.name}: {images.name}")
-        return _features(array, apart, {"sha256": digest, "features": str(file)})
+        return _Rows(self, record, file, self._cache.taken(file, record))
+
+    def grow(self, rows: "_Rows") -> GrowingRows:
+        """Return those rows that are there of features that are not all kept."""
+        return self._cache.growing(rows.file, rows.record)
+
+    def embed(self, kind: str, *inputs: np.ndarray) -> np.ndarray:
+        """Return a batch's features, float32 [B, D], of images and their landmarks."""
+        embed = self._model.embed_apart if kind == APART else self._model.embed
+        return np.asarray(embed(*inputs[: 1 + self.takes_landmarks]), np.float32)
+
+    @property
+    def takes_landmarks(self) -> bool:
+        """Return True where the model takes the landmarks of each image too."""
+        return self._model.takes_landmarks
 
     def _hash_for(self, images: ImageSet) -> str:
         """Return the model's digest, with that of the images' landmarks where it takes them."""
@@ -149,33 +154,86 @@ class ComputedFeatures:
         for line in self._model.notes:
             cli.say(f"{self.name}: {line}")
 
-    def _inputs(self, images: ImageSet) -> Callable[[int], tuple[np.ndarray, ...]]:
-        """Return the function from the number of an image to what the model takes of it."""
-        if self._model.takes_landmarks:
-            return lambda index: (images.pixels(index), images.landmarks(index))
-        return lambda index: (images.pixels(index),)
 
-    def _extract(self, kept: GrowingRows, images: ImageSet, apart: bool) -> None:
-        """Compute the rows that are missing."""
-        batches = extract_batches(
-            self._model.embed_apart if apart else self._model.embed,
-            self._inputs(images),
-            len(images),
-            self._batch_size,
-            start=kept.done,
-            label=images.label,
-        )
-        bar = tqdm(
-            total=len(images),
-            initial=kept.done,
-            desc=f"{self.name}: {images.name}",
-            unit=" images",
-            disable=not sys.stderr.isatty(),
-        )
-        with bar:
-            for _, found in batches:
-                kept.append(found)
-                bar.update(len(found))
+@dataclass(eq=False)
+class _Rows:
+    """Features that a model gives a set: what they are, the file, and the array once it is whole.
+
+    kept: while they are computed.
+    """
+
+    source: ComputedFeatures
+    record: Record
+    file: Path
+    array: np.ndarray | None
+    kept: GrowingRows | None = None
+
+
+def computed_features(
+    sources: Sequence[ComputedFeatures], images: ImageSet, *, apart: bool = False
+) -> list[Features]:
+    """Return the features that each of several models gives of all images, in their order.
+
+    Those that are not kept yet are computed in one reading of the images; what an interrupted
+    run has left is resumed, in a reading for each number of rows that are there. As many images
+    are embedded at a time as the first model wants. apart: see FeatureSource.features.
+    """
+    if not len(images):
+        raise UserError(f"{images.name}: no images to embed")
+    begun = [source.begin(images, apart) for source in sources]
+    missing = [rows for rows in begun if rows.array is None]
+    file = begun[0].file
+    try:
+        with contextlib.ExitStack() as stack:
+            for rows in missing:
+                file = rows.file
+                rows.kept = stack.enter_context(rows.source.grow(rows))
+            for done in sorted({rows.kept.done for rows in missing if rows.kept}):
+                _extract([rows for rows in missing if rows.kept and rows.kept.done == done], images)
+    except OSError as e:
+        raise UserError(f"{file}: cannot be written ({e.strerror})") from e
+    return [_whole(rows, images) for rows in begun]
+
+
+def _extract(group: Sequence[_Rows], images: ImageSet) -> None:
+    """Compute the rows that are missing of features of which as many are there."""
+    growing = [rows.kept for rows in group if rows.kept]
+    widths: list[int] = []
+
+    def inputs(index: int) -> tuple[np.ndarray, ...]:
+        wanted = any(rows.source.takes_landmarks for rows in group)
+        landmarks = (images.landmarks(index),) if wanted else ()
+        return (images.pixels(index), *landmarks)
+
+    def embed(*batch: np.ndarray) -> np.ndarray:
+        found = [rows.source.embed(rows.record.kind, *batch) for rows in group]
+        widths[:] = [each.shape[1] for each in found]
+        return np.concatenate(found, axis=1) if len(found) > 1 else found[0]
+
+    start, count = growing[0].done, len(images)
+    batches = extract_batches(
+        embed, inputs, count, group[0].source.batch_size, start=start, label=images.label
+    )
+    names = " and ".join(rows.source.name for rows in group)
+    shown = sys.stderr.isatty()
+    title = f"{names}: {images.name}"
+    with tqdm(total=count, initial=start, desc=title, unit=" images", disable=not shown) as bar:
+        for first, found in batches:
+            parts = np.split(found, np.cumsum(widths)[:-1], axis=1)
+            for kept, part in zip(growing, parts, strict=True):
+                check_features(part, first, images.label)
+                kept.append(part)
+            bar.update(len(found))
+    for rows, kept in zip(group, growing, strict=True):
+        rows.array, rows.file = kept.finish(), kept.file
+
+
+def _whole(rows: _Rows, images: ImageSet) -> Features:
+    """Return the features of an array that has all rows."""
+    assert rows.array is not None
+    _warn_if_constant(rows.array, f"{rows.source.name}: {images.name}")
+    kept = {"sha256": rows.record.data["sha256"], "features": str(rows.file)}
+    return _features(rows.array, rows.record.kind == APART, kept)
 
 
 @dataclass(frozen=True)
