@@ -62,9 +62,8 @@ def make_item() -> Callable[[int], Item]:
     return item
 
 
-def write_set(folder: Path, records: int, container: str) -> None:
+def write_set(folder: Path, records: int, container: str, item: Callable[[int], Item]) -> None:
     """`records` different JPEGs in a container."""
-    item = make_item()
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     if container == "recordio":
@@ -75,7 +74,7 @@ def write_set(folder: Path, records: int, container: str) -> None:
         unfinished.mkdir(parents=True)
         for shard, begin in enumerate(range(0, records, SHARD)):
             content = archive(item, range(begin, min(begin + SHARD, records)))
-            packed = gzip.compress(content, 6) if container == "tar.gz" else content
+            packed = gzip.compress(content, 1) if container == "tar.gz" else content
             (unfinished / f"shard-{shard:04d}.{container}").write_bytes(packed)
     unfinished.rename(folder)
 
@@ -131,13 +130,15 @@ def set_folder(args: argparse.Namespace) -> Path:
     return args.folder / f"set{kind}-{args.records}"
 
 
-def start(args: argparse.Namespace, destination: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "uniface_jax.convert", set_folder(args), destination]
-    command += [f"--workers={args.workers}"]
-    if args.shard_size:
-        command += [f"--shard_size={args.shard_size}"]
+def command(source: Path, destination: Path, workers: int, shard_size: int | None) -> list[str]:
+    """Return the command that converts a set."""
+    flags = [f"--workers={workers}", *([f"--shard_size={shard_size}"] if shard_size else [])]
+    return [sys.executable, "-m", "uniface_jax.convert", str(source), str(destination), *flags]
+
+
+def start(conversion: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        list(map(str, command)),
+        conversion,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -150,14 +151,14 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def timed_convert(args: argparse.Namespace, destination: Path) -> tuple[float, float, int]:
+def timed_convert(conversion: list[str]) -> tuple[float, float, int]:
     """Seconds of one conversion by the clock and of all processors, and its highest memory.
 
     Start, metadata and statistics are included; memory in bytes.
     """
     os.sync()  # what others have left to be written is theirs
     begin, used, highest = time.perf_counter(), processor_seconds(), 0
-    process = start(args, destination)
+    process = start(conversion)
     while process.poll() is None:
         highest = max(highest, resident(process.pid))
         time.sleep(POLL)
@@ -201,8 +202,9 @@ def kill_and_resume(args: argparse.Namespace, whole: Path, seconds: float) -> di
     shutil.rmtree(destination, ignore_errors=True)
     kills = completed = identical = left_half_written = 0
     kept = []
+    conversion = command(set_folder(args), destination, args.workers, args.shard_size)
     while True:
-        process = start(args, destination)
+        process = start(conversion)
         moment = rng.uniform(0, seconds) if kills < args.kills else None
         try:
             process.wait(moment)
@@ -241,10 +243,11 @@ def compared_with_copying(args: argparse.Namespace) -> dict:
     source, converted = set_folder(args), args.folder / "converted"
     size = sum(file.stat().st_size for file in source.iterdir())
     copies, conversions, processors, memory = [], [], [], 0
+    conversion = command(source, converted, args.workers, args.shard_size)
     for _ in range(args.rounds):
         shutil.rmtree(converted, ignore_errors=True)
         copies.append(timed_copy(source, args.folder / "copy"))
-        seconds, used, highest = timed_convert(args, converted)
+        seconds, used, highest = timed_convert(conversion)
         conversions.append(seconds)
         processors.append(used)
         memory = max(memory, highest)
@@ -292,7 +295,7 @@ def main() -> None:
     args = parser.parse_args()
     if not set_folder(args).exists():
         begin = time.perf_counter()
-        write_set(set_folder(args), args.records, args.container)
+        write_set(set_folder(args), args.records, args.container, make_item())
         say(f"a set written in {time.perf_counter() - begin:.1f} s")
     result = {}
     if args.rounds:
