@@ -38,7 +38,7 @@ from uniface_jax.inference.model import Model
 from uniface_jax.inference.similarity import similarity
 
 SFACE = "models/face_recognition_sface_2021dec_int8bq.onnx"
-IMAGES_A_CLIENT = 3
+IMAGES_A_CLIENT = 2
 TOLERANCE = 1e-3  # of a cosine, and of a feature relative to its length
 TIMEOUT = 60.0
 WARM_UP_SECONDS = 5.0  # before memory must stay where it is
@@ -76,8 +76,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clients = known_answers(model, arguments.data, arguments.clients, Path(folder) / "g")
         command = [
-            sys.executable, "-m", "uniface_jax.serve", f"--model={model}", "--noalign", "--port=0",
-            f"--gallery={folder}/g", f"--queue={arguments.queue}", "--rate=0",
+            sys.executable, "-m", "uniface_jax.serve", f"--model={model}", "--noalign", "--nomirror",
+            "--port=0", f"--gallery={folder}/g", f"--queue={arguments.queue}", "--rate=0",
         ]  # fmt: skip
         with serving(command) as (process, url):
             result = asyncio.run(measure(process.pid, url, clients, arguments.seconds))
@@ -96,7 +96,7 @@ def packaged() -> str:
 
 def known_answers(path: str, data: str, count: int, gallery: Path) -> list[Known]:
     """Return what each client asks and must be told, and build the gallery of all images."""
-    source, model = open_images(data), load_model(path)
+    source, model = open_images(data), load_model(path, mirror=False)
     total = count * IMAGES_A_CLIENT
     if len(source) < total:
         sys.exit(f"{data}: {len(source)} images; {count} clients need {total}")

@@ -162,6 +162,8 @@ def test_who_does_not_read_is_left(model):
 def test_connections_beyond_the_limit_are_told(model):
     async def scenario(port):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in held:
+            writer.write(b"POST /embed HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 9\r\n\r\n")
         await asyncio.sleep(0.1)
         refused = await exchange(port, b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
         for _, writer in held:
@@ -174,6 +176,21 @@ def test_connections_beyond_the_limit_are_told(model):
     assert status(refused) == 503
     assert b"retry-after: 1" in refused.lower()
     assert status(answered) == 200
+
+
+def test_idle_connections_make_room(model):
+    async def scenario(port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        request = b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+        answered = await exchange(port, request)
+        first = await asyncio.wait_for(held[0][0].read(), 5)
+        for _, writer in held:
+            writer.close()
+        return answered, first
+
+    answered, first = on_a_socket(model, scenario, Limits(connections=3))
+    assert (status(answered), first) == (200, b"")
 
 
 @pytest.mark.parametrize(

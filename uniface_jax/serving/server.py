@@ -124,16 +124,18 @@ class _BoundedProtocol(H11Protocol):
 
     limits: ClassVar[Limits] = Limits()
     _refused = False
+    _idle_since = 0.0  # by the loop's clock
     _timer: asyncio.TimerHandle | None = None  # until headers are there
     _unread: asyncio.TimerHandle | None = None  # until what was written is taken
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.limits.connections:
+        if len(self.connections) >= self.limits.connections and not self._end_an_idle_one():
             self._refused, self.transport = True, transport
             transport.write(_FULL)
             self.loop.call_later(_REFUSAL_SECONDS, transport.close)
             return
+        self._idle_since = self.loop.time()
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # paused until the last byte is taken
         self._watch()
@@ -163,6 +165,27 @@ class _BoundedProtocol(H11Protocol):
             self._unread.cancel()
             self._unread = None
         super().resume_writing()
+
+    @override
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def _end_an_idle_one(self) -> bool:
+        """Close the connection that has been without a request for longest; False without one."""
+        idle = [
+            other
+            for other in self.connections
+            if isinstance(other, _BoundedProtocol)
+            and other.conn.their_state is h11.IDLE
+            and not other.transport.is_closing()
+        ]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda other: other._idle_since)
+        longest.transport.close()
+        self.connections.discard(longest)
+        return True
 
     def _watch(self) -> None:
         """Start the timer of the headers where some are missing, and stop it where none are."""
