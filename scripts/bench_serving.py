@@ -76,8 +76,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clients = known_answers(model, arguments.data, arguments.clients, Path(folder) / "g")
         command = [
-            sys.executable, "-m", "uniface_jax.serve", f"--model={model}", "--noalign", "--nomirror",
-            "--port=0", f"--gallery={folder}/g", f"--queue={arguments.queue}", "--rate=0",
+            sys.executable, "-m", "uniface_jax.serve", f"--model={model}", f"--gallery={folder}/g",
+            "--noalign", "--nomirror", "--port=0", f"--queue={arguments.queue}", "--rate=0",
         ]  # fmt: skip
         with serving(command) as (process, url):
             result = asyncio.run(measure(process.pid, url, clients, arguments.seconds))

@@ -145,6 +145,7 @@ WIDE = encode_png(np.zeros((8, 600, 3), np.uint8))
         ("/embed", {"images": WIDE}, None, 422, "not_aligned"),
         ("/embed", {"images": b"P6 60000 60000 255 "}, None, 413, "too_many_pixels"),
         ("/embed", {"images": b"P6 5000 5000 255 "}, None, 413, "too_many_pixels"),
+        ("/embed", {"images": b"P6 1 20000 255 "}, None, 413, "too_many_pixels"),
         ("/embed", {"picture": face(0)}, None, 422, "form"),
         ("/embed", {"images": face(0)}, {"faces": "some"}, 422, "form"),
         ("/embed", {"images": face(0)}, {"what": "x"}, 422, "form"),

@@ -32,6 +32,7 @@ def create_app(service: Service, access: Access, routers: Sequence[APIRouter] = 
         description="Features of faces, comparisons, and searches of a gallery.",
         docs_url=None,  # its page would load scripts from another host
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service

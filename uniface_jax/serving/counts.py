@@ -50,9 +50,7 @@ class Counts:
             "Photographs in the queue or worked on.",
             registry=registry,
         )
-        self.held = Gauge(
-            "uniface_held_bytes", "Bytes of requests in progress, as promised.", registry=registry
-        )
+        self.held = Gauge("uniface_held_bytes", "Bytes of requests in progress.", registry=registry)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one answer; route: one of few."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
@@ -51,6 +51,7 @@ class Guard:
             return
         began = time.perf_counter()
         exchange = _Exchange(Headers(scope=scope), receive, send, self._limits)
+        exchange.on_bytes = self._take
         try:
             async with asyncio.timeout(self._limits.seconds + _GRACE_SECONDS):
                 await self._answer(scope, exchange)
@@ -64,11 +65,8 @@ class Guard:
             self._counts.request(route, exchange.status, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
-        promised = 0
         try:
             self._check(scope, exchange)
-            promised = exchange.promised
-            self._hold(promised)
             scope.setdefault("state", {})["deadline"] = exchange.deadline
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as e:
@@ -79,7 +77,7 @@ class Guard:
             logging.exception("%s: not answered", scope["path"][:200])
             await exchange.refuse(Problem(500, "internal", "an error of the server"))
         finally:
-            self._hold(-promised)
+            self._hold(-exchange.received)
 
     def _check(self, scope: Scope, exchange: "_Exchange") -> None:
         headers, access = exchange.headers, self._access
@@ -89,8 +87,16 @@ class Guard:
         access.check_token(scope["path"], headers)
         if exchange.promised > self._limits.body_bytes:
             raise _too_large(self._limits)
-        if self._held + exchange.promised > self._limits.held_bytes:
+        self._expect_room(exchange.promised)
+
+    def _expect_room(self, count: int) -> None:
+        if self._held + count > self._limits.held_bytes:
             raise full(f"requests in progress hold {self._held} bytes")
+
+    def _take(self, count: int) -> None:
+        """Hold bytes that have come: only these, lest promises alone keep others out."""
+        self._hold(count)
+        self._expect_room(0)
 
     def _hold(self, count: int) -> None:
         self._held += count
@@ -104,9 +110,10 @@ class _Exchange:
         self.headers, self._limits = headers, limits
         self._receive, self._send = receive, send
         self._loop = asyncio.get_running_loop()
+        self.on_bytes: Callable[[int], None] = lambda count: None
         self.deadline = self._loop.time() + limits.seconds
         self.status = 499  # as nginx counts who left before the answer
-        self._received, self.started = 0, False
+        self.received, self.started = 0, False
         chunked = "transfer-encoding" in headers
         # h11 has checked that it is a number of up to 20 digits.
         length = int(headers.get("content-length") or 0)
@@ -121,9 +128,11 @@ class _Exchange:
         except TimeoutError as e:
             raise Problem(408, "late", f"no whole request in {self._limits.seconds:g} s") from e
         if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            self.received += count
+            self.on_bytes(count)
             self._whole = self._whole or not message.get("more_body", False)
-            if self._received > self._limits.body_bytes:
+            if self.received > self._limits.body_bytes:
                 raise _too_large(self._limits)
         return message
 

@@ -15,6 +15,7 @@ from uniface_jax.serving.problems import Problem
 
 # By which files of images.FORMATS begin: of anything else the type is wrong, not the content.
 _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"BM", *(b"P%d" % kind for kind in range(1, 7)))
+MAX_SIDE = 1 << 14  # pixels: OpenCV does not warp images of twice as many
 
 
 class ReadFace(NamedTuple):
@@ -95,11 +96,12 @@ class FaceReader:
             raise Problem(413, "too_many_pixels", str(e)) from e
         except UserError as e:
             raise Problem(422, "damaged_image", str(e)) from e
-        if height * width > self._pixels:
+        if height * width > self._pixels or max(height, width) > MAX_SIDE:
             raise Problem(
                 413,
                 "too_many_pixels",
-                f"{name}: {width}x{height} pixels; at most {self._pixels} are taken",
+                f"{name}: {width}x{height} pixels; at most {self._pixels} are taken, "
+                f"and {MAX_SIDE} a side",
             )
 
     def _detector(self) -> FaceDetector:

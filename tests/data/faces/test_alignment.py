@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from uniface_jax.data.faces import alignment
 from uniface_jax.data.faces.alignment import FaceDetector, align, similarity
 from uniface_jax.data.faces.orl import orl_folder
+from uniface_jax.data.formats.images import decode
 from uniface_jax.data.formats.landmarks import TEMPLATE
 from uniface_jax.errors import UserError
 
@@ -107,3 +108,39 @@ def test_missing_packages_say_how_to_install(monkeypatch):
     for needs in (FaceDetector, orl_folder):
         with pytest.raises(UserError, match=r"not installed: pip install '.*\[demo\]'"):
             needs()
+
+
+def test_the_margin_of_a_long_strip_takes_no_more_than_a_photograph(monkeypatch):
+    """Around 300 x 16000 pixels a third of the long side would be 174 megapixels."""
+    padded = []
+    original = cv2.copyMakeBorder
+
+    def bordered(image, *sides_and_kind):
+        found = original(image, *sides_and_kind)
+        padded.append(found.shape[0] * found.shape[1])
+        return found
+
+    monkeypatch.setattr(cv2, "copyMakeBorder", bordered)
+    assert FaceDetector().detect(np.zeros((300, 16000, 3), np.uint8)) == []
+    assert max(padded) <= alignment.MAX_PIXELS
+
+
+@pytest.mark.parametrize("fill", [0, 127])
+def test_no_face_is_found_in_a_thin_strip(fill):
+    for shape in ((30, 1280, 3), (1280, 30, 3), (1, 5000, 3), (64, 1280, 3)):
+        assert FaceDetector().detect(np.full(shape, fill, np.uint8)) == []
+
+
+def test_a_face_beside_a_margin_of_a_reduced_image_is_where_it_was(monkeypatch):
+    small = decode((orl_folder() / "s31" / "1.pgm").read_bytes(), "face")
+    photograph = cv2.resize(small, None, fx=15, fy=15, interpolation=cv2.INTER_CUBIC)
+    detector = FaceDetector()
+    (expected,) = detector.detect(photograph)
+    monkeypatch.setattr(alignment, "MAX_PIXELS", 0)
+    detect = detector._detect
+    monkeypatch.setattr(
+        detector, "_detect", lambda image, margin: detect(image, margin) * (margin > 0)
+    )
+    (found,) = detector.detect(photograph)
+    np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=40)
+    np.testing.assert_allclose(found.box, expected.box, atol=80)

@@ -111,3 +111,35 @@ def test_damage_raises_nothing_but_user_errors(whole, data):
         message = str(e)
     assert message.startswith("x: ")
     assert "\n" not in message
+
+
+def progressive(size: int = 64) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((size, size), 90, np.uint8)).save(out, "JPEG", progressive=True)
+    return out.getvalue()
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
+    """Each scan of 16 bytes costs a pass over all pixels: 16 MB of them would take an hour."""
+    whole = progressive()
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+    bomb = whole[:-2] + last * images.MAX_SCANS + whole[-2:]
+    for read in (images.decode, images.check, images.header):
+        with pytest.raises(UserError, match=r"^bomb: a JPEG of more than 100 scans$"):
+            read(bomb, "bomb")
+    allowed = whole[:-2] + last * 20 + whole[-2:]
+    np.testing.assert_array_equal(images.decode(allowed, "x"), images.decode(whole, "x"))
+
+
+def test_scans_of_thumbnails_and_films_do_not_count():
+    whole = progressive()
+    scans = images.jpeg_scans(whole)
+    assert 1 < scans < 20
+    thumbnail = b"\xff\xe1" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200
+    film = b"\xff\xda" * 1000
+    assert images.jpeg_scans(whole[:2] + thumbnail + whole[2:] + film) == scans
+
+
+@given(st.binary(max_size=200))
+def test_scans_of_noise_are_counted_to_its_end(content):
+    assert 0 <= images.jpeg_scans(b"\xff\xd8" + content) <= images.MAX_SCANS + 1

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
+from uniface_jax.data.formats.images import MAX_PIXELS
 from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.errors import UserError, install_command
 from uniface_jax.files.reading import read_regular
@@ -110,6 +111,7 @@ class FaceDetector:
     """
 
     MIN_SIDE, MAX_SIDE = 320, 1280  # the long side the network sees
+    MIN_SEEN = 64  # of any side
 
     def __init__(self, path: Path | str | None = None, score: float = 0.6):
         """Load the network.
@@ -133,7 +135,22 @@ class FaceDetector:
         Small images are enlarged before, and very large ones reduced; where nothing is found, a
         black margin is put around the image, for faces that fill it.
         """
-        return self._detect(image, margin=0) or self._detect(image, margin=max(image.shape) // 3)
+        found = self._detect(image, margin=0)
+        if found:
+            return found
+        height, width = image.shape[:2]
+        margin = max(height, width) // 3
+        if (height + 2 * margin) * (width + 2 * margin) <= MAX_PIXELS:
+            return self._detect(image, margin)
+        # Around a long strip the margin would take many times the memory of the image itself.
+        zoom = self.MAX_SIDE / max(height, width)
+        target = max(1, round(width * zoom)), max(1, round(height * zoom))
+        small = cv2.resize(image, target, interpolation=cv2.INTER_AREA)
+        by = np.array([width, height]) / target
+        return [
+            Face(face.box * np.tile(by, 2), (face.landmarks + 0.5) * by - 0.5, face.score)
+            for face in self._detect(small, max(small.shape) // 3)
+        ]
 
     def _detect(self, image: np.ndarray, margin: int) -> list[Face]:
         """Return the faces in an image with a black margin, pixels, around it."""
@@ -146,6 +163,10 @@ class FaceDetector:
             method = cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
             target = max(1, round(width * zoom)), max(1, round(height * zoom))
             seen = cv2.resize(seen, target, interpolation=method)
+        # In one row of cells OpenCV 4.14 finds faces of infinite size.
+        below, beside = (max(0, self.MIN_SEEN - side) for side in seen.shape[:2])
+        if below or beside:
+            seen = cv2.copyMakeBorder(seen, 0, below, 0, beside, cv2.BORDER_CONSTANT)
         self._net.setInputSize((seen.shape[1], seen.shape[0]))
         _, rows = self._net.detect(seen)
         faces = []

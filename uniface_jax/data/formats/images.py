@@ -1,6 +1,7 @@
 """Encoded images and pixels: the checked decoder that every reader uses, and the PNG writer."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -11,9 +12,12 @@ from uniface_jax.errors import UserError
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")  # Pillow's names; its PPM reads PGM and PBM too
 SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 64 megapixels: 200 MB of RGB
+MAX_SCANS = 100  # of a JPEG; one of 16 bytes costs a pass over all pixels, and photographs have 10
 _ORIENTATION_TAG = 0x0112
 _EXIF_CHUNKS = (b"eXIf", b"zTXt", b"iTXt", b"tEXt")  # of PNG; as text, of older programs
-_APP1, _START_OF_SCAN = 0xE1, 0xDA
+_APP1, _START_OF_SCAN, _END_OF_IMAGE = 0xE1, 0xDA, 0xD9
+_BARE_MARKERS = (0x01, *range(0xD0, 0xD8))  # without a length
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
 
 
@@ -105,6 +109,22 @@ def _may_be_turned(encoded: bytes | memoryview) -> bool:
     return encoded[:4] == b"RIFF"  # WebP
 
 
+def jpeg_scans(encoded: bytes) -> int:
+    """Return how many times a JPEG goes over its pixels, counted to MAX_SCANS + 1.
+
+    What stands in its segments, or behind its end, as thumbnails and films do, does not count.
+    """
+    scans, place = 0, 2
+    while scans <= MAX_SCANS and (found := _MARKER.search(encoded, place)):
+        place, marker = found.end(), found[1][0]
+        if marker == _END_OF_IMAGE:
+            break
+        scans += marker == _START_OF_SCAN
+        if marker not in _BARE_MARKERS:
+            place += int.from_bytes(encoded[place : place + 2], "big")
+    return scans
+
+
 def encode_png(image: np.ndarray) -> bytes:
     r"""Return uint8 RGB [H, W, 3] or gray [H, W] as PNG; the same bytes for the same pixels.
 
@@ -144,6 +164,8 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         raise TooManyPixelsError(
             f"{name}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
         )
+    if image.format == "JPEG" and jpeg_scans(encoded) > MAX_SCANS:
+        raise UserError(f"{name}: a JPEG of more than {MAX_SCANS} scans")
     if image.mode not in _PILLOW_MODES:
         raise UserError(f"{name}: pixels of mode {image.mode}; allowed are 8 bits a channel")
     return image
