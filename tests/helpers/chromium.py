@@ -115,14 +115,14 @@ class Page:
     """A page. requests: addresses it asked for; errors: what its scripts and logs complain of."""
 
     def __init__(self, browser: Chromium, session: str) -> None:
-        self._browser, self._session = browser, session
+        self.browser, self._session = browser, session
         self.requests: list[str] = []
         self.errors: list[str] = []
         self._loaded = False
 
     def call(self, method: str, **parameters):
         """Ask the browser about this page."""
-        return self._browser.call(method, self._session, **parameters)
+        return self.browser.call(method, self._session, **parameters)
 
     def note(self, method: str, event) -> None:
         """Take an event."""
@@ -158,7 +158,7 @@ class Page:
         end = time.monotonic() + _SECONDS
         while not self._loaded:
             assert time.monotonic() < end, f"{method}: not loaded"
-            self._browser.wait(0.05)
+            self.browser.wait(0.05)
 
     def resize(self, width: int, height: int) -> None:
         """Take the size of a screen in CSS pixels; one under 600 is a phone's."""
@@ -185,7 +185,7 @@ class Page:
         end = time.monotonic() + seconds
         while not (value := self.value(expression)):
             assert time.monotonic() < end, f"{expression}: {self.errors}\n{self.text()[:2000]}"
-            self._browser.wait(0.05)
+            self.browser.wait(0.05)
         return value
 
     def text(self, selector: str = "body") -> str:

@@ -124,7 +124,10 @@ export class Roc extends Figure {
   parts() {
     const line = this.points.map(({ far, tar }) =>
       `${this.x(this.place(far)).toFixed(1)},${this.y(this.height(tar)).toFixed(1)}`);
-    const steps = line.map((end, i) => (i ? `H${end.split(",")[0]}V${end.split(",")[1]}` : `M${end}`));
+    const steps = line.map((end, i) => {
+      const [x, y] = end.split(",");
+      return i ? `H${x}V${y}` : `M${x},${y}`;
+    });
     const every = Math.ceil(this.decades / 5);
     const across = [];
     for (let power = 0; power <= this.decades; power += every) {

@@ -1,7 +1,7 @@
 // Two faces compared: crops, cosine, decision.
 
 import { compare, Refused } from "./api.js";
-import { byId, make, makeSvg, picture } from "./dom.js";
+import { announce, byId, make, makeSvg, picture } from "./dom.js";
 import { Photograph } from "./photograph.js";
 
 /** The view of two photographs. */
@@ -34,6 +34,7 @@ export class Comparison {
       this.cosine = answer.cosine;
       this.faces = faces;
       this.show();
+      this.root.scrollIntoView({ block: "nearest" }); // on a phone it is below the screen
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (asked !== this.asked) return;
@@ -62,6 +63,7 @@ export class Comparison {
         make("div", { class: "scale" }, scale(cosine, limit))),
     ));
     this.root.hidden = false;
+    announce(`${decided ? `${decided[0]}: c` : "C"}osine ${cosine.toFixed(3)}${against}`);
   }
 }
 

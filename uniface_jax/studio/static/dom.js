@@ -20,6 +20,19 @@ function filled(element, attributes, children) {
   return element;
 }
 
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+
+/** Return a file's name with what is no letter escaped: none turns the writing of what follows. */
+export function shownName(name) {
+  const code = (letter) => letter.charCodeAt(0).toString(16).padStart(4, "0");
+  return name.toWellFormed().replace(UNSEEN, (letter) => `\\u${code(letter)}`);
+}
+
+/** Say something to those who hear the page. */
+export function announce(text) {
+  byId("spoken").textContent = text;
+}
+
 /** Return the element of an id. */
 export const byId = (id) => document.getElementById(id);
 

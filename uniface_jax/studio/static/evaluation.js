@@ -78,8 +78,12 @@ export class Evaluation {
     const use = make("button", { type: "button", class: "main" }, "Decide by this threshold");
     const used = make("span", { class: "soft", role: "status" });
     use.addEventListener("click", () => {
-      const { cosine } = this.points[this.at];
-      this.threshold.take(cosine);
+      const { cosine, accepted, wrong } = this.points[this.at];
+      const { name, same, different } = this.set;
+      this.threshold.take(cosine, `From the cosine ${cosine.toFixed(3)} on, two faces count as ` +
+        `one person's. Of the ${count(different)} pairs of different people of ${name} ` +
+        `${count(wrong)} are accepted so, and of the ${count(same)} pairs of one person ` +
+        `${count(same - accepted)} are missed.`);
       used.textContent = `Compare and Search decide by ${cosine.toFixed(3)} now.`;
     });
     this.figures = [new Roc(this.points, set.different, set.bars,

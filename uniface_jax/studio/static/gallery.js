@@ -1,7 +1,7 @@
 // A face looked for in the gallery: who it is, or unknown, and the nearest rows.
 
 import { Refused, search } from "./api.js";
-import { byId, count, make, picture } from "./dom.js";
+import { announce, byId, count, make, picture } from "./dom.js";
 import { Photograph } from "./photograph.js";
 
 const UNKNOWN = "Unknown";
@@ -36,6 +36,7 @@ export class Search {
       if (asked !== this.asked) return;
       this.nearest = found.nearest;
       this.show();
+      this.answer.scrollIntoView({ block: "nearest" });
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (asked !== this.asked) return;
@@ -58,6 +59,7 @@ export class Search {
     }
     this.answer.replaceChildren(...lines);
     this.answer.hidden = false;
+    announce(this.answer.textContent);
     this.list.replaceChildren(...this.nearest.map((row) => this.row(row)));
   }
 

@@ -1,7 +1,7 @@
 // A place for one photograph: chosen, dropped or pasted; its faces boxed, one of them taken.
 
 import { findFaces, Refused } from "./api.js";
-import { byId, draw, make, makeSvg, picture } from "./dom.js";
+import { byId, draw, make, makeSvg, picture, shownName } from "./dom.js";
 
 const TYPES = ".jpg,.jpeg,.png,.webp,.bmp,.pgm,.ppm,image/jpeg,image/png,image/webp,image/bmp";
 
@@ -16,7 +16,7 @@ export class Photograph {
     this.input = make("input", { type: "file", accept: TYPES, class: "unseen",
       "aria-describedby": `${id}-said` });
     this.asking = make("b", {}, title);
-    this.hint = make("span", { class: "soft" }, "Choose a file, drop it here, or paste it");
+    this.hint = make("span", { class: "soft" });
     this.drop = make("label", { class: "drop" }, this.input, this.asking, this.hint);
     this.said = make("p", { id: `${id}-said`, role: "status", class: "soft" });
     this.refusal = make("p", { class: "error", role: "alert" });
@@ -55,8 +55,9 @@ export class Photograph {
     this.loading?.abort();
     const loading = (this.loading = new AbortController());
     this.clear("busy");
+    const name = shownName(file.name);
     this.asking.textContent = "Looking for faces …";
-    this.hint.textContent = file.name;
+    this.hint.textContent = name;
     try {
       if (file.size > this.limits.bytes) {
         const [size, most] = [file.size, this.limits.bytes].map((n) => (n / 1e6).toFixed(1));
@@ -64,11 +65,11 @@ export class Photograph {
       }
       const answer = await findFaces(file, loading.signal);
       if (loading.signal.aborted) return;
-      await this.show(file.name, answer);
+      await this.show(name, answer);
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof Refused)) throw error;
-      this.refuse(file.name, error.message);
+      this.refuse(name, error.message);
     } finally {
       if (this.loading === loading) this.loading = null;
     }
@@ -87,7 +88,8 @@ export class Photograph {
     this.root.setAttribute("aria-busy", String(state === "busy"));
     if (state === "empty" || state === "refused") {
       this.asking.textContent = this.title;
-      this.hint.textContent = "Choose a file, drop it here, or paste it";
+      this.hint.replaceChildren("Choose a file",
+        make("span", { class: "fine" }, ", drop it here, or paste it"));
     }
   }
 
