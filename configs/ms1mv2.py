@@ -10,6 +10,7 @@ agedb_30.bin in data/eval.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -62,6 +63,24 @@ def _elastic(title: str, name: str, **percent: float) -> RecipeFacts:
     )  # fmt: skip
 
 
+def _adadistill() -> RecipeFacts:
+    facts = _of_loss(
+        "AdaDistill, ArcFace m .45",
+        Expected(gradient="formula"),
+        (7, 13, 19, 24),
+        26.0,
+        model__name="mbf",
+        loss__name="arcface",
+        loss__margin=0.45,
+        loss__gradient="formula",
+        distill__method="centers",
+        head__init_std=0.01,
+        optim__clip=5.0,
+        optim__clip_on="network",
+    )
+    return replace(facts, network="MobileFaceNet")
+
+
 # Numbers of MagFace are the paper's; run.sh (99bae61) has no clipping. Of ElasticFace's one number
 # could be read again, at Papers with Code.
 VARIANTS: Mapping[str, RecipeFacts] = {
@@ -96,6 +115,9 @@ VARIANTS: Mapping[str, RecipeFacts] = {
         loss__margin=0.5,
         head__pair_whisker=1.5,
     ),
+    # AdaDistill (ECCV 2024) of its release (0842186): a MobileFaceNet learns from a ResNet-50,
+    # which config.distill.teacher is to name.
+    "adadistill_arc": _adadistill(),
     "elastic_arc": _elastic("ElasticFace-Arc", "elastic_arc"),
     "elastic_cos": _elastic("ElasticFace-Cos", "elastic_cos", **{AGEDB: 98.35}),
     "elastic_arc_plus": _elastic("ElasticFace-Arc+", "elastic_arc_plus"),

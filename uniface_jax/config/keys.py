@@ -187,7 +187,10 @@ def _distill(config: ConfigDict) -> None:
     """Add the teacher, to whose features those of the network are drawn; see head/distillation."""
     config.distill = ConfigDict()
     config.distill.teacher = ""  # a workdir, one of its checkpoints/STEP, or an ONNX file
-    config.distill.weight = 128.0  # of 1 - cos(student, teacher), beside the loss
+    # cosine: 1 - cos(student, teacher) beside the loss; centers: AdaDistill, in which the loss has
+    # class centers of the teacher's features in place of learned prototypes.
+    config.distill.method = "cosine"
+    config.distill.weight = 128.0  # of 1 - cos(student, teacher), of method "cosine"
     config.distill.input_scale = "auto"  # pixels of an ONNX file: unit, raw or zero_one
     config.distill.channel_order = "auto"  # or rgb, bgr
     config.distill.output_name = ""  # of an ONNX file's features, where it has several outputs

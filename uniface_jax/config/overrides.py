@@ -16,6 +16,7 @@ _COUNTS_WITH: Mapping[str, tuple[str, tuple[str | bool, ...]]] = {
     "loss.sample_scale": ("loss.with_samples", (True,)),
     "loss.sample_margin": ("loss.with_samples", (True,)),
     "loss.sample_after_epochs": ("loss.with_samples", (True,)),
+    "distill.weight": ("distill.method", ("cosine",)),
     "optim.momentum": ("optim.name", ("sgd", "muon")),
     "optim.beta1": ("optim.name", ("adamw", "lamb", "muon")),
     "optim.beta2": ("optim.name", ("adamw", "lamb", "muon")),

@@ -84,6 +84,7 @@ _RANGES: Mapping[str, Range] = {
     "head.product_dtype": one_of(*DTYPES),
     "quality.weight": at_least(0),
     "quality.beta": above(0),
+    "distill.method": one_of("cosine", "centers"),
     "distill.weight": above(0),
     "distill.input_scale": one_of("auto", "unit", "raw", "zero_one"),
     "distill.channel_order": one_of("auto", "rgb", "bgr"),

@@ -46,12 +46,14 @@ class Samples(NamedTuple):
     """Whole batch as one shard sees it.
 
     directions [B, D] of unit length; position [B] int32, the row of the own prototype within this
-    shard's K rows, or K where another shard has it; context, the loss's own arrays [B].
+    shard's K rows, or K where another shard has it; context, the loss's own arrays [B]. logsumexp
+    [B], of all of a sample's logits, once it is known.
     """
 
     directions: jax.Array
     position: jax.Array
     context: tuple[jax.Array, ...] = ()
+    logsumexp: jax.Array | None = None
 
 
 class Sums(NamedTuple):
@@ -336,20 +338,23 @@ def softmax_pass(
     loss: Loss,
     prototypes: Prototypes,
     samples: Samples,
-    logsumexp: jax.Array,
     block_size: int,
     factor: float,
+    *,
+    frozen: bool = False,
 ) -> Sums:
-    """Return the gradients of a softmax loss through its negatives, given the log-sum-exp [B].
+    """Return the gradients of a softmax loss through its negatives, given the log-sum-exps.
 
-    The `loss` of the sums is the negatives' share of the probability.
+    The `loss` of the sums is the negatives' share of the probability. frozen: as additive_pass.
     """
+    assert samples.logsumexp is not None
+    logsumexp = samples.logsumexp[:, None]
 
     def body(sums: Sums, block: _Block) -> Sums:
         logits, by_cos, by_bias = _terms(loss, samples, block)
         logits = jnp.where(block.valid, logits, -jnp.inf)
-        probability = share(logits, logsumexp[:, None])
+        probability = share(logits, logsumexp)
         terms = Terms(probability, probability * by_cos, probability * by_bias)
         return _accumulate(sums, loss, samples, block, factor, terms)
 
-    return _fold(body, _zeros(loss, prototypes, samples), prototypes, samples, block_size)
+    return _fold(body, _zeros(loss, prototypes, samples, frozen), prototypes, samples, block_size)

@@ -206,7 +206,8 @@ def _sum_softmax(
         negatives = jnp.logaddexp(negatives, pairs.logsumexp)
     target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
     logsumexp = jnp.logaddexp(negatives, target)
-    sums = softmax_pass(loss, shard.prototypes, samples, logsumexp, block_size, factor)
+    known = samples._replace(logsumexp=logsumexp)
+    sums = softmax_pass(loss, shard.prototypes, known, block_size, factor, frozen=shard.frozen)
     total = jnp.sum(logsumexp - target) * factor
     # The slopes of the loss by the positive's logit and by the one at FILL.
     weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))

@@ -19,7 +19,7 @@ class Shard(NamedTuple):
     prototypes: of all `rows` classes, or with a `subset` of its K rows alone.
     start [] int32, the number of the device's first class; rows, its classes and padding rows.
     frozen: the prototypes are not trained, and have no gradient; a class whose row is not valid
-    then has no positives either. Of additive losses alone.
+    then has no positives either, which a softmax loss must not meet.
     """
 
     prototypes: Prototypes

@@ -102,11 +102,21 @@ def written(
     """
     features = jax.lax.all_gather(features, AXIS, tiled=True)
     labels = jax.lax.all_gather(labels, AXIS, tiled=True)
+    rows = memory.shape[0]
+    order, target = last_rows(labels, start, rows)
+    target = jnp.where(jnp.all(jnp.isfinite(after)), target, rows)
+    return memory.at[target].set(features[order].astype(memory.dtype), mode="drop")
+
+
+def last_rows(labels: jax.Array, start: jax.Array | int, rows: int) -> tuple[jax.Array, jax.Array]:
+    """Return an order [B] of the samples, and the row [B] that each may write in that order.
+
+    labels [B] of the global batch; start, the number of the first class of these rows. The row is
+    `rows`, which is none, for all but the last sample of a class, and for classes elsewhere.
+    """
     # In a stable order by class, so that a class's last sample comes before the next class.
     order = jnp.argsort(labels, stable=True)
     by_class = labels[order]
     last = jnp.concatenate([by_class[1:] != by_class[:-1], jnp.ones(1, bool)])
-    rows, local = memory.shape[0], by_class - start
-    here = last & (local >= 0) & (local < rows) & jnp.all(jnp.isfinite(after))
-    target = jnp.where(here, local, rows)
-    return memory.at[target].set(features[order].astype(memory.dtype), mode="drop")
+    local = by_class - start
+    return order, jnp.where(last & (local >= 0) & (local < rows), local, rows)

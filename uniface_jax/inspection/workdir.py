@@ -18,7 +18,7 @@ from uniface_jax.data.sources.opening import Source, open_source
 from uniface_jax.errors import UserError
 from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
 from uniface_jax.files.reading import read_lines
-from uniface_jax.head.beside import alone
+from uniface_jax.head.beside import TO_TEACHER, alone
 from uniface_jax.inference.extract import Face, extract
 from uniface_jax.inference.network import make_embed
 from uniface_jax.inspection.similarity import Similarities, similarities
@@ -95,6 +95,8 @@ def inspect(
     )  # fmt: skip
     thresholds = _thresholds(recipe.loss, state, num_classes)
     prototypes = np.asarray(state.weights.prototypes)
+    if prototypes.shape[-1] != features.shape[1]:  # class centers of a teacher
+        features = features @ np.asarray(state.weights.network[TO_TEACHER])
     found = similarities(features, labels, prototypes, thresholds.get("b/s"))
     history = read_history(workdir / METRICS_FILE)
     return Inspection(recipe, state, found, thresholds, history)

@@ -71,7 +71,9 @@ class Recipe:
             schedule=schedule,
             learning_rate=_learning_rate(config, schedule),
             settings=settings._replace(
-                unrolled=self.settings.unrolled, distillation=self.settings.distillation
+                unrolled=self.settings.unrolled,
+                distillation=self.settings.distillation,
+                multipliers=self.settings.multipliers,
             ),
         )
 
@@ -94,9 +96,7 @@ def make_recipe(
     schedule = _schedule(config, epoch_images)
     settings = _settings(config, num_classes, schedule)
     if config.distill.teacher:
-        mapped = None if teacher_width == network.embedding_size else teacher_width
-        distillation = Distillation(config.distill.weight, mapped)
-        settings = settings._replace(distillation=distillation)
+        settings = _distilled(config, settings, teacher_width)
     shapes = jax.eval_shape(
         lambda: prepared(create_state(network, loss, num_classes, rate, seed), settings)
     )
@@ -114,6 +114,23 @@ def make_recipe(
         learning_rate=_learning_rate(config, schedule),
         settings=settings,
     )
+
+
+def _distilled(
+    config: ConfigDict, settings: step.Settings, teacher_width: int | None
+) -> step.Settings:
+    """Return the settings with the teacher; class centers are frozen to the optimizer."""
+    mapped = None if teacher_width == config.model.embedding_size else teacher_width
+    centers = config.distill.method == "centers"
+    if centers and config.head.subcentres > 1:
+        raise UserError(
+            f"config.head.subcentres={config.head.subcentres}: a class has one center with "
+            "distill.method=centers; leave it out"
+        )
+    if centers:
+        frozen = multipliers.Multiplier("prototypes", 0.0)
+        settings = settings._replace(multipliers=(*settings.multipliers, frozen))
+    return settings._replace(distillation=Distillation(config.distill.weight, mapped, centers))
 
 
 def _schedule(config: ConfigDict, num_images: int) -> Schedule:
@@ -231,7 +248,8 @@ def random_state(recipe: Recipe, runner: Runner) -> Any:
     rows = template.weights.prototypes.shape[0]
     network, loss, classes = recipe.network, recipe.loss, recipe.num_classes
     rate, seed = recipe.settings.sampling_rate, recipe.settings.seed
-    wanted_std, usual_std = recipe.config.head.init_std, network.embedding_size**-0.5
+    wanted_std = recipe.config.head.init_std
+    usual_std = recipe.shapes.weights.prototypes.shape[-1] ** -0.5
 
     def create() -> TrainState:
         state = prepared(create_state(network, loss, classes, rate, seed, rows), recipe.settings)

@@ -33,11 +33,13 @@ class SampleToSample(NamedTuple):
 class Distillation(NamedTuple):
     """Distillation toward a teacher: w of 1 - cos, and T, where T is not the student's D.
 
-    teacher_width: None where both features are as long and no map is trained.
+    teacher_width: None where both features are as long and no map is trained. centers: instead of
+    the cosine, class centers of the teacher's features stand in the prototypes' place.
     """
 
     weight: float
     teacher_width: int | None = None
+    centers: bool = False
 
 
 class Settings(NamedTuple):
@@ -54,7 +56,7 @@ class Settings(NamedTuple):
     multipliers: tuple[Multiplier, ...] = ()  # of the learning rate
     frozen_statistics: bool = False  # batch_stats stay as they are
     skip_nonfinite: bool = False  # where loss or gradient are not finite, only `step` moves
-    unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see step._fold
+    unrolled: bool | None = None  # the micro-batches; None: on the CPU alone, see fold
     adaptive: Adaptive | None = None  # instead of sgd
     decays: tuple[Multiplier, ...] = ()  # weight decays by name, instead of the optimizer's
     decay_matrices: bool = False  # decay arrays of two axes or more alone

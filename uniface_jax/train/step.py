@@ -7,7 +7,7 @@ statistics and dropout go by that number, so that the result does not depend on 
 share the groups.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -16,12 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax import models
-from uniface_jax.head import quality
-from uniface_jax.head.beside import QUALITY, TO_TEACHER, alone
+from uniface_jax.head.beside import QUALITY, TO_TEACHER
 from uniface_jax.head.blocks import Prototypes
-from uniface_jax.head.distillation import toward_teacher
 from uniface_jax.head.draws import with_own_draws
-from uniface_jax.head.loss import Products, Result, Shard, Similarities, loss_and_gradients
+from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
@@ -31,11 +29,13 @@ from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import TrainState, Tree, Weights
 from uniface_jax.train import optim, update
+from uniface_jax.train.beside import beside, compared, metrics_of, with_moved_centers
+from uniface_jax.train.micro_batches import Batch as Batch
+from uniface_jax.train.micro_batches import fold, forward, split
 from uniface_jax.train.settings import Settings as Settings
 
 DRAWS = 2  # of the keys of a step, behind those of dropout and of sampled classes
 
-Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -69,25 +69,13 @@ class _Sums(NamedTuple):
 class _Measured(NamedTuple):
     """Measurements by the head of each micro-batch, arrays [M], and what is kept of its samples.
 
-    beside: by name, of what _beside adds.
+    beside: by name, of what beside.beside adds.
     """
 
     loss: jax.Array
     similarities: Similarities
     beside: dict[str, jax.Array]
     samples: "_Kept | None"
-
-
-class _Beside(NamedTuple):
-    """Losses [] that are added to that of the classes, with their gradients, and what they measure.
-
-    by_network: of what is trained beside the network, by its name there.
-    """
-
-    loss: jax.Array
-    by_features: jax.Array
-    by_network: dict[str, Tree]
-    measured: dict[str, jax.Array]
 
 
 class _Kept(NamedTuple):
@@ -127,6 +115,9 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     settings = parts.settings
     key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
     dropout_key, sample_key = jax.random.split(key)
+    before, of_centers = state, Metrics()
+    if settings.distillation and settings.distillation.centers:
+        state, of_centers = with_moved_centers((parts.network, settings), state, batch, dropout_key)
     shard = _shard(state.weights, batch["label"], sample_key, settings)
     _, valid = owned_classes(settings.num_classes, shard.rows)
     debug.check_labels(batch["label"], settings.num_classes)
@@ -148,13 +139,14 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     metrics = _metrics(parts, seen.weights, measured) | {
         "learning_rate": jnp.asarray(lr),
         **norms,
+        **of_centers,
     }
     updated = updated._replace(
         step=state.step + 1, batch_stats=batch_stats, loss_statistics=loss_statistics
     )
     updated = update.averaged(updated, settings)
     if settings.skip_nonfinite:
-        updated = _unless_nonfinite(metrics["loss"] + norms["grad_norm"], updated, state)
+        updated = _unless_nonfinite(metrics["loss"] + norms["grad_norm"], updated, before)
     return updated, metrics
 
 
@@ -162,17 +154,14 @@ def _all_micro_batches(
     parts: _Parts, shared: _Shared, batch: Batch
 ) -> tuple[_Sums, Statistics, _Measured]:
     """Run one micro-batch after another, forward and back, the loss's statistics between."""
-    micro, state = parts.settings.micro_batches, shared.state
-    keys = ["image", "label"] + ["landmarks"] * models.takes_landmarks(parts.network)
-    keys += ["teacher"] * (parts.settings.distillation is not None)
-    split = {key: batch[key].reshape(micro, -1, *batch[key].shape[1:]) for key in keys}
+    state = shared.state
     chosen = shared.shard.prototypes
     like = state.weights._replace(prototypes=chosen.weight, bias=chosen.bias)
     zeros = jax.tree.map(jnp.zeros_like, _Sums(like, state.batch_stats))
-    (sums, loss_statistics), measured = _fold(
+    (sums, loss_statistics), measured = fold(
         partial(_micro_batch, parts, shared),
         (zeros, state.loss_statistics),
-        (jnp.arange(micro), split),
+        (jnp.arange(parts.settings.micro_batches), split(parts.network, parts.settings, batch)),
         parts.settings.unrolled,
     )
     return sums, loss_statistics, measured
@@ -187,26 +176,29 @@ def _micro_batch(
     """Add one micro-batch's gradients and weighted batch statistics to the sums in `carry`."""
     (sums, carried), (number, part), settings = carry, numbered, parts.settings
     group = jax.lax.axis_index(AXIS) * settings.micro_batches + number
-    forward = partial(
-        _forward, parts.network, shared.state.batch_stats, part,
+    run = partial(
+        forward, parts.network, shared.state.batch_stats, part,
         jax.random.fold_in(shared.dropout_key, group),
     )  # fmt: skip
-    features, backward, statistics = jax.vjp(forward, shared.state.weights.network, has_aux=True)
+    features, backward, statistics = jax.vjp(run, shared.state.weights.network, has_aux=True)
     products = Products(settings.block_size, settings.product_dtype)
     draw_key = jax.random.fold_in(shared.draw_key, group)
     loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])
-    result = loss_and_gradients(loss, shared.shard, features, part["label"], carried, products)
+    network, prototypes = shared.state.weights.network, shared.shard.prototypes.weight
+    seen, back = compared(settings, network, prototypes, features)
+    result = loss_and_gradients(loss, shared.shard, seen, part["label"], carried, products)
+    result, by_map = back(result)
     by_features, value, by_sample_bias, kept = result.gradients.features, result.loss, None, None
     if settings.samples:
         second = _between_samples(parts, shared, (features, part["label"]), products)
         by_features, value = by_features + second.by_features, value + second.loss
         by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, features)
-    added = _beside(settings, shared, features, part, result)
+    added = beside(settings, shared.state.weights.network, features, part, result)
     for each in added:
         by_features, value = by_features + each.by_features, value + each.loss
     (by_params,) = backward(by_features)
-    for each in added:
-        by_params = {**by_params, **each.by_network}
+    for by_network in (by_map, *(each.by_network for each in added)):
+        by_params = {**by_params, **by_network}
     groups = settings.micro_batches * jax.lax.axis_size(AXIS)
     weight = _group_weight(settings.bn_momentum, group, groups)
     statistics = jax.tree.map(
@@ -257,35 +249,6 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     )
 
 
-def _beside(
-    settings: Settings, shared: _Shared, features: jax.Array, part: Batch, result: Result
-) -> list[_Beside]:
-    """Return what a teacher and the regression of the quality ask of a micro-batch's features."""
-    found, network = list[_Beside](), shared.state.weights.network
-    if settings.distillation:
-        weight, to_teacher = settings.distillation.weight, network.get(TO_TEACHER)
-        toward = toward_teacher(weight, features, part["teacher"], to_teacher)
-        by_map = {} if toward.by_map is None else {TO_TEACHER: toward.by_map}
-        measured = {"teacher_distance": toward.loss}
-        found.append(_Beside(toward.loss, toward.by_features, by_map, measured))
-    if settings.quality and result.relative:
-        given = quality.graded(settings.quality, network[QUALITY], features, result.relative)
-        measured = {"quality_loss": given.loss, "certainty_ratio": given.ratio}
-        by_head = {QUALITY: given.by_head}
-        found.append(_Beside(given.loss, given.by_features, by_head, measured))
-    return found
-
-
-def _forward(
-    network: models.Network, batch_stats: Tree, part: Batch, key: jax.Array, params: Tree
-) -> tuple[jax.Array, Tree]:
-    images = part["image"]
-    if images.dtype == jnp.uint8:
-        images = models.normalize(images)
-    variables = {"params": alone(params), "batch_stats": batch_stats}
-    return models.train_forward(network, variables, images, key, part.get("landmarks"))
-
-
 def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
     """Return what the statistics of one group weigh in the average after all were folded in.
 
@@ -321,23 +284,8 @@ def _metrics(parts: _Parts, weights: Weights, measured: _Measured) -> Metrics:
         "negatives_above": jnp.mean(similarities.negatives_above),
         **_threshold_metrics(parts.loss, weights.bias, parts.settings.num_classes),
         **between,
-        **_beside_metrics(parts.settings, measured),
+        **metrics_of(parts.settings, measured.beside),
     }
-
-
-def _beside_metrics(settings: Settings, measured: _Measured) -> Metrics:
-    """Return means over the step of what is measured beside the classes, without their weights.
-
-    They are that of 1 - cos(student, teacher), 0..2, of a distilled run; and of one with a quality
-    its smooth L1 distance and the certainty ratio.
-    """
-    found = {name: jnp.mean(each) for name, each in measured.beside.items()}
-    for name, weighing in (
-        ("teacher_distance", settings.distillation), ("quality_loss", settings.quality),
-    ):  # fmt: skip
-        if weighing:
-            found[name] /= weighing.weight
-    return found
 
 
 def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState) -> TrainState:
@@ -355,33 +303,18 @@ def _over_devices(tree: Tree) -> Tree:
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
-def _fold(
-    body: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, xs: Tree, unrolled: bool | None
-) -> tuple[Tree, Tree]:
-    """Do as jax.lax.scan does; unrolled on the CPU.
-
-    There XLA's convolutions are 30 times slower in a loop. scan's own `unroll` is no help: the loop
-    goes away only after convolutions were lowered.
-    """
-    if not (jax.default_backend() == "cpu" if unrolled is None else unrolled):
-        return jax.lax.scan(body, carry, xs)
-    outputs = []
-    for index in range(jax.tree.leaves(xs)[0].shape[0]):
-        carry, output = body(carry, jax.tree.map(lambda x, i=index: x[i], xs))
-        outputs.append(output)
-    return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
-
-
 def _shard(weights: Weights, labels: jax.Array, key: jax.Array, settings: Settings) -> Shard:
     """Return the step's classes on this device, all or a random subset, for all micro-batches."""
     rows = weights.prototypes.shape[0]
     start, valid = owned_classes(settings.num_classes, rows)
+    frozen = settings.distillation is not None and settings.distillation.centers
     if settings.sampling_rate >= 1:
-        return Shard(Prototypes(weights.prototypes, weights.bias, valid), start, rows)
+        all_of = Prototypes(weights.prototypes, weights.bias, valid)
+        return Shard(all_of, start, rows, frozen=frozen)
     subset = sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate)
     bias = weights.bias[subset.row] if weights.bias.ndim else weights.bias
     prototypes = Prototypes(weights.prototypes[subset.row], bias, subset.valid)
-    return Shard(prototypes, start, rows, subset)
+    return Shard(prototypes, start, rows, subset, frozen)
 
 
 def _threshold_metrics(loss: Loss, bias: jax.Array, num_classes: int) -> Metrics:

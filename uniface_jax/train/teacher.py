@@ -91,6 +91,11 @@ def open_teacher(config: ConfigDict, source: Source) -> Teacher | None:
     """
     chosen = config.distill
     if not chosen.teacher:
+        if chosen.method == "centers":
+            raise UserError(
+                "config.distill.method=centers: the centers are a teacher's; name it, "
+                "--config.distill.teacher=MODEL"
+            )
         return None
     images = TrainingImages(source, config.data.on_error == "skip")
     try:

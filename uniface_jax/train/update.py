@@ -17,7 +17,7 @@ from uniface_jax.train.settings import Group, Settings, groups
 
 Tree = Any
 # Folded into the seed's key, so that the draws of what is beside the network are no other array's.
-MAP_NUMBER, QUALITY_NUMBER = 0x6D6170, 0x716C74
+MAP_NUMBER, QUALITY_NUMBER, CENTERS_NUMBER = 0x6D6170, 0x716C74, 0x637472
 
 
 def prepared(state: TrainState, settings: Settings) -> TrainState:
@@ -30,6 +30,8 @@ def prepared(state: TrainState, settings: Settings) -> TrainState:
         state = _with_memory(state)
     if settings.distillation and settings.distillation.teacher_width:
         state = _with_map(state, settings.seed, settings.distillation.teacher_width)
+        if settings.distillation.centers:
+            state = _with_centers(state, settings.seed, settings.distillation.teacher_width)
     if settings.quality:
         key = jax.random.fold_in(jax.random.key(settings.seed), QUALITY_NUMBER)
         head = quality.create(key, state.weights.prototypes.shape[-1])
@@ -68,6 +70,18 @@ def _with_map(state: TrainState, seed: int, width: int) -> TrainState:
     key = jax.random.fold_in(jax.random.key(seed), MAP_NUMBER)
     drawn = jax.random.normal(key, (size, width)) / math.sqrt(size)
     return _with_beside(state, TO_TEACHER, drawn)
+
+
+def _with_centers(state: TrainState, seed: int, width: int) -> TrainState:
+    """Return a first state with centers of a teacher's T numbers, of std 1/sqrt(T)."""
+    key = jax.random.fold_in(jax.random.key(seed), CENTERS_NUMBER)
+    rows = state.weights.prototypes.shape[0]
+    with jax.threefry_partitionable(True):  # as create_prototypes
+        drawn = jax.random.normal(key, (rows, width)) / math.sqrt(width)
+    return state._replace(
+        weights=state.weights._replace(prototypes=drawn),
+        momentum=state.momentum._replace(prototypes=jnp.zeros_like(drawn)),
+    )
 
 
 def _with_beside(state: TrainState, name: str, drawn: Tree) -> TrainState:
