@@ -12,6 +12,7 @@ agedb_30.bin in data/eval.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -97,6 +98,20 @@ _VITS = {
     "vit_l_8gpu": (128, 8, 24),
     "vit_b_8gpu_uce": (256, 8, 12),
 }
+
+
+def _pco() -> RecipeFacts:
+    # LVFace (ICCV 2025) from a second-hand description, with the ViT-L of _VITS: the paper's own
+    # schedule is not known here.
+    facts = _vit("vit_l", 384, 64)
+    return replace(
+        facts,
+        title="PCO (second-hand), r .3",
+        expected=Expected({MR_ALL: 98.49}, source="LVFace's paper"),
+        settings={**facts.settings, "loss.name": "pco"},
+    )
+
+
 VARIANTS: Mapping[str, RecipeFacts] = {
     "uce_mb_lambda": _facts("UCE-MB λ .7", loss__negative_weight=0.7),
     "uce_mb_r": _facts("UCE-MB r .4", loss__negative_weight=1.0, head__sampling_rate=0.4),
@@ -112,6 +127,7 @@ VARIANTS: Mapping[str, RecipeFacts] = {
         optim__warmup_epochs=2.0,
     ),
     **{variant: _vit(variant, *sizes) for variant, sizes in _VITS.items()},
+    "vit_l_pco": _pco(),
 }
 
 

@@ -176,6 +176,11 @@ def elastic(plus, angular):
     return loss
 
 
+def pco(cos, one_hot, bias, norm, scale=64.0, margin=0.4, **later):
+    """Return the loss before class expectations count: CosFace."""
+    return cosface(cos, one_hot, bias, norm, scale, margin)
+
+
 REFERENCES = {
     "uce": uce,
     "bce": uce,
@@ -192,6 +197,7 @@ REFERENCES = {
     "curricularface": curricularface,
     "magface": magface,
     "magface_hard": functools.partial(magface, easy=False),
+    "pco": pco,
     "elastic_arc": elastic(False, True),
     "elastic_cos": elastic(False, False),
     "elastic_arc_plus": elastic(True, True),

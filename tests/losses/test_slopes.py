@@ -172,6 +172,8 @@ PLAIN: Mapping[str, Plain] = {
     "magface_hard": Plain(
         dict(scale=64.0), lambda cos: 64 * added(cos, 0.625), times(64), context=(60.0,)
     ),
+    # Before class expectations count.
+    "pco": Plain(dict(scale=64.0, margin=0.4), lambda cos: 64 * (cos - 0.4), times(64)),
     "elastic_arc": elastic(0.55, added),
     "elastic_cos": elastic(0.3, lambda cos, margin: cos - margin),
     "elastic_arc_plus": elastic(0.52, added),

@@ -156,6 +156,10 @@ def _loss(config: ConfigDict) -> None:
     config.loss.low_margin = placeholder(float)  # radians, magface
     config.loss.high_margin = placeholder(float)  # radians, magface
     config.loss.norm_weight = placeholder(float)  # λ_g of magface: draws norms up
+    config.loss.expectation_margin = placeholder(float)  # m2 of pco, against class expectations
+    # Means of squared cosines that switch pco to expectations, and to all classes.
+    config.loss.expectation_after = placeholder(float)
+    config.loss.all_classes_after = placeholder(float)
 
 
 def _head(config: ConfigDict) -> None:

@@ -25,6 +25,11 @@ def create_loss(config: ConfigDict) -> losses.Loss:
             f"config.head.pair_whisker={whisker:g}: pairs of samples become logits of a softmax, "
             f"and {name} is a sum of binary decisions; leave it out, or take another loss.name"
         )
+    if loss.expectation is not None and (config.loss.with_samples or config.distill.teacher):
+        raise UserError(
+            f"config.loss.name={name}: keeps an expectation of each class, where loss.with_samples "
+            "has a memory and a distilled run perhaps centers; leave these out"
+        )
     return replace(loss, subcentres=config.head.subcentres, pair_whisker=whisker)
 
 

@@ -84,7 +84,8 @@ class Relative(NamedTuple):
 class Result(NamedTuple):
     """Mean loss [] of a batch, the same on all devices, and what comes with it.
 
-    statistics are the loss's, after this batch. relative: where the loss is.
+    statistics are the loss's, after this batch. relative: where the loss is. odds [B] of a loss
+    that is coupled with another: the logarithm of its own negatives over its positive.
     """
 
     loss: jax.Array
@@ -92,6 +93,7 @@ class Result(NamedTuple):
     similarities: Similarities
     statistics: Statistics
     relative: Relative | None = None
+    odds: jax.Array | None = None
 
 
 class _Slopes(NamedTuple):
@@ -108,13 +110,15 @@ class _Slopes(NamedTuple):
 class _Summed(NamedTuple):
     """Loss [] of the global batch, the sums over a shard, and the positives' slopes.
 
-    by_direction [B, D]: gradients through pairs of samples, the same on every device.
+    by_direction [B, D]: gradients through pairs of samples, the same on every device; odds as the
+    result's.
     """
 
     loss: jax.Array
     sums: Sums
     slopes: _Slopes
     by_direction: jax.Array | None = None
+    odds: jax.Array | None = None
 
 
 def loss_and_gradients(
@@ -153,7 +157,7 @@ def loss_and_gradients(
     gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
     similarities = _similarities(loss, prototypes, summed.sums, positives)
     relative = _relative(summed.sums, positives, labels.shape[0])
-    return Result(summed.loss, gradients, similarities, statistics, relative)
+    return Result(summed.loss, gradients, similarities, statistics, relative, summed.odds)
 
 
 def negatives_logsumexp(
@@ -168,6 +172,22 @@ def negatives_logsumexp(
     samples = _samples(batch, own, products)
     fill = fill_terms(loss, own.bias, ())
     return _log_negatives(loss, shard, samples, (own, fill), products.block_size)
+
+
+def log_odds(
+    loss: Loss, shard: Shard, features: jax.Array, labels: jax.Array, products: Products
+) -> jax.Array:
+    """Return the logarithm [B] of each sample's negatives over its positive, over all devices.
+
+    Arguments are as negatives_logsumexp's. It is -inf where there are no negatives, and for a class
+    without a valid row.
+    """
+    batch, own = gathered(shard, features, labels)
+    samples = _samples(batch, own, products)
+    positive, fill = _own_terms(loss, own, samples)
+    negatives = _log_negatives(loss, shard, samples, (own, fill), products.block_size)
+    target = jax.lax.psum(jnp.where(own.owned, positive.value, 0), AXIS)
+    return jnp.where(jax.lax.psum(own.owned, AXIS) > 0, negatives - target, -jnp.inf)
 
 
 def _samples(batch: Features, own: Positives, products: Products) -> Samples:
@@ -206,15 +226,23 @@ def _sum_softmax(
         negatives = jnp.logaddexp(negatives, pairs.logsumexp)
     target = jax.lax.psum(jnp.where(owned, positive.value, 0), AXIS)
     logsumexp = jnp.logaddexp(negatives, target)
+    by_target = jnp.exp(target - logsumexp) - 1
+    if loss.odds is not None:
+        own = jax.lax.psum(owned, AXIS) > 0
+        logsumexp = jnp.logaddexp(logsumexp, target + loss.odds)
+        # A class without an expectation has no part in the sum, and gets no gradient through it.
+        logsumexp = jnp.where(own, logsumexp, jnp.inf)
+        by_target = -jnp.exp(negatives - logsumexp)
     known = samples._replace(logsumexp=logsumexp)
     sums = softmax_pass(loss, shard.prototypes, known, block_size, factor, frozen=shard.frozen)
     total = jnp.sum(logsumexp - target) * factor
     # The slopes of the loss by the positive's logit and by the one at FILL.
-    weights = (jnp.exp(target - logsumexp) - 1, share(fill.value, logsumexp))
+    weights = (by_target, share(fill.value, logsumexp))
     slopes_ = _own_slopes(positives, (positive, fill), weights, factor)
     slopes_ = _with_norms(loss, slopes_, positives, samples, weights[0] * factor)
     by_direction = None if pairs is None else pairs.by_direction(logsumexp, factor)
-    return _Summed(total, sums, slopes_, by_direction)
+    odds = None if loss.odds is None else negatives - target
+    return _Summed(total, sums, slopes_, by_direction, odds)
 
 
 def _with_norms(

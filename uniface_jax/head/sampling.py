@@ -20,7 +20,12 @@ class Subset(NamedTuple):
 
 
 def sample_classes(
-    key: jax.Array, labels: jax.Array, num_classes: int, rows: int, sampling_rate: float
+    key: jax.Array,
+    labels: jax.Array,
+    num_classes: int,
+    rows: int,
+    sampling_rate: float,
+    whole: jax.Array | None = None,
 ) -> Subset:
     """Sample the step's classes on this device: all positives, and random negatives.
 
@@ -33,6 +38,8 @@ def sample_classes(
         num_classes: C, over all devices.
         rows: of prototypes on each device, padding rows included.
         sampling_rate: r in (0, 1].
+        whole: [] bool, whether all classes take part after all; a subset then has room for them,
+            and costs as much as they do.
     """
     start, valid = owned_classes(num_classes, rows)
     local = jax.lax.all_gather(labels, AXIS, tiled=True) - start
@@ -42,6 +49,8 @@ def sample_classes(
     owned = jnp.sum(valid)
     wanted = jnp.where(owned == rows, full, jnp.where(owned > 0, last, 0))
     size = min(rows, max(full, local.shape[0], 1))
+    if whole is not None:
+        wanted, size = jnp.where(whole, owned, wanted), rows
     draw = jax.random.uniform(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), (rows,))
     order = jnp.where(positive, 2.0, jnp.where(valid, draw, -1.0))
     score, index = jax.lax.top_k(order, size)

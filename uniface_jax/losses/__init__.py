@@ -9,13 +9,14 @@ from inspect import signature
 from typing import Any, Protocol, TypeVar
 
 from uniface_jax.errors import UserError
-from uniface_jax.losses import adaptive, additive, by_norm, elastic, softmax
+from uniface_jax.losses import adaptive, additive, by_norm, elastic, expectation, softmax
 from uniface_jax.losses.base import GRADIENTS, Elementwise, Loss
 from uniface_jax.registry import Range, Registry, above, at_least, one_of
 
 __all__ = ["LOSSES", "Elementwise", "Loss", "LossFactory", "create", "register_loss"]
 
 _MARGIN = Range("from 0 to below 1.5", lambda value: 0 <= value < 1.5)
+_BELOW_ONE = Range("above 0 and below 1", lambda value: 0 < value < 1)
 _SWITCH = Range("True or False", lambda value: isinstance(value, bool))
 
 # The ranges of the hyperparameters of the losses that come with this package.
@@ -27,7 +28,7 @@ _RANGES: Mapping[str, Range] = {
     "m3": _MARGIN,
     "negative_weight": above(0),
     "loss_weight": above(0),
-    "balance": Range("above 0 and below 1", lambda value: 0 < value < 1),
+    "balance": _BELOW_ONE,
     "exponent": at_least(1),
     "concentration": Range("above 0, at most 1", lambda value: 0 < value <= 1),
     "gradient": one_of(*GRADIENTS),
@@ -38,6 +39,9 @@ _RANGES: Mapping[str, Range] = {
     "low_margin": _MARGIN,
     "high_margin": _MARGIN,
     "norm_weight": at_least(0),
+    "expectation_margin": _MARGIN,
+    "expectation_after": _BELOW_ONE,
+    "all_classes_after": _BELOW_ONE,
     "interclass_filtering": Range("from 0 (off) to below 1", lambda value: 0 <= value < 1),
 }
 
@@ -72,6 +76,7 @@ _BUILTIN: Mapping[str, LossFactory] = {
     "curricularface": adaptive.curricularface,
     "magface": by_norm.magface,
     "magface_hard": by_norm.magface_hard,
+    "pco": expectation.pco,
     "elastic_arc": elastic.elastic_arc,
     "elastic_cos": elastic.elastic_cos,
     "elastic_arc_plus": elastic.elastic_arc_plus,

@@ -54,6 +54,10 @@ class Loss:
         are. Of the softmax family alone.
     relative: True where the head also returns the cosines that a sample's quality goes by, with its
         own class and with the nearest of the others; see head/quality.py.
+    expectation: the loss that is coupled with this one against class expectations; see
+        head/expectation.py.
+    odds: [B], of a softmax loss that is coupled with another one: the logarithm of the other's
+        negatives over its positive, which count among this one's.
     """
 
     family: Literal["additive", "softmax"]
@@ -73,6 +77,8 @@ class Loss:
     subcentres: int = 1
     pair_whisker: float | None = None
     relative: bool = False
+    expectation: "Loss | None" = None
+    odds: jax.Array | None = None
 
     def initial_bias(self, num_classes: int, sampling_rate: float) -> float:
         """Return the bias before training; by default log(10 C r), as the release's UCE and BCE.

@@ -74,6 +74,7 @@ class Recipe:
                 unrolled=self.settings.unrolled,
                 distillation=self.settings.distillation,
                 multipliers=self.settings.multipliers,
+                expectation=self.settings.expectation,
             ),
         )
 
@@ -95,6 +96,7 @@ def make_recipe(
     rate, seed = config.head.sampling_rate, config.seed
     schedule = _schedule(config, epoch_images)
     settings = _settings(config, num_classes, schedule)
+    settings = settings._replace(expectation=loss.expectation is not None)
     if config.distill.teacher:
         settings = _distilled(config, settings, teacher_width)
     shapes = jax.eval_shape(

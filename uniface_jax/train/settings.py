@@ -65,6 +65,7 @@ class Settings(NamedTuple):
     samples: SampleToSample | None = None
     distillation: Distillation | None = None
     quality: Regression | None = None
+    expectation: bool = False  # the loss is coupled with class expectations, kept in the memory
 
     @property
     def optimizer(self) -> Sgd | Adaptive:

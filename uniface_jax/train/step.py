@@ -19,12 +19,14 @@ from uniface_jax import models
 from uniface_jax.head.beside import QUALITY, TO_TEACHER
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.draws import with_own_draws
+from uniface_jax.head.expectation import coupled, expected
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
+from uniface_jax.losses.expectation import STAGE
 from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import TrainState, Tree, Weights
@@ -81,11 +83,12 @@ class _Measured(NamedTuple):
 class _Kept(NamedTuple):
     """Rest of a loss between samples: its value [], its bias [] as it was set, features [b, D].
 
-    Of each micro-batch; all are stacked, [M, ...].
+    Of each micro-batch; all are stacked, [M, ...]. Without a bias it is what class expectations are
+    made of.
     """
 
     loss: jax.Array
-    bias: jax.Array
+    bias: jax.Array | None
     features: jax.Array
 
 
@@ -118,12 +121,12 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     before, of_centers = state, Metrics()
     if settings.distillation and settings.distillation.centers:
         state, of_centers = with_moved_centers((parts.network, settings), state, batch, dropout_key)
-    shard = _shard(state.weights, batch["label"], sample_key, settings)
+    shard = _shard(state, batch["label"], sample_key, settings)
     _, valid = owned_classes(settings.num_classes, shard.rows)
     debug.check_labels(batch["label"], settings.num_classes)
     debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
-    memory = None if settings.samples is None else in_shard(state.memory, shard)
+    memory = None if state.memory is None else in_shard(state.memory, shard)
     shared = _Shared(state, shard, memory, dropout_key, jax.random.fold_in(key, DRAWS))
     sums, loss_statistics, measured = _all_micro_batches(parts, shared, batch)
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
@@ -140,6 +143,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
         "learning_rate": jnp.asarray(lr),
         **norms,
         **of_centers,
+        **({STAGE: loss_statistics[STAGE]} if settings.expectation else {}),
     }
     updated = updated._replace(
         step=state.step + 1, batch_stats=batch_stats, loss_statistics=loss_statistics
@@ -186,9 +190,15 @@ def _micro_batch(
     loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])
     network, prototypes = shared.state.weights.network, shared.shard.prototypes.weight
     seen, back = compared(settings, network, prototypes, features)
-    result = loss_and_gradients(loss, shared.shard, seen, part["label"], carried, products)
+    samples = (seen, part["label"])
+    if settings.expectation and shared.memory:
+        shards, counts = (shared.shard, shared.memory), _stage(shared.state) >= 1
+        result = coupled(loss, shards, samples, carried, products, counts)
+    else:
+        result = loss_and_gradients(loss, shared.shard, *samples, carried, products)
     result, by_map = back(result)
-    by_features, value, by_sample_bias, kept = result.gradients.features, result.loss, None, None
+    by_features, value, by_sample_bias = result.gradients.features, result.loss, None
+    kept = _Kept(value, None, features) if settings.expectation else None
     if settings.samples:
         second = _between_samples(parts, shared, (features, part["label"]), products)
         by_features, value = by_features + second.by_features, value + second.loss
@@ -241,6 +251,10 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     if kept is None:
         return state
     features = kept.features.reshape(-1, kept.features.shape[-1])
+    if kept.bias is None:
+        return state._replace(
+            memory=expected(state.memory, features, labels, shard.start, kept.loss)
+        )
     before = state.weights.sample_bias
     bias = jnp.where(before > 0, before, jnp.mean(kept.bias))
     return state._replace(
@@ -303,15 +317,22 @@ def _over_devices(tree: Tree) -> Tree:
     return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
 
 
-def _shard(weights: Weights, labels: jax.Array, key: jax.Array, settings: Settings) -> Shard:
+def _stage(state: TrainState) -> jax.Array:
+    """Return the stage [] that a loss with class expectations had reached before the step."""
+    return state.loss_statistics[STAGE]
+
+
+def _shard(state: TrainState, labels: jax.Array, key: jax.Array, settings: Settings) -> Shard:
     """Return the step's classes on this device, all or a random subset, for all micro-batches."""
+    weights = state.weights
     rows = weights.prototypes.shape[0]
     start, valid = owned_classes(settings.num_classes, rows)
     frozen = settings.distillation is not None and settings.distillation.centers
     if settings.sampling_rate >= 1:
         all_of = Prototypes(weights.prototypes, weights.bias, valid)
         return Shard(all_of, start, rows, frozen=frozen)
-    subset = sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate)
+    whole = _stage(state) >= 2 if settings.expectation else None
+    subset = sample_classes(key, labels, settings.num_classes, rows, settings.sampling_rate, whole)
     bias = weights.bias[subset.row] if weights.bias.ndim else weights.bias
     prototypes = Prototypes(weights.prototypes[subset.row], bias, subset.valid)
     return Shard(prototypes, start, rows, subset, frozen)

@@ -28,6 +28,8 @@ def prepared(state: TrainState, settings: Settings) -> TrainState:
     """
     if settings.samples:
         state = _with_memory(state)
+    if settings.expectation:
+        state = state._replace(memory=_empty_memory(state))
     if settings.distillation and settings.distillation.teacher_width:
         state = _with_map(state, settings.seed, settings.distillation.teacher_width)
         if settings.distillation.centers:
@@ -55,13 +57,18 @@ def prepared(state: TrainState, settings: Settings) -> TrainState:
 
 def _with_memory(state: TrainState) -> TrainState:
     """Return a first state with an empty memory of features and the threshold between samples."""
-    prototypes = state.weights.prototypes
     zero = jnp.zeros((), state.weights.prototypes.dtype)
     return state._replace(
         weights=state.weights._replace(sample_bias=zero),
         momentum=state.momentum._replace(sample_bias=zero),
-        memory=jnp.zeros_like(prototypes if prototypes.ndim == 2 else prototypes[:, 0]),
+        memory=_empty_memory(state),
     )
+
+
+def _empty_memory(state: TrainState) -> jax.Array:
+    """Return zeros [C, D], of the classes and features of a first state."""
+    prototypes = state.weights.prototypes
+    return jnp.zeros_like(prototypes if prototypes.ndim == 2 else prototypes[:, 0])
 
 
 def _with_map(state: TrainState, seed: int, width: int) -> TrainState:
