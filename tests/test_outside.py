@@ -1,7 +1,7 @@
 """Parts from outside, as docs/how-to tells: files and commands are read from those pages.
 
-docs/how-to/add-a-source.md, add-a-loss.md, add-a-network.md, add-a-protocol.md and
-add-an-augmentation.md, in that order, in one folder outside of the checkout.
+docs/how-to/add-a-source.md, add-a-loss.md, add-a-network.md, add-a-protocol.md,
+add-an-augmentation.md and add-a-hook.md, in that order, in one folder outside of the checkout.
 """
 
 import json
@@ -20,7 +20,10 @@ from tests.helpers.doc_commands import blocks
 from tests.helpers.paths import ROOT
 
 HOW_TO = ROOT / "docs" / "how-to"
-PAGES = ["add-a-source", "add-a-loss", "add-a-network", "add-a-protocol", "add-an-augmentation"]
+PAGES = [
+    "add-a-source", "add-a-loss", "add-a-network", "add-a-protocol", "add-an-augmentation",
+    "add-a-hook",
+]  # fmt: skip
 FILE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
 EXIT_PREEMPTED = 75
 
@@ -91,6 +94,14 @@ def test_parts_do_what_they_say(outside):
     fogged = json.loads((folder / "runs/fog/config.json").read_text())
     assert fogged["data"]["augment"]["fog"] == {"density": 0.5, "probability": 0.5}
     assert (folder / "fog.png").is_file()
+    mean, at = (folder / "runs/hooked/best.txt").read_text().split(" at step ")
+    losses = [
+        json.loads(line)["loss"]
+        for line in (folder / "runs/hooked/metrics.jsonl").read_text().splitlines()
+    ]
+    assert float(mean) > 0
+    assert int(at) in (3, 4)
+    assert losses
 
 
 def test_plan_of_a_network_from_outside(outside, run):

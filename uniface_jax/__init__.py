@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from uniface_jax.losses import register_loss
     from uniface_jax.models import register_network
     from uniface_jax.registry import Range
+    from uniface_jax.runtime.hooks import Hook, register_hook
     from uniface_jax.train.loop import train_and_evaluate
 
 __version__ = "0.2.0"
 __all__ = [
     "Embedder",
     "Gallery",
+    "Hook",
     "Range",
     "__version__",
     "losses",
     "models",
     "open_source",
     "register_augmentation",
+    "register_hook",
     "register_loss",
     "register_network",
     "register_protocol",
@@ -38,9 +41,11 @@ __all__ = [
 _MODULES = {
     "Embedder": "inference.embedder",
     "Gallery": "gallery.store",
+    "Hook": "runtime.hooks",
     "Range": "registry",
     "open_source": "data.sources.opening",
     "register_augmentation": "data.input.augment",
+    "register_hook": "runtime.hooks",
     "register_loss": "losses",
     "register_network": "models",
     "register_protocol": "evaluate.protocols",

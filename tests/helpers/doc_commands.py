@@ -38,7 +38,7 @@ _MARKER = re.compile(r"<!-- not run: (.+) -->")
 _FENCE = re.compile(r"^\s*```(\w*)")
 _SPAN = re.compile(r"`([^`]+)`")
 _FEED = "python - <<'END'"
-_OUTSIDE_KEY = re.compile(r"config\.(loss|model|data\.augment)\.\w+\.\w+")
+_OUTSIDE_KEY = re.compile(r"config\.(loss|hooks|model|data\.augment)\.\w+\.\w+")
 _PLACEHOLDER = re.compile(r"[A-Z]{3,}|…")
 
 

@@ -7,8 +7,9 @@ from uniface_jax import losses, models
 from uniface_jax.data.input.augment import AUGMENTATIONS
 from uniface_jax.data.sources.opening import SOURCES
 from uniface_jax.evaluate.protocols import PROTOCOLS
+from uniface_jax.runtime.hooks import HOOKS
 
-REGISTRIES = (losses.LOSSES, models.REGISTRY, AUGMENTATIONS, SOURCES, PROTOCOLS)
+REGISTRIES = (losses.LOSSES, models.REGISTRY, AUGMENTATIONS, SOURCES, PROTOCOLS, HOOKS)
 
 
 @contextmanager

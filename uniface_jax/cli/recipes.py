@@ -224,16 +224,22 @@ def prepare(argv: list[str], default: str | None = DEFAULT) -> list[str]:
 
 
 def _with_imports(arguments: list[str]) -> list[str]:
-    """Import the modules of --config.imports=A,B, and return it as config_flags takes a tuple."""
-    flag = f"--{FLAG}.imports="
-    modules: list[str] = []
+    """Import the modules of --config.imports=A,B; return the lists of names as tuples."""
+    modules, arguments = _as_tuple(arguments, "imports")
+    import_parts(modules, f"--{FLAG}.imports")
+    return _as_tuple(arguments, "hooks.names")[1]
+
+
+def _as_tuple(arguments: list[str], key: str) -> tuple[list[str], list[str]]:
+    """Return the names in --config.KEY=A,B, and the arguments with them as config_flags' tuple."""
+    flag = f"--{FLAG}.{key}="
+    found: list[str] = []
     for argument in arguments:
         if argument.startswith(flag):
             names = argument.removeprefix(flag).strip("()[]").split(",")
-            modules += [name.strip(" '\"") for name in names if name.strip()]
-    import_parts(modules, f"--{FLAG}.imports")
+            found += [name.strip(" '\"") for name in names if name.strip()]
     others = [argument for argument in arguments if not argument.startswith(flag)]
-    return [*([f"{flag}{tuple(modules)}"] if modules else []), *others]
+    return found, [*([f"{flag}{tuple(found)}"] if found else []), *others]
 
 
 def _check_keys(arguments: list[str], config: ConfigDict) -> None:

@@ -14,6 +14,7 @@ from uniface_jax import losses, models
 from uniface_jax.data.input.augment import AUGMENTATIONS
 from uniface_jax.files.paths import expanded
 from uniface_jax.registry import Entry, Registry, import_parts
+from uniface_jax.runtime.hooks import HOOKS
 
 # Keys of paths, in which ~ is a home folder.
 PATH_KEYS = (
@@ -34,7 +35,7 @@ def base(imports: Sequence[str] = ()) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of initialization, shuffling, augmentation, dropout and class sampling
     config.imports = tuple(imports)  # modules that register losses, networks, … from outside
-    for add in (_data, _model, _loss, _head, _quality, _distill, _optim, _run):
+    for add in (_data, _model, _loss, _head, _quality, _distill, _optim, _run, _hooks):
         add(config)
     for path, entry in parts_from_outside():
         section = config
@@ -265,9 +266,21 @@ def _run(config: ConfigDict) -> None:
     config.debug.checks = False  # check values inside the step (labels, features, prototypes…)
 
 
+def _hooks(config: ConfigDict) -> None:
+    """Add what is told of the run: trackers beside TensorBoard, and hooks from outside."""
+    config.hooks = ConfigDict()
+    config.hooks.names = ()  # of runtime.hooks.HOOKS: wandb, mlflow, and those from outside
+    config.hooks.wandb = ConfigDict()  # Weights & Biases, in workdir/wandb
+    config.hooks.wandb.project = "uniface_jax"  # of W&B, in which runs are listed
+    config.hooks.wandb.mode = "offline"  # or "online": as W&B's own settings say
+    config.hooks.mlflow = ConfigDict()
+    config.hooks.mlflow.experiment = "uniface_jax"  # of MLflow, in which runs are listed
+    config.hooks.mlflow.uri = ""  # of a tracking server; workdir/mlflow.db where empty
+
+
 def parts_from_outside() -> Iterator[tuple[str, Entry[Any]]]:
     """Give every part from outside that has config keys, behind the section they stand in."""
-    registries: Sequence[Registry[Any]] = (AUGMENTATIONS, models.REGISTRY, losses.LOSSES)
+    registries: Sequence[Registry[Any]] = (AUGMENTATIONS, models.REGISTRY, losses.LOSSES, HOOKS)
     for registry in registries:
         for entry in registry.from_outside():
             yield registry.section, entry

@@ -81,6 +81,14 @@ def apply_named(config: ConfigDict, named: Collection[str]) -> list[str]:
                         f"config.{key}={_value(config, key)}: counts with {section}.{decides} "
                         f"alone, which is {without}; give both, or leave it out"
                     )
+    for key in sorted(named):
+        section, _, rest = key.partition(".")
+        hook = rest.partition(".")[0]
+        if section == "hooks" and hook != "names" and hook not in config.hooks.names:
+            raise UserError(
+                f"config.{key}={_value(config, key)}: counts with {hook} in hooks.names alone, "
+                f"which are {', '.join(config.hooks.names) or 'empty'}; give both, or leave it out"
+            )
     _check_parts(config, "model", models.REGISTRY, named)
     _check_parts(config, "loss", losses.LOSSES, named)
     if not config.eval.data:

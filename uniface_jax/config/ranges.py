@@ -1,6 +1,7 @@
 """Ranges of the configuration's keys, and the checks before any work."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.models.kprpe import LANDMARKS
 from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
+from uniface_jax.runtime.hooks import HOOKS
 from uniface_jax.runtime.profiling import parse_range
 
 MAX_RATIO = 1000  # of config.data.ratios
@@ -122,6 +124,15 @@ _RANGES: Mapping[str, Range] = {
     "nonfinite.action": one_of("stop", "skip"),
     "nonfinite.limit": above(0),
     "watchdog_seconds": at_least(0),
+    "hooks.wandb.project": Range(
+        "a name without / \\ # ? % :", lambda value: bool(value) and not set(value) & set("/\\#?%:")
+    ),
+    "hooks.wandb.mode": one_of("offline", "online"),
+    "hooks.mlflow.experiment": Range("not empty", lambda value: bool(value.strip())),
+    "hooks.mlflow.uri": Range(
+        "empty, databricks or SCHEME://PLACE",
+        lambda value: value in ("", "databricks") or bool(re.match(r"[a-z][\w+-]*://", value)),
+    ),
 }
 
 
@@ -193,6 +204,8 @@ def check_ranges(config: ConfigDict) -> None:
             raise UserError(f"config.{key}={value}: must be finite")
     Augment.from_mapping(config.data.augment.to_dict())
     check_loss(config)
+    for name in config.hooks.names:
+        HOOKS.entry(name, f"config.hooks.names={name!r}")
     parse_range(config.profile)
     for key in multipliers.KEYS:
         multipliers.parse(given[key], key)

@@ -24,7 +24,7 @@ CHANGEABLE_KEYS = (
     "eval.", "checkpoint.", "log.", "parallel", "data.prepare", "data.threads",
     "data.decoders", "data.on_error", "data.on_change", "finetune",
     "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
-    "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache",
+    "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache", "hooks.",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from uniface_jax.runtime.profiling import Profile
 from uniface_jax.state import class_sharded
 from uniface_jax.train import (
     batch_norm_groups,
+    hooks,
     input_checks,
     memory_limits,
     run_record,
@@ -88,6 +89,7 @@ def train_and_evaluate(
     """
     config = configs.completed(config.to_dict())
     configs.check_values(config)
+    processes.on_main(lambda: hooks.load(config))
     if extend and not reading.is_begun(workdir):
         raise UserError(f"--extend: {workdir} holds no run with a checkpoint; leave the flag out")
     compilation_cache.enable(config.compilation_cache)
@@ -197,14 +199,16 @@ def _train(recipe: Recipe, workdir: Path, given: Input, evaluate: Evaluator) -> 
     process = f"process {jax.process_index()} of {jax.process_count()}"
     report = workdir / f"hang-{jax.process_index()}.txt"
     with (
+        hooks.create(config, workdir, first, processes.is_main()) as told,
         RunLog(workdir, first, recipe.schedule.total_steps, processes.is_main()) as log,
         StopSignal() as stop,
         Watchdog(config.watchdog_seconds, report, process, EXIT_LOST) as watchdog,
         Profile(config.profile, workdir / profiling.FOLDER) as profile,
     ):
         run = Run(
-            recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log, sets
-        )
+            recipe, runner, checkpoints, evaluate, guard, skipped, watchdog, profile, log, sets,
+            told,
+        )  # fmt: skip
         lines = describe(given.trained, given.order, config)
         run.announce([source.name, *lines], first, workdir)
         stream = batches if targets is None else with_teacher(batches, targets)

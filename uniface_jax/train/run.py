@@ -19,6 +19,7 @@ from uniface_jax.runtime.parallel import Runner, compiled_for
 from uniface_jax.runtime.profiling import Profile
 from uniface_jax.train import memory_limits
 from uniface_jax.train.from_config import Recipe
+from uniface_jax.train.hooks import Hooks
 from uniface_jax.train.nonfinite import FiniteGuard, NotFiniteError
 from uniface_jax.train.run_log import (
     Clock,
@@ -113,6 +114,7 @@ class Run(NamedTuple):
     profile: Profile
     log: RunLog
     sets: Sequence[Mapping[str, Any]]
+    hooks: Hooks
 
     def announce(self, data: Sequence[str], first: int, workdir: Path) -> None:
         """Say in the first lines what is trained on what. data: the training set, and its sets."""
@@ -233,7 +235,9 @@ class Run(NamedTuple):
         if self.recipe.config.data.on_error == "skip":
             at.values["skipped_images"] = self.skipped.total_of_all()
         epoch = at.step / schedule.steps_per_epoch
-        self.log.scalars(at.step, at.values | {"epoch": epoch, "elapsed_seconds": at.elapsed})
+        scalars = at.values | {"epoch": epoch, "elapsed_seconds": at.elapsed}
+        self.log.scalars(at.step, scalars)
+        self.hooks.log(at.step, scalars)
         self.log.line(console_line(at.step, schedule.total_steps, epoch, at.values))
 
     def _save_and_evaluate(self, at: Position, evaluate: bool) -> None:
@@ -244,6 +248,7 @@ class Run(NamedTuple):
             self.checkpoints.score(at.step, results)
             scalars = {f"eval/{key}": value for key, value in results.items()}
             self.log.scalars(at.step, scalars)
+            self.hooks.evaluation(at.step, results)
             self.log.line(f"step {at.step}  {_describe(results)}")
             at.values |= results
         at.clock.restart()  # evaluating and saving is neither computing nor waiting for input
@@ -263,6 +268,7 @@ class Run(NamedTuple):
         if self.guard.skipped:
             values["skipped_steps"] = self.guard.skipped
         at.values = values
+        self.hooks.step(step, values)
 
     def _evaluate(self, at: Position) -> dict[str, float]:
         self.watchdog.at(f"evaluating step {at.step}")
