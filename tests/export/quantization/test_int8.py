@@ -71,7 +71,7 @@ def test_the_ends_stay_float_where_they_are_asked_for(quantized):
     assert (found.quantized, found.left) == (["conv_1"], ["conv_0", "gemm_0"])
 
 
-def test_activations_of_int8_have_no_zero_point(quantized):
+def test_activations_of_int8_have_no_zero_point_and_biases_stay_float(quantized):
     kinds = {}
     for activations in ("uint8", "int8"):
         model = quantized(Int8Settings("minmax", activations=activations)).model
@@ -82,6 +82,8 @@ def test_activations_of_int8_have_no_zero_point(quantized):
             if node.op_type == "QuantizeLinear"
         ]
         kinds[activations] = {(point.dtype.name, bool(point.any())) for point in points}
+        biases = [t for t in tensors.values() if t.data_type == onnx.TensorProto.INT32]
+        assert bool(biases) == (activations == "uint8")
     assert kinds["int8"] == {("int8", False)}
     assert ("uint8", True) in kinds["uint8"]
 

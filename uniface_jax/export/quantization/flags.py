@@ -117,7 +117,7 @@ def define() -> QuantizeFlags:
         ),
         "calibration_method": flags.DEFINE_enum(
             "calibration_method",
-            "percentile",
+            "entropy",
             ["minmax", "entropy", "percentile"],
             "How the range of an activation follows from its values.",
         ),

@@ -7,12 +7,13 @@ import contextlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx.version_converter
+import onnxruntime
 from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
@@ -34,6 +35,7 @@ METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 ENDS = ("first", "last")
+_WARNING = 2  # onnxruntime's default
 ACTIVATIONS = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -46,7 +48,7 @@ class Int8Settings:
     activations: of ACTIVATIONS, uint8 with a zero point, or int8 without.
     """
 
-    method: str = "percentile"
+    method: str = "entropy"
     percentile: float = 99.99
     float_layers: Sequence[str] = ()
     activations: str = "uint8"
@@ -71,10 +73,11 @@ def to_int8(model: onnx.ModelProto, batches: Batches, settings: Int8Settings) ->
         given, prepared, written = (Path(folder) / f"{i}.onnx" for i in range(3))
         try:
             onnx.save(_at_least(model, INT8_OPSET), given)
-            quant_pre_process(given, prepared, skip_symbolic_shape=True)
+            with _silent():
+                quant_pre_process(given, prepared, skip_symbolic_shape=True)
             layers = _named_layers(prepared)
             left = _ends(layers, settings.float_layers)
-            with contextlib.redirect_stdout(io.StringIO()):  # the tools' progress
+            with _silent():
                 quantize_static(
                     prepared,
                     written,
@@ -91,6 +94,8 @@ def to_int8(model: onnx.ModelProto, batches: Batches, settings: Int8Settings) ->
                         "CalibStridedMinMax": 1,  # of any method: batch by batch, none is kept
                         "CalibPercentile": settings.percentile,
                         "MatMulConstBOnly": True,
+                        # TensorRT takes neither zero points nor biases of int32.
+                        "QuantizeBias": settings.activations == "uint8",
                     },
                 )
         except UserError:
@@ -98,6 +103,17 @@ def to_int8(model: onnx.ModelProto, batches: Batches, settings: Int8Settings) ->
         except Exception as e:  # of onnxruntime and onnx, which share no base
             raise UserError(f"--quantize=int8: onnxruntime cannot ({one_line(str(e))})") from e
         return Int8Model(onnx.load(written), [name for name in layers if name not in left], left)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the progress that the tools print, and onnxruntime's notices, from the user."""
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
 
 
 def _at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

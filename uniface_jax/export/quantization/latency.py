@@ -24,9 +24,11 @@ def side_by_side(models: Mapping[str, tuple[Path, Model]]) -> dict[str, Any]:
     models: files and what was loaded of them. The numbers are medians; where one takes a fixed
     batch, all are measured at that.
     """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
     sessions = {
         name: (
-            onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]),
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]),
             model.feeds,
         )
         for name, (path, model) in models.items()

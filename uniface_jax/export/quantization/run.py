@@ -18,7 +18,10 @@ from uniface_jax.export.quantization.comparison import compare
 from uniface_jax.export.quantization.float16 import to_float16
 from uniface_jax.export.quantization.int8 import Int8Settings, to_int8
 from uniface_jax.export.quantization.latency import side_by_side
-from uniface_jax.export.quantization.weights import with_float_weights
+from uniface_jax.export.quantization.weights import (
+    with_constant_weights,
+    with_float_weights,
+)
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.inference.load import InputOptions, load_model
 from uniface_jax.inference.mirror import MIRROR_KEY
@@ -56,15 +59,18 @@ def quantize(given: Path, output: Path, request: Request) -> tuple[dict[str, Any
     that do not fit, and as the protocols do.
     """
     with tempfile.TemporaryDirectory(prefix="uniface_jax-float32-") as folder:
-        float32 = _in_float32(given, Path(folder))
+        float32, widened = _in_float32(given, Path(folder))
         result, lines = _quantized(float32, output, request)
-    if float32 != given:
+    if widened:
         result["notes"] += [f"{given}: its weights, stored in fewer bits, are compared as float32"]
     return result, lines
 
 
-def _in_float32(given: Path, folder: Path) -> Path:
-    """Return `given`, or a copy of it in `folder` where it stores its weights in fewer bits."""
+def _in_float32(given: Path, folder: Path) -> tuple[Path, bool]:
+    """Return a file with constant weights of float32, `given` or a copy in `folder`.
+
+    And whether it stored them in fewer bits.
+    """
     model = read_onnx(given).model
     _expect_no(_QUANTIZED_NODES, given, model)
     try:
@@ -72,11 +78,12 @@ def _in_float32(given: Path, folder: Path) -> Path:
     except UserError as e:
         raise UserError(f"{given}: {e}") from e
     _expect_no(("DequantizeLinear",), given, widened or model)
-    if widened is None:
-        return given
+    constant = with_constant_weights(widened or model)
+    if widened is None and len(constant.graph.input) == len(model.graph.input):
+        return given, False
     path = folder / given.name
-    onnx.save(widened, path)
-    return path
+    onnx.save(constant, path)
+    return path, widened is not None
 
 
 def _quantized(given: Path, output: Path, request: Request) -> tuple[dict[str, Any], list[str]]:

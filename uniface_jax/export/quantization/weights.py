@@ -10,6 +10,23 @@ from onnx import numpy_helper
 from uniface_jax.errors import UserError
 from uniface_jax.inference.probe import one_line
 
+MIN_IR = 4  # from which weights need not be inputs
+
+
+def with_constant_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with its weights out of its inputs, where exporters before IR 4 list them.
+
+    What is listed may be replaced by a caller, so that no tool folds batch norm into a convolution.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.input[:]
+    result.graph.input.extend(inputs)
+    result.ir_version = max(result.ir_version, MIN_IR)
+    return result
+
 
 def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """Return `model` with each DequantizeLinear of constants replaced by what it computes, float32.
@@ -59,8 +76,10 @@ def _widened(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
     try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what matters is raised
         session = onnxruntime.InferenceSession(
-            alone.SerializeToString(), providers=["CPUExecutionProvider"]
+            alone.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         values = session.run(None, {})
     except Exception as e:  # of onnxruntime and protobuf, which share no base
