@@ -68,4 +68,4 @@ def test_unpacking_takes_the_same_memory_for_a_large_archive(place):
     finally:
         tracemalloc.stop()
     assert file.size == (1 << 24) + (1 << 20)
-    assert peak < 200 << 10
+    assert peak < 120 << 10

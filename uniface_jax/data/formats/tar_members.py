@@ -31,7 +31,7 @@ _HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _ADLER_MODULUS = 65521
-_CHUNK_BYTES = 1 << 15
+_CHUNK_BYTES = 1 << 14  # several archives are unpacked at a time, of 100 KiB each
 _GZIP_WBITS = 16 + zlib.MAX_WBITS  # gzip's header and checksum around the largest window
 # Images do not become smaller by gzip, their headers and padding by a few times.
 _MAX_EXPANSION, _MIN_UNPACKED_BYTES = 100, 1 << 26
