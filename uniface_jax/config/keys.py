@@ -85,6 +85,7 @@ def _data(config: ConfigDict) -> None:
     config.data.augment.brightness = 0.0  # at most this fraction of the range, added
     config.data.augment.contrast = 0.0  # at most this fraction more or less
     config.data.augment.erase = 0.0  # probability of a rectangle
+    config.data.augment.mask = 0.0  # probability of a face mask over nose, mouth and chin
 
 
 def _model(config: ConfigDict) -> None:

@@ -23,6 +23,7 @@ from uniface_jax.data.input.geometry import (
     landmarks_by_affine,
     landmarks_in_crop,
 )
+from uniface_jax.data.input.masks import MASK_NUMBERS, draw_mask
 from uniface_jax.errors import UserError
 from uniface_jax.registry import Hyperparameter, Range, Registry
 
@@ -42,6 +43,7 @@ SEED_NUMBERS = 3  # that seed the generator of an augmentation from outside; 24 
 MAX_VALUES: Mapping[str, float] = {
     "downscale": 1.0, "blur": 1.0, "colour": 1.0, "grey": 1.0, "erase": 1.0, "crop": 0.9,
     "rotate": 180.0, "translate": 56.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0,
+    "mask": 1.0,
 }  # fmt: skip
 
 
@@ -82,6 +84,7 @@ class Augment:
         scale: fraction of the size, 0..0.9; uniform in ± this value.
         brightness: fraction of full white added, 0..1; uniform in ± this value.
         contrast: fraction of the distance from the image's mean, 0..1; uniform in ± this value.
+        mask: probability, 0..1, of a face mask, drawn by the alignment before all but the mirror.
         erase: probability, 0..1, of a rectangle of one color, 2..20 % of the area.
         outside: augmentations from outside, applied last and in this order.
 
@@ -101,6 +104,7 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     erase: float = 0.0
+    mask: float = 0.0
     outside: tuple[Outside, ...] = ()
 
     def __post_init__(self) -> None:
@@ -193,6 +197,7 @@ def augmentations(config: Augment) -> list[Augmentation]:
     if config.flip:
         chosen.append(Augmentation(1, random_flip))
     for probability, numbers, function in (
+        (config.mask, MASK_NUMBERS, draw_mask),
         (config.downscale, 1, downscale),
         (config.blur, 1, blur),
         (config.colour, 2, shift_color),
