@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.clean.test_duplicates import texture
 from tests.clean.test_people import faces
+from tests.helpers.containers import EXPECTED, FOLDER
 from uniface_jax.clean.against import (
     BY_FEATURES,
     BY_IMAGE,
@@ -156,6 +158,21 @@ def test_an_ijb_directory_without_one_of_its_files_is_named(ijb, file, message):
     (ijb / file).unlink()
     with pytest.raises(UserError, match=message):
         open_test_sets(f"ijbb:{ijb}")[0].images.pixels(4)
+
+
+def test_the_trees_of_rfw_and_tinyface_are_sets_to_look_for():
+    tests = open_test_sets(f"rfw:{FOLDER / 'rfw'},tinyface:{FOLDER / 'tinyface'}")
+    names = [test.images.name for test in tests]
+    assert names[:4] == ["African", "Asian", "Caucasian", "Indian"]
+    assert len(set(names)) == 7
+    for test in tests:
+        count = len(test.images)
+        assert count
+        assert test.images.pixels(count - 1).shape == (112, 112, 3)
+    hashes = {hashlib.sha256(tests[4].encoded(i)).hexdigest() for i in range(len(tests[4].images))}
+    assert hashes == {entry["sha256"] for entry in EXPECTED["tinyface"]["Probe"]}
+    assert tests[0].people
+    assert tests[4].people is None
 
 
 def test_two_sets_of_one_name_are_refused(sets):

@@ -61,7 +61,7 @@ _AGAINST = flags.DEFINE_string(
     "against",
     None,
     "Sets to test on, in which people of DATASET are looked for: PATH,PATH,… of .bin, lists of "
-    "pairs or labeled images, or ijbb:DIR, ijbc:DIR.",
+    "pairs or labeled images, or ijbb:DIR, ijbc:DIR, rfw:DIR, tinyface:DIR.",
 )
 _CHECKS = flags.DEFINE_list(
     "checks",

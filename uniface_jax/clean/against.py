@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,17 @@ from uniface_jax.evaluate.metrics.verification import normalize
 from uniface_jax.evaluate.protocols.ijb.images import read_images
 from uniface_jax.evaluate.protocols.ijb.protocol import CROPS, NAMES, IjbCrops
 from uniface_jax.evaluate.sets.image_sets import ImageFiles, ImageSet
-from uniface_jax.evaluate.sets.pair_sets import PAIR_FILES, open_pair_sets, with_images
+from uniface_jax.evaluate.sets.pair_sets import (
+    PAIR_FILES,
+    OpenedPairs,
+    open_pair_sets,
+    with_images,
+)
+from uniface_jax.evaluate.sets.rfw_trees import open_rfw
+from uniface_jax.evaluate.sets.tinyface_tree import read_tinyface
 from uniface_jax.files.paths import split_parts
 
+RFW, TINYFACE = "rfw", "tinyface"  # in front of their folders
 BY_IMAGE, BY_FEATURES, BY_NAME = "image", "features", "name"
 _SOURCES = (".rec", ".tar", ".gz", ".tgz", ".lst")  # files of labeled images, not of pairs
 _MIN_WORDS = 2  # of a name; a number or one word names nobody
@@ -65,7 +73,7 @@ class Shared:
 
 
 def open_test_sets(value: str) -> list[ForeignSet]:
-    """Open what --against names: PATH,PATH,… or ijbb:DIR, ijbc:DIR.
+    """Open what --against names: PATH,PATH,… or ijbb:DIR, ijbc:DIR, rfw:DIR, tinyface:DIR.
 
     A path is a verification set (.bin, a table, a list, a folder of .bin), or labeled images as
     convert takes them. Raises UserError naming what cannot be opened.
@@ -75,8 +83,13 @@ def open_test_sets(value: str) -> list[ForeignSet]:
         protocol, colon, rest = part.partition(":")
         if colon and protocol in NAMES:
             found.append(_ijb(protocol, Path(rest)))
+        elif colon and protocol == RFW:
+            found += map(_of_pairs, open_rfw(Path(rest)).values())
+        elif colon and protocol == TINYFACE:
+            tree = read_tinyface(Path(rest))
+            found += map(_of_files, (tree.probe, tree.match, tree.distractor))
         elif _is_pairs(Path(part)):
-            found += _pairs(Path(part))
+            found += map(_of_pairs, open_pair_sets([Path(part)]).values())
         else:
             found.append(_labeled(part))
     names = [each.images.name for each in found]
@@ -92,19 +105,20 @@ def _is_pairs(path: Path) -> bool:
     return path.is_file() and path.suffix not in _SOURCES
 
 
-def _pairs(path: Path) -> Iterator[ForeignSet]:
-    for opened in open_pair_sets([path]).values():
-        if isinstance(opened.images, ImageFiles):
-            files = opened.images
-            people = [name.rpartition("/")[0] for name in files.names]
-            yield ForeignSet(files, _reader(files), people if all(people) else None)
-        else:
-            encoded = with_images(opened).images
-            yield ForeignSet(opened.images, encoded.__getitem__, None)
+def _of_pairs(opened: OpenedPairs) -> ForeignSet:
+    if isinstance(opened.images, ImageFiles):
+        return _of_files(opened.images)
+    encoded = with_images(opened).images
+    return ForeignSet(opened.images, encoded.__getitem__, None)
 
 
-def _reader(files: ImageFiles) -> Callable[[int], bytes]:
-    return lambda index: read_image_file(files.root / files.names[index])
+def _of_files(files: ImageFiles) -> ForeignSet:
+    people = [name.rpartition("/")[0] for name in files.names]
+    return ForeignSet(
+        files,
+        lambda i: read_image_file(files.root / files.names[i]),
+        people if all(people) else None,
+    )
 
 
 def _ijb(name: str, root: Path) -> ForeignSet:
