@@ -123,12 +123,14 @@ export class Evaluation {
     this.shown.textContent = point.cosine.toFixed(3);
     this.slider.setAttribute("aria-valuetext", `cosine ${point.cosine.toFixed(3)}: TAR ` +
       `${percent(point.tar)}, FAR ${percent(point.far)}, ${count(missed)} missed`);
-    const oneIn = point.wrong ? `1 in ${count(this.set.different / point.wrong)}` : "none";
+    const every = count(this.set.different);
+    const oneIn = point.wrong ? `: 1 in ${count(this.set.different / point.wrong)}`
+      : `; rates below 1 in ${every} cannot be told`;
     this.tiles.replaceChildren(
       tile("TAR", percent(point.tar), `${count(point.accepted)} of ${count(this.set.same)} same ` +
         "pairs accepted"),
-      tile("FAR", percent(point.far), `${count(point.wrong)} of ${count(this.set.different)} ` +
-        `different pairs accepted: ${oneIn}`),
+      tile("FAR", percent(point.far), `${count(point.wrong)} of ${every} different pairs ` +
+        `accepted${oneIn}`),
       tile("Missed", count(missed), "same pairs taken for different people"));
     for (const figure of this.figures) figure.move(point);
     for (const card of this.cards) card(point.cosine);

@@ -44,7 +44,8 @@ async function begin() {
   const show = () => {
     const shown = view();
     for (const name of VIEWS) byId(`${name}-view`).hidden = name !== shown;
-    byId("threshold").hidden = shown === "evaluation";
+    const undecided = shown === "evaluation" || (shown === "search" && !state.gallery);
+    byId("threshold").hidden = undecided;
     byId(`${shown}-threshold`)?.append(byId("threshold"));
     for (const link of document.querySelectorAll("nav a")) {
       if (link.hash === `#${shown}`) link.setAttribute("aria-current", "page");
