@@ -1,11 +1,12 @@
-"""Measure what bfloat16 products cost each loss: largest relative errors against float64.
+"""Measure what products of few bits cost each loss: largest relative errors against float64.
 
-    python scripts/table_loss_precision.py [--batch=256] [--classes=1000] [--dim=512]
+    python scripts/table_loss_precision.py [--products=float32,bfloat16] [--losses=uce,nsl]
+        [--batch=256] [--classes=1000] [--dim=512]
 
 Every loss of the registry through the streamed head, on the same random features, half of them near
-their prototypes: in float64, in float32, and in float32 with the factors of the matrix products in
-bfloat16. An error is that of the loss, and of a gradient by its norm: |g - g64| / |g64|, the
-largest over features, prototypes and bias.
+their prototypes: in float64, and in float32 with the factors of the matrix products in each of the
+types named, as head.product_dtype. An error is that of the loss, and of a gradient by its norm:
+|g - g64| / |g64|, the largest over features, prototypes and bias.
 """
 
 import argparse
@@ -75,16 +76,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="samples")
     parser.add_argument("--classes", type=int, default=1000, help="classes")
     parser.add_argument("--dim", type=int, default=512, help="length of a feature")
+    parser.add_argument("--products", default="float32,bfloat16", help="types, with commas between")
+    parser.add_argument("--losses", default=",".join(losses.LOSSES), help="with commas between")
     args = parser.parse_args()
     arrays = problem(args.batch, args.classes, args.dim)
-    say("| loss | float32: loss | float32: gradient | bfloat16: loss | bfloat16: gradient |")
-    say("| --- | --- | --- | --- | --- |")
-    for name in losses.LOSSES:
+    types = args.products.split(",")
+    heads = [f"{name}: {part}" for name in types for part in ("loss", "gradient")]
+    say(f"| loss | {' | '.join(heads)} |", f"|{' --- |' * (1 + len(heads))}")
+    for name in args.losses.split(","):
         with jax.enable_x64(True):
             exact = run(name, arrays, np.float64, None)
-        single = errors(run(name, arrays, np.float32, None), exact)
-        half = errors(run(name, arrays, np.float32, jnp.bfloat16), exact)
-        say(f"| {name} | {' | '.join(f'{value:.1e}' for value in (*single, *half))} |")
+        each = [errors(run(name, arrays, np.float32, jnp.dtype(kind)), exact) for kind in types]
+        say(f"| {name} | {' | '.join(f'{value:.1e}' for pair in each for value in pair)} |")
 
 
 if __name__ == "__main__":

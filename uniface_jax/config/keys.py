@@ -176,7 +176,8 @@ def _head(config: ConfigDict) -> None:
     # MiB for the block of classes in work. The kernel of uce, bce and USS on CPUs has blocks of its
     # own.
     config.head.block_memory = placeholder(float)
-    config.head.product_dtype = "float32"  # of matrix products; sums are float32
+    # Of the factors of matrix products, bfloat16, float8_e4m3fn or int8 too; sums are float32.
+    config.head.product_dtype = "float32"
 
 
 def _quality(config: ConfigDict) -> None:

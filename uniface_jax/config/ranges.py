@@ -14,6 +14,7 @@ from uniface_jax.data.input.augment import MAX_VALUES, Augment
 from uniface_jax.data.input.balance import BALANCES
 from uniface_jax.data.sources.joined import PEOPLE
 from uniface_jax.errors import UserError
+from uniface_jax.head.low_precision import LARGEST
 from uniface_jax.models.kprpe import LANDMARKS
 from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
@@ -83,7 +84,7 @@ _RANGES: Mapping[str, Range] = {
     "head.subcentres": Range("from 1 to 100", lambda value: 1 <= value <= 100),
     "head.init_std": Range("> 0", lambda value: value is None or value > 0),
     "head.block_memory": Range("> 0", lambda value: value is None or value > 0),
-    "head.product_dtype": one_of(*DTYPES),
+    "head.product_dtype": one_of(*DTYPES, *LARGEST),
     "quality.weight": at_least(0),
     "quality.beta": above(0),
     "distill.method": one_of("cosine", "centers"),

@@ -17,7 +17,9 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.head import low_precision
 from uniface_jax.head.block_size import even_block
+from uniface_jax.head.low_precision import Rows
 from uniface_jax.losses import Elementwise, Loss
 from uniface_jax.native import build, cross_entropy_head
 
@@ -45,15 +47,17 @@ class Prototypes(NamedTuple):
 class Samples(NamedTuple):
     """Whole batch as one shard sees it.
 
-    directions [B, D] of unit length; position [B] int32, the row of the own prototype within this
-    shard's K rows, or K where another shard has it; context, the loss's own arrays [B]. logsumexp
-    [B], of all of a sample's logits, once it is known.
+    directions [B, D] of unit length, each to be multiplied by its scale [B] where there is one;
+    position [B] int32, the row of the own prototype within this shard's K rows, or K where another
+    shard has it; context, the loss's own arrays [B]. logsumexp [B], of all of a sample's logits,
+    once it is known.
     """
 
     directions: jax.Array
     position: jax.Array
     context: tuple[jax.Array, ...] = ()
     logsumexp: jax.Array | None = None
+    scale: jax.Array | None = None
 
 
 class Sums(NamedTuple):
@@ -125,11 +129,10 @@ def share(logits: jax.Array, logsumexp: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(logits - logsumexp, 0))
 
 
-def _matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-    """Return the product of a and b, summed over an axis of each, in `dtype`."""
-    return jax.lax.dot_general(
-        a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=dtype
-    )
+def _products(samples: Samples, weight: jax.Array) -> jax.Array:
+    """Return the products [B, K] of all directions with the rows of weight [K, D]."""
+    low = low_precision.rows(weight, samples.directions.dtype)
+    return low_precision.products(Rows(samples.directions, samples.scale), low, weight.dtype)
 
 
 def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size: int) -> _Block:
@@ -145,8 +148,7 @@ def _cut(prototypes: Prototypes, samples: Samples, start: jax.Array | int, size:
         return _cut_subcentres(classes, samples, start)
     bias = rows(prototypes.bias)[None] if prototypes.bias.ndim else prototypes.bias[None, None]
     scale, unfloored = inverse_norm(weight)
-    low = samples.directions.dtype
-    products = _matmul(samples.directions, weight.astype(low), (1, 1), weight.dtype)
+    products = _products(samples, weight)
     column = samples.position - start
     column = jnp.where((column >= 0) & (column < size), column, size)
     fill = 2 * FILL / scale[jnp.minimum(column, size - 1)]
@@ -164,8 +166,7 @@ def _cut_subcentres(prototypes: Prototypes, samples: Samples, start: jax.Array |
     size, count, _ = prototypes.weight.shape
     weight = prototypes.weight.reshape(size * count, -1)
     scale, unfloored = inverse_norm(weight)
-    low = samples.directions.dtype
-    products = _matmul(samples.directions, weight.astype(low), (1, 1), weight.dtype)
+    products = _products(samples, weight)
     every = jnp.clip(products * scale[None], -1, 1).reshape(-1, size, count)
     own = (samples.position[:, None] - start) == jnp.arange(size)[None]
     chosen = jnp.where(own, count, jnp.argmax(every, -1))
@@ -234,13 +235,14 @@ def _accumulate(
     valid = block.valid.astype(wide)
     # factor/|W_j| goes into g once and so reaches both products.
     if block.chosen is None:
-        g = (terms.by_cos * (valid * block.inverse_norm[None] * factor)).astype(low)
+        g = terms.by_cos * (valid * block.inverse_norm[None] * factor)
     else:
         by_cos = _to_chosen(terms.by_cos * valid, block.chosen, block.weight.shape[0])
-        g = (by_cos * (block.inverse_norm[None] * factor)).astype(low)
+        g = by_cos * (block.inverse_norm[None] * factor)
     weight = None
     if sums.weight is not None:
-        weight = _matmul(g, samples.directions, (0, 0), wide)
+        directions = Rows(samples.directions, samples.scale)
+        weight = low_precision.sums_of_rows(g, 0, directions, wide)
         along = jnp.sum(weight * block.weight, 1) * jnp.square(block.inverse_norm) * block.unfloored
         weight = stored(sums.weight, weight - along[:, None] * block.weight)
     by_bias = terms.by_bias * valid
@@ -255,7 +257,8 @@ def _accumulate(
         nearest = jnp.maximum(nearest, jnp.max(negatives, 1))
     return Sums(
         loss=sums.loss + jnp.sum(terms.value * valid),
-        directions=sums.directions + _matmul(g, block.weight.astype(low), (1, 0), wide),
+        directions=sums.directions
+        + low_precision.sums_of_rows(g, 1, low_precision.rows(block.weight, low), wide),
         weight=weight,
         bias=bias,
         max_negative=jnp.maximum(sums.max_negative, jnp.max(negatives)),

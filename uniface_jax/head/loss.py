@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from uniface_jax.head import low_precision
 from uniface_jax.head.blocks import (
     Prototypes,
     Samples,
@@ -38,7 +39,8 @@ from uniface_jax.runtime.parallel import AXIS
 class Products:
     """Products of directions and prototypes: classes in a block, and the factors' dtype.
 
-    dtype: bfloat16 for speed, None for that of the arrays. Sums are in the prototypes' dtype.
+    dtype: bfloat16 or one of low_precision.LARGEST for speed, None for that of the arrays. Sums are
+    in the prototypes' dtype.
     """
 
     block_size: int = 8192
@@ -192,7 +194,8 @@ def log_odds(
 
 def _samples(batch: Features, own: Positives, products: Products) -> Samples:
     low = products.dtype or batch.directions.dtype
-    return Samples(batch.directions.astype(low), own.position)
+    directions = low_precision.rows(batch.directions, low)
+    return Samples(directions.values, own.position, scale=directions.scale)
 
 
 def _sum_additive(
