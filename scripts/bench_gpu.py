@@ -31,7 +31,7 @@ from uniface_jax.runtime.xla_flags import set_flags
 from uniface_jax.state import class_sharded, create_state
 
 DEVICE = "H100 SXM"
-SIDE = 8192  # of the plain product
+SIDE = 8192  # of the plain product's matrices
 DIM = 512
 
 
@@ -41,10 +41,10 @@ def inputs(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, args.classes, args.batch).astype(np.int32)
 
 
-def check_gpu() -> None:
+def check_gpu(args: argparse.Namespace) -> None:
     import jax
 
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not args.any_device:
         raise RuntimeError("JAX finds no GPU")
 
 
@@ -57,7 +57,7 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     from uniface_jax.runtime import parallel
     from uniface_jax.train import step
 
-    check_gpu()
+    check_gpu(args)
     own = {"attention": args.attention} if models.family(args.network) == "vit" else {}
     network = models.create(args.network, dtype="bfloat16", **own)
     loss = losses.create("uce")
@@ -78,8 +78,8 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
         for _ in range(args.steps):
             placed[0], metrics = compiled[0](placed[0], batch)
         about["loss"] = float(metrics["loss"])
-        statistics = jax.devices()[0].memory_stats()
-        about["device_bytes"] = statistics["peak_bytes_in_use"]
+        statistics = jax.devices()[0].memory_stats() or {}  # CPUs have none
+        about["device_bytes"] = statistics.get("peak_bytes_in_use", 0)
 
     return run
 
@@ -118,9 +118,9 @@ def matmul(args: argparse.Namespace, about: dict[str, float]) -> Callable:
     import jax
     import jax.numpy as jnp
 
-    check_gpu()
+    check_gpu(args)
     # Random: on zeros the card is faster than on any real data.
-    square = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.bfloat16)
+    square = jax.random.normal(jax.random.key(0), (args.side, args.side), jnp.bfloat16)
     product = jax.jit(jnp.matmul)
 
     def run() -> None:
@@ -147,6 +147,8 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
         f"--network={network}",
         f"--class-count={classes}",
         f"--batch={batch}",
+        f"--side={args.side}",
+        *(["--any_device"] if args.any_device else []),
     ]
     names = ["matmul", *args.variants.split(",")]
     if find_spec("torch") is None:
@@ -168,7 +170,7 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
     rows = []
     for name, worker in workers.items():
         row: dict = {"network": network, "classes": classes, "batch": batch, "variant": name}
-        row["plain_tflops"] = 2e-12 * SIDE**3 * args.steps / plain.median()
+        row["plain_tflops"] = 2e-12 * args.side**3 * args.steps / plain.median()
         if worker.failed:
             row["failed"] = worker.failed
         if worker.turns:
@@ -214,6 +216,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the plain product's matrices")
+    parser.add_argument("--any_device", action="store_true", help="also where there is no GPU: "
+                        "peak and roof are an H100's all the same")  # fmt: skip
     parser.add_argument("--attention", default="einsum", help="of a ViT: einsum or cudnn")
     parser.add_argument("--network", choices=models.REGISTRY, help=argparse.SUPPRESS)
     parser.add_argument("--class-count", type=int, help=argparse.SUPPRESS)
