@@ -1,9 +1,11 @@
 """Bounded queue from photographs to features: threads read faces, one thread runs the network."""
 
 import asyncio
+import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,11 +20,13 @@ from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.errors import UserError
 from uniface_jax.inference.extract import check_features
 from uniface_jax.inference.model import Model
+from uniface_jax.serving.limits import MAX_RETRY_SECONDS, RETRY_SECONDS
 from uniface_jax.serving.photographs import FaceReader, ReadFace
 from uniface_jax.serving.problems import Problem, full, late
 
 # Faces of a batch for a compiled network, which compiles once for each: the next one is filled up.
 _COMPILED_SIZES = (1, 4, 16, 64, 256)
+_NEWEST_WEIGHT = 0.05  # of a photograph in the mean time between two
 
 
 class EmbeddedFace(NamedTuple):
@@ -77,6 +81,7 @@ class Batcher:
         self._batch, self._limit, self._compiled = batch, limit, compiled
         self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock, self._waiting = threading.Lock(), 0
+        self._seconds_each, self._last = 0.0, time.monotonic()
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "photographs")
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -126,12 +131,25 @@ class Batcher:
     def _enter(self, count: int) -> None:
         with self._lock:
             if self._waiting + count > self._limit:
-                raise full(f"{self._waiting} photographs wait already; at most {self._limit} may")
+                raise full(
+                    f"{self._waiting} photographs wait already; at most {self._limit} may",
+                    self._seconds_to_wait(),
+                )
+            if not self._waiting:
+                self._last = time.monotonic()
             self._waiting += count
+
+    def _seconds_to_wait(self) -> int:
+        """Return in how many seconds, about, those that wait now are answered."""
+        seconds = math.ceil(self._waiting * self._seconds_each)
+        return min(max(seconds, RETRY_SECONDS), MAX_RETRY_SECONDS)
 
     def _leave(self, job: _Job, result: Result) -> None:
         with self._lock:
             self._waiting -= 1
+            now = time.monotonic()
+            self._seconds_each += _NEWEST_WEIGHT * (now - self._last - self._seconds_each)
+            self._last = now
         job.settle(result)
 
     def _read(self, job: _Job) -> None:

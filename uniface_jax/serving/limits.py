@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 KEEP_ALIVE_SECONDS = 20.0  # longer than clients keep theirs, lest one asks on a closed connection
 LINGER_SECONDS = 2.0  # for a refused body to arrive, so that its sender reads the refusal
-RETRY_SECONDS = 1  # what Retry-After says
+RETRY_SECONDS, MAX_RETRY_SECONDS = 1, 30  # what Retry-After says
 MAX_HEADER_BYTES = 1 << 14  # of one request, all together
 MAX_FIELDS, MAX_FIELD_BYTES = 8, 256  # of a form, beside its photographs
 
