@@ -43,6 +43,10 @@ class ChosenPeople(Source):
         return item._replace(label=int(self.labels[index]))
 
     @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        return np.take(self.labels, indices)
+
+    @override
     def sizes(self, indices: np.ndarray) -> np.ndarray:
         return self._source.sizes(self._positions[indices])
 
@@ -53,10 +57,8 @@ class ChosenPeople(Source):
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """Return the classes of all images, int64 [N]; most sources read the images for it."""
-    if isinstance(source, ChosenPeople):
-        return source.labels
-    return np.fromiter((source[i].label for i in range(len(source))), np.int64, len(source))
+    """Return the classes of all images, int64 [N]; some sources read the images for it."""
+    return source.classes(np.arange(len(source))).astype(np.int64)
 
 
 def held_out(labels: np.ndarray, num_classes: int, people: int, seed: int) -> list[int]:
