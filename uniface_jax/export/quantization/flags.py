@@ -107,7 +107,10 @@ def define() -> QuantizeFlags:
     )
     holders: dict[str, flags.FlagHolder[Any]] = {
         "calibration": flags.DEFINE_string(
-            "calibration", None, "Aligned faces for int8: any data set, folder or list."
+            "calibration",
+            None,
+            "Aligned faces, any data set, folder or list: int8's ranges follow from them, and the "
+            "report has the cosines between both files' features of them.",
         ),
         "calibration_images": flags.DEFINE_integer(
             "calibration_images", 512, "How many of them are taken.", lower_bound=1
