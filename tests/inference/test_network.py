@@ -1,13 +1,20 @@
-"""Networks of checkpoints whose own record of their config is not to be believed."""
+"""Networks as functions, and checkpoints whose record of their config is not to be believed."""
 
 import json
 import shutil
+from functools import partial
 
+import jax
+import numpy as np
 import pytest
 
 from tests.helpers.paths import FIXTURES
+from tests.helpers.tiny_training import small_images, tiny_network
+from uniface_jax import models
 from uniface_jax.errors import UserError
-from uniface_jax.inference.network import load_network
+from uniface_jax.inference.network import load_network, make_embed
+from uniface_jax.models import convolution
+from uniface_jax.native import build
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +74,28 @@ def test_run_metadata_of_another_form_is_one_line(run, left):
     (workdir / "checkpoints" / "3" / "run" / "metadata").write_text(json.dumps(run))
     with pytest.raises(UserError, match="checkpoints/3"):
         load_network(workdir)
+
+
+@pytest.mark.skipif(not build.available(), reason="no compiler for the kernels")
+def test_kernels_compute_features_and_no_export_holds_one(monkeypatch):
+    """One device computes by them what lax does; several do not; a trace outside has none."""
+    network = tiny_network(width=16).clone(zero_last_scale=False)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    calls, forward = [], convolution.native.forward
+
+    def counted(x, kernel, stride, padding):
+        calls.append(kernel.shape)
+        return forward(x, kernel, stride, padding)
+
+    monkeypatch.setattr(convolution.native, "forward", counted)
+    with small_images(32):
+        variables = network.init(jax.random.key(0), images / 255.0, train=False)
+        plain = partial(models.features, network, variables)
+        expected = jax.jit(plain)(models.normalize(images))
+        make_embed(network, mirror=False)(variables, images)
+        assert (calls == []) == (len(jax.local_devices()) > 1)
+        monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+        found = make_embed(network, mirror=False)(variables, images)
+        assert (3, 3, 16, 16) in calls
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert "ffi_call" not in str(jax.make_jaxpr(plain)(models.normalize(images)))

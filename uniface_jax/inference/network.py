@@ -17,6 +17,7 @@ from uniface_jax.config import create_network, of_run
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model, QualityHead
+from uniface_jax.models.convolution import native_kernels
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
@@ -38,7 +39,11 @@ def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
     @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Variables, images: jax.Array, *landmarks: jax.Array) -> jax.Array:
         features = partial(models.features, network, variables)
-        return (mirror_sum(features) if mirror else features)(models.normalize(images), *landmarks)
+        # While it is traced. XLA splits no kernel of others over several devices.
+        with native_kernels(mesh.size == 1):
+            return (mirror_sum(features) if mirror else features)(
+                models.normalize(images), *landmarks
+            )
 
     def embed(variables: Variables, *inputs: np.ndarray) -> np.ndarray:
         count = inputs[0].shape[0]

@@ -1,13 +1,15 @@
 """Convolutions as in PyTorch, with gradients that are fast on CPUs as well.
 
-On accelerators, and on CPUs without training, these are lax's convolutions. Trained on a CPU, large
-maps go through the native kernels (uniface_jax.native), where the machine could compile them; else
-strided convolutions have input gradients by products over patches: XLA makes a convolution over a
-map with holes of them, of which it multiplies the zeros. What measured best is chosen by shape
-(scripts/bench_conv.py), when the program is lowered.
+On accelerators, and in whatever is exported, these are lax's convolutions. Where a CPU trains or
+computes features (native_kernels), large maps go through the native kernels (uniface_jax.native),
+if the machine could compile them; else strided convolutions have input gradients by products over
+patches: XLA makes a convolution over a map with holes of them, of which it multiplies the zeros.
+What measured best is chosen by shape (scripts/bench_conv.py), when the program is lowered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import jax
@@ -19,6 +21,8 @@ from uniface_jax.native import convolution as native
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # On smaller input maps XLA's own are no slower (measured).
 FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 14 * 14
+
+_NATIVE = ContextVar("native kernels without training", default=False)
 
 # (x, kernel, y_bar) -> the gradients with respect to x and kernel; None leaves the latter to lax.
 Product = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]
@@ -39,6 +43,28 @@ def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Arr
         x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT,
         feature_group_count=x.shape[3] // kernel.shape[2],
     )  # fmt: skip
+
+
+@contextmanager
+def native_kernels(wanted: bool = True) -> Iterator[None]:
+    """Let networks traced inside the block convolve by the native kernels on CPUs, where `wanted`.
+
+    For features that are computed here. What is traced outside of it, an export above all, holds
+    lax's convolutions alone.
+    """
+    before = _NATIVE.set(wanted)
+    try:
+        yield
+    finally:
+        _NATIVE.reset(before)
+
+
+def in_use(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolve as `convolve` does; inside native_kernels by these, and then without gradients."""
+    if not _NATIVE.get():
+        return convolve(x, kernel, stride, padding)
+    y, _ = _forward(x, kernel, stride, padding)
+    return y
 
 
 def plain_gradients(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from uniface_jax.models import convolution
 from uniface_jax.models.channels import affine, batch_norm, prelu
-from uniface_jax.models.convolution import convolve
 
 BN_EPSILON = 1e-5
 PRELU_START = 0.25
@@ -78,7 +78,7 @@ def conv(
     padding = kernel // 2 if kernel % 2 else 0
 
     def convolve_(x: jax.Array, weight: jax.Array, *_: Any, **__: Any) -> jax.Array:
-        return convolve(x, weight, stride, padding)
+        return convolution.in_use(x, weight, stride, padding)
 
     return nn.Conv(
         features,
