@@ -70,12 +70,13 @@ def test_a_workdir_is_loaded_by_inference(tmp_path, monkeypatch, images):
 
     def load_network(path):
         asked.append(path)
-        return None, {}, {"step": 40, "digest": "abc"}
+        return None, {}, {"step": 40, "digest": "abc", "workdir": tmp_path}
 
     def make_embed(network, mirror=True):
         return lambda variables, images: embed(images)
 
     monkeypatch.setattr(network, "load_network", load_network)
+    monkeypatch.setattr(network.reading, "read_quality", lambda path, weights: None)
     monkeypatch.setattr(network, "make_embed", make_embed)
     model = load_model(tmp_path)
     assert model.embed_apart(np.stack(images)).shape == (7, 6)
