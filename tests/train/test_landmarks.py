@@ -1,12 +1,14 @@
 """A network that takes landmarks, trained and evaluated on sets that have them, or have none."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from uniface_jax import losses, models
+from uniface_jax.checkpoints import reading
 from uniface_jax.config import base
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.faces.alignment import Face, align, aligned_landmarks
@@ -97,6 +99,19 @@ def test_a_run_embeds_by_each_image_s_landmarks(places, trained, tmp_path):
     np.testing.assert_allclose(found.values, model.embed(pixels, landmarks), rtol=1e-5, atol=1e-6)
     both = model.embed_apart(pixels, landmarks)
     np.testing.assert_allclose(found.values, both[:, :8] + both[:, 8:], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_bitwise(places, tmp_path):
+    """Landmarks, their mirroring and dropped paths are the same after a restart."""
+    changes = {"checkpoint.every_steps": 1, "eval.data": "", "model.kprpe.drop_path": 0.5}
+    config = config_of(places, "landmarked", **changes)
+    train_and_evaluate(config, tmp_path / "run")
+    whole = reading.read(tmp_path / "run")[0]
+    assert whole.step == 2
+    shutil.rmtree(tmp_path / "run/checkpoints/2")
+    train_and_evaluate(config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, reading.read(tmp_path / "run")[0], whole)
 
 
 def test_training_on_a_set_without_landmarks_is_refused_before_there_is_a_workdir(places, tmp_path):
