@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from uniface_jax.errors import UserError
 from uniface_jax.export.onnx.opsets import INT8_OPSET
 from uniface_jax.export.quantization.calibration import Batches
+from uniface_jax.export.quantization.prelu import as_maximum
 from uniface_jax.inference.probe import one_line
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -75,6 +76,8 @@ def to_int8(model: onnx.ModelProto, batches: Batches, settings: Int8Settings) ->
             onnx.save(_at_least(model, INT8_OPSET), given)
             with _silent():
                 quant_pre_process(given, prepared, skip_symbolic_shape=True)
+            if settings.activations == "uint8":  # TensorRT has a layer for PReLU itself
+                _change_prelus(prepared)
             layers = _named_layers(prepared)
             left = _ends(layers, settings.float_layers)
             with _silent():
@@ -120,6 +123,12 @@ def _at_least(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Return the model with operators of at least version `opset`."""
     version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return model if version >= opset else onnx.version_converter.convert_version(model, opset)
+
+
+def _change_prelus(path: Path) -> None:
+    model = onnx.load(path)
+    if as_maximum(model):
+        onnx.save(model, path)
 
 
 def _named_layers(path: Path) -> list[str]:
