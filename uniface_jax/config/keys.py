@@ -159,9 +159,9 @@ def _loss(config: ConfigDict) -> None:
     config.loss.high_margin = placeholder(float)  # radians, magface
     config.loss.norm_weight = placeholder(float)  # λ_g of magface: draws norms up
     config.loss.expectation_margin = placeholder(float)  # m2 of pco, against class expectations
-    # Means of squared cosines that switch pco to expectations, and to all classes.
+    # Mean of squared cosines beyond which pco takes expectations, and beyond which all classes.
     config.loss.expectation_after = placeholder(float)
-    config.loss.all_classes_after = placeholder(float)
+    config.loss.all_classes_after = placeholder(float)  # as the key before, the later switch of pco
 
 
 def _head(config: ConfigDict) -> None:
