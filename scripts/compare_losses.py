@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import comparison_table
+import jax
 import numpy as np
 from comparison_sets import ComparedSet, demo_set, lfw_sets, source_set
 from ml_collections import ConfigDict
@@ -177,6 +178,7 @@ def compare(
             budget.resamples,
         )  # fmt: skip
         found[compared.name][name].append(result)
+        jax.clear_caches()  # fifty runs' programs are more regions of memory than Linux allows
         seconds = time.perf_counter() - began
         if seconds > 1:
             took.append(seconds)

@@ -82,6 +82,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_run_resumes(left):
     metrics, state = resumed(left)
     before = [json.loads(line) for line in (left / "after.jsonl").read_text().splitlines()]

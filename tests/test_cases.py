@@ -24,7 +24,8 @@ FOUND = [pytest.param(case, id=name(case)) for case in cases.found(CASES)]
 # Of many commands: these take as long as all the others, and have their turn in the slow part.
 LONG = (
     "hostile/10-onnx", "hostile/37-compare", "field/09-unusable-training-image",
-    "field/14-epochs-ignored", "field/17-own-pairs",
+    "field/14-epochs-ignored", "field/17-own-pairs", "field/06-bin-by-numpy",
+    "field/11-onnx-other-shapes",
 )  # fmt: skip
 IN_ONE_PROCESS = [
     pytest.param(case, id=name(case), marks=[pytest.mark.slow] if name(case) in LONG else [])

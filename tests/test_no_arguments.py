@@ -46,6 +46,7 @@ def test_says_how_it_is_used(command, run_cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plan_plans_the_demo(run_cli, tmp_path):
     done = run_cli("plan", "--devices=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

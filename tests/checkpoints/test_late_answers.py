@@ -9,6 +9,11 @@ import pytest
 
 from uniface_jax.checkpoints import late_answers
 
+# What is collected here are the failed reads of the tests before as well.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(autouse=True)
 def silenced(monkeypatch):

@@ -130,6 +130,7 @@ def test_table_keeps_bars_in_their_cells():
     )
 
 
+@pytest.mark.slow
 def test_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     code = "import sys; from mkdocs.__main__ import cli; cli(standalone_mode=False); " + (
         "print([m for m in ('tensorflow', 'torch', 'orbax') if m in sys.modules])"

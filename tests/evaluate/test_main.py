@@ -101,6 +101,7 @@ def test_bad_input_ends_in_one_line(faces, run_cli, tmp_path, arguments, message
     check_one_line(run_cli, faces[0], tmp_path / "out", arguments, message)
 
 
+@pytest.mark.slow
 def test_several_protocols_from_given_features_and_several_models_in_one_report(
     faces, run_cli, tmp_path
 ):

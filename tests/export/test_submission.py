@@ -314,6 +314,7 @@ def test_a_network_that_recognizes_people(sface, faces, tmp_path):
     assert auc(finding) > 0.999
 
 
+@pytest.mark.slow
 def test_names_that_hide_that_it_takes_raw_pixels(sface, faces, tmp_path):
     finding = recognition(sface, faces, tmp_path)
     assert finding.passed is False

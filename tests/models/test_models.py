@@ -73,6 +73,7 @@ def test_initial_spread_is_kaiming_linear():
     np.testing.assert_allclose(kernel.std(), 1 / np.sqrt(9 * 256), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(small_variables):
     images = jax.random.uniform(jax.random.key(2), (4, 112, 112, 3), minval=-1)
 

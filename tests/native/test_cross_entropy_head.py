@@ -122,7 +122,10 @@ def test_any_problem(seed, batch, classes, vectors, negative_weight, scale, **ki
         assert not is_kernel
         expected = jax.device_get(reference(*wide))
     allowed = tolerances(loss, prototypes, samples)
+    assert found.nearest is expected.nearest is None  # no loss of this kernel is relative
     for name, value, other, most in zip(Sums._fields, found, expected, allowed, strict=True):
+        if name == "nearest":
+            continue
         assert value.dtype == np.float32
         error = np.abs(value - other)
         if error.ndim == 2:

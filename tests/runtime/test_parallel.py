@@ -100,6 +100,7 @@ def test_the_run_moves(reference, batches):
     assert metrics[-1]["loss"] < metrics[0]["loss"]
 
 
+@pytest.mark.slow
 def test_bias_a_class_is_sharded(batches):
     one, _ = train("shard_map", 1, batches[:2], "bce")
     many, _ = train("pmap", 8, batches[:2], "bce")
@@ -161,7 +162,8 @@ def test_running_statistics_are_pytorchs_sequence(batches):
     np.testing.assert_allclose(state.batch_stats["bn1"]["var"], var, rtol=1e-4)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_loss_statistics_go_from_micro_batch_to_micro_batch(devices, batches):
     """CurricularFace's mean of the positive cosines, folded in by hand, micro-batch by micro-batch.
 

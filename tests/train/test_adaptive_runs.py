@@ -34,6 +34,7 @@ def whole(tmp_path_factory, run_cli):
     return folder / "run", flags
 
 
+@pytest.mark.slow
 def test_resumed_bitwise(whole, tmp_path, run_cli):
     workdir, flags = whole
     again = tmp_path / "again"
@@ -46,6 +47,7 @@ def test_resumed_bitwise(whole, tmp_path, run_cli):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_weights_is_evaluated_and_loaded(whole):
     workdir, _ = whole
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -60,6 +62,7 @@ def test_the_mean_of_the_weights_is_evaluated_and_loaded(whole):
     assert "at step 6 (ema)" in load_mean(workdir).description
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_weights_is_exported(whole, tmp_path, run_cli):
     workdir, _ = whole
     output = tmp_path / "mean.safetensors"
@@ -74,6 +77,7 @@ def test_the_mean_of_the_weights_is_exported(whole, tmp_path, run_cli):
     assert np.any(kernel != state.weights.network["conv1"]["kernel"])
 
 
+@pytest.mark.slow
 def test_weights_that_there_are_not_are_refused(whole, tmp_path, run_cli):
     workdir, flags = whole
     other = [f"--config.optim.{key}" for key in ("name=lamb", "ema=0.5")]

@@ -43,7 +43,9 @@ def test_a_run_leaves_what_it_should(undisturbed):
     config = json.loads((workdir / "config.json").read_text())
     assert config["model"]["width"] == 4
     record = json.loads((workdir / "run.json").read_text())
+    (kept,) = record["data"].pop("sets")
     assert record["data"] == {"images": 40, "classes": 5}
+    assert (kept["images"], kept["classes"]) == (40, 5)
     assert record["parameters"]["prototypes"] == 5 * 8
     assert record["parameters"]["bias"] == 1
     assert record["versions"]["jax"] == jax.__version__

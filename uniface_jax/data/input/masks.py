@@ -30,7 +30,7 @@ def draw_mask(image: np.ndarray, uniform: Sequence[float]) -> np.ndarray:
         >>> masked = draw_mask(face, [0.5] * MASK_NUMBERS)
         >>> rows = np.flatnonzero((masked != face).any((1, 2)))
         >>> bool(rows[0] >= BRIDGE * 112), int(rows[-1])
-        (True, 109)
+        (True, 111)
     """
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
