@@ -55,7 +55,10 @@ def prototype_zero(prototypes, labels):
     prototypes[11] = 0  # of device 2
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+MODES = pytest.mark.parametrize("mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
+
+
+@MODES
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -73,7 +76,7 @@ def test_checks_say_what_and_on_which_device(mode, change, words):
         debug.raise_error(7, metrics[debug.ERROR])
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@MODES
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_a_skipped_step_leaves_the_state_but_its_number(mode, rate):
     def break_one(prototypes, labels):
@@ -87,7 +90,7 @@ def test_a_skipped_step_leaves_the_state_but_its_number(mode, rate):
     jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@MODES
 def test_a_good_step_is_taken_as_without_skipping(mode):
     _, with_it, _ = train_once(mode, checked=False, skip_nonfinite=True)
     _, without, _ = train_once(mode, checked=False)

@@ -27,7 +27,14 @@ def named_only(name):
 
 
 @pytest.mark.parametrize("name", SMALL_OTHERS)
-@pytest.mark.parametrize("prefix", ["", "module.", "model.net.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("module.", "model.net.")),
+        "_orig_mod.module.",
+    ],
+)
 def test_other_families_come_back_bitwise(name, prefix):
     state, variables = state_of(name, **SMALL_OTHERS[name])
     state = {prefix + key: array for key, array in state.items()}
