@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.helpers import release_weights
 from uniface_jax import losses, models
@@ -47,7 +46,6 @@ def batch_of(golden):
     return {"image": (images / 255 - 0.5) / 0.5, "label": labels.astype(np.int32)}
 
 
-@pytest.mark.slow
 def test_golden_backbone(golden, x64, convolutions_as_products):
     expected = golden("backbone")
     network = models.create(
