@@ -410,7 +410,7 @@ def test_a_studio_without_gallery_and_evaluation_says_so(opened, sface):
         assert verdict(page).startswith("Cosine 0.")  # and no decision
         page.click("nav a[href='#search']")
         page.until("document.querySelector('#gallery').innerText.includes('--gallery=FOLDER')")
-        assert not page.value("document.getElementById('threshold').checkVisibility()")
+        page.until("!document.getElementById('threshold').checkVisibility()")
         page.click("nav a[href='#evaluation']")
         page.until("document.querySelector('#no-evaluation').checkVisibility()")
         assert "--evaluation=FOLDER" in page.text("#evaluation-view")
