@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tests.helpers.sharded_head import LAYOUTS
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.centers import Moved, moved
@@ -18,11 +19,6 @@ from uniface_jax.losses.base import cosine_of_sum
 from uniface_jax.runtime.parallel import AXIS
 
 RTOL = 1e-9
-FAST = (3, 7)
-LAYOUTS = [
-    pytest.param(*layout, marks=() if layout == FAST else pytest.mark.slow)
-    for layout in ((shards, block) for shards in (1, 2, 3, 8) for block in (1, 7, 37))
-]
 
 
 @functools.cache

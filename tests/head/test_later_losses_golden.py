@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.dense_head import assert_same
-from tests.helpers.sharded_head import run_head
+from tests.helpers.sharded_head import LAYOUTS, run_head
 
 RTOL = 1e-9
-BLOCKS, SHARDS = [1, 7, 37], [1, 2, 3, 8]
-FAST = (3, 7)
-LAYOUTS = [
-    pytest.param(*layout, marks=() if layout == FAST else pytest.mark.slow)
-    for layout in ((shards, block) for shards in SHARDS for block in BLOCKS)
-]
 MARGINS = {"elastic_arc": (0.5, 0.05), "elastic_cos": (0.35, 0.05)}
 PLUS = {"elastic_arc": (0.5, 0.0175), "elastic_cos": (0.35, 0.02)}
 

@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 
 from tests.helpers.dense_head import assert_same
-from tests.helpers.sharded_head import run_head
+from tests.helpers.sharded_head import layouts, run_head
 
 RTOL = 1e-9
 # Of all pairs of shards and blocks the fast part takes four, with each number of both.
 FAST_GRID = {(1, 37), (2, 7), (3, 1), (8, 7)}
-GRID = [
-    pytest.param(shards, block, marks=() if (shards, block) in FAST_GRID else pytest.mark.slow)
-    for shards in (1, 2, 3, 8)
-    for block in (1, 7, 37)
-]
+GRID = layouts(*FAST_GRID)
 
 
 def hyperparameters(case: str) -> dict[str, float]:

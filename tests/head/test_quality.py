@@ -10,18 +10,13 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tests.helpers.dense_head import assert_same, normalized
-from tests.helpers.sharded_head import run_head
+from tests.helpers.sharded_head import LAYOUTS, run_head
 from uniface_jax.head import quality
 from uniface_jax.head.blocks import FILL
 from uniface_jax.head.loss import Relative
 from uniface_jax.runtime.parallel import AXIS
 
 RTOL = 1e-9
-FAST = (3, 7)
-LAYOUTS = [
-    pytest.param(*layout, marks=() if layout == FAST else pytest.mark.slow)
-    for layout in ((shards, block) for shards in (1, 2, 3, 8) for block in (1, 7, 37))
-]
 
 
 @functools.cache

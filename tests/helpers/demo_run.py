@@ -1,14 +1,18 @@
 """A tiny training run for tests: random 112x112 faces of a few classes, a network of 4 channels."""
 
+import contextlib
 import io
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
+from uniface_jax.config import base
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.formats.bin_pairs import write_pairs
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.train.loop import train_and_evaluate
 
 CLASSES, EACH = 5, 8
 
@@ -53,3 +57,25 @@ def flags(train: Path, **overrides: object) -> list[str]:
         **overrides,
     }
     return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def tiny_config(train: Path, **overrides: object) -> ConfigDict:
+    """Return the config of a run in this process, of these flags and a network of four blocks."""
+    config = base()
+    values = dict(flag.removeprefix("--config.").split("=", 1) for flag in flags(train))
+    del values["eval.data"]
+    typed = {key: int(text) if text.isdigit() else text for key, text in values.items()}
+    typed |= {
+        "model.name": "lresnet18", "model.stage_sizes": (1, 1, 1, 1), "model.stem_stride": 2,
+        "micro_batches": 1, "checkpoint.keep": 9, **overrides,
+    }  # fmt: skip
+    with config.ignore_type():
+        config.update_from_flattened_dict(typed)
+    return config
+
+
+def trained(config: ConfigDict, workdir: Path) -> tuple[dict[str, float], str]:
+    """Train in this process; return the last metrics, and what was printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        values = train_and_evaluate(config, workdir)
+    return values, printed.getvalue()

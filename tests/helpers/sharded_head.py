@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -24,6 +25,18 @@ from uniface_jax.head.loss import (
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
+
+
+def layouts(*fast):
+    """Parameters (shards, block) of golden tests, of which those not among `fast` are slow."""
+    return [
+        pytest.param(shards, block, marks=() if (shards, block) in fast else pytest.mark.slow)
+        for shards in (1, 2, 3, 8)
+        for block in (1, 7, 37)
+    ]
+
+
+LAYOUTS = layouts((3, 7))
 
 
 def draws_of(batch):

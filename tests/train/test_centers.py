@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import demo_run
+from tests.helpers.demo_run import tiny_config, trained
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
-from tests.train.test_teacher import tiny, trained
 from uniface_jax import losses
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import base
@@ -86,8 +86,8 @@ def test_a_step_is_the_same_on_any_number_of_devices(width, loss):
 @pytest.mark.slow
 def test_a_run_resumes_bitwise(tmp_path):
     train, _ = demo_run.make_data(tmp_path / "data")
-    trained(tiny(train, **{"model.embedding_size": 6, "steps": 4}), tmp_path / "teacher")
-    config = tiny(
+    trained(tiny_config(train, **{"model.embedding_size": 6, "steps": 4}), tmp_path / "teacher")
+    config = tiny_config(
         train,
         **{
             "distill.teacher": str(tmp_path / "teacher"), "distill.method": "centers",

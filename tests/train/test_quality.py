@@ -1,8 +1,6 @@
 """Runs with a quality head: elastic, resumed bitwise, its scores in tables and protocols."""
 
-import contextlib
 import csv
-import io
 import json
 import shutil
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import demo_run
+from tests.helpers.demo_run import tiny_config, trained
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses
 from uniface_jax.checkpoints import reading
@@ -62,24 +61,7 @@ def test_a_step_is_the_same_on_any_number_of_devices():
 
 
 def configured(train, **overrides):
-    config = base()
-    values = dict(flag.removeprefix("--config.").split("=", 1) for flag in demo_run.flags(train))
-    del values["eval.data"]
-    typed = {key: int(text) if text.isdigit() else text for key, text in values.items()}
-    typed |= {
-        "model.name": "lresnet18", "model.stage_sizes": (1, 1, 1, 1), "model.stem_stride": 2,
-        "micro_batches": 1, "checkpoint.keep": 9, "optim.ema": 0.5, "quality.weight": 10.0,
-        **overrides,
-    }  # fmt: skip
-    with config.ignore_type():
-        config.update_from_flattened_dict(typed)
-    return config
-
-
-def trained(train, workdir):
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        values = train_and_evaluate(configured(train), workdir)
-    return values, printed.getvalue()
+    return tiny_config(train, **{"optim.ema": 0.5, "quality.weight": 10.0, **overrides})
 
 
 def ran(done):
@@ -90,12 +72,12 @@ def ran(done):
 def test_a_run_resumes_bitwise_and_its_scores_come_out(run_cli, tmp_path):
     train, pairs = demo_run.make_data(tmp_path / "data")
     run = tmp_path / "run"
-    values, _ = trained(train, run)
+    values, _ = trained(configured(train), run)
     assert values["quality_loss"] > 0
     whole = reading.read(run)[0]
     for later in ("8", "12"):
         shutil.rmtree(run / "checkpoints" / later)
-    _, printed = trained(train, run)
+    _, printed = trained(configured(train), run)
     assert f"resumed {run} at step 4" in printed
     jax.tree.map(np.testing.assert_array_equal, reading.read(run)[0], whole)
     both, one, mean = (

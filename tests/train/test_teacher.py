@@ -1,7 +1,5 @@
 """Distilled runs: a teacher of any width, elastic, resumed bitwise, refused early."""
 
-import contextlib
-import io
 import shutil
 
 import jax
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import demo_run
+from tests.helpers.demo_run import tiny_config, trained
 from tests.helpers.onnx_graphs import face_network
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses
@@ -107,31 +106,11 @@ def test_a_step_is_the_same_on_any_number_of_devices(width):
         assert np.abs(moved).max() > 0
 
 
-def tiny(train, **overrides):
-    config = base()
-    values = dict(flag.removeprefix("--config.").split("=", 1) for flag in demo_run.flags(train))
-    del values["eval.data"]
-    typed = {key: int(text) if text.isdigit() else text for key, text in values.items()}
-    typed |= {
-        "model.name": "lresnet18", "model.stage_sizes": (1, 1, 1, 1), "model.stem_stride": 2,
-        "micro_batches": 1, "checkpoint.keep": 9, "distill.teacher": "", **overrides,
-    }  # fmt: skip
-    with config.ignore_type():
-        config.update_from_flattened_dict(typed)
-    return config
-
-
-def trained(config, workdir):
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        values = train_and_evaluate(config, workdir)
-    return values, printed.getvalue()
-
-
 @pytest.mark.slow
 def test_a_distilled_run_resumes_bitwise_and_leaves_a_plain_network(data, tmp_path):
     train, pairs = data
-    trained(tiny(train, **{"model.embedding_size": 6, "steps": 4}), tmp_path / "teacher")
-    config = tiny(
+    trained(tiny_config(train, **{"model.embedding_size": 6, "steps": 4}), tmp_path / "teacher")
+    config = tiny_config(
         train,
         **{
             "distill.teacher": str(tmp_path / "teacher"), "distill.weight": 4.0,
@@ -157,9 +136,9 @@ def test_a_distilled_run_resumes_bitwise_and_leaves_a_plain_network(data, tmp_pa
         _, variables, _ = load_network(run, weights)
         assert MAP not in variables["params"]
     # Another run begins with its network: a plain one without the map, a distilled one with a new.
-    values, _ = trained(tiny(train, finetune=str(run), steps=4), tmp_path / "tuned")
+    values, _ = trained(tiny_config(train, finetune=str(run), steps=4), tmp_path / "tuned")
     assert "teacher_distance" not in values
-    again = tiny(train, finetune=str(tmp_path / "tuned"), steps=4,
+    again = tiny_config(train, finetune=str(tmp_path / "tuned"), steps=4,
                  **{"distill.teacher": str(tmp_path / "teacher")})  # fmt: skip
     assert "teacher_distance" in trained(again, tmp_path / "again")[0]
 
@@ -168,7 +147,9 @@ def test_a_distilled_run_resumes_bitwise_and_leaves_a_plain_network(data, tmp_pa
 def test_the_teacher_may_be_an_onnx_file_of_the_same_width(data, tmp_path):
     file = tmp_path / "teacher.onnx"
     face_network(file)
-    config = tiny(data[0], steps=4, **{"distill.teacher": str(file), "distill.input_scale": "unit"})
+    config = tiny_config(
+        data[0], steps=4, **{"distill.teacher": str(file), "distill.input_scale": "unit"}
+    )
     values, _ = trained(config, tmp_path / "run")
     assert "teacher_distance" in values
     assert MAP not in reading.read(tmp_path / "run")[0].weights.network

@@ -106,6 +106,11 @@ def inverse_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return 1 / jnp.maximum(norm, NORM_FLOOR), (norm > NORM_FLOOR).astype(x.dtype)
 
 
+def unit(x: jax.Array) -> jax.Array:
+    """Return the rows of x [N, D] at unit length, as inverse_norm has their lengths."""
+    return x * inverse_norm(x)[0][:, None]
+
+
 def slopes(function: Elementwise, cos: jax.Array, bias: jax.Array, *context: jax.Array) -> Terms:
     """Return function(cos, bias, *context) and its derivatives, of the cosine's shape."""
     bias = jnp.broadcast_to(bias, cos.shape)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.head.blocks import inverse_norm
+from uniface_jax.head.blocks import unit
 from uniface_jax.head.samples import last_rows
 from uniface_jax.runtime.parallel import AXIS
 
@@ -53,12 +53,12 @@ def moved(
     """
     everyone, targets, classes = (
         jax.lax.all_gather(x, AXIS, tiled=True)
-        for x in (_unit(student), _unit(teacher.astype(student.dtype)), labels)
+        for x in (unit(student), unit(teacher.astype(student.dtype)), labels)
     )
     rows = centers.shape[0]
     cosine = jnp.clip(jnp.sum(everyone * targets, -1), -1, 1)
     own = centers[jnp.clip(classes - start, 0, rows - 1)]
-    agreement = jnp.clip(jnp.sum(_unit(own) * targets, -1), LEAST, 1)
+    agreement = jnp.clip(jnp.sum(unit(own) * targets, -1), LEAST, 1)
     kept = jnp.clip(cosine * agreement, LEAST, 1)
     after = kept[:, None] * own + (1 - kept[:, None]) * targets
     order, place = last_rows(classes, start, rows)
@@ -69,7 +69,3 @@ def moved(
         mean,
         jnp.mean(cosine),
     )
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x * inverse_norm(x)[0][:, None]

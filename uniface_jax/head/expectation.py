@@ -14,7 +14,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.head.blocks import inverse_norm
+from uniface_jax.head.blocks import unit
 from uniface_jax.head.loss import Products, Result, Shard, log_odds, loss_and_gradients
 from uniface_jax.head.samples import last_rows
 from uniface_jax.losses import Loss
@@ -82,13 +82,9 @@ def expected(
     classes = jax.lax.all_gather(labels, AXIS, tiled=True)
     rows = memory.shape[0]
     own = memory[jnp.clip(classes - start, 0, rows - 1)]
-    cos = jnp.sum(_unit(everyone) * _unit(own), -1)
+    cos = jnp.sum(unit(everyone) * unit(own), -1)
     kept = jax.nn.sigmoid(cos)[:, None]
     moved = kept * own + (1 - kept) * everyone
     order, target = last_rows(classes, start, rows)
     target = jnp.where(jnp.all(jnp.isfinite(after)), target, rows)
     return memory.at[target].set(moved[order].astype(memory.dtype), mode="drop")
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x * inverse_norm(x)[0][:, None]

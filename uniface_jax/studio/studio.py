@@ -43,7 +43,7 @@ class Evaluated:
 
 
 class Studio:
-    """What the page may ask, beside the API of the same server. evaluated: None without one."""
+    """Answer what the page asks, beside the API of the same server. evaluated: None without one."""
 
     def __init__(self, evaluated: Evaluated | None = None) -> None:
         self._evaluated = evaluated
