@@ -90,7 +90,7 @@ def smallest_parts() -> dict[str, Part]:
     ]  # fmt: skip
     train = [
         "-m", "uniface_jax.train", "--config=demo", "--config.data.train=synthetic:8:64",
-        "--config.eval.data=", "--config.batch_size=8", "--config.steps=2",
+        "--config.eval.data=", "--config.batch_size=16", "--config.steps=2",
         "--config.model.width=4", "--workdir={output}/training",
     ]  # fmt: skip
     pairs = ["scripts/bench_pairs.py", "--images=200,400", "--dim=8", "--numpy-rows=0",

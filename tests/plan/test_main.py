@@ -21,7 +21,8 @@ def test_the_demo(run_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     plan = json.loads(path.read_text())
     assert plan["fits"]
-    assert plan["data"] == {"images": 6400, "classes": 1000, "source": "as given"}
+    data = {"images": 6400, "classes": 1000, "source": "as given", "epoch": None}
+    assert plan["data"] == data
     compiled = plan["compiled"]
     assert compiled["predicted"] == pytest.approx(compiled["total"], rel=0.1)
     assert plan["largest"]["batch"] > plan["batch_size"] == 64
