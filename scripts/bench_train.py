@@ -5,8 +5,9 @@
 
 Network, UCE head over 10,572 classes, clipping, SGD, batch statistics; each side in a process of
 its own, taking turns, since a shared machine's speed drifts. Printed are medians and, of the ratios
-taken turn by turn, the median with the lowest and the highest. `--variants` adds our step in
-bfloat16 and with blocks recomputed (remat). PyTorch is optional: without it its rows are left out.
+taken turn by turn, the median with the lowest and the highest; memory is the most that the process
+had, and that beyond what it had after its imports. `--variants` adds our step in bfloat16 and with
+blocks recomputed (remat). PyTorch is optional: without it its rows are left out.
 """
 
 import argparse
@@ -16,7 +17,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from turns import Worker, interleave, ratios, serve, spread, write_json
+from turns import (
+    Worker,
+    interleave,
+    peak_bytes,
+    quotients,
+    ratios,
+    serve,
+    spread,
+    write_json,
+)  # fmt: skip
 
 from uniface_jax import models
 from uniface_jax.cli import say
@@ -30,6 +40,7 @@ RESNETS = {  # stage sizes, width
     "r50": ((3, 4, 14, 3), 64),
 }
 NETWORKS = (*RESNETS, "vit_t", "mbf")
+WHAT = {"both": (False, True), "training": (False,), "inference": (True,)}
 
 
 def network_of(name: str, **overrides: object) -> models.Network:
@@ -45,7 +56,30 @@ def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
-def ours(args: argparse.Namespace, **overrides) -> Callable:
+def inference(network: models.Network, images: np.ndarray, about: dict) -> Callable:
+    """Return the run that embeds the images; the network alone is in memory, as after loading."""
+    import jax
+
+    from uniface_jax.inference.network import make_embed
+
+    rng = np.random.default_rng(0)
+
+    def weights(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return jax.numpy.ones(leaf.shape)
+        deviation = np.prod(leaf.shape[:-1]) ** -0.5 if path[-1].key == "kernel" else 0.1
+        return jax.numpy.asarray(
+            rng.standard_normal(leaf.shape, np.float32) * np.float32(deviation)
+        )
+
+    about["imports_bytes"] = peak_bytes()
+    shapes = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    params, batch_stats = jax.tree_util.tree_map_with_path(weights, shapes)
+    embed = make_embed(network, mirror=False)
+    return lambda: embed({"params": params, "batch_stats": batch_stats}, images)
+
+
+def ours(args: argparse.Namespace, about: dict, **overrides) -> Callable:
     set_flags()
     import jax
 
@@ -54,16 +88,12 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
     from uniface_jax.train import step
 
     network = network_of(args.network, **overrides)
-    loss = losses.create("uce")
     images, labels = inputs(args.batch)
-    state = jax.device_get(create_state(network, loss, CLASSES, 1.0, 0))
     if args.inference:
-        from uniface_jax.inference.network import make_embed
-
-        embed = make_embed(network, mirror=False)
-        variables = {"params": state.weights.network, "batch_stats": state.batch_stats}
-        variables = jax.tree.map(jax.numpy.asarray, variables)
-        return lambda: embed(variables, images)
+        return inference(network, images, about)
+    loss = losses.create("uce")
+    about["imports_bytes"] = peak_bytes()
+    state = jax.device_get(create_state(network, loss, CLASSES, 1.0, 0))
     runner = parallel.create_runner("shard_map", class_sharded(state), jax.devices()[:1])
     train_step = runner.compile(
         step.make_step(network, loss, lambda _: 0.1, step.Settings(CLASSES))
@@ -82,12 +112,13 @@ def ours(args: argparse.Namespace, **overrides) -> Callable:
     return run
 
 
-def theirs(args: argparse.Namespace) -> Callable:
+def theirs(args: argparse.Namespace, about: dict) -> Callable:
     import torch
     from torch_families import in_torch
     from torch_network import training_step
 
     images, labels = inputs(args.batch)
+    about["imports_bytes"] = peak_bytes()
     net = in_torch(network_of(args.network))
     pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float().contiguous() - 127.5) / 127.5
     if args.inference:
@@ -101,11 +132,11 @@ def theirs(args: argparse.Namespace) -> Callable:
     return training_step(net, CLASSES, pixels, torch.as_tensor(labels).long())
 
 
-VARIANTS: dict[str, Callable[[argparse.Namespace], Callable]] = {
+VARIANTS: dict[str, Callable[[argparse.Namespace, dict], Callable]] = {
     "torch": theirs,
     "ours": ours,
-    "bfloat16": lambda args: ours(args, dtype="bfloat16"),
-    "remat": lambda args: ours(args, remat=True),
+    "bfloat16": lambda args, about: ours(args, about, dtype="bfloat16"),
+    "remat": lambda args, about: ours(args, about, remat=True),
 }
 
 
@@ -133,10 +164,14 @@ def measure(args: argparse.Namespace, network: str, batch: int, inference: bool)
                 "cpu_seconds": worker.median("cpu_seconds"),
                 "images_per_second": batch / worker.median(),
                 "peak_gib": max(worker.values("peak_bytes")) / 2**30,
+                "imports_gib": worker.values("imports_bytes")[0] / 2**30,
             }
         torch = by_name.get("torch")
         if torch and torch.turns and worker.turns and worker.name != "torch":
             row["times_torch"] = ratios(worker, torch)
+            row["times_torch_cpu"] = quotients(
+                torch.values("cpu_seconds"), worker.values("cpu_seconds")
+            )
         rows.append(row)
         show(row)
     return rows
@@ -149,7 +184,8 @@ def show(row: dict) -> None:
         return
     say(
         f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
-        f" {row['first_seconds']:8.1f}  {spread(row.get('times_torch'))}"
+        f" {row['peak_gib'] - row['imports_gib']:7.2f} {row['first_seconds']:8.1f}"
+        f"  {spread(row.get('times_torch')):22} {spread(row.get('times_torch_cpu'))}"
     )
 
 
@@ -157,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", default=",".join(NETWORKS), help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--batches", default="16,32")
+    parser.add_argument("--what", choices=WHAT, default="both")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--variants", action="store_true", help="bfloat16 and remat as well")
     parser.add_argument("--quick", action="store_true", help="small network, batch 16, 3 turns")
@@ -167,15 +204,19 @@ def main() -> None:
     parser.add_argument("--inference", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant:
-        serve(lambda job: VARIANTS[args.variant](args), warm=True)
+        about: dict[str, float] = {}
+        serve(lambda job: VARIANTS[args.variant](args, about), warm=True, about=about)
         return
     if args.quick:
         args.networks, args.batches, args.turns = "small", "16", 3
-    say(f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'first s':>8}  times PyTorch")
+    say(
+        f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'beyond':>7} {'first s':>8}"
+        f"  {'times PyTorch':22} in processor time"
+    )
     rows = []
     for network in args.networks.split(","):
         for batch in map(int, args.batches.split(",")):
-            for inference in (False, True):
+            for inference in WHAT[args.what]:
                 rows += measure(args, network, batch, inference)
     write_json(args.json, {"classes": CLASSES, "rows": rows})
     if not any(row["variant"] == "ours" and "seconds" in row for row in rows):

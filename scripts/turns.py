@@ -42,11 +42,16 @@ def serve(
             run()
             answer["seconds"] = time.perf_counter() - started
             answer["cpu_seconds"] = time.process_time() - busy
-            answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            answer["peak_bytes"] = peak_bytes()
             answer |= about
         except (ImportError, MemoryError, RuntimeError, ValueError) as e:
             answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
         print(json.dumps(answer), flush=True)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Worker:

@@ -12,8 +12,8 @@ from tests.helpers.paths import FIXTURES
 from tests.helpers.tiny_training import small_images, tiny_network
 from uniface_jax import models
 from uniface_jax.errors import UserError
+from uniface_jax.inference import fused
 from uniface_jax.inference.network import load_network, make_embed
-from uniface_jax.models import convolution
 from uniface_jax.native import build
 
 
@@ -81,13 +81,13 @@ def test_kernels_compute_features_and_no_export_holds_one(monkeypatch):
     """One device computes by them what lax does; several do not; a trace outside has none."""
     network = tiny_network(width=16).clone(zero_last_scale=False)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    calls, forward = [], convolution.native.forward
+    calls, forward = [], fused.forward
 
-    def counted(x, kernel, stride, padding):
+    def counted(x, kernel, *given):
         calls.append(kernel.shape)
-        return forward(x, kernel, stride, padding)
+        return forward(x, kernel, *given)
 
-    monkeypatch.setattr(convolution.native, "forward", counted)
+    monkeypatch.setattr(fused, "forward", counted)
     with small_images(32):
         variables = network.init(jax.random.key(0), images / 255.0, train=False)
         plain = partial(models.features, network, variables)

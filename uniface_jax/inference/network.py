@@ -15,6 +15,7 @@ from uniface_jax import models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import create_network, of_run
 from uniface_jax.errors import UserError
+from uniface_jax.inference import fused
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model, QualityHead
 from uniface_jax.models.convolution import native_kernels
@@ -30,17 +31,20 @@ def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
     """Return the function from variables and images to features, with the mirror sum or without.
 
     The images are split over this process's devices (and padded for that); each new number of them
-    is compiled once.
+    is compiled once. On a CPU alone an IR-ResNet is computed by fused kernels (inference.fused).
     """
     mesh = Mesh(np.array(jax.local_devices()), ("batch",))
     split = NamedSharding(mesh, PartitionSpec("batch"))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
+    # XLA splits no kernel of others over several devices.
+    alone = mesh.size == 1
+    computed = fused.features if alone and fused.suits(network) else models.features
+
     @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Variables, images: jax.Array, *landmarks: jax.Array) -> jax.Array:
-        features = partial(models.features, network, variables)
-        # While it is traced. XLA splits no kernel of others over several devices.
-        with native_kernels(mesh.size == 1):
+        features = partial(computed, network, variables)
+        with native_kernels(alone):  # while it is traced
             return (mirror_sum(features) if mirror else features)(
                 models.normalize(images), *landmarks
             )

@@ -31,7 +31,7 @@ from uniface_jax.runtime.ownership import make_private, reason_for_distrust
 
 SOURCES = (
     "cross_entropy_head.cc", "convolution.cc", "winograd.cc", "depthwise.cc", "attention.cc",
-    "nearest.cc", "vectors.cc",
+    "nearest.cc", "fused_convolution.cc", "vectors.cc",
 )  # fmt: skip
 HEADERS = ("outer_products.h", "exponential.h", "tasks.h", "maps.h")
 TARGETS = {  # the name that programs call: the function of the library
@@ -39,6 +39,7 @@ TARGETS = {  # the name that programs call: the function of the library
     "uniface_convolution": "UnifaceConvolution",
     "uniface_input_gradient": "UnifaceInputGradient",
     "uniface_kernel_gradient": "UnifaceKernelGradient",
+    "uniface_fused_convolution": "UnifaceFusedConvolution",
     "uniface_depthwise": "UnifaceDepthwise",
     "uniface_depthwise_input_gradient": "UnifaceDepthwiseInputGradient",
     "uniface_depthwise_kernel_gradient": "UnifaceDepthwiseKernelGradient",
