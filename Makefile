@@ -10,11 +10,17 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The versions for this Python, found by scripts/pins.py.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; minor = min(sys.version_info[1], 13); print('constraints.txt' if minor < 12 else 'constraints-py3%d.txt' % minor)")
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+# Left in $(VENV) by what has been installed there: nothing yet, what the demo needs, everything.
+EMPTY = $(VENV)/.empty-$(VERSION)
+DEMO_READY = $(VENV)/.demo-ready-$(VERSION)
 READY = $(VENV)/.ready-$(VERSION)
+INSTALL = $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 
 .PHONY: demo test test-slow test-newest test-accelerators lint docs docs-serve venv torch clean
 
-demo: venv
+.NOTPARALLEL:    # what demo and test need is installed into one environment
+
+demo: $(DEMO_READY)
 	$(PY) -m uniface_jax.demo_data runs/faces
 	$(PY) -m uniface_jax.train --config=demo --workdir=runs/demo
 	$(PY) -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=runs/faces/orl.bin --output=runs/demo/evaluation
@@ -41,7 +47,7 @@ test-newest:
 
 # Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB.
 test-accelerators: venv
-	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[cuda,tpu]"
+	$(INSTALL) -e ".[cuda,tpu]"
 	$(PY) -m pytest -n 0 --durations=10 tests/plan/test_counted.py tests/plan/test_budgets.py
 
 lint: venv
@@ -60,13 +66,22 @@ docs-serve: venv
 
 venv: $(READY)
 
-$(READY): pyproject.toml $(wildcard constraints*.txt)
+$(EMPTY): pyproject.toml $(wildcard constraints*.txt)
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=..."; exit 2; }
-	@echo "== setting up $(VENV): 3 GB on disk, a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,docs]"
-	@touch $(READY)
+	@touch $@
+
+# Modules are compiled where they are first imported: most of them never are.
+$(DEMO_READY): $(EMPTY)
+	@echo "== setting up $(VENV) for the demo: 1 GB on disk, half a minute"
+	$(INSTALL) --no-compile -e ".[demo,export]"
+	@touch $@
+
+$(READY): $(EMPTY)
+	@echo "== setting up $(VENV) for the tests: 3 GB on disk, a minute or two"
+	$(INSTALL) -e ".[test,docs]"
+	@touch $(DEMO_READY) $@
 
 # Optional: PyTorch, with which the tests that read .pth files run too.
 torch: venv

@@ -13,8 +13,8 @@ OWN = {"helpers"}
 # Tests of the whole house; each other one at the root is of the module there.
 OF_ALL = {
     "architecture", "before_the_house", "cases", "doctests", "extras", "full_disk",
-    "hostile_places", "import", "insightface_demo", "mirror", "no_arguments", "outside",
-    "wheel", "words",
+    "hostile_places", "import", "insightface_demo", "makefile", "mirror", "no_arguments",
+    "outside", "wheel", "words",
 }  # fmt: skip
 FILES = sorted(path.relative_to(TESTS) for path in TESTS.rglob("test_*.py"))
 ROOMS = sorted({path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")})
