@@ -105,6 +105,13 @@ def test_every_package_that_is_imported_is_a_dependency_or_in_an_extra():
     assert not missing
 
 
+def test_every_image_from_elsewhere_goes_through_one_checked_decoder():
+    decoder = re.compile(r"simplejpeg|Image\.open|imdecode|imread|decode_(jpeg|png|image)\(")
+    using = {str(file.relative_to(ROOT)) for file in CODE if decoder.search(file.read_text())}
+    allowed = "uniface_jax/data/formats/images.py"
+    assert {file for file in using if file.startswith("uniface_jax")} == {allowed}
+
+
 def imported(file: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from uniface_jax.clean.apply import CleanedSource, changes_of
+from uniface_jax.clean.apply import changes_of, cleaned
 from uniface_jax.clean.findings import ACTIONS, NO_FACE, ONE_PERSON, SEVERAL, STRANGER, Finding
 from uniface_jax.data.sources.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
@@ -44,14 +44,11 @@ def test_classes_without_images_are_left_out_and_something_stays():
         changes_of(LABELS, list("abcd"), everything, [NO_FACE])
 
 
-def test_a_part_of_a_cleaned_source_has_its_labels():
+def test_a_cleaned_source_has_the_images_that_stay_as_their_new_people():
     source = SyntheticSource(num_classes=4, num_images=8)
     labels = np.array([source[i].label for i in range(8)])
-    made = changes_of(labels, list("abcd"), FOUND, list(ACTIONS))
-    cleaned = CleanedSource(source, made)
-    indices = np.array([3, 0, 5])
-    part = cleaned.part(indices)
-    assert [part[k] for k in range(3)] == [cleaned[i] for i in indices.tolist()]
-    assert cleaned.item_name(1) == cleaned[1].name
-    assert cleaned.fingerprint() != source.fingerprint()
-    assert cleaned.sizes(indices).tolist() == [len(cleaned[i].image) for i in indices.tolist()]
+    changes = changes_of(labels, list("abcd"), FOUND, list(ACTIONS))
+    made = cleaned(source, changes)
+    assert [item.name for item in made] == [source[i].name for i in changes.positions.tolist()]
+    assert [item.label for item in made] == changes.labels.tolist()
+    assert made.class_names == changes.class_names

@@ -11,6 +11,7 @@ from uniface_jax import losses, models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import base
 from uniface_jax.data.conversion.run import write_dataset
+from uniface_jax.data.faces.align_folders import REPORT_FILE
 from uniface_jax.data.faces.alignment import Face, align, aligned_landmarks
 from uniface_jax.data.faces.landmark_tables import LandmarkedSource, LandmarkTable
 from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
@@ -23,7 +24,7 @@ from uniface_jax.inference import embedder
 from uniface_jax.inference.load import load_model
 from uniface_jax.runtime import parallel
 from uniface_jax.state import class_sharded, create_state
-from uniface_jax.train import optim, step
+from uniface_jax.train import loop, optim, step
 from uniface_jax.train.loop import train_and_evaluate
 
 PEOPLE, IMAGES = 3, 12
@@ -54,6 +55,13 @@ def places(tmp_path_factory):
     table = root / "people" / "landmarks.csv"
     table.write_text(lines_of(names, points))
     plain = FolderSource(root / "people")
+    aligned = shutil.copytree(root / "people", root / "aligned")  # as align leaves it
+    (aligned / "landmarks.csv").unlink()
+    faces = {
+        name: {"file": name, "landmarks": (112 * row).tolist()}
+        for name, row in zip(names, points, strict=True)
+    }
+    (aligned / REPORT_FILE).write_text(json.dumps({"faces": faces}))
     write_dataset(plain, root / "plain", name="plain")
     landmarked = LandmarkedSource(plain, LandmarkTable(table))
     write_dataset(landmarked, root / "landmarked", name="landmarked")
@@ -118,6 +126,22 @@ def test_training_on_a_set_without_landmarks_is_refused_before_there_is_a_workdi
     with pytest.raises(UserError, match=r"plain: holds no landmarks .*landmarks=template"):
         train_and_evaluate(config_of(places, "plain"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_label_noise_lies_over_the_landmarks_and_once(places, monkeypatch):
+    counted, made = loop.with_label_noise, []
+    monkeypatch.setattr(
+        loop, "with_label_noise", lambda *given: made.append(counted(*given)) or made[-1]
+    )
+    config = config_of(places, "aligned", **{"data.label_noise": 0.5, "data.balance": "classes"})
+    given, _ = loop._open_input(config)
+    assert made == [given.trained]
+    assert given.trained.source is given.source
+    indices = np.arange(IMAGES)
+    np.testing.assert_array_equal(
+        given.trained.landmarks(indices), given.source.landmarks(indices)
+    )
+    assert (given.trained.classes(indices) != given.source.classes(indices)).any()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from uniface_jax import cli
 from uniface_jax.clean import pipeline, report
 from uniface_jax.clean.against import open_test_sets
 from uniface_jax.clean.angles import angle_findings, read_prototypes
-from uniface_jax.clean.apply import CleanedSource, changes_of, write_changes
+from uniface_jax.clean.apply import changes_of, cleaned, write_changes
 from uniface_jax.clean.find import Limits
 from uniface_jax.clean.findings import ACTIONS, LOOK, TITLES, Finding, counts
 from uniface_jax.clean.measures import find_detector
@@ -223,7 +223,7 @@ def _apply(
     settings = ConversionSettings(
         "cleaned", _SEED.value, description=f"Cleaned by uniface_jax: {Path(source.name).name}."
     )
-    info = convert(CleanedSource(source, changes), destination, settings)
+    info = convert(cleaned(source, changes), destination, settings)
     assert info is not None
     acted = [finding for finding in findings if finding.kind in _APPLY_KINDS.value]
     write_changes(destination, changes, rows_of(acted, source), record)

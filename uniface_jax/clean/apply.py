@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from typing_extensions import override
 
 from uniface_jax.clean.findings import ACTIONS, DROP, MERGE, SPLIT, Finding
-from uniface_jax.data.sources.base import Item, Items, Source, digest
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.derived import SelectedSource
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 
@@ -122,67 +122,9 @@ def _roots(count: int, joined: Sequence[tuple[int, int]]) -> np.ndarray:
     return roots
 
 
-class Relabeled:
-    """Items with other labels, int [K]."""
-
-    def __init__(self, items: Items, labels: np.ndarray) -> None:
-        self._items, self._labels = items, labels
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> Item:
-        return self._items[index]._replace(label=int(self._labels[index]))
-
-
-class CleanedSource(Source):
-    """A source with changes made to it.
-
-    Example:
-        >>> from uniface_jax.data.sources.synthetic import SyntheticSource
-        >>> made = Changes(np.array([1, 3]), np.array([0, 0]), ["ann"], {})
-        >>> cleaned = CleanedSource(SyntheticSource(num_classes=2, num_images=4), made)
-        >>> [(item.label, item.name) for item in cleaned]
-        [(0, '1'), (0, '3')]
-    """
-
-    def __init__(self, source: Source, changes: Changes) -> None:
-        self.name = source.name
-        self.class_names = changes.class_names
-        self.num_classes = len(changes.class_names)
-        self.has_landmarks, self.image_shape = source.has_landmarks, source.image_shape
-        self._source, self._changes = source, changes
-
-    @override
-    def __len__(self) -> int:
-        return len(self._changes.positions)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        item = self._source[int(self._changes.positions[index])]
-        return item._replace(label=int(self._changes.labels[index]))
-
-    @override
-    def item_name(self, index: int) -> str:
-        return self._source.item_name(int(self._changes.positions[index]))
-
-    @override
-    def landmarks(self, indices: np.ndarray) -> np.ndarray:
-        return self._source.landmarks(self._changes.positions[indices])
-
-    @override
-    def part(self, indices: np.ndarray) -> Items:
-        items = self._source.part(self._changes.positions[indices])
-        return Relabeled(items, self._changes.labels[indices])
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return self._source.sizes(self._changes.positions[indices])
-
-    @override
-    def fingerprint(self) -> str:
-        state = np.frombuffer(self._source.fingerprint().encode(), np.uint8)
-        return digest(state, self._changes.positions, self._changes.labels)
+def cleaned(source: Source, changes: Changes) -> SelectedSource:
+    """Return a source with changes made to it."""
+    return SelectedSource(source, changes.positions, changes.labels, changes.class_names)
 
 
 def write_changes(

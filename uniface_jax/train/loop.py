@@ -126,15 +126,14 @@ class Input(NamedTuple):
 def _open_input(config: ConfigDict) -> tuple[Input, Recipe]:
     """Open the training set and the teacher, and make the recipe for them."""
     source = open_training_set(config)
-    trained = with_label_noise(config, source)
+    if models.takes_landmarks(configs.create_network(config)):
+        source = with_landmarks(source)
+    trained = with_label_noise(config, source)  # the last change: all that is read passes it
     order, teacher = make_order(config, trained), open_teacher(config, source)
     width = teacher.width if teacher else None
     length = epoch_length(source, order)
     recipe = make_recipe(config, len(source), source.num_classes, width, length)
     input_checks.check_platform(recipe.network, jax.default_backend())
-    if models.takes_landmarks(recipe.network):
-        source = with_landmarks(source)
-        trained = with_label_noise(config, source)
     return Input(source, trained, order, teacher), recipe
 
 

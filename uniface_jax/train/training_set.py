@@ -47,7 +47,7 @@ def with_label_noise(config: ConfigDict, source: Source) -> Source:
 
 
 def _clean(source: Source) -> Source:
-    return source.clean if isinstance(source, NoisyLabels) else source
+    return source.source if isinstance(source, NoisyLabels) else source
 
 
 def make_order(config: ConfigDict, source: Source) -> Order | None:

@@ -2,11 +2,13 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.helpers.examples import examples
+from tests.helpers.jpegs import progressive_jpeg
 from uniface_jax.data.formats import images
 from uniface_jax.errors import UserError
 
@@ -113,26 +115,39 @@ def test_damage_raises_nothing_but_user_errors(whole, data):
     assert "\n" not in message
 
 
-def progressive(size: int = 64) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.full((size, size), 90, np.uint8)).save(out, "JPEG", progressive=True)
-    return out.getvalue()
-
-
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
     """Each scan of 16 bytes costs a pass over all pixels: 16 MB of them would take an hour."""
-    whole = progressive()
-    last = whole[whole.rfind(b"\xff\xda") : -2]
-    bomb = whole[:-2] + last * images.MAX_SCANS + whole[-2:]
+    whole, bomb = progressive_jpeg(), progressive_jpeg(more_scans=images.MAX_SCANS)
     for read in (images.decode, images.check, images.header):
         with pytest.raises(UserError, match=r"^bomb: a JPEG of more than 100 scans$"):
             read(bomb, "bomb")
-    allowed = whole[:-2] + last * 20 + whole[-2:]
+    allowed = progressive_jpeg(more_scans=20)
     np.testing.assert_array_equal(images.decode(allowed, "x"), images.decode(whole, "x"))
+    out = np.zeros((64, 64, 3), np.uint8)
+    assert not images.decode_jpeg_into(bomb, out, "RGB")
+    assert not out.any()
+    assert images.decode_jpeg_into(memoryview(whole), out, "RGB")
+    np.testing.assert_array_equal(out, images.decode(whole, "x"))
+
+
+def test_a_head_that_hides_its_scans_is_counted_and_not_believed(monkeypatch):
+    """A baseline frame and scan stand in a segment, which would end the image at once."""
+    whole, bomb = progressive_jpeg(), progressive_jpeg(more_scans=images.MAX_SCANS)
+    baseline = encoded(Image.fromarray(SMOOTH[..., 0]), "JPEG")
+    out = np.zeros((64, 64, 3), np.uint8)
+    assert images.decode_jpeg_into(baseline, out, "RGB")
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    scan = baseline.index(b"\xff\xda")
+    hidden = baseline[2 : scan + 20]  # frame and scan of the harmless one
+    for bare in (b"\xff\x01", b"\xff\xd0"):
+        trick = whole[:2] + bare + b"\xff\xfe" + (2 + len(hidden)).to_bytes(2, "big") + hidden
+        assert not images.decode_jpeg_into(trick + bomb[2:], out, "RGB")
+        with pytest.raises(UserError):
+            images.decode(trick + bomb[2:], "trick")
 
 
 def test_scans_of_thumbnails_and_films_do_not_count():
-    whole = progressive()
+    whole = progressive_jpeg()
     scans = images.jpeg_scans(whole)
     assert 1 < scans < 20
     thumbnail = b"\xff\xe1" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200

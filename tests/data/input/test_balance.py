@@ -78,3 +78,16 @@ def test_parts_of_a_balanced_step_are_the_whole_wherever_it_begins():
 def test_a_label_out_of_range_ends_the_run_before_it_begins():
     with pytest.raises(UserError, match=r"labeled: record 2 has the label 9, expected 0..2"):
         class_order(Labeled([0, 1, 9], 3), [(3, 1.0)], "classes", None)
+
+
+def test_a_source_that_reads_images_for_its_classes_reads_each_once():
+    class Counted(Labeled):
+        read = 0
+
+        def __getitem__(self, index):
+            self.read += 1
+            return super().__getitem__(index)
+
+    source = Counted([0, 2, 1, 2], 3)
+    assert class_order(source, [(4, 1.0)], "classes", None).table.tolist() == [0, 2, 1, 3]
+    assert source.read == 4

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from tests.helpers.batches import take
+from tests.helpers.jpegs import progressive_jpeg
 from tests.helpers.paths import ROOT
 from uniface_jax.data.formats import images
 from uniface_jax.data.input.decoding import Memory, Part, fill
@@ -20,6 +22,15 @@ def test_a_huge_image_takes_no_memory(tmp_path, monkeypatch):
     jpeg[size : size + 4] = (8000).to_bytes(2, "big") * 2
     (tmp_path / "a" / "1.jpg").write_bytes(jpeg)
     with pytest.raises(UserError, match=r"record 0 \(a/1.jpg\): 8000x8000 pixels, expected 112"):
+        take(tmp_path, 1, batch_size=1)
+
+
+def test_a_jpeg_of_a_million_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """By the decoder of batches too, which would be at it for minutes, in C, without a word."""
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(progressive_jpeg(112, more_scans=1_000_000))
+    with pytest.raises(UserError, match=r"record 0 \(a/1.jpg\): a JPEG of more than 100 scans$"):
         take(tmp_path, 1, batch_size=1)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.containers import FOLDER, read_or_refused
 from uniface_jax.data.formats.lmdb_pages import LmdbFile
+from uniface_jax.data.input.balance import class_order
 from uniface_jax.data.sources import lmdb as lmdb_source
 from uniface_jax.data.sources.lmdb import LmdbSource, open_lmdb
 from uniface_jax.data.sources.opening import open_source
@@ -76,6 +77,49 @@ def test_a_folder_of_lmdbs_own_and_records_of_old_msgpack(tmp_path):
     assert [tuple(item) for item in open_source(tmp_path / "folder")] == [
         (b"image", i, str(i)) for i in range(3)
     ]
+
+
+def test_labels_are_read_once_for_a_file_and_not_of_its_images_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFACE_OWN_FOLDER", str(tmp_path / "own"))
+    file, everything = write(tmp_path / "set.lmdb", records(300)), np.arange(300)
+    read = []
+    one = lmdb_source.LmdbPart.__getitem__
+    monkeypatch.setattr(
+        lmdb_source.LmdbPart, "__getitem__", lambda part, i: read.append(i) or one(part, i)
+    )
+    source = open_source(file)
+    assert source.classes(np.array([4, 2])).tolist() == [1, 2]
+    assert read == [4, 2]  # of few images those alone
+    for _ in range(2):
+        np.testing.assert_array_equal(source.classes(everything), everything % 3)
+    places = [int(source._images.offsets[i]) for i in read[2:]]
+    assert len(places) == 300
+    assert places == sorted(places)  # as they lie on the disk
+    order = class_order(open_source(file), [(300, 1.0)], "classes", None)  # another run
+    again = pickle.loads(pickle.dumps(source))  # a worker
+    np.testing.assert_array_equal(again.classes(everything), everything % 3)
+    assert order.length == 300
+    assert len(read) == 302
+
+
+def test_labels_are_read_again_of_a_changed_file_and_where_what_was_kept_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFACE_OWN_FOLDER", str(tmp_path / "own"))
+    everything = np.arange(30)
+    source = open_source(write(tmp_path / "set.lmdb", records(30)))
+    np.testing.assert_array_equal(source.classes(everything), everything % 3)
+    (kept,) = (tmp_path / "own" / "labels").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[-40] ^= 1  # of the last label, before the digest of 32 bytes
+    kept.write_bytes(content)
+    np.testing.assert_array_equal(
+        open_source(tmp_path / "set.lmdb").classes(everything), everything % 3
+    )
+    assert kept.read_bytes() != content  # written anew
+    others = {key: msgpack.packb((b"image", 1)) for key in records(30)}
+    written = write(tmp_path / "set.lmdb", others)
+    assert set(open_source(written).classes(everything)) == {1}
+    monkeypatch.setenv("UNIFACE_OWN_FOLDER", str(tmp_path / "set.lmdb"))  # none can be made there
+    assert set(open_source(written).classes(everything)) == {1}
 
 
 def test_keys_give_the_order_and_the_images(tmp_path):

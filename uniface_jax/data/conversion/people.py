@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from typing_extensions import override
 
-from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.base import Source
+from uniface_jax.data.sources.derived import SelectedSource
 from uniface_jax.errors import UserError
 
 
-class ChosenPeople(Source):
+class ChosenPeople(SelectedSource):
     """The images of some classes of a source, numbered anew in the source's order.
 
     Args of the constructor: the source; its labels, int [N]; and the classes, ascending.
@@ -23,37 +23,12 @@ class ChosenPeople(Source):
     """
 
     def __init__(self, source: Source, labels: np.ndarray, classes: Sequence[int]):
-        self.name = source.name
         names = source.class_names
-        self.class_names = [str(label) if names is None else names[label] for label in classes]
-        self.num_classes = len(classes)
         numbers = np.full(source.num_classes, -1, np.int64)
         numbers[list(classes)] = np.arange(len(classes))
-        self._source = source
-        self._positions = np.flatnonzero(numbers[labels] >= 0)
-        self.labels: np.ndarray = numbers[labels][self._positions]
-
-    @override
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        item = self._source[int(self._positions[index])]
-        return item._replace(label=int(self.labels[index]))
-
-    @override
-    def classes(self, indices: np.ndarray) -> np.ndarray:
-        return np.take(self.labels, indices)
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return self._source.sizes(self._positions[indices])
-
-    @override
-    def fingerprint(self) -> str:
-        state = np.frombuffer(self._source.fingerprint().encode(), np.uint8)
-        return digest(state, self._positions, self.labels)
+        positions = np.flatnonzero(numbers[labels] >= 0)
+        chosen = [str(label) if names is None else names[label] for label in classes]
+        super().__init__(source, positions, numbers[labels][positions], chosen)
 
 
 def labels_of(source: Source) -> np.ndarray:

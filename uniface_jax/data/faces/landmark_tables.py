@@ -7,7 +7,7 @@ of any other, or without one, they are found by name.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,8 @@ from typing_extensions import override
 from uniface_jax.data.faces.align_folders import REPORT_FILE
 from uniface_jax.data.faces.alignment import aligned_landmarks
 from uniface_jax.data.formats.landmarks import POINTS, checked
-from uniface_jax.data.sources.base import Item, Items, Source, digest
+from uniface_jax.data.sources.base import Items, Source, digest
+from uniface_jax.data.sources.derived import DerivedSource
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.joined import JoinedSource
 from uniface_jax.errors import UserError
@@ -134,7 +135,7 @@ def _is_heading(cells: list[str]) -> bool:
     return False
 
 
-class LandmarkedSource(Source):
+class LandmarkedSource(DerivedSource):
     r"""A source with the landmarks of its images from a table.
 
     Example:
@@ -148,25 +149,10 @@ class LandmarkedSource(Source):
         array([0.5, 0.6], dtype=float32)
     """
 
-    has_landmarks = True
-
     def __init__(self, source: Source, table: LandmarkTable) -> None:
-        self.source, self.table = source, table
-        self.name, self.num_classes = source.name, source.num_classes
-        self.class_names, self.notes = source.class_names, source.notes
-        self.image_shape = source.image_shape
-
-    @override
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @override
-    def __getitem__(self, index: int) -> Item:
-        return self.source[index]
-
-    @override
-    def item_name(self, index: int) -> str:
-        return self.source.item_name(index)
+        super().__init__(source)
+        self.table, self.has_landmarks = table, True
+        self.reopens_quickly = False  # a table has a line an image
 
     @override
     def landmarks(self, indices: np.ndarray) -> np.ndarray:
@@ -174,25 +160,13 @@ class LandmarkedSource(Source):
         return np.array(found, np.float32).reshape(-1, POINTS, 2)
 
     @override
-    def classes(self, indices: np.ndarray) -> np.ndarray:
-        return self.source.classes(indices)
-
-    @override
     def part(self, indices: np.ndarray) -> Items:
         return self.source.part(indices)
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return self.source.sizes(indices)
 
     @override
     def fingerprint(self) -> str:
         both = f"{self.source.fingerprint()} {self.table.digest()}"
         return digest(np.frombuffer(both.encode(), np.uint8))
-
-    @override
-    def images(self, indices: np.ndarray) -> tuple[Sequence[bytes | memoryview], np.ndarray] | None:
-        return self.source.images(indices)
 
 
 def with_landmarks(source: Source) -> Source:

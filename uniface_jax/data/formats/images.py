@@ -1,10 +1,12 @@
-"""Encoded images and pixels: the checked decoder that every reader uses, and the PNG writer."""
+"""Encoded images and pixels: the checked decoders that every reader uses, and the PNG writer."""
 
 import io
 import re
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from uniface_jax.errors import UserError
@@ -17,6 +19,8 @@ _ORIENTATION_TAG = 0x0112
 _EXIF_CHUNKS = (b"eXIf", b"zTXt", b"iTXt", b"tEXt")  # of PNG; as text, of older programs
 _APP1, _START_OF_SCAN, _END_OF_IMAGE = 0xE1, 0xDA, 0xD9
 _BARE_MARKERS = (0x01, *range(0xD0, 0xD8))  # without a length
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # which say size and components
+_BASELINE = (0xC0, 0xC1)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel
 
@@ -48,6 +52,30 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
     return np.asarray(_load(encoded, name))
 
 
+def decode_jpeg_into(encoded: bytes | memoryview, out: np.ndarray, order: str) -> bool:
+    """Decode a JPEG of the size of `out`, which is upright, by libjpeg-turbo; return True.
+
+    False stands for any other image, and `out` then holds anything; decode says what it is, or what
+    is wrong with it. The decoder looks at the size in the header first, and takes no memory of its
+    own for more.
+
+    Args:
+        encoded: the bytes of the image.
+        out: uint8 [H, W, 3].
+        order: of the channels, "RGB" or "BGR".
+    """
+    head = _jpeg_head(encoded)
+    if head is None or (not head.of_one_scan and jpeg_scans(encoded) > MAX_SCANS):
+        return False
+    try:
+        decoded = simplejpeg.decode_jpeg(encoded, order, buffer=out)
+    except ValueError:
+        return False
+    # A smaller image leaves its own shape. One that its EXIF turns is left to decode.
+    upright = not head.may_be_turned or orientation(encoded) == 1
+    return bool(decoded.shape == out.shape and upright)
+
+
 def check(encoded: bytes, name: str) -> tuple[str, int, int]:
     """Prove by a full decode that `encoded` is an image; return (format, height, width).
 
@@ -76,7 +104,8 @@ def orientation(encoded: bytes | memoryview) -> int:
         >>> orientation(encode_png(np.zeros((8, 8), np.uint8)))
         1
     """
-    if not _may_be_turned(encoded):
+    head = _jpeg_head(encoded)
+    if not (head.may_be_turned if head else _may_be_turned(encoded)):
         return 1
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
@@ -86,30 +115,55 @@ def orientation(encoded: bytes | memoryview) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _may_be_turned(encoded: bytes | memoryview) -> bool:
-    """Return False where the markers of a JPEG, or the chunks of a PNG, hold no EXIF and no XMP."""
-    place = 2
+class _JpegHead(NamedTuple):
+    """What a JPEG says before its first scan: EXIF or XMP may turn it; that scan is the only one.
+
+    of_one_scan is False too where that is not certain.
+    """
+
+    may_be_turned: bool
+    of_one_scan: bool
+
+
+def _jpeg_head(encoded: bytes | memoryview) -> _JpegHead | None:
+    """Return what a JPEG's head says; None where it is none, or is cut short."""
+    may_be_turned, frame, components, place = False, 0, 0, 2
     try:
-        if encoded[:2] == b"\xff\xd8":
-            while encoded[place] == 0xFF and (marker := encoded[place + 1]) != _START_OF_SCAN:
-                if marker == _APP1:
-                    return True
-                fill = marker == 0xFF
-                place += 1 if fill else 2 + (encoded[place + 2] << 8 | encoded[place + 3])
-            return False
-        if encoded[:4] == b"\x89PNG":
-            place = 8
-            while (kind := bytes(encoded[place + 4 : place + 8])) not in (b"IEND", b""):
-                if kind in _EXIF_CHUNKS:
-                    return True
-                place += 12 + int.from_bytes(encoded[place : place + 4], "big")
-            return False
+        if encoded[:2] != b"\xff\xd8":
+            return None
+        while encoded[place] == 0xFF:
+            marker = encoded[place + 1]
+            if marker == _START_OF_SCAN:
+                # A baseline scan of all components ends the image, whatever follows it.
+                whole = frame in _BASELINE and encoded[place + 4] == components
+                return _JpegHead(may_be_turned, whole)
+            if marker == 0xFF:
+                place += 1
+            elif marker in _BARE_MARKERS:
+                place += 2
+            else:
+                may_be_turned |= marker == _APP1
+                if marker in _FRAMES:
+                    frame, components = marker, encoded[place + 9]
+                place += 2 + (encoded[place + 2] << 8 | encoded[place + 3])
     except IndexError:  # cut short: decode says so
-        return False
-    return encoded[:4] == b"RIFF"  # WebP
+        return None
+    return _JpegHead(may_be_turned, False)
 
 
-def jpeg_scans(encoded: bytes) -> int:
+def _may_be_turned(encoded: bytes | memoryview) -> bool:
+    """Return False where the chunks of a PNG hold no EXIF and no XMP, and for other formats."""
+    if encoded[:4] != b"\x89PNG":
+        return encoded[:4] == b"RIFF"  # WebP
+    place = 8
+    while (kind := bytes(encoded[place + 4 : place + 8])) not in (b"IEND", b""):
+        if kind in _EXIF_CHUNKS:
+            return True
+        place += 12 + int.from_bytes(encoded[place : place + 4], "big")
+    return False
+
+
+def jpeg_scans(encoded: bytes | memoryview) -> int:
     """Return how many times a JPEG goes over its pixels, counted to MAX_SCANS + 1.
 
     What stands in its segments, or behind its end, as thumbnails and films do, does not count.

@@ -4,7 +4,7 @@ Classes are read in chunks, so that a set takes a table of 4 bytes an image and 
 and little beside it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from uniface_jax.errors import UserError
 NONE, CLASSES, SQUARE_ROOT = "none", "classes", "square_root"
 BALANCES = (NONE, CLASSES, SQUARE_ROOT)
 _CHUNK_RECORDS = 1 << 20
+_Classes = Callable[[np.ndarray], np.ndarray]
 
 
 def class_order(
@@ -34,7 +35,8 @@ def class_order(
     counts = np.zeros(source.num_classes, np.int64)
     seen = np.zeros(source.num_classes)
     ends = np.cumsum([images for images, _ in ratios])
-    for begin, classes in _chunks(source):
+    known = _read_once(source)
+    for begin, classes in _chunks(source, known):
         for place, (images, ratio) in enumerate(ratios):
             first = max(int(ends[place]) - images - begin, 0)
             mine = classes[first : max(int(ends[place]) - begin, 0)]
@@ -43,7 +45,7 @@ def class_order(
                 counts += found
                 seen += ratio * found
     begins = np.concatenate([[0], np.cumsum(counts)])
-    return Order(begins, quotas(counts, seen, balance, cap), _by_class(source, begins))
+    return Order(begins, quotas(counts, seen, balance, cap), _by_class(source, known, begins))
 
 
 def quotas(counts: np.ndarray, seen: np.ndarray, balance: str, cap: int | None) -> np.ndarray:
@@ -76,11 +78,19 @@ def quotas(counts: np.ndarray, seen: np.ndarray, balance: str, cap: int | None) 
     return np.where(there, found, 0)
 
 
-def _by_class(source: Source, begins: np.ndarray) -> np.ndarray:
+def _read_once(source: Source) -> _Classes:
+    """Return source.classes; of a source that reads images for it, what they say, read now."""
+    if type(source).classes is not Source.classes:
+        return source.classes
+    labels = source.classes(np.arange(len(source)))
+    return lambda indices: labels[indices]
+
+
+def _by_class(source: Source, known: _Classes, begins: np.ndarray) -> np.ndarray:
     """Return the records class by class, ascending in each: uint32 [N]."""
     table = np.empty(len(source), np.uint32)
     free = begins[:-1].copy()  # where the next image of each class goes
-    for begin, classes in _chunks(source):
+    for begin, classes in _chunks(source, known):
         order = np.argsort(classes, kind="stable")
         here, first, number = np.unique(classes[order], return_index=True, return_counts=True)
         rank = np.arange(len(order)) - np.repeat(first, number)
@@ -89,10 +99,10 @@ def _by_class(source: Source, begins: np.ndarray) -> np.ndarray:
     return table
 
 
-def _chunks(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+def _chunks(source: Source, known: _Classes) -> Iterator[tuple[int, np.ndarray]]:
     """Yield where each chunk of records begins, and their classes."""
     for begin in range(0, len(source), _CHUNK_RECORDS):
-        classes = source.classes(np.arange(begin, min(begin + _CHUNK_RECORDS, len(source))))
+        classes = known(np.arange(begin, min(begin + _CHUNK_RECORDS, len(source))))
         wrong = np.flatnonzero((classes < 0) | (classes >= source.num_classes))
         if len(wrong):
             raise UserError(

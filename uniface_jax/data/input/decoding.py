@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import simplejpeg
 
 from uniface_jax.data.formats import images
 from uniface_jax.data.formats.landmarks import mirrored
@@ -125,19 +124,10 @@ def _fill_all(source: Source, functions: list[Augmentation], part: Part, memory:
     # held for every step here, so there are few.
     flat = (*pixels.shape[:2], pixels.shape[2] * 3)
     scratch = np.empty(pixels.shape[1:], np.uint8)
-    reversible, shape = scratch.reshape(flat[1:]), scratch.shape
+    reversible = scratch.reshape(flat[1:])
     places = zip(encoded, part.mirrored.tolist(), pixels, pixels.reshape(flat), strict=True)
     for place, (image, mirror, out, rows) in enumerate(places):
-        # By libjpeg-turbo, where it is a JPEG of the right size: the decoder looks at the size in
-        # the header first, takes no memory of its own for more, and leaves a smaller one's shape.
-        # One that its EXIF turns is left to the decoder of every format, which turns it.
-        try:
-            order = "BGR" if mirror else "RGB"
-            decoded = simplejpeg.decode_jpeg(image, order, buffer=scratch).shape == shape
-            decoded = decoded and images.orientation(image) == 1
-        except ValueError:
-            decoded = False
-        if not decoded:
+        if not images.decode_jpeg_into(image, scratch, "BGR" if mirror else "RGB"):
             record = int(records[place])
             item = items[place] if items else source[record]
             labels[place] = item.label

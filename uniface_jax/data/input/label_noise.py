@@ -11,12 +11,13 @@ from typing_extensions import override
 
 from uniface_jax.data.input.shuffle import place_of, shuffled
 from uniface_jax.data.sources.base import Item, Source, digest
+from uniface_jax.data.sources.derived import DerivedSource
 from uniface_jax.errors import UserError
 
 _EPOCH = 2**62  # of the permutation that chooses images: none that a run has
 
 
-class NoisyLabels(Source):
+class NoisyLabels(DerivedSource):
     """A source in which a share of the images exchange their labels, round by round.
 
     The images that a seeded permutation has first, `noisy` of them, get the label of the next one
@@ -36,20 +37,17 @@ class NoisyLabels(Source):
     """
 
     def __init__(self, source: Source, share: float, seed: int):
-        self.clean, self.noisy, self._seed = source, round(share * len(source)), seed
+        super().__init__(source)
+        self.noisy, self._seed = round(share * len(source)), seed
         if self.noisy < 2:
             raise UserError(
                 f"config.data.label_noise={share:g}: {self.noisy} of the {len(source)} images of "
                 f"{source.name}; expected a share of at least two images"
             )
-        self.name, self.num_classes = source.name, source.num_classes
-        self.class_names, self.notes = source.class_names, source.notes
-        self.image_shape, self.has_landmarks = source.image_shape, source.has_landmarks
-        self.reopens_quickly = source.reopens_quickly
 
     def _changed(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the places in `indices` of noisy images, and whose labels these get."""
-        count, epochs = len(self.clean), np.full(indices.shape, _EPOCH, np.int64)
+        count, epochs = len(self.source), np.full(indices.shape, _EPOCH, np.int64)
         places = place_of(indices, count, self._seed, epochs)
         at = np.flatnonzero(places < self.noisy)
         following = (places[at] + 1) % self.noisy
@@ -60,41 +58,25 @@ class NoisyLabels(Source):
         if not len(at):
             return labels
         changed = np.array(labels, np.int64)
-        changed[at] = self.clean.classes(partners)
+        changed[at] = self.source.classes(partners)
         return changed
 
     @override
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @override
     def __getitem__(self, index: int) -> Item:
-        item = self.clean[index]
+        item = super().__getitem__(index)
         label = self._noisy(np.array([index], np.int64), np.array([item.label]))
         return item._replace(label=int(label[0]))
 
     @override
-    def item_name(self, index: int) -> str:
-        return self.clean.item_name(index)
-
-    @override
     def classes(self, indices: np.ndarray) -> np.ndarray:
-        return self._noisy(indices, self.clean.classes(indices))
-
-    @override
-    def landmarks(self, indices: np.ndarray) -> np.ndarray:
-        return self.clean.landmarks(indices)
-
-    @override
-    def sizes(self, indices: np.ndarray) -> np.ndarray:
-        return self.clean.sizes(indices)
+        return self._noisy(indices, super().classes(indices))
 
     @override
     def fingerprint(self) -> str:
-        text = f"{self.clean.fingerprint()} {self.noisy} {self._seed}"
+        text = f"{self.source.fingerprint()} {self.noisy} {self._seed}"
         return digest(np.frombuffer(text.encode(), np.uint8))
 
     @override
     def images(self, indices: np.ndarray) -> tuple[Sequence[bytes | memoryview], np.ndarray] | None:
-        found = self.clean.images(indices)
+        found = super().images(indices)
         return None if found is None else (found[0], self._noisy(indices, found[1]))

@@ -7,7 +7,7 @@ set's order, `__len__` is their number and `__classnum__` that of the classes, a
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from uniface_jax.data.formats.lmdb_pages import LmdbFile
 from uniface_jax.data.sources.base import Item, digest
 from uniface_jax.data.sources.folders import MAX_FILE_BYTES
 from uniface_jax.data.sources.indexed import Part, SharedSource
+from uniface_jax.data.sources.label_index import indexed_labels
 from uniface_jax.errors import UserError, extra
 from uniface_jax.files.kept_open import KeptOpen
 from uniface_jax.files.reading import open_regular
@@ -27,19 +28,24 @@ DATA_FILE = "data.mdb"  # in a folder that LMDB has made
 _OWN_KEYS = (b"__len__", b"__keys__", b"__classnum__")
 _MAX_CLASSES = (1 << 31) - 1  # labels are int32
 _MAX_DIGITS = 18
+_INDEXED_RECORDS = 1 << 16  # whose classes are wanted at once: those of all will be
 _LISTED_BYTES = 32  # of a key in msgpack at most, and of a number
 _LAYOUT = 'expected keys "0", "1", …, and __keys__, __len__ and __classnum__'
 
 
 @dataclass(frozen=True)
 class LmdbPart(Part):
-    """Records of an LMDB file: key, offset and size of each, int64 [K], among C classes."""
+    """Records of an LMDB file: key, offset and size of each, int64 [K], among C classes.
+
+    labels: int32 [K], None where they are not known without reading the records.
+    """
 
     files: KeptOpen
     keys: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
     num_classes: int
+    labels: np.ndarray | None = None
 
     @override
     def __getitem__(self, index: int) -> Item:
@@ -60,7 +66,8 @@ class LmdbPart(Part):
 class LmdbSource(SharedSource):
     """Records of an LMDB file in the order of its `__keys__`; item names are the keys.
 
-    Opening reads the pages that say where records lie, not the images.
+    Opening reads the pages that say where records lie, not the images. Where the classes of many
+    are wanted, all records are read, once for this file: labels are kept (label_index).
 
     Args of the constructor: the file, or LMDB's folder of it; and a .npy of indices, whole numbers
     below `__len__` in one row, of the images to take, in that order, or None for all. Their classes
@@ -102,6 +109,21 @@ class LmdbSource(SharedSource):
                 f"most {MAX_FILE_BYTES}"
             )
         self._images = LmdbPart(KeptOpen([file]), wanted, offsets[found], lengths, self.num_classes)
+
+    @override
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        images = self._images
+        if images.labels is None and len(indices) >= min(_INDEXED_RECORDS, len(images)):
+            order = np.argsort(images.offsets)
+            labels = indexed_labels(self._content_key(), images, order, self.name)
+            self._images = replace(images, labels=labels)
+        return super().classes(indices)
+
+    def _content_key(self) -> str:
+        """Return what is another of other records, or of a file that was written to since."""
+        images, file = self._images, self._images.files.paths[0].stat()
+        state = np.array([self.num_classes, file.st_size, file.st_mtime_ns])
+        return digest(images.keys, images.offsets, images.lengths, state)
 
     @override
     def fingerprint(self) -> str:
