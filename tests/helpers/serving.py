@@ -11,11 +11,11 @@ from tests.helpers.onnx_graphs import face_network
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.inference.calibration import read_calibration
 from uniface_jax.inference.load import load_model
-from uniface_jax.serving.access import Access
-from uniface_jax.serving.app import create_app
-from uniface_jax.serving.limits import Limits
-from uniface_jax.serving.photographs import FaceReader
-from uniface_jax.serving.service import Knowledge, Service
+from uniface_jax.serve.access import Access
+from uniface_jax.serve.app import create_app
+from uniface_jax.serve.limits import Limits
+from uniface_jax.serve.photographs import FaceReader
+from uniface_jax.serve.service import Knowledge, Service
 
 OWN = "http://127.0.0.1:8000"
 FAR, THRESHOLD = 0.01, 0.9

@@ -17,9 +17,9 @@ from uniface_jax import Gallery
 from uniface_jax.data.faces.orl import orl_folder
 from uniface_jax.data.formats import images
 from uniface_jax.inference.similarity import similarity
-from uniface_jax.serving.access import Access
-from uniface_jax.serving.limits import Limits
-from uniface_jax.serving.service import Knowledge
+from uniface_jax.serve.access import Access
+from uniface_jax.serve.limits import Limits
+from uniface_jax.serve.service import Knowledge
 from uniface_jax.studio.choices import choices_of
 from uniface_jax.studio.pages import FOLDER, POLICY, TYPES, page_files
 from uniface_jax.studio.studio import PREVIEW_SIDE, Evaluated, Studio, preview

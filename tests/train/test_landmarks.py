@@ -138,9 +138,7 @@ def test_label_noise_lies_over_the_landmarks_and_once(places, monkeypatch):
     assert made == [given.trained]
     assert given.trained.source is given.source
     indices = np.arange(IMAGES)
-    np.testing.assert_array_equal(
-        given.trained.landmarks(indices), given.source.landmarks(indices)
-    )
+    np.testing.assert_array_equal(given.trained.landmarks(indices), given.source.landmarks(indices))
     assert (given.trained.classes(indices) != given.source.classes(indices)).any()
 
 

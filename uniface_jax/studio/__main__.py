@@ -18,7 +18,7 @@ from uniface_jax.evaluate.report import reading
 from uniface_jax.evaluate.report.results import METRICS
 from uniface_jax.inference.calibration import read_calibration
 from uniface_jax.registry import import_parts
-from uniface_jax.serving import options
+from uniface_jax.serve import options
 
 _FLAGS = options.define()
 _EVALUATION = flags.DEFINE_string(

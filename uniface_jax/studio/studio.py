@@ -20,9 +20,9 @@ from uniface_jax.files.printable import printable
 from uniface_jax.gallery.rows import Row
 from uniface_jax.gallery.sheet import face_of
 from uniface_jax.inference.extract import check_features
-from uniface_jax.serving.batches import EmbeddedFace
-from uniface_jax.serving.problems import Problem
-from uniface_jax.serving.routes import seconds_left, service_of
+from uniface_jax.serve.batches import EmbeddedFace
+from uniface_jax.serve.problems import Problem
+from uniface_jax.serve.routes import seconds_left, service_of
 from uniface_jax.studio.choices import Choice, searches
 from uniface_jax.studio.evaluations import SetName, sets_of, shown_set
 from uniface_jax.studio.pages import add_pages

@@ -16,7 +16,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniface_jax.errors import UserError
-from uniface_jax.serving.limits import (
+from uniface_jax.serve.limits import (
     KEEP_ALIVE_SECONDS,
     MAX_HEADER_BYTES,
     RETRY_SECONDS,

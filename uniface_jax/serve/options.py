@@ -16,13 +16,13 @@ from uniface_jax.errors import UserError, extra
 from uniface_jax.gallery.manifest import read_manifest
 from uniface_jax.inference import model_flags
 from uniface_jax.inference.calibration import read_calibration
-from uniface_jax.serving.limits import Limits
+from uniface_jax.serve.limits import Limits
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-    from uniface_jax.serving.access import Access
-    from uniface_jax.serving.service import Service
+    from uniface_jax.serve.access import Access
+    from uniface_jax.serve.service import Service
 
 flags.disclaim_key_flags()  # --help lists them with the command that defines them
 _LIMITS = Limits()
@@ -40,8 +40,8 @@ class Serving:
 
     def run(self, routers: "Sequence[APIRouter]" = ()) -> None:
         """Serve the API, and further routes, until a signal; say where."""
-        from uniface_jax.serving.app import create_app
-        from uniface_jax.serving.server import address_of, serve
+        from uniface_jax.serve.app import create_app
+        from uniface_jax.serve.server import address_of, serve
 
         address = address_of(self.listening)
         app = create_app(self.service, self.access, routers)
@@ -65,9 +65,9 @@ class ServingFlags:
         if not value["model"]:
             raise UserError(f"--model is missing; {cli.usage('--model=MODEL [FLAGS]')}")
         with extra("serve"):
-            from uniface_jax.serving import app  # noqa: F401 - it needs all of the extra
-            from uniface_jax.serving.access import Access, hosts_for, read_token
-            from uniface_jax.serving.server import listen
+            from uniface_jax.serve import app  # noqa: F401 - it needs all of the extra
+            from uniface_jax.serve.access import Access, hosts_for, read_token
+            from uniface_jax.serve.server import listen
         token = read_token(value["token_file"])
         hosts = hosts_for(value["host"], value["hosts"], token)
         limits = _limits(value)
@@ -76,8 +76,8 @@ class ServingFlags:
         return Serving(service, access, limits, listen(value["host"], value["port"]))
 
     def _service(self, value: dict[str, Any], limits: Limits) -> "Service":
-        from uniface_jax.serving.photographs import FaceReader
-        from uniface_jax.serving.service import Knowledge, Service
+        from uniface_jax.serve.photographs import FaceReader
+        from uniface_jax.serve.service import Knowledge, Service
 
         gallery = Path(value["gallery"]) if value["gallery"] else None
         known = read_manifest(gallery).model or {} if gallery else {}

@@ -9,7 +9,7 @@ after the requests in progress.
 """
 
 from uniface_jax import cli
-from uniface_jax.serving import options
+from uniface_jax.serve import options
 
 _FLAGS = options.define()
 

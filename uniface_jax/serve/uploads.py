@@ -8,9 +8,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from uniface_jax.serving.limits import MAX_FIELD_BYTES, MAX_FIELDS, Limits
-from uniface_jax.serving.problems import Problem
-from uniface_jax.serving.service import Photograph
+from uniface_jax.serve.limits import MAX_FIELD_BYTES, MAX_FIELDS, Limits
+from uniface_jax.serve.problems import Problem
+from uniface_jax.serve.service import Photograph
 
 FORM = "multipart/form-data"
 

@@ -11,7 +11,7 @@ from uniface_jax.data.formats import images
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.errors import UserError
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serve.problems import Problem
 
 # By which files of images.FORMATS begin: of anything else the type is wrong, not the content.
 _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"BM", *(b"P%d" % kind for kind in range(1, 7)))

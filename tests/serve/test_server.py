@@ -10,9 +10,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from tests.helpers.serving import ANYBODY, face, service
-from uniface_jax.serving.app import create_app
-from uniface_jax.serving.limits import Limits
-from uniface_jax.serving.server import listen, server
+from uniface_jax.serve.app import create_app
+from uniface_jax.serve.limits import Limits
+from uniface_jax.serve.server import listen, server
 
 HOST = b"Host: localhost\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"

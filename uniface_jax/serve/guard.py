@@ -9,10 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uniface_jax.serving.access import Access, Rates
-from uniface_jax.serving.counts import Counts
-from uniface_jax.serving.limits import LINGER_SECONDS, Limits
-from uniface_jax.serving.problems import Problem, full, late
+from uniface_jax.serve.access import Access, Rates
+from uniface_jax.serve.counts import Counts
+from uniface_jax.serve.limits import LINGER_SECONDS, Limits
+from uniface_jax.serve.problems import Problem, full, late
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",

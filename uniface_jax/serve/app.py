@@ -8,10 +8,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from uniface_jax import __version__
-from uniface_jax.serving.access import Access
-from uniface_jax.serving.guard import Guard
-from uniface_jax.serving.routes import router
-from uniface_jax.serving.service import Service
+from uniface_jax.serve.access import Access
+from uniface_jax.serve.guard import Guard
+from uniface_jax.serve.routes import router
+from uniface_jax.serve.service import Service
 
 
 def create_app(service: Service, access: Access, routers: Sequence[APIRouter] = ()) -> FastAPI:

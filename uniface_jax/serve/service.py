@@ -18,11 +18,11 @@ from uniface_jax.gallery.thresholds import Limit, limit_at_far
 from uniface_jax.inference.calibration import Calibration, Threshold
 from uniface_jax.inference.model import Model
 from uniface_jax.inference.similarity import similarity
-from uniface_jax.serving.batches import Batcher, EmbeddedFace, Result
-from uniface_jax.serving.counts import Counts
-from uniface_jax.serving.limits import Limits
-from uniface_jax.serving.photographs import FaceReader
-from uniface_jax.serving.problems import Problem, late
+from uniface_jax.serve.batches import Batcher, EmbeddedFace, Result
+from uniface_jax.serve.counts import Counts
+from uniface_jax.serve.limits import Limits
+from uniface_jax.serve.photographs import FaceReader
+from uniface_jax.serve.problems import Problem, late
 
 Photograph = tuple[str, bytes]  # its name, and the encoded image
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from uniface_jax.files.printable import printable
 from uniface_jax.gallery.thresholds import Limit
 from uniface_jax.inference.calibration import Threshold
-from uniface_jax.serving.batches import EmbeddedFace, Result
-from uniface_jax.serving.problems import Problem
-from uniface_jax.serving.service import Decision, Found
+from uniface_jax.serve.batches import EmbeddedFace, Result
+from uniface_jax.serve.problems import Problem
+from uniface_jax.serve.service import Decision, Found
 
 UNKNOWN = "unknown"
 

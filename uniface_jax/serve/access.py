@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uniface_jax.errors import UserError
 from uniface_jax.files.reading import read_regular
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serve.problems import Problem
 
 TOKEN_VARIABLE = "UNIFACE_TOKEN"
 MIN_TOKEN_LETTERS, _MAX_TOKEN_BYTES = 16, 4096

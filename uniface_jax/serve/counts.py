@@ -11,8 +11,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from uniface_jax.serving.batches import Result
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serve.batches import Result
+from uniface_jax.serve.problems import Problem
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

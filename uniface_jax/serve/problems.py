@@ -5,7 +5,7 @@ import http
 from starlette.responses import JSONResponse
 
 from uniface_jax.files.printable import printable
-from uniface_jax.serving.limits import RETRY_SECONDS
+from uniface_jax.serve.limits import RETRY_SECONDS
 
 _RETRIED = (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE)
 

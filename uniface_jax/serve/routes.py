@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from uniface_jax.serving import answers, counts
-from uniface_jax.serving.problems import Problem
-from uniface_jax.serving.service import Service
-from uniface_jax.serving.uploads import FORM, Form, read_form
+from uniface_jax.serve import answers, counts
+from uniface_jax.serve.problems import Problem
+from uniface_jax.serve.service import Service
+from uniface_jax.serve.uploads import FORM, Form, read_form
 
 MAX_NEAREST, _NEAREST = 100, 5
 ONE, ALL = "one", "all"

@@ -3,8 +3,8 @@
 import pytest
 
 from uniface_jax.errors import UserError
-from uniface_jax.serving.access import Access, Rates, hosts_for, read_token
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serve.access import Access, Rates, hosts_for, read_token
+from uniface_jax.serve.problems import Problem
 
 TOKEN = "0123456789abcdef"
 

@@ -20,9 +20,9 @@ from uniface_jax.data.formats.landmarks import TEMPLATE, from_pixels
 from uniface_jax.errors import UserError
 from uniface_jax.inference.extract import check_features
 from uniface_jax.inference.model import Model
-from uniface_jax.serving.limits import MAX_RETRY_SECONDS, RETRY_SECONDS
-from uniface_jax.serving.photographs import FaceReader, ReadFace
-from uniface_jax.serving.problems import Problem, full, late
+from uniface_jax.serve.limits import MAX_RETRY_SECONDS, RETRY_SECONDS
+from uniface_jax.serve.photographs import FaceReader, ReadFace
+from uniface_jax.serve.problems import Problem, full, late
 
 # Faces of a batch for a compiled network, which compiles once for each: the next one is filled up.
 _COMPILED_SIZES = (1, 4, 16, 64, 256)

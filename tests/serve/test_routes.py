@@ -12,8 +12,8 @@ from uniface_jax import Gallery
 from uniface_jax.data.faces.orl import orl_folder
 from uniface_jax.data.formats.images import decode, encode_png
 from uniface_jax.inference.similarity import similarity
-from uniface_jax.serving.limits import Limits
-from uniface_jax.serving.service import Knowledge
+from uniface_jax.serve.limits import Limits
+from uniface_jax.serve.service import Knowledge
 
 
 def features(*encoded: bytes) -> np.ndarray:

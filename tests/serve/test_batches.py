@@ -11,9 +11,9 @@ import pytest
 from tests.helpers.onnx_graphs import expected_features
 from tests.helpers.serving import face
 from uniface_jax.data.formats.images import decode, encode_png
-from uniface_jax.serving.batches import Batcher
-from uniface_jax.serving.photographs import FaceReader
-from uniface_jax.serving.problems import Problem
+from uniface_jax.serve.batches import Batcher
+from uniface_jax.serve.photographs import FaceReader
+from uniface_jax.serve.problems import Problem
 
 READER = FaceReader(align=False, detector=None, score=0.6, pixels=1 << 20, faces=1)
 

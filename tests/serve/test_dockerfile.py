@@ -111,7 +111,7 @@ def test_what_is_copied_makes_a_wheel(tmp_path):
         [sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True, check=True
     ).stdout
     for name in (
-        "uniface_jax/serve.py",
+        "uniface_jax/serve/__main__.py",
         "uniface_jax/native/nearest.cc",
         "uniface_jax/configs/demo.py",
     ):

@@ -6,8 +6,8 @@ import pytest
 from fastapi import APIRouter
 
 from tests.helpers.serving import ANYBODY, OWN, asked, face, posted, service
-from uniface_jax.serving.access import Access
-from uniface_jax.serving.limits import Limits
+from uniface_jax.serve.access import Access
+from uniface_jax.serve.limits import Limits
 
 TOKEN = "0123456789abcdef"
 
