@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ def name(case: Path) -> str:
     return f"{case.parent.name}/{case.name}"
 
 
-FOUND = [pytest.param(case, id=name(case)) for case in cases.found(CASES)]
 # Of many commands: these take as long as all the others, and have their turn in the slow part.
 LONG = (
     "hostile/10-onnx", "hostile/37-compare", "field/09-unusable-training-image",
@@ -31,6 +31,20 @@ IN_ONE_PROCESS = [
     pytest.param(case, id=name(case), marks=[pytest.mark.slow] if name(case) in LONG else [])
     for case in cases.found(CASES)
 ]
+
+
+def of_other_imports() -> Iterator:
+    """Yield the first case of each command, and each that sets a variable of the environment.
+
+    What a fork has in advance, and a process of its own has not, are a command's imports: they go
+    by the command and its environment, and by nothing else of a case.
+    """
+    seen: set[str] = set()
+    for case in cases.found(CASES):
+        commands, environments = cases.commands_of(case)
+        if environments or not commands <= seen:
+            seen |= commands
+            yield pytest.param(case, id=name(case))
 
 
 # A process's peak of memory is that of what it was forked from, too: of a small one, not of pytest.
@@ -69,7 +83,7 @@ def test_a_case(case, trained, forked, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", FOUND)
+@pytest.mark.parametrize("case", list(of_other_imports()))
 def test_a_case_in_processes_of_its_own(case, trained, tmp_path):
     def run(arguments: list[str], env: dict[str, str], seconds: float) -> Ended:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -41,6 +41,15 @@ def found(folder: Path) -> Iterator[Path]:
     yield from sorted(file.parent for pattern in patterns for file in folder.glob(pattern))
 
 
+def commands_of(case: Path) -> tuple[set[str], bool]:
+    """Return the commands that a case runs, and whether one has an environment of its own."""
+    found = json.loads((case / "case.json").read_text())
+    words = [shlex.split(command) for command in found.get("prepare", [])]
+    prepared = {rest[0].replace("-", "_") for first, *rest in words if first == "uniface"}
+    checked = {check["run"].split()[0] for check in found["checks"]}
+    return prepared | checked, any("home" in check for check in found["checks"])
+
+
 def walk(places: Places, run: Run) -> None:
     """Run a case; AssertionError with the output for what is not right."""
     case = json.loads((places.case / "case.json").read_text())
