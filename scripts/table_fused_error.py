@@ -117,7 +117,7 @@ def main() -> None:
     rows = {}
     for shape, arounds in shapes_of(network, args.images).items():
         (_, side, _, channels), (taps, _, _, outputs), stride, _ = shape
-        kind = " F(4x4)" if is_winograd(shape[1], stride) else ""
+        kind = " F(4x4)" if is_winograd(*shape[:3]) else ""
         label = f"{side:3}x{side:<3} {channels:3} to {outputs:3}, {taps}x{taps}/{stride}{kind}"
         rows[label] = of_shape(shape, arounds[0], rng)
         show(label, rows[label])

@@ -21,7 +21,7 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr ptrdiff_t kPositions = 96;        // of a direct convolution's task
-constexpr ptrdiff_t kFewestTiles = 24, kMostTiles = 48;  // of Winograd's
+constexpr ptrdiff_t kFewestTiles = 32, kMostTiles = 48;  // of Winograd's
 constexpr ptrdiff_t kTaskFloats = 1 << 18;  // transformed, before and after the products
 constexpr int kOut = 4, kIn = 6, kAll = kIn * kIn;  // of a tile
 
@@ -123,11 +123,16 @@ void TransformInput(const Call& call, Place first, float* to, ptrdiff_t step) {
   }
 }
 
+// Floats from one of a panel's 36 matrices [C, width] to the next: not a power of two, by which all
+// would meet in the same lines of a cache.
+inline ptrdiff_t PanelStep(ptrdiff_t channels, ptrdiff_t width) { return channels * width + kWidth; }
+
 // kernel [3, 3, C, O] for channels of a task, the panel of outputs from `start`, to [36][C, panel].
 void TransformKernel(const Call& call, Range channels, ptrdiff_t start) {
   const ptrdiff_t inputs = call.p.in.channels, outputs = call.p.out.channels;
   const ptrdiff_t width = VectorsFrom(start, outputs) * kWidth, tap = inputs * outputs;
-  float* to = call.scratch + kAll * inputs * start;
+  const ptrdiff_t step = PanelStep(inputs, width);
+  float* to = call.scratch + kAll * PanelStep(inputs, kPanel) * (start / kPanel);
   for (ptrdiff_t c = channels.begin; c < channels.end; ++c)
     for (ptrdiff_t o = 0; o < width; o += kWidth) {
       const float* g = call.kernel + c * outputs + start + o;
@@ -142,7 +147,7 @@ void TransformKernel(const Call& call, Range channels, ptrdiff_t start) {
         const Vec column[3] = {rows[0][j], rows[1][j], rows[2][j]};
         Vec all[kIn];
         OfKernel(column, all);
-        for (int i = 0; i < kIn; ++i) Store(to + ((i * kIn + j) * inputs + c) * width + o, all[i]);
+        for (int i = 0; i < kIn; ++i) Store(to + (i * kIn + j) * step + c * width + o, all[i]);
       }
     }
 }
@@ -210,8 +215,9 @@ void Winograd(const ffi::ThreadPool& pool, const Call& call) {
         const int vectors = VectorsFrom(start, outputs);
         const ptrdiff_t width = vectors * kWidth;
         Products(tiles + e * step, channels, taken,
-                 call.scratch + channels * (kAll * start + e * width), {channels, 1, width}, vectors,
-                 sums + e * sum_step + start, outputs, true);
+                 call.scratch + kAll * PanelStep(channels, kPanel) * (start / kPanel) +
+                     e * PanelStep(channels, width),
+                 {channels, 1, width}, vectors, sums + e * sum_step + start, outputs, true);
       }
     for (ptrdiff_t t = 0; t < taken; ++t)
       TransformOutput(call, sums + t * outputs, sum_step, first(t));
@@ -278,15 +284,22 @@ void Direct(const ffi::ThreadPool& pool, const Call& call) {
   });
 }
 
+// Of the kernel as it is multiplied; a position's zeros lie behind it.
+ptrdiff_t KernelFloats(ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t outputs, bool winograd) {
+  const ptrdiff_t panels = (outputs + kPanel - 1) / kPanel;
+  return winograd ? kAll * PanelStep(channels, kPanel) * panels : taps * taps * channels * outputs;
+}
+
 ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, Floats before, Floats after,
-                 Floats added, int32_t stride, int32_t padding, Result y, Result scratch) {
+                 Floats added, int32_t stride, int32_t padding, int32_t winograd, Result y,
+                 Result scratch) {
   const Problem p{MapOf(x.dimensions()), MapOf(y->dimensions()), kernel.dimensions()[0], stride,
                   padding};
   const ptrdiff_t channels = p.in.channels, outputs = p.out.channels;
-  const bool winograd = p.taps == 3 && stride == 1 && channels % kWidth == 0;
-  const ptrdiff_t size = (winograd ? kAll : p.taps * p.taps) * channels * outputs;
+  const ptrdiff_t size = KernelFloats(p.taps, channels, outputs, winograd);
   const auto count = [](const Floats& of) { return static_cast<ptrdiff_t>(of.element_count()); };
-  if (outputs % kWidth || static_cast<ptrdiff_t>(scratch->element_count()) < size + channels ||
+  if ((winograd && (p.taps != 3 || stride != 1 || channels % kWidth)) || outputs % kWidth ||
+      static_cast<ptrdiff_t>(scratch->element_count()) < size + channels ||
       count(after) != 3 * outputs || (count(before) && !(winograd && count(before) == 2 * channels)) ||
       (count(added) && count(added) != static_cast<ptrdiff_t>(y->element_count())))
     return ffi::Error::InvalidArgument("the convolution's shapes or scratch are not as agreed");
@@ -302,6 +315,11 @@ ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, Floats before, F
 
 }  // namespace
 
+extern "C" int64_t UnifaceFusedScratch(int64_t taps, int64_t channels, int64_t outputs,
+                                       int64_t winograd) {
+  return KernelFloats(taps, channels, outputs, winograd != 0) + channels;
+}
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceFusedConvolution, Fused,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
@@ -312,6 +330,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceFusedConvolution, Fused,
                                   .Arg<Floats>()
                                   .Attr<int32_t>("stride")
                                   .Attr<int32_t>("padding")
+                                  .Attr<int32_t>("winograd")
                                   .Ret<Floats>()
                                   .Ret<Floats>());
 

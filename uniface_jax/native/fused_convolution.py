@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.native import build
 from uniface_jax.native.convolution import call, divides
 
-TILE = 6  # positions of a side that a tile of Winograd's F(4x4, 3x3) reads
+# On smaller maps more time goes into the kernel's transformation than its fewer products save.
+FEWEST_POSITIONS = 14 * 14
 
 
 @jax.tree_util.register_dataclass
@@ -27,7 +29,7 @@ class Affine:
 class Around:
     """All that is computed with a convolution y = conv(x) [B, H', W', O].
 
-    before: of x, inside of its frame: the zeros of the padding stay. Only where is_winograd().
+    before: of x, inside of its frame: the zeros of the padding stay.
     after: of y. slope [O]: of the PReLU behind that, none where None. added: [B, H', W', O], added
     to that.
     """
@@ -38,9 +40,13 @@ class Around:
     added: jax.Array | None = None
 
 
-def is_winograd(kernel_shape: tuple[int, ...], stride: int) -> bool:
-    """Return True where Winograd's F(4x4, 3x3) computes it; else products over all taps."""
-    return (*kernel_shape[:2], stride) == (3, 3, 1) and divides(kernel_shape[2])
+def is_winograd(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> bool:
+    """Return True where Winograd's F(4x4, 3x3) computes it; else products over all taps.
+
+    It does not depend on the number of images, so that an image's result does not.
+    """
+    suited = (*kernel_shape[:2], stride) == (3, 3, 1) and divides(kernel_shape[2])
+    return suited and shape[1] * shape[2] >= FEWEST_POSITIONS
 
 
 def forward(
@@ -53,14 +59,18 @@ def forward(
     side, _, channels, outputs = kernel.shape
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, outputs)
-    taps = TILE**2 if is_winograd(kernel.shape, stride) else side**2
-    nothing = jnp.zeros((0,), jnp.float32)
     before, after = around.before, around.after
+    winograd = is_winograd(x.shape, kernel.shape, stride)
+    size = build.scratch("UnifaceFusedScratch", side, channels, outputs, int(winograd))
+    if before is not None and not winograd:
+        scale, shift = (v.reshape(1, 1, 1, -1) for v in (before.scale, before.shift))
+        x, before = x * scale + shift, None
+    nothing = jnp.zeros((0,), jnp.float32)
     slope = jnp.ones(outputs, jnp.float32) if around.slope is None else around.slope
     return call(
-        "uniface_fused_convolution", shape, taps * channels * outputs + channels, x, kernel,
+        "uniface_fused_convolution", shape, size, x, kernel,
         nothing if before is None else jnp.stack([before.scale, before.shift]),
         jnp.stack([after.scale, after.shift, slope]),
         nothing if around.added is None else around.added,
-        stride=stride, padding=padding,
+        stride=stride, padding=padding, winograd=int(winograd),
     )  # fmt: skip
