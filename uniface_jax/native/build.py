@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -145,17 +146,32 @@ def _compiled(compiler: list[str]) -> Path:
         if not _is_whole(path):
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 made = Path(work) / path.name
-                sources = [str(here / source) for source in SOURCES]
-                subprocess.run(
-                    [*command, *sources, "-o", str(made)],
-                    check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-                )  # fmt: skip
+                _compile(command, made)
                 with made.open("rb+") as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
                     file.seek(0, os.SEEK_END)
                     file.write(digest)
                 made.replace(path)
     return path
+
+
+def _compile(command: list[str], made: Path) -> None:
+    """Compile SOURCES, as many at a time as there are cores, and link the library `made`.
+
+    Raises OSError or SubprocessError.
+    """
+
+    def run(*arguments: str) -> None:
+        subprocess.run(
+            [*command, *arguments],
+            check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+        )  # fmt: skip
+
+    here = Path(__file__).parent
+    objects = [str(made.with_name(f"{source}.o")) for source in SOURCES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda source, o: run("-c", str(here / source), "-o", o), SOURCES, objects))
+    run(*objects, "-o", str(made))
 
 
 def _is_whole(path: Path) -> bool:
