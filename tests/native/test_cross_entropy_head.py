@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from tests.helpers.dense_head import assert_same, dense
 from tests.helpers.examples import examples
+from tests.helpers.head_problems import FACTOR, draw, tolerance, tolerances
 from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import (
-    NORM_FLOOR,
-    Prototypes,
-    Samples,
     Sums,
     additive_pass,
 )
@@ -23,12 +21,6 @@ from uniface_jax.native import build
 pytestmark = pytest.mark.usefixtures("kernels")
 
 KERNEL = "uniface_cross_entropy_head"
-FACTOR = 0.25  # of the gradients
-
-
-def tolerance(scale):
-    """Return that of exp(s cos): a cosine is known to a few 1e-7."""
-    return 1e-5 + 5e-7 * scale
 
 
 def compiled(loss, prototypes, samples):
@@ -39,57 +31,6 @@ def compiled(loss, prototypes, samples):
 
     lowered = jax.jit(run).lower(prototypes, samples)
     return lowered.compile(), KERNEL in lowered.as_text()
-
-
-def draw(seed, batch, classes, dimension, scale, bias, by_class, saturated, invalid):
-    """Prototypes and samples in float32; `bias` as a share of the scale."""
-    rng = np.random.default_rng(seed)
-    directions = rng.standard_normal((batch, dimension))
-    weight = rng.standard_normal((classes, dimension))
-    if saturated:  # cosines of 1 and of -1
-        sign = rng.choice([-1, 1], (classes, 1))
-        weight[:] = sign * directions[rng.integers(0, batch, classes)]
-    weight *= rng.uniform(0.1, 10, (classes, 1))
-    weight[rng.integers(0, classes)] = 0
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    biases = scale * bias + rng.normal(0, 1, classes if by_class else ())
-    prototypes = Prototypes(
-        weight.astype(np.float32),
-        np.asarray(biases, np.float32),
-        rng.random(classes) >= invalid,
-    )
-    # Some samples' own classes are on another shard.
-    position = rng.integers(0, classes + classes // 3 + 1, batch).clip(max=classes)
-    return prototypes, Samples(directions.astype(np.float32), position.astype(np.int32))
-
-
-def tolerances(loss, prototypes, samples):
-    """Return what float32 may be off by: Sums, of samples and of classes by row.
-
-    Each is a share of the sum of its terms' sizes, and where a cosine is too near to a jump of the
-    slope or of the threshold to say on which side it is, the whole term.
-    """
-    weight, bias, valid = prototypes
-    norm = np.maximum(np.linalg.norm(weight.astype(np.float64), axis=1), NORM_FLOOR)
-    cos = samples.directions.astype(np.float64) @ (weight / norm[:, None]).T
-    own = samples.position[:, None] == np.arange(len(weight))
-    cos = np.where(own, -1.0, np.clip(cos, -1, 1))
-    z = loss.scale * cos - bias
-    inside = np.abs(z) <= loss.scale
-    jump = np.abs(np.abs(z) - loss.scale) < 1e-3
-    clipped = np.clip(z, -loss.scale, loss.scale)
-    size = valid * loss.clipped_cross_entropy
-    relative = tolerance(loss.scale)
-    slope = size * FACTOR / (1 + np.exp(-clipped)) * (relative * inside + jump)
-    by_bias = slope.sum(0) if bias.ndim else slope.sum()
-    return Sums(
-        loss=relative * np.sum(size * np.logaddexp(clipped, 0)),
-        directions=loss.scale * slope.sum(1),
-        weight=loss.scale * slope.sum(0) / norm,
-        bias=by_bias,
-        max_negative=1e-6,
-        negatives_above=np.sum(valid * (np.abs(z) < 1e-3)),
-    )
 
 
 @examples(25)
@@ -121,7 +62,7 @@ def test_any_problem(seed, batch, classes, vectors, negative_weight, scale, **ki
         reference, is_kernel = compiled(loss, *wide)
         assert not is_kernel
         expected = jax.device_get(reference(*wide))
-    allowed = tolerances(loss, prototypes, samples)
+    allowed = tolerances(loss.scale, loss.clipped_cross_entropy, prototypes, samples)
     assert found.nearest is expected.nearest is None  # no loss of this kernel is relative
     for name, value, other, most in zip(Sums._fields, found, expected, allowed, strict=True):
         if name == "nearest":

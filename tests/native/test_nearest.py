@@ -6,22 +6,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.helpers.nearest_problems import as_pairs, codes_of, unit
 from tests.helpers.paths import ROOT
 from uniface_jax.native import build, nearest
-
-
-def unit(shape, seed=0):
-    values = np.random.default_rng(seed).standard_normal(shape)
-    return values / np.linalg.norm(values, axis=-1, keepdims=True)
-
-
-def codes_of(units):
-    codes, scales, errors = nearest.coded(units)
-    return nearest.Codes(
-        nearest.packed(codes),
-        nearest.padded_to_blocks(scales, 0),
-        nearest.padded_to_blocks(errors, np.nan),
-    )
 
 
 @pytest.mark.parametrize("width", [1, 3, 64, 130])
@@ -34,10 +21,6 @@ def test_cosines_lie_within_the_bounds(width):
     ).T
     bounds = errors[:, None] * queries.by_error + queries.beyond
     assert (np.abs(about - rows @ asked.T) <= bounds).all()
-
-
-def as_pairs(found):
-    return sorted(zip(found.queries.tolist(), found.rows.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(("count", "width", "queries", "k"), [(1, 5, 1, 1), (700, 130, 13, 4)])
