@@ -6,12 +6,14 @@ a few at a time, whose maps stay in memory that was touched before.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from uniface_jax import models
+from uniface_jax.inference.parts import in_parts
 from uniface_jax.models.channels import affine
 from uniface_jax.models.layers import BN_EPSILON
 from uniface_jax.native import build
@@ -37,15 +39,9 @@ def features(network: models.Network, variables: Tree, images: jax.Array) -> jax
     """
     assert isinstance(network, models.IResNet)
     params, statistics = variables["params"], variables["batch_stats"]
-    parts = -(-len(images) // IMAGES_AT_A_TIME)
-    size = -(-len(images) // parts)
-    padded = jnp.pad(images, ((0, parts * size - len(images)), (0, 0), (0, 0), (0, 0)))
-    maps = jax.lax.map(
-        lambda some: _maps(network, params, statistics, some),
-        padded.reshape(parts, size, *images.shape[1:]),
-    )
+    maps = in_parts(partial(_maps, network, params, statistics), IMAGES_AT_A_TIME)(images)
     # All at once: the linear layer's kernel is the largest of all.
-    rows = maps.reshape(parts * size, -1)[: len(images)]
+    rows = maps.reshape(len(images), -1)
     linear = params["fc5"]
     y = rows @ linear["kernel"]
     last = _affine(params["bn5"], statistics["bn5"])

@@ -18,6 +18,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.inference import fused
 from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model, QualityHead
+from uniface_jax.inference.parts import in_parts
 from uniface_jax.models.convolution import native_kernels
 from uniface_jax.runtime.xla_flags import compiler_options
 
@@ -25,13 +26,15 @@ Variables = Mapping[str, Any]
 # (variables, images uint8 RGB [B, 112, 112, 3], and landmarks float32 [B, 5, 2] for a network that
 # takes them) -> features float32 [B, D], not normalized.
 EmbedWith = Callable[..., np.ndarray]
+IMAGES_AT_A_TIME = 16  # of networks without fused kernels, on a CPU
 
 
 def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
     """Return the function from variables and images to features, with the mirror sum or without.
 
     The images are split over this process's devices (and padded for that); each new number of them
-    is compiled once. On a CPU alone an IR-ResNet is computed by fused kernels (inference.fused).
+    is compiled once. On one CPU device an IR-ResNet is computed by fused kernels (inference.fused),
+    and every network a few images at a time, whatever their number.
     """
     mesh = Mesh(np.array(jax.local_devices()), ("batch",))
     split = NamedSharding(mesh, PartitionSpec("batch"))
@@ -39,11 +42,13 @@ def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
 
     # XLA splits no kernel of others over several devices.
     alone = mesh.size == 1
-    computed = fused.features if alone and fused.suits(network) else models.features
+    fusing = alone and fused.suits(network)
+    few = alone and not fusing and jax.default_backend() == "cpu"
 
     @partial(jax.jit, compiler_options=compiler_options())
     def forward(variables: Variables, images: jax.Array, *landmarks: jax.Array) -> jax.Array:
-        features = partial(computed, network, variables)
+        plain = partial(fused.features if fusing else models.features, network, variables)
+        features = in_parts(plain, IMAGES_AT_A_TIME) if few else plain
         with native_kernels(alone):  # while it is traced
             return (mirror_sum(features) if mirror else features)(
                 models.normalize(images), *landmarks
