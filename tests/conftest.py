@@ -1,10 +1,11 @@
 """Eight virtual CPU devices for every test, and the folders of golden numbers and fixtures.
 
 UNIFACE_TEST_PLATFORM=cuda runs on that platform's devices instead: for the tests of numbers that
-need one device.
+need one device. UNIFACE_TEST_COMPILER=user compiles as users' programs are compiled.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ from tests.helpers.compilation import FAST_COMPILATION
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("UNIFACE_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-if os.environ["JAX_PLATFORMS"] == "cpu":  # on a GPU the numbers are of the kernels that users get
+# On a GPU the numbers are of the kernels that users get.
+if os.environ["JAX_PLATFORMS"] == "cpu" and os.environ.get("UNIFACE_TEST_COMPILER") != "user":
     os.environ["XLA_FLAGS"] += f" {FAST_COMPILATION}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Command lines of one session share what they compiled, those of all workers (which inherit the
@@ -82,6 +84,12 @@ register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples 
 def pytest_collection_modifyitems(items):
     turns = {name: turn for turn, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turns.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """Spare what was imported, millions of objects that stay, every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

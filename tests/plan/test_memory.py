@@ -3,10 +3,12 @@
 import jax
 import pytest
 
+from tests.helpers.compilation import EMITTERS
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class
 from uniface_jax.plan import memory, program, report
 from uniface_jax.plan.fleet import Data, Device, Fleet
+from uniface_jax.runtime import xla_flags
 
 # A recipe's network at a shorter depth; sampled classes in micro-batches; another family and loss.
 CASES = {
@@ -41,7 +43,10 @@ def case(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_within_ten_percent_of_the_compiler(name):
+def test_within_ten_percent_of_the_compiler(name, monkeypatch):
+    if EMITTERS:  # fused as users' programs are, which tests' are not
+        fused = {**xla_flags.NEVER_RUN, "xla_cpu_use_fusion_emitters": True}
+        monkeypatch.setattr(xla_flags, "NEVER_RUN", fused)
     one = case(name)
     network = memory.probe_network(one, 1)
     for devices in (1, 2, 8):
