@@ -44,7 +44,7 @@ def main() -> None:
     config.model.vit.attention = args.attention
     config.batch_size, config.micro_batches = args.batch, 1
     configs.check(config, target.devices)
-    recipe = program.planned(config, args.images, args.classes)
+    recipe = program.planned(config, args.images, args.classes, target)
     flops = work.count(program.trace(recipe, target.devices), target.devices).flops
     found = counted.count(recipe, target)
     if args.save_text:

@@ -114,7 +114,7 @@ def recipe_of(case: Case, shallow: bool) -> tuple[Recipe, targets.Target]:
     elif shallow:
         config.model.stage_sizes = (1, 1, 1, 1)
     classes = case.classes or facts.data.identities
-    return program.planned(config, facts.data.images, classes), target
+    return program.planned(config, facts.data.images, classes, target), target
 
 
 def network_bytes(recipe: Recipe) -> int:

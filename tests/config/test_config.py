@@ -52,6 +52,7 @@ def test_base_is_valid():
         ({"loss__name": "focal"}, r"loss.name='focal': allowed are uce"),
         ({"loss__margin": 3.0}, r"loss.margin=3.0: must be"),
         ({"loss__name": "arcface", "loss__negative_weight": 0.5}, r"loss.negative_weight=0.5: arc"),
+        ({"model__kernels": "fast"}, r"config.model.kernels=fast: must be one of auto, plain, fo"),
         ({"seed": -1}, r"config.seed=-1: must be from 0"),
         ({"parallel": "pjit"}, r"config.parallel=pjit: must be one of auto"),
     ],
@@ -161,7 +162,42 @@ def test_a_workdir_may_be_older_than_a_key(tmp_path):
     assert json.loads((workdir / "config.json").read_text())["optim"]["power"] == 2.0
 
 
-@pytest.mark.parametrize("text", ["5", "[1]", '{"optim": 3}', "{"])
+@pytest.mark.parametrize(
+    ("network", "gpu", "kernels"),
+    [("lresnet50", True, "folded"), ("lresnet50", False, "plain"), ("vit_t", True, "plain")],
+)
+def test_a_run_keeps_the_kernels_that_it_began_with(tmp_path, network, gpu, kernels):
+    given = changed(model__name=network)
+    assert configs.as_begun(given, tmp_path) is given  # where nothing has begun
+    began = configs.with_kernels(given, gpu)
+    assert given.model.kernels == "auto"
+    assert began.model.kernels == kernels
+    configs.claim_workdir(tmp_path, began)
+    again = configs.with_kernels(configs.as_begun(given, tmp_path), not gpu)
+    assert again.model.kernels == kernels
+    configs.claim_workdir(tmp_path, again)
+    other = {"folded": "plain", "plain": "folded"}[kernels]
+    with pytest.raises(UserError, match=f"config.model.kernels={kernels}, this one has {other}"):
+        configs.claim_workdir(tmp_path, changed(model__name=network, model__kernels=other))
+
+
+def test_a_run_from_before_there_were_kernels_is_plain(tmp_path):
+    config = json.loads(configs.to_json(changed()))
+    del config["model"]["kernels"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = configs.with_kernels(configs.as_begun(changed(), tmp_path), gpu=True)
+    assert again.model.kernels == "plain"
+    configs.claim_workdir(tmp_path, again)
+
+
+def test_kernels_are_of_the_network():
+    assert configs.create_network(changed(model__kernels="folded")).fold
+    assert not configs.create_network(changed(model__kernels="plain")).fold
+    with pytest.raises(UserError, match=r"config.model.kernels=folded: mbf has no batch norm in f"):
+        configs.create_network(changed(model__name="mbf", model__kernels="folded"))
+
+
+@pytest.mark.parametrize("text", ["5", "[1]", '{"model": 3}', '{"optim": 3}', "{"])
 def test_what_is_no_config_is_a_value_error(text):
     with pytest.raises(ValueError):
         configs.from_json(text)

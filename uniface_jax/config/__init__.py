@@ -6,12 +6,18 @@ belongs to it. facts: what a recipe says of itself.
 """
 
 from uniface_jax.config.keys import base, completed, flatten
-from uniface_jax.config.parts import create_loss, create_network, create_sample_loss
+from uniface_jax.config.parts import (
+    create_loss,
+    create_network,
+    create_sample_loss,
+    with_kernels,
+)
 from uniface_jax.config.ranges import allowed, check, check_batch, check_values
-from uniface_jax.config.stored import claim_workdir, from_json, of_run, to_json
+from uniface_jax.config.stored import as_begun, claim_workdir, from_json, of_run, to_json
 
 __all__ = [
     "allowed",
+    "as_begun",
     "base",
     "check",
     "check_batch",
@@ -25,4 +31,5 @@ __all__ = [
     "from_json",
     "of_run",
     "to_json",
+    "with_kernels",
 ]

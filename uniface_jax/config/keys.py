@@ -98,6 +98,9 @@ def _model(config: ConfigDict) -> None:
     config.model.stem_stride = 1  # 2 halves all maps of an IResNet: a quarter of the work
     config.model.dropout = placeholder(float)  # before an IResNet's last linear layer
     config.model.dtype = "float32"  # of the computation; parameters stay float32
+    # How an IResNet trains: "plain", layer by layer; "folded", in fewer bytes (models.folded);
+    # "auto" is folded on GPUs, else plain. A run keeps what it began with.
+    config.model.kernels = "auto"
     config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
     # Normalize by the running statistics in training too, and leave them as they are.
     config.model.frozen_statistics = False

@@ -72,10 +72,16 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     """
     name, shared, own = _chosen(config.model)
     shared.pop("bn_momentum")  # of the training step, not of the network
+    folded = shared.pop("kernels") == "folded"
     shared["dtype"] = dtype or shared["dtype"]
     family = models.family(name)
     if family == "iresnet":
-        return models.create(name, **shared)
+        return models.create(name, fold=folded, **shared)
+    if folded:
+        raise UserError(
+            f"config.model.kernels=folded: {name} has no batch norm in front of a convolution, as "
+            "IResNets have; leave it out"
+        )
     if not family and shared["frozen_statistics"]:
         raise UserError(
             f"config.model.frozen_statistics=True: {name} is a network from outside, whose batch "
@@ -87,6 +93,19 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     if dtype and family == "vit":
         own["attention"] = "einsum"
     return models.create(name, **shared, **own)
+
+
+def with_kernels(config: ConfigDict, gpu: bool) -> ConfigDict:
+    """Return the config with a network that suits the device, where it leaves that to the device.
+
+    gpu: whether it is one.
+    """
+    if config.model.kernels != "auto":
+        return config
+    chosen = config.copy_and_resolve_references()
+    folded = gpu and models.family(config.model.name) == "iresnet"
+    chosen.model.kernels = "folded" if folded else "plain"
+    return chosen
 
 
 def _chosen(section: ConfigDict) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -60,6 +60,7 @@ _RANGES: Mapping[str, Range] = {
     "model.dropout": _OPTIONAL_FRACTION,
     "model.dtype": one_of(*DTYPES),
     "model.bn_momentum": _SHARE,
+    "model.kernels": one_of("auto", "plain", "folded"),
     **{
         f"model.{family}.{key}": allowed
         for family in ("vit", "kprpe")

@@ -16,6 +16,7 @@ from uniface_jax.files.bounded_json import MAX_BYTES, parse_json
 from uniface_jax.files.reading import read_regular
 from uniface_jax.registry import import_parts
 
+FILE = "config.json"  # of a workdir
 # Keys that may differ when a run is extended: the state of training has the same form.
 EXTENDABLE_KEYS = ("epochs", "steps", "optim.")
 _FORM_KEYS = ("optim.name", "optim.ema")  # but these: other moments, a mean of the weights
@@ -26,22 +27,49 @@ CHANGEABLE_KEYS = (
     "micro_batches",  # follows the number of devices; train/batch_norm_groups.py
     "nonfinite.", "watchdog_seconds", "debug.", "profile", "compilation_cache", "hooks.",
 )  # fmt: skip
+# What a key that was not there yet stood for, where that is not what it is left at today.
+_BEFORE = {"model": {"kernels": "plain"}}
 
 
 def from_json(text: str, workdir: Path | None = None) -> ConfigDict:
-    """Return a config as `to_json` wrote it; keys that were not there yet have their defaults.
+    """Return a config as `to_json` wrote it.
 
-    The modules of its `imports` are imported, but none that is inside of `workdir`, where the text
-    is from. Raises ValueError alone, for what is no JSON, or no JSON of a config.
+    Keys that were not there yet stand for what was done then, mostly their defaults. The
+    modules of its `imports` are imported, but none that is inside of `workdir`, where the text is
+    from. Raises ValueError alone, for what is no JSON, or no JSON of a config.
     """
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError("no object of config keys")
     import_parts(values.get("imports") or (), "config.imports", workdir)
     try:
-        return completed(values)
+        old = {name: {**keys, **values.get(name, {})} for name, keys in _BEFORE.items()}
+        return completed({**values, **old})
     except (AttributeError, KeyError, TypeError) as e:  # of another type, or a section
         raise ValueError(" ".join(str(e).split())[:200]) from e
+
+
+def as_begun(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """Return the config with what it leaves to the device as the run in `workdir` began with it.
+
+    Raises UserError for a config there that is none.
+    """
+    if config.model.kernels != "auto" or not (workdir / FILE).exists():
+        return config
+    begun = config.copy_and_resolve_references()
+    begun.model.kernels = _owner(workdir).model.kernels
+    return begun
+
+
+def _owner(workdir: Path) -> ConfigDict:
+    """Return the config of the run that a workdir belongs to. Raises UserError."""
+    path = workdir / FILE
+    try:
+        return from_json(read_regular(path, MAX_BYTES).decode("utf-8"), workdir)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+    except ValueError as e:
+        raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
 
 
 def of_run(run: Mapping[str, Any], path: str | Path, workdir: Path) -> ConfigDict:
@@ -70,17 +98,11 @@ def claim_workdir(
     begun: the run there has a checkpoint; what left none owns nothing. extend: EXTENDABLE_KEYS may
     differ. Raises UserError naming the first key that differs, with both values and the ways out.
     """
-    path = workdir / "config.json"
+    path = workdir / FILE
     config = completed(config.to_dict())
     if begun and path.exists():
         allowed = CHANGEABLE_KEYS + (EXTENDABLE_KEYS if extend else ())
-        try:
-            text = read_regular(path, MAX_BYTES).decode("utf-8")
-            owner = flatten(from_json(text, workdir))
-        except OSError as e:
-            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-        except ValueError as e:
-            raise UserError(f"{path}: not the config of a run ({e}); use another --workdir") from e
+        owner = flatten(_owner(workdir))
         for key, value in flatten(config).items():
             fixed = key in _FORM_KEYS or (key == "optim.multipliers" and _thaws(owner, value))
             if (fixed or not key.startswith(allowed)) and owner.get(key) != value:

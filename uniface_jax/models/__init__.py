@@ -117,7 +117,7 @@ REGISTRY: Registry[NetworkFactory] = Registry(
     "network",
     "model",
     given=("embedding_size", "dtype"),
-    reserved=(*_FIELDS, "bn_momentum", *FAMILIES),
+    reserved=(*_FIELDS, "bn_momentum", "kernels", *FAMILIES),
 )
 
 

@@ -10,6 +10,7 @@ nothing else: the normalized map is not kept.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,31 @@ import jax.numpy as jnp
 # number of rows has no good divisor, a turn of the loop costs more than it saves.
 BLOCK_ELEMENTS, FEWEST_ELEMENTS = 2**16, 2**11
 
+# Means of a map and of its squares by channel, [C] each.
+Moments = tuple[jax.Array, jax.Array]
 Term = Callable[..., tuple[jax.Array, ...]]
-# What the backward pass of batch_norm needs: x, scale, bias, slope, mean, 1/deviation.
-Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array]
+Remake = Callable[..., jax.Array]
+
+
+class Norm(NamedTuple):
+    """Parameters of a batch norm [C]; slope: of the PReLU after it, or None."""
+
+    scale: jax.Array
+    bias: jax.Array
+    slope: jax.Array | None
+
+
+class Saved(NamedTuple):
+    """Values that the backward pass of batch_norm needs.
+
+    x, its mean, 1/deviation, and what each image's x lacks.
+    """
+
+    x: jax.Array
+    norm: Norm
+    mean: jax.Array
+    inverse: jax.Array
+    plus: jax.Array | None
 
 
 def channel_sums(
@@ -60,10 +83,10 @@ def _by_pairs(
     split = [x.reshape(parts, count // parts, channels) for x in rows]
     apart, partial_sums = [v.reshape(1, 1, channels) for v in vectors], []
     for index in range(len(jax.eval_shape(term, *split, *apart))):
-        partial_sums.append(jnp.sum(term(*split, *apart)[index], 1))
         apart = [_apart(v) for v in apart]
+        partial_sums.append(jnp.sum(term(*split, *apart)[index], 1))
     pairs = [partial_sums[at : at + 2] for at in range(0, len(partial_sums), 2)]
-    return tuple(total for pair in pairs for total in _reduced(pair))
+    return tuple(total for pair in pairs for total in reduced(pair, (0,)))
 
 
 def _parts(rows: int) -> int:
@@ -76,14 +99,14 @@ def _apart(vector: jax.Array) -> jax.Array:
     return jnp.where(vector == vector, vector, jnp.nan)
 
 
-def _reduced(arrays: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    """Return the sums of arrays of one shape over their first axis, as one reduction."""
+def reduced(arrays: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
+    """Return the sums of arrays of one shape over these axes, as one reduction."""
 
     def add(before: tuple[jax.Array, ...], more: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         return tuple(a + b for a, b in zip(before, more, strict=True))
 
     zeros = tuple(jnp.zeros((), x.dtype) for x in arrays)
-    sums: tuple[jax.Array, ...] = jax.lax.reduce(tuple(arrays), zeros, add, (0,))
+    sums: tuple[jax.Array, ...] = jax.lax.reduce(tuple(arrays), zeros, add, tuple(axes))
     return sums
 
 
@@ -129,22 +152,80 @@ def affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     return x * scale.reshape(broadcast) + bias.reshape(broadcast)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def batch_norm(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    slope: jax.Array | None,
-    epsilon: float,
-    dtype: jnp.dtype,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return (y, mean, variance): y [..., C] is x normalized by this batch, times scale + bias.
+def moments(x: jax.Array, wide: jnp.dtype, plus: jax.Array | None = None) -> Moments:
+    """Return the means of x [..., C] and of its squares over all axes but the last, in `wide`.
 
-    y is in `dtype`; scale, bias [C]. With a `slope` [C], y is the PReLU of that. mean and the
-    biased variance [C] are over all axes but the last, in the dtype of `scale`; nothing is
-    differentiated through them as outputs (they are statistics to keep).
+    plus [H, W, C]: what each image's x lacks.
     """
-    return _forward(x, scale, bias, slope, epsilon, dtype)[0]
+    # One pass over x gives both moments; a centered second pass would read it again.
+    count = x.size // x.shape[-1]
+    mean, square = channel_sums(partial(_powers, wide), [x, *_all(plus, x)])
+    return mean / count, square / count
+
+
+def moments_of_sum(
+    total: jax.Array, remake: Remake, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
+) -> Moments:
+    """Return the moments of total [..., C], which remake(*arrays, *vectors) makes once more.
+
+    arrays are of total's shape, vectors [C]; remake may be called on any rows. On GPUs the sums are
+    made of what total is made of, so that the compiler takes them in the pass that writes it: of
+    total itself it takes them in another. Nothing is differentiated through the moments.
+    """
+    wide = jnp.promote_types(total.dtype, jnp.float32)
+    count, channels = total.size // total.shape[-1], total.shape[-1]
+
+    def again(
+        _: jax.Array, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
+    ) -> tuple[jax.Array, ...]:
+        rows = [x.reshape(-1, channels) for x in arrays]
+        return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors)
+
+    def plainly(total: jax.Array, *_: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        return channel_sums(partial(_powers, wide), [total])
+
+    given = jax.lax.stop_gradient((total, list(arrays), list(vectors)))
+    sums = jax.lax.platform_dependent(*given, cuda=again, default=plainly)
+    return sums[0] / count, sums[1] / count
+
+
+def _powers(wide: jnp.dtype, *parts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    whole = _whole(wide, *parts)
+    return whole, jnp.square(whole)
+
+
+class Normalized(NamedTuple):
+    """Batch norm's results: y [..., C], and by channel statistics to keep and what y was made of.
+
+    mean and biased variance [C] of x; y is x * factor + shift [C], before a PReLU.
+    """
+
+    y: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+    factor: jax.Array
+    shift: jax.Array
+
+
+class HasY(Protocol):
+    """Cotangents of results of which y alone is differentiated."""
+
+    @property
+    def y(self) -> jax.Array:
+        """Return the cotangent of y."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm(
+    x: jax.Array, norm: Norm, known: Moments | None, epsilon: float, dtype: jnp.dtype
+) -> Normalized:
+    """Normalize x [..., C] by this batch, times scale + bias; results: see Normalized.
+
+    y is in `dtype`. With a slope, y is the PReLU of that. Statistics are over all axes but
+    the last, in the dtype of `scale`; nothing is differentiated through them as outputs. known: the
+    moments of x, where they have been taken.
+    """
+    return forward(x, norm, known, epsilon, dtype)[0]
 
 
 def _kept(y: jax.Array) -> jax.Array:
@@ -162,37 +243,47 @@ def _kept(y: jax.Array) -> jax.Array:
     return kept
 
 
-def _forward(
+def forward(
     x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    slope: jax.Array | None,
+    norm: Norm,
+    known: Moments | None,
     epsilon: float,
     dtype: jnp.dtype,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Saved]:
-    count = x.size // x.shape[-1]
+    plus: jax.Array | None = None,
+) -> tuple[Normalized, Saved]:
+    """Return what batch_norm does, and what its gradient needs.
 
-    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        wide = x.astype(scale.dtype)
-        return wide, jnp.square(wide)
-
-    # One pass over x gives both moments; a centered second pass would read it again.
-    mean, square = (total / count for total in channel_sums(moments, [x]))
+    plus [H, W, C]: what each image's x lacks; x + plus is normalized and is in no memory.
+    """
+    scale, bias, slope = norm
+    mean, square = known or moments(x, scale.dtype, plus)
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    y = affine(x.astype(scale.dtype), scale * inverse, bias - mean * scale * inverse).astype(dtype)
+    factor, shift = scale * inverse, bias - mean * scale * inverse
+
+    y = affine(_whole(scale.dtype, x, *_all(plus, x)), factor, shift).astype(dtype)
     y = _kept(y) if slope is None else prelu(y, slope)
-    return (y, mean, variance), (x, scale, bias, slope, mean, inverse)
+    result = Normalized(y, mean, variance, factor, shift)
+    return result, Saved(x, norm, mean, inverse, plus)
 
 
-def _backward(
-    epsilon: float,
-    dtype: jnp.dtype,
-    saved: Saved,
-    cotangents: tuple[jax.Array, jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    x, scale, bias, slope, mean, inverse = saved
-    y_bar = cotangents[0]
+def _all(plus: jax.Array | None, x: jax.Array) -> list[jax.Array]:
+    """Return [] or [plus for each image of x]."""
+    return [] if plus is None else [jnp.broadcast_to(plus, x.shape)]
+
+
+def _whole(dtype: jnp.dtype, x: jax.Array, *plus: jax.Array) -> jax.Array:
+    """Return x in `dtype`, with what it lacks."""
+    wide = x.astype(dtype)
+    return wide + plus[0] if plus else wide
+
+
+def backward(
+    epsilon: float, dtype: jnp.dtype, saved: Saved, cotangents: HasY
+) -> tuple[jax.Array, Norm, None]:
+    """Return the gradients of batch_norm's x, norm and known, of what forward saved."""
+    x, (scale, bias, slope), mean, inverse, plus = saved
+    y_bar, wide = cotangents.y, scale.dtype
     count = x.size // x.shape[-1]
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
@@ -200,32 +291,34 @@ def _backward(
         x: jax.Array, y_bar: jax.Array, factor: jax.Array, shift: jax.Array, slope: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Return the gradient with respect to PReLU's input, and that input."""
-        z = (x.astype(factor.dtype) * factor + shift).astype(dtype)
-        return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(factor.dtype), z
+        z = (x * factor + shift).astype(dtype)
+        return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(wide), z
 
-    def terms(
-        x: jax.Array, y_bar: jax.Array, mean: jax.Array, *more: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        if not more:
-            wide = y_bar.astype(mean.dtype)
-            return wide, wide * (x.astype(mean.dtype) - mean)
-        wide, z = before_prelu(x, y_bar, *more)
-        by_slope = jnp.where(z < 0, z * y_bar, 0).astype(mean.dtype)
-        return wide, wide * (x.astype(mean.dtype) - mean), by_slope
+    def terms(y_bar: jax.Array, x: jax.Array, *more: jax.Array) -> tuple[jax.Array, ...]:
+        parts, (mean, *vectors) = more[: len(lacks)], more[len(lacks) :]
+        x = _whole(wide, x, *parts)
+        if not vectors:
+            z_bar = y_bar.astype(wide)
+            return z_bar, z_bar * (x - mean)
+        z_bar, z = before_prelu(x, y_bar, *vectors)
+        by_slope = jnp.where(z < 0, z * y_bar, 0).astype(wide)
+        return z_bar, z_bar * (x - mean), by_slope
 
+    lacks = _all(plus, x)
     vectors = [mean] if slope is None else [mean, factor, shift, slope]
-    total, centered, *by_slope = channel_sums(terms, [x, y_bar], vectors)
+    total, centered, *by_slope = channel_sums(terms, [y_bar, x, *lacks], vectors)
+    whole = _whole(wide, x, *lacks)
     if slope is None:
-        z_bar = y_bar.astype(scale.dtype)
+        z_bar = y_bar.astype(wide)
     else:
         broadcast = (1,) * (x.ndim - 1) + (-1,)
-        z_bar, _ = before_prelu(x, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
+        z_bar, _ = before_prelu(whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
     # dx = factor * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean)))
     along = -factor * jnp.square(inverse) * centered / count
-    x_bar = affine(x.astype(scale.dtype), along, -factor * total / count - along * mean)
+    x_bar = affine(whole, along, -factor * total / count - along * mean)
     x_bar += affine(z_bar, factor, jnp.zeros_like(factor))
     slope_bar = None if slope is None else by_slope[0].astype(slope.dtype)
-    return x_bar.astype(x.dtype), centered * inverse, total, slope_bar
+    return x_bar.astype(x.dtype), Norm(centered * inverse, total, slope_bar), None
 
 
-batch_norm.defvjp(_forward, _backward)
+batch_norm.defvjp(forward, backward)

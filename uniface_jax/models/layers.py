@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from uniface_jax.models import convolution
-from uniface_jax.models.channels import affine, batch_norm, prelu
+from uniface_jax.models.channels import Moments, Norm, Normalized, affine, batch_norm, prelu
 
 BN_EPSILON = 1e-5
 PRELU_START = 0.25
@@ -35,26 +35,56 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     epsilon: float = BN_EPSILON
 
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        slope: jax.Array | None = None,
+        known: Moments | None = None,
+    ) -> jax.Array:
+        """Map x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU.
+
+        known: the moments of x, where they have been taken.
+        """
+        return self.normalized(x, train, slope, known).y
+
+    def normalized(
+        self,
+        x: jax.Array,
+        train: bool,
+        slope: jax.Array | None = None,
+        known: Moments | None = None,
+    ) -> Normalized:
+        """Do as a call does, and return the statistics that normalized too."""
+        scale, bias = self.parameters(x.shape[-1], at_least_float32(x.dtype))
+        if train:
+            dtype = jnp.dtype(self.dtype)
+            out = batch_norm(x, Norm(scale, bias, slope), known, self.epsilon, dtype)
+            self.keep((out.mean, out.variance), x.size // x.shape[-1])
+            return out
+        mean: jax.Array = self.get_variable("batch_stats", "mean")
+        variance: jax.Array = self.get_variable("batch_stats", "var")
+        scale = jax.lax.rsqrt(variance + self.epsilon) * scale
+        shift = bias - mean * scale
+        y = affine(x.astype(scale.dtype), scale, shift).astype(self.dtype)
+        y = y if slope is None else prelu(y, slope)
+        return Normalized(y, mean, variance, scale, shift)
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, slope: jax.Array | None = None) -> jax.Array:
-        """Map x [..., C] -> the same shape, in `dtype`; with a `slope` [C], its PReLU."""
-        channels = x.shape[-1]
-        mean_state = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        var_state = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        wide = at_least_float32(x.dtype)
+    def parameters(self, channels: int, wide: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+        """Return scale and bias [channels] in `wide`; see that there are statistics."""
+        self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        self.variable("batch_stats", "var", jnp.ones, (channels,))
         ones = jnp.ones(channels)
         scale = self.param("scale", self.scale_init, (channels,)) if self.use_scale else ones
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        scale, bias = scale.astype(wide), bias.astype(wide)
-        if train:
-            y, mean, var = batch_norm(x, scale, bias, slope, self.epsilon, jnp.dtype(self.dtype))
-            count = x.size // channels
-            mean_state.value = mean
-            var_state.value = var * (count / max(count - 1, 1))
-            return y
-        scale = jax.lax.rsqrt(var_state.value + self.epsilon) * scale
-        y = affine(x.astype(wide), scale, bias - mean_state.value * scale).astype(self.dtype)
-        return y if slope is None else prelu(y, slope)
+        return scale.astype(wide), bias.astype(wide)
+
+    def keep(self, statistics: Moments, count: int) -> None:
+        """Keep mean and biased variance of `count` values a channel as this batch's."""
+        mean, variance = statistics
+        self.put_variable("batch_stats", "mean", mean)
+        self.put_variable("batch_stats", "var", variance * (count / max(count - 1, 1)))
 
 
 class PReLU(nn.Module):
@@ -64,6 +94,21 @@ class PReLU(nn.Module):
     def __call__(self, channels: int) -> jax.Array:
         """Return the slopes [channels]."""
         return self.param("slope", nn.initializers.constant(PRELU_START), (channels,))
+
+
+class Kernel(nn.Module):
+    """Kernel of a square convolution as `conv` has it, without the convolution."""
+
+    features: int
+    size: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, channels: int) -> jax.Array:
+        """Return the kernel [size, size, channels, features]."""
+        return self.param(
+            "kernel", self.kernel_init, (self.size, self.size, channels, self.features)
+        )
 
 
 def conv(

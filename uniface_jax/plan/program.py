@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from uniface_jax import config as configs
 from uniface_jax.data.formats.landmarks import POINTS
 from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, takes_landmarks
 from uniface_jax.native import build
+from uniface_jax.plan.targets import GPUS, Target
 from uniface_jax.runtime.parallel import AXIS, ShardMapRunner
 from uniface_jax.runtime.xla_flags import never_run_options
 from uniface_jax.state import class_sharded
@@ -43,17 +45,26 @@ class CompiledMemory(NamedTuple):
         return self.held + self.working
 
 
-def for_accelerators(config: ConfigDict) -> ConfigDict:
-    """Return a copy with accelerators' choice of what depends on the kind of device."""
-    copy = config.copy_and_resolve_references()
+def for_accelerators(config: ConfigDict, gpu: bool) -> ConfigDict:
+    """Return a copy with accelerators' choice of what depends on the kind of device.
+
+    gpu: whether it is one, or another accelerator.
+    """
+    copy = configs.with_kernels(config, gpu).copy_and_resolve_references()
     if copy.head.block_memory is None:
         copy.head.block_memory = ACCELERATOR_BLOCK
     return copy
 
 
-def planned(config: ConfigDict, num_images: int, num_classes: int) -> Recipe:
-    """Return the recipe as accelerators run it: their block of classes, micro-batches in a loop."""
-    recipe = make_recipe(for_accelerators(config), num_images, num_classes)
+def planned(
+    config: ConfigDict, num_images: int, num_classes: int, target: Target | None = None
+) -> Recipe:
+    """Return the recipe as accelerators run it: their block of classes, micro-batches in a loop.
+
+    target: the accelerator, as far as that matters; None leaves the network plain.
+    """
+    gpu = target is not None and target.kind in GPUS
+    recipe = make_recipe(for_accelerators(config, gpu), num_images, num_classes)
     return replace(recipe, settings=recipe.settings._replace(unrolled=False))
 
 

@@ -148,7 +148,7 @@ def _programs(
 ) -> tuple[Recipe, memory.NetworkMemory, program.CompiledMemory | None]:
     """Return the recipe, what its network takes, and the step's memory if it was compiled here."""
     if not fleet.here:
-        recipe = program.planned(config, data.of_epoch, data.classes)
+        recipe = program.planned(config, data.of_epoch, data.classes, fleet.target)
         return recipe, network or memory.probe_network(recipe, fleet.count, progress), None
     recipe = make_recipe(config, data.of_epoch, data.classes)
     progress("compiling the step as this machine would run it")

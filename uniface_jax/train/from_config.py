@@ -91,6 +91,7 @@ def make_recipe(
     teacher_width: T of the teacher's features, where config.distill names one; None is the
     network's own. epoch_images: of an epoch; None is each once.
     """
+    config = configs.with_kernels(config, jax.default_backend() == "gpu")
     epoch_images = num_images if epoch_images is None else epoch_images
     network, loss = configs.create_network(config), configs.create_loss(config)
     rate, seed = config.head.sampling_rate, config.seed

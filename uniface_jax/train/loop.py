@@ -95,6 +95,8 @@ def train_and_evaluate(
     compilation_cache.enable(config.compilation_cache)
     if reading.is_begun(workdir):
         config = batch_norm_groups.adapt(config, workdir, jax.device_count())
+        config = configs.as_begun(config, workdir)
+    config = configs.with_kernels(config, jax.default_backend() == "gpu")
     configs.check_batch(config, jax.device_count())
     _prepare_data(config)
     if not config.data.train:

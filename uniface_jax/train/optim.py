@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from uniface_jax.models.channels import channel_sums
+from uniface_jax.train import few_kernels
 
 Tree = Any
 LearningRate = Callable[[jax.Array], jax.Array]  # by step
@@ -75,7 +76,18 @@ def square_norm(tree: Tree) -> jax.Array:
             return jnp.sum(jnp.square(x))
         return jnp.sum(channel_sums(lambda rows: (jnp.square(rows),), [x])[0])
 
-    return sum(map(square, jax.tree.leaves(tree)), jnp.zeros(()))
+    def each(leaves: list[jax.Array]) -> jax.Array:
+        return sum(map(square, leaves), jnp.zeros(()))
+
+    def together(leaves: list[jax.Array]) -> jax.Array:
+        many = [x for x in leaves if few_kernels.is_one_of_many(x)]
+        others = [x for x in leaves if not few_kernels.is_one_of_many(x)]
+        return few_kernels.square_norm(many) + each(others)
+
+    total: jax.Array = jax.lax.platform_dependent(
+        jax.tree.leaves(tree), cuda=together, default=each
+    )
+    return total
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
@@ -94,13 +106,27 @@ def sgd_update(
         plain, decay = sgd._replace(weight_decay=0.0, decoupled=False), lr * sgd.weight_decay
         moved, momentum = sgd_update(plain, lr, weights, momentum, gradients)
         return jax.tree.map(lambda new, old: new - decay * old, moved, weights), momentum
-    momentum = jax.tree.map(
-        lambda buffer, gradient, weight: (
-            sgd.momentum * buffer + (gradient + sgd.weight_decay * weight)
-        ),
-        momentum, gradients, weights,
-    )  # fmt: skip
-    return jax.tree.map(lambda weight, buffer: weight - lr * buffer, weights, momentum), momentum
+
+    def step(
+        weight: jax.Array, buffer: jax.Array, gradient: jax.Array, rate: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        buffer = sgd.momentum * buffer + (gradient + sgd.weight_decay * weight)
+        return weight - rate * buffer, buffer
+
+    def each(rate: jax.Array, *trees: Tree) -> tuple[Tree, Tree]:
+        arrays = zip(*map(jax.tree.leaves, trees), strict=True)
+        pairs = [step(weight, buffer, gradient, rate) for weight, buffer, gradient in arrays]
+        form = jax.tree.structure(trees[0])
+        weights, momentum = zip(*pairs, strict=True) if pairs else ((), ())
+        return jax.tree.unflatten(form, weights), jax.tree.unflatten(form, momentum)
+
+    def by_size(rate: jax.Array, *trees: Tree) -> tuple[Tree, Tree]:
+        return few_kernels.by_size(step, rate, *trees)
+
+    after: tuple[Tree, Tree] = jax.lax.platform_dependent(
+        jnp.asarray(lr), weights, momentum, gradients, cuda=by_size, default=each
+    )
+    return after
 
 
 def sgd_update_rows(

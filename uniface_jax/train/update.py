@@ -12,7 +12,7 @@ from uniface_jax.head.beside import QUALITY, TO_TEACHER
 from uniface_jax.head.sampling import Subset
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import Average, TrainState, Weights, class_sharded
-from uniface_jax.train import adaptive, optim
+from uniface_jax.train import adaptive, few_kernels, optim
 from uniface_jax.train.settings import Group, Settings, groups
 
 Tree = Any
@@ -107,6 +107,10 @@ def clipped(gradients: Weights, settings: Settings) -> tuple[Weights, dict[str, 
     grad_norm is that of all trained parameters; network_grad_norm that of the network's alone,
     where it is by this one that they are clipped.
     """
+    network = jax.lax.platform_dependent(
+        gradients.network, cuda=few_kernels.gathered, default=lambda network: network
+    )
+    gradients = gradients._replace(network=network)
     trained, limit = _trained(gradients, settings), settings.optimizer.clip
     norm = _global_norm(trained)
     if not settings.clip_network:

@@ -1,0 +1,172 @@
+"""Batch norm, 3x3 convolution, batch norm and PReLU as one function that reads fewer maps.
+
+Nothing but a linear map stands between the first batch norm and the convolution: with s x + t by
+channel, conv(s x + t; W) = conv(x; W s) + T, where T, the convolution of t inside of the frame, is
+one map for all images, constant but for the border. So the first norm's map is in no memory, and
+its gradient needs no sums over maps: those for s and t follow from the gradient for W s, and from
+that of T, whose sum over all positions is zero before the second batch norm.
+
+In half precision T is made with the kernel as it was rounded, and what is the same at all positions
+is given to the convolution as a bias, before it rounds; the border is added where the map is read.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uniface_jax.models import channels
+from uniface_jax.models.channels import Moments, Norm
+from uniface_jax.models.convolution import plain, plain_gradients
+
+_AXES = ((-1, 1, 1), (1, -1, 1))  # of rows and of columns in [H, W, O]
+
+
+class Head(NamedTuple):
+    """Map [B, H, W, O] after all four, and mean and biased variance of either norm's input."""
+
+    y: jax.Array
+    first: Moments
+    second: Moments
+
+
+class _Saved(NamedTuple):
+    x: jax.Array
+    kernel: jax.Array
+    first: Norm
+    mean: jax.Array
+    inverse: jax.Array
+    second: channels.Saved
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def head(
+    x: jax.Array,
+    kernel: jax.Array,
+    first: Norm,
+    second: Norm,
+    known: Moments | None,
+    epsilon: float,
+) -> Head:
+    """Compute PReLU(norm(conv(norm(x)))) with statistics of this batch, in x's dtype.
+
+    x [B, H, W, C], H and W at least 2; kernel [3, 3, C, O] of stride 1, padded by one zero, and the
+    norms' parameters are float32 at least. known: the moments of x, where they have been taken.
+    Nothing is differentiated through the statistics as outputs.
+    """
+    return _forward(x, kernel, first, second, known, epsilon)[0]
+
+
+def _forward(
+    x: jax.Array,
+    kernel: jax.Array,
+    first: Norm,
+    second: Norm,
+    known: Moments | None,
+    epsilon: float,
+) -> tuple[Head, _Saved]:
+    mean, square = known or channels.moments(x, kernel.dtype)
+    variance = jnp.maximum(square - jnp.square(mean), 0)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    rounded = _scaled(kernel, first.scale * inverse, x.dtype)
+    # What each tap makes of a map that is the shift everywhere, [3, 3, O].
+    lost = rounded.astype(kernel.dtype) * _by_input(mean)
+    taps = jnp.sum(kernel * _by_input(first.bias) - lost, 2)
+    within = jnp.sum(taps, (0, 1))
+    bias = within.astype(x.dtype)
+    y = jax.lax.platform_dependent(x, rounded, bias, cuda=_by_cudnn, default=_rounded_once)
+    cut = (within - bias.astype(within.dtype)).reshape(1, 1, -1)
+    border = cut - _outside(taps, x.shape[1:3])
+    out, saved = channels.forward(y, second, None, epsilon, x.dtype, border)
+    result = Head(out.y, (mean, variance), (out.mean, out.variance))
+    return result, _Saved(x, kernel, first, mean, inverse, saved)
+
+
+def _backward(
+    epsilon: float, saved: _Saved, cotangents: Head
+) -> tuple[jax.Array, jax.Array, Norm, Norm, None]:
+    x, kernel, first, mean, inverse, second = saved
+    y_bar, second_bar, _ = channels.backward(epsilon, x.dtype, second, cotangents)
+    scale = first.scale * inverse
+    shift = first.bias - mean * scale
+    x_bar, scaled_bar = plain_gradients(x, _scaled(kernel, scale, x.dtype), y_bar, 1, 1)
+    scaled_bar, by_taps = scaled_bar.astype(kernel.dtype), _sums_by_tap(y_bar, kernel.dtype)
+    kernel_bar = scaled_bar * _by_input(scale) + _by_input(shift) * by_taps[:, :, None]
+    terms = (kernel * by_taps[:, :, None], kernel * scaled_bar)
+    shift_bar, by_scaled = channels.reduced(terms, (0, 1, 3))
+    # Of the deviations from the mean: x's own gradient would be that of scale with shift's in it.
+    scale_bar = by_scaled - mean * shift_bar
+    count = x.size // x.shape[-1]
+    along = -scale * jnp.square(inverse) * scale_bar / count
+    level = -scale * shift_bar / count - along * mean
+    wide = x_bar.astype(kernel.dtype) + channels.affine(x.astype(kernel.dtype), along, level)
+    first_bar = Norm(scale_bar * inverse, shift_bar, None)
+    return wide.astype(x.dtype), kernel_bar, first_bar, second_bar, None
+
+
+head.defvjp(_forward, _backward)
+
+
+def _by_cudnn(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Convolve, plus a bias [O], as XLA hands it to cuDNN in one: it adds before it rounds."""
+    return plain(x, kernel, 1, 1) + bias.reshape(1, 1, 1, -1)
+
+
+def _rounded_once(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Convolve, plus a bias [O], rounded once where XLA would round twice."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = _by_cudnn(*(array.astype(wide) for array in (x, kernel, bias)))
+    return y.astype(x.dtype)
+
+
+def _scaled(kernel: jax.Array, scale: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return (kernel * _by_input(scale)).astype(dtype)
+
+
+def _by_input(vector: jax.Array) -> jax.Array:
+    """Return a vector [C] as it goes with a kernel [3, 3, C, O]."""
+    return vector.reshape(1, 1, -1, 1)
+
+
+def _outside(taps: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Return [H, W, O]: at each position the sum of the taps [3, 3, O] outside of the frame."""
+    row, column = (jnp.arange(n).reshape(shape) for n, shape in zip(size, _AXES, strict=True))
+    above = (row == 0, jnp.zeros_like(row, bool), row == size[0] - 1)
+    beside = (column == 0, jnp.zeros_like(column, bool), column == size[1] - 1)
+    terms = [
+        jnp.where(above[i] | beside[j], taps[i, j].reshape(1, 1, -1), 0)
+        for i in range(3)
+        for j in range(3)
+        if (i, j) != (1, 1)
+    ]
+    return sum(terms[1:], terms[0])
+
+
+def _sums_by_tap(y_bar: jax.Array, wide: jnp.dtype) -> jax.Array:
+    """Return the sums [3, 3, O] of y_bar over the positions where each tap lies in the frame.
+
+    That is minus the sums over the positions where it does not: the sum over all is zero, but for
+    what rounding makes of it, since a batch norm follows.
+    """
+    batch, height, width, outputs = y_bar.shape
+    lines = (y_bar[:, :: height - 1], y_bar[:, :, :: width - 1])
+    edges = [jnp.sum(x.reshape(batch, -1, outputs).astype(wide), 0) for x in lines]
+    signs = jnp.asarray(_signs(height, width), wide)
+    return jnp.sum(signs[..., None] * jnp.concatenate(edges)[None, None], 2)
+
+
+def _signs(height: int, width: int) -> np.ndarray:
+    """Return how often each position of _sums_by_tap's edges counts for each tap, [3, 3, P].
+
+    The edges are the first and the last row, then the first and the last column: a corner is in
+    two of them.
+    """
+    rows, columns = np.zeros((3, 3, 2, width)), np.zeros((3, 3, height, 2))
+    for end in (0, 1):
+        rows[2 * end, :, end] -= 1
+        columns[:, 2 * end, :, end] -= 1
+        for side in (0, 1):
+            rows[2 * end, 2 * side, end, side * (width - 1)] += 1
+    return np.concatenate([rows.reshape(3, 3, -1), columns.reshape(3, 3, -1)], 2)
