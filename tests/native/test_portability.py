@@ -318,8 +318,8 @@ def test_the_same_bits_on_any_number_of_threads(driver, monkeypatch):
 def test_shapes_that_were_not_agreed_on_are_refused(driver):
     size = build.vector_width()
     x, kernel = np.ones((1, 4, 4, size), np.float32), np.ones((3, 3, size, size), np.float32)
-    call = driver.ffi_call("uniface_winograd", [x, np.zeros(1, np.float32)])
+    call = driver.ffi_call("uniface_convolution", [x, np.zeros(1, np.float32)])
     with pytest.raises(RuntimeError, match="not as agreed"):
-        call(x, kernel, padding=np.int32(1))
+        call(x, kernel, stride=np.int32(1), padding=np.int32(1))
     with pytest.raises(RuntimeError, match="not as agreed"):
         driver.ffi_call("uniface_attention", [x])(x.reshape(1, 4, 4, 1, size))
