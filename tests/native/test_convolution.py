@@ -9,7 +9,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.helpers.convolution_problems import assert_close, plain, problem, references
+from tests.helpers.convolution_problems import (
+    TOLERANCE,
+    TOLERANCE_BY_FOUR,
+    assert_close,
+    plain,
+    problem,
+    references,
+)
 from tests.helpers.examples import examples
 from uniface_jax.models.convolution import convolve
 from uniface_jax.native import build, convolution
@@ -17,18 +24,18 @@ from uniface_jax.native import build, convolution
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def check(arrays, stride, padding):
+def check(arrays, stride, padding, tolerance=TOLERANCE):
     """All three against the references, where the channels are such that there is a kernel."""
     x, kernel, y_bar = arrays
     y, by_x, by_kernel = references(arrays, stride, padding)
     inputs, outputs = kernel.shape[2:]
     if convolution.divides(outputs):
-        assert_close(convolution.forward(x, kernel, stride, padding), y)
+        assert_close(convolution.forward(x, kernel, stride, padding), y, tolerance)
         ours = convolution.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
-        assert_close(ours, by_kernel)
+        assert_close(ours, by_kernel, tolerance)
     if convolution.divides(inputs):
         ours = convolution.input_gradient(y_bar, kernel, x.shape, stride, padding)
-        assert_close(ours, by_x)
+        assert_close(ours, by_x, tolerance)
 
 
 @given(
@@ -57,18 +64,22 @@ def test_any_shape(seed, side, stride, padding, batch, height, width, inputs, ou
 @pytest.mark.parametrize(
     ("height", "width", "padding"), [(9, 7, 1), (2, 1, 1), (5, 4, 0), (8, 8, 2)]
 )
-def test_winograd_at_the_borders(height, width, padding):
+@pytest.mark.parametrize(("tile", "tolerance"), [(2, TOLERANCE), (4, TOLERANCE_BY_FOUR)])
+def test_winograd_at_the_borders(height, width, padding, tile, tolerance, monkeypatch):
+    monkeypatch.setattr(convolution, "winograd_tile", lambda *_: tile)
     size = 2 * build.vector_width()
     shape = (3, 3, size, size)
     assert convolution.is_winograd(shape, 1, padding)
-    check(problem(0, (3, height, width, size), shape, 1, padding), 1, padding)
+    check(problem(0, (3, height, width, size), shape, 1, padding), 1, padding, tolerance)
 
 
 def test_more_tiles_than_are_in_work_at_once():
     """The kernel gradient adds up several rounds of tiles; more than one task has them forward."""
     size = 4 * build.vector_width()
     shape = (3, 3, size, size)
-    check(problem(1, (5, 40, 40, size), shape, 1, 1), 1, 1)
+    assert [convolution.winograd_tile(*of) for of in ((40, 40), (27, 28))] == [4, 2]
+    check(problem(1, (5, 40, 40, size), shape, 1, 1), 1, 1, TOLERANCE_BY_FOUR)
+    check(problem(1, (5, 27, 28, size), shape, 1, 1), 1, 1)
 
 
 def test_large_kernels_are_split_by_taps():
@@ -111,15 +122,16 @@ def test_trained_as_plain_where_the_maps_are_large(wrapped):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * float(jnp.abs(b).max()))
 
 
-def test_wrong_scratch_is_refused():
+@pytest.mark.parametrize("tile", [2, 3, 4])
+def test_wrong_scratch_and_tiles_are_refused(tile):
     size = build.vector_width()
     x = np.ones((1, 4, 4, size), np.float32)
     kernel = np.ones((3, 3, size, size), np.float32)
     results = [
         jax.ShapeDtypeStruct((1, 4, 4, size), np.float32),
-        jax.ShapeDtypeStruct((1,), np.float32),
+        jax.ShapeDtypeStruct((1 if tile != 3 else 10**6,), np.float32),
     ]
     call = jax.ffi.ffi_call("uniface_winograd", results)
     assert build.available()
     with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
-        jax.block_until_ready(call(x, kernel, padding=np.int32(1)))
+        jax.block_until_ready(call(x, kernel, padding=np.int32(1), tile=np.int32(tile)))

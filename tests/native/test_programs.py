@@ -46,7 +46,8 @@ def lowered_step(loss, network=None):
 
 DEPTHWISE = {name for name in build.TARGETS if "depthwise" in name}
 ATTENTION = {name for name in build.TARGETS if "attention" in name}
-OF_RESNETS = set(build.TARGETS) - DEPTHWISE - ATTENTION
+OF_INFERENCE = {name for name in build.TARGETS if "fused" in name}
+OF_RESNETS = set(build.TARGETS) - DEPTHWISE - ATTENTION - OF_INFERENCE
 
 
 def small_mobilefacenet(**fields):

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.native import batch_norm as native
+
 # Elements of the block that the CPU loop adds up. Best measured: 256 KiB of float32, so that the
 # sums and two blocks stay in a core's second-level cache. Smaller than the second, where the
 # number of rows has no good divisor, a turn of the loop costs more than it saves.
@@ -225,7 +227,7 @@ def batch_norm(
     the last, in the dtype of `scale`; nothing is differentiated through them as outputs. known: the
     moments of x, where they have been taken.
     """
-    return forward(x, norm, known, epsilon, dtype)[0]
+    return _forward(x, norm, known, epsilon, dtype)[0]
 
 
 def _kept(y: jax.Array) -> jax.Array:
@@ -321,4 +323,46 @@ def backward(
     return x_bar.astype(x.dtype), Norm(centered * inverse, total, slope_bar), None
 
 
-batch_norm.defvjp(forward, backward)
+def _forward(
+    x: jax.Array, norm: Norm, known: Moments | None, epsilon: float, dtype: jnp.dtype
+) -> tuple[Normalized, Saved]:
+    """Return what forward does, on CPUs by the native kernel, which takes the moments itself."""
+
+    def plainly(x: jax.Array, norm: Norm, known: Moments | None) -> tuple[Normalized, jax.Array]:
+        result, saved = forward(x, norm, known, epsilon, dtype)
+        return result, saved.inverse
+
+    def by_kernel(x: jax.Array, norm: Norm, _: Moments | None) -> tuple[Normalized, jax.Array]:
+        y, mean, variance, inverse = native.forward(x, norm, epsilon)
+        factor = norm.scale * inverse
+        return Normalized(y, mean, variance, factor, norm.bias - mean * factor), inverse
+
+    if native.suits(x, dtype):
+        found = jax.lax.platform_dependent(x, norm, known, cpu=by_kernel, default=plainly)
+    else:
+        found = plainly(x, norm, known)
+    result, inverse = found
+    return result, Saved(x, norm, result.mean, inverse, None)
+
+
+def _backward(
+    epsilon: float, dtype: jnp.dtype, saved: Saved, cotangents: HasY
+) -> tuple[jax.Array, Norm, None]:
+    """Return what backward does, on CPUs by the native kernel."""
+    if not native.suits(saved.x, dtype):
+        return backward(epsilon, dtype, saved, cotangents)
+
+    def plainly(saved: Saved, cotangents: HasY) -> tuple[jax.Array, Norm]:
+        return backward(epsilon, dtype, saved, cotangents)[:2]
+
+    def by_kernel(saved: Saved, cotangents: HasY) -> tuple[jax.Array, Norm]:
+        statistics = saved.mean, saved.inverse
+        x_bar, by_norm = native.gradient(saved.x, cotangents.y, saved.norm, *statistics)
+        return x_bar, Norm(*by_norm)
+
+    gradients = jax.lax.platform_dependent(saved, cotangents, cpu=by_kernel, default=plainly)
+    x_bar, norm_bar = gradients
+    return x_bar, norm_bar, None
+
+
+batch_norm.defvjp(_forward, _backward)

@@ -20,7 +20,7 @@ from uniface_jax.native import convolution as native
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # On smaller input maps XLA's own are no slower (measured).
-FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 14 * 14
+FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 7 * 7
 
 _NATIVE = ContextVar("native kernels without training", default=False)
 

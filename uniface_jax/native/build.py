@@ -32,9 +32,9 @@ from uniface_jax.runtime.ownership import make_private, reason_for_distrust
 
 SOURCES = (
     "cross_entropy_head.cc", "convolution.cc", "winograd.cc", "depthwise.cc", "attention.cc",
-    "nearest.cc", "fused_convolution.cc", "vectors.cc",
+    "batch_norm.cc", "nearest.cc", "fused_convolution.cc", "vectors.cc",
 )  # fmt: skip
-HEADERS = ("outer_products.h", "exponential.h", "tasks.h", "maps.h")
+HEADERS = ("outer_products.h", "exponential.h", "tasks.h", "maps.h", "winograd.h")
 TARGETS = {  # the name that programs call: the function of the library
     "uniface_cross_entropy_head": "UnifaceCrossEntropyHead",
     "uniface_convolution": "UnifaceConvolution",
@@ -46,6 +46,8 @@ TARGETS = {  # the name that programs call: the function of the library
     "uniface_depthwise_kernel_gradient": "UnifaceDepthwiseKernelGradient",
     "uniface_attention": "UnifaceAttention",
     "uniface_attention_gradient": "UnifaceAttentionGradient",
+    "uniface_batch_norm": "UnifaceBatchNorm",
+    "uniface_batch_norm_gradient": "UnifaceBatchNormGradient",
     "uniface_winograd": "UnifaceWinograd",
     "uniface_winograd_kernel_gradient": "UnifaceWinogradKernelGradient",
 }

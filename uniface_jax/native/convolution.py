@@ -15,6 +15,9 @@ from uniface_jax.native import build
 # Sums of the kernel's gradient that threads have for themselves, and the largest kernel, in floats,
 # that has them: a core's cache holds one beside the maps.
 PARTS, LARGEST_PART_FLOATS = 8, 2**17
+# Positions of a map from where on Winograd's tiles are of 4x4 outputs: more of each hangs over the
+# borders of smaller ones, and their kernels, which have more channels, grow by more (measured).
+FEWEST_BY_FOUR = 28 * 28
 
 
 def divides(channels: int) -> bool:
@@ -23,9 +26,14 @@ def divides(channels: int) -> bool:
 
 
 def is_winograd(kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
-    """Return True where Winograd's F(2x2, 3x3) computes it, with fewer products."""
+    """Return True where Winograd's F(2x2, 3x3) or F(4x4, 3x3) computes it, with fewer products."""
     sizes = (*kernel_shape[:2], stride) == (3, 3, 1) and padding <= 2
     return sizes and divides(kernel_shape[2]) and divides(kernel_shape[3])
+
+
+def winograd_tile(height: int, width: int) -> int:
+    """Return the outputs along a side of Winograd's tiles, for maps of outputs of this size."""
+    return 4 if height * width >= FEWEST_BY_FOUR else 2
 
 
 def call(
@@ -45,8 +53,9 @@ def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.A
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, outputs)
     if is_winograd(kernel.shape, stride, padding):
-        size = (16 * outputs + 1) * channels
-        return call("uniface_winograd", shape, size, x, kernel, padding=padding)
+        tile = winograd_tile(height, width)
+        size = ((tile + 2) ** 2 * outputs + 1) * channels
+        return call("uniface_winograd", shape, size, x, kernel, padding=padding, tile=tile)
     return call(
         "uniface_convolution", shape, kernel.size + channels, x, kernel,
         stride=stride, padding=padding,
@@ -73,9 +82,12 @@ def kernel_gradient(
     """Return the gradient with respect to the kernel, of `shape`."""
     if is_winograd(shape, stride, padding):
         batch, height, width, _ = y_bar.shape
-        tiles = batch * -(-height // 2) * -(-width // 2)
-        size = build.scratch("UnifaceWinogradKernelScratch", *shape[2:], tiles)
-        return call("uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding)
+        tile = winograd_tile(height, width)
+        tiles = batch * -(-height // tile) * -(-width // tile)
+        size = build.scratch("UnifaceWinogradKernelScratch", *shape[2:], tiles, tile)
+        return call(
+            "uniface_winograd_kernel_gradient", shape, size, x, y_bar, padding=padding, tile=tile
+        )
     size = math.prod(shape)
     parts = PARTS if size <= LARGEST_PART_FLOATS else 0
     return call(

@@ -13,6 +13,7 @@
 #include "maps.h"
 #include "outer_products.h"
 #include "tasks.h"
+#include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace uniface {
@@ -24,42 +25,6 @@ constexpr ptrdiff_t kPositions = 96;        // of a direct convolution's task
 constexpr ptrdiff_t kFewestTiles = 32, kMostTiles = 48;  // of Winograd's
 constexpr ptrdiff_t kTaskFloats = 1 << 18;  // transformed, before and after the products
 constexpr int kOut = 4, kIn = 6, kAll = kIn * kIn;  // of a tile
-
-// The polynomial is taken at 0, +-kNear, +-kFar and infinity: rounding is least about there, see
-// docs/performance.md.
-constexpr float kNear = 0.625f, kFar = 1.5f, kNear2 = kNear * kNear, kFar2 = kFar * kFar;
-
-inline void OfInput(const Vec* d, Vec* to) {
-  const Vec even_near = d[4] - kFar2 * d[2], odd_near = kNear * (d[3] - kFar2 * d[1]);
-  const Vec even_far = d[4] - kNear2 * d[2], odd_far = kFar * (d[3] - kNear2 * d[1]);
-  to[0] = d[4] - (kNear2 + kFar2) * d[2] + kNear2 * kFar2 * d[0];
-  to[1] = even_near + odd_near;
-  to[2] = even_near - odd_near;
-  to[3] = even_far + odd_far;
-  to[4] = even_far - odd_far;
-  to[5] = d[5] - (kNear2 + kFar2) * d[3] + kNear2 * kFar2 * d[1];
-}
-
-inline void OfKernel(const Vec* g, Vec* to) {
-  constexpr float near = 1 / (2 * kNear2 * (kNear2 - kFar2)), far = 1 / (2 * kFar2 * (kFar2 - kNear2));
-  const Vec even_near = near * g[0] + near * kNear2 * g[2], odd_near = near * kNear * g[1];
-  const Vec even_far = far * g[0] + far * kFar2 * g[2], odd_far = far * kFar * g[1];
-  to[0] = 1 / (kNear2 * kFar2) * g[0];
-  to[1] = even_near + odd_near;
-  to[2] = even_near - odd_near;
-  to[3] = even_far + odd_far;
-  to[4] = even_far - odd_far;
-  to[5] = g[2];
-}
-
-inline void OfOutput(const Vec* m, Vec* to) {
-  const Vec even_near = m[1] + m[2], odd_near = m[1] - m[2];
-  const Vec even_far = m[3] + m[4], odd_far = m[3] - m[4];
-  to[0] = m[0] + even_near + even_far;
-  to[1] = kNear * odd_near + kFar * odd_far;
-  to[2] = kNear2 * even_near + kFar2 * even_far;
-  to[3] = kNear2 * kNear * odd_near + kFar2 * kFar * odd_far + m[5];
-}
 
 // What is done to the result of a convolution, at the offset of a channel in its map.
 struct After {
@@ -109,14 +74,14 @@ void TransformInput(const Call& call, Place first, float* to, ptrdiff_t step) {
         row[j] = Load(at[i][j] + c);
         if constexpr (kScaled) row[j] = row[j] * scale + Load(shift[i][j] + c);
       }
-      OfInput(row, rows[i]);
+      Winograd<kOut>::OfInput(row, rows[i]);
     }
 #pragma GCC unroll 6
     for (int j = 0; j < kIn; ++j) {
       Vec column[kIn], all[kIn];
 #pragma GCC unroll 6
       for (int i = 0; i < kIn; ++i) column[i] = rows[i][j];
-      OfInput(column, all);
+      Winograd<kOut>::OfInput(column, all);
 #pragma GCC unroll 6
       for (int i = 0; i < kIn; ++i) Store(to + (i * kIn + j) * step + c, all[i]);
     }
@@ -141,12 +106,12 @@ void TransformKernel(const Call& call, Range channels, ptrdiff_t start) {
       for (int i = 0; i < 3; ++i) {
         const Vec row[3] = {factor * Load(g + 3 * i * tap), factor * Load(g + (3 * i + 1) * tap),
                             factor * Load(g + (3 * i + 2) * tap)};
-        OfKernel(row, rows[i]);
+        Winograd<kOut>::OfKernel(row, rows[i]);
       }
       for (int j = 0; j < kIn; ++j) {
         const Vec column[3] = {rows[0][j], rows[1][j], rows[2][j]};
         Vec all[kIn];
-        OfKernel(column, all);
+        Winograd<kOut>::OfKernel(column, all);
         for (int i = 0; i < kIn; ++i) Store(to + (i * kIn + j) * step + c * width + o, all[i]);
       }
     }
@@ -165,20 +130,20 @@ void TransformOutput(const Call& call, const float* sums, ptrdiff_t step, Place 
       Vec column[kIn], all[kOut];
 #pragma GCC unroll 6
       for (int i = 0; i < kIn; ++i) column[i] = Load(sums + (i * kIn + j) * step + c);
-      OfOutput(column, all);
+      Winograd<kOut>::ToOutput(column, all);
 #pragma GCC unroll 4
       for (int i = 0; i < kOut; ++i) rows[i][j] = all[i];
     }
     for (int i = 0; i < down; ++i) {
       Vec row[kOut];
-      OfOutput(rows[i], row);
+      Winograd<kOut>::ToOutput(rows[i], row);
       for (int j = 0; j < right; ++j)
         call.after.Write(row[j], c, corner + (i * map.width + j) * map.channels + c, call.y);
     }
   }
 }
 
-void Winograd(const ffi::ThreadPool& pool, const Call& call) {
+void ByTiles(const ffi::ThreadPool& pool, const Call& call) {
   const Map &in = call.p.in, &out = call.p.out;
   const ptrdiff_t channels = in.channels, outputs = out.channels;
   const ptrdiff_t down = (out.height + kOut - 1) / kOut, across = (out.width + kOut - 1) / kOut;
@@ -309,7 +274,7 @@ ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, Floats before, F
                            count(added) ? added.typed_data() : nullptr},
                   y->typed_data(), scratch->typed_data(), scratch->typed_data() + size};
   std::fill(call.zeros, call.zeros + channels, 0.0f);
-  winograd ? Winograd(pool, call) : Direct(pool, call);
+  winograd ? ByTiles(pool, call) : Direct(pool, call);
   return ffi::Error::Success();
 }
 

@@ -1,0 +1,193 @@
+"""The kernels of batch norm, the PReLU and the sum after it, against the same in float64."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.examples import examples
+from uniface_jax.models.channels import Norm, batch_norm
+from uniface_jax.native import batch_norm as native
+from uniface_jax.native import build
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+EPSILON = 1e-5
+TOLERANCE = 2e-6  # of the largest value, for inputs of that many deviations from zero and more
+
+
+def problem(seed, shape, sloped, added, level=0.0):
+    """Return x, y_bar, the norm's vectors and what is added, or None, in float32."""
+    rng = np.random.default_rng(seed)
+    x, y_bar, more = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
+    scale, bias, slope = (
+        rng.uniform(low, high, shape[-1]).astype(np.float32)
+        for low, high in ((0.5, 2), (-1, 1), (0.1, 0.5))
+    )
+    norm = Norm(scale, bias, slope if sloped else None)
+    return x + np.float32(level), y_bar, norm, more if added else None
+
+
+def reference(x, y_bar, norm, added):
+    """Return y, mean, variance, and the gradients by x, scale, bias and slope, in float64."""
+    x, y_bar, scale, bias = (np.asarray(a, np.float64) for a in (x, y_bar, norm.scale, norm.bias))
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = x.mean(axes), x.var(axes)
+    inverse = 1 / np.sqrt(variance + EPSILON)
+    whitened = (x - mean) * inverse
+    z = whitened * scale + bias
+    slope = 1.0 if norm.slope is None else np.float64(norm.slope)
+    y = np.where(z >= 0, z, slope * z)
+    z_bar = np.where(z >= 0, y_bar, slope * y_bar)
+    along = (z_bar * whitened).mean(axes)
+    x_bar = scale * inverse * (z_bar - z_bar.mean(axes) - whitened * along)
+    more = 0 if added is None else np.float64(added)
+    by_vectors = [(z_bar * whitened).sum(axes), z_bar.sum(axes), np.where(z < 0, z * y_bar, 0)]
+    return y + more, mean, variance, x_bar + more, *by_vectors[:2], by_vectors[2].sum(axes)
+
+
+def assert_close(ours, expected, by=TOLERANCE):
+    assert ours.dtype == np.float32
+    assert ours.shape == expected.shape
+    largest = max(np.abs(expected).max(), 1)
+    np.testing.assert_allclose(np.asarray(ours), expected, rtol=0, atol=by * largest)
+
+
+def check(x, y_bar, norm, added, by=TOLERANCE):
+    y, mean, variance, *gradients = reference(x, y_bar, norm, added)
+    ours, of_x, spread, inverse = native.forward(x, norm, EPSILON, added)
+    for a, b in ((ours, y), (of_x, mean), (spread, variance)):
+        assert_close(a, b, by)
+    x_bar, norm_bar = native.gradient(x, y_bar, norm, of_x, inverse, added)
+    assert (norm_bar[2] is None) == (norm.slope is None)
+    for a, b in zip((x_bar, *norm_bar), gradients, strict=True):
+        if a is not None:
+            assert_close(a, b, by)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.one_of(
+        st.tuples(st.integers(1, 300)),
+        st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 20)),
+    ),
+    vectors=st.integers(1, 9),
+    sloped=st.booleans(),
+    added=st.booleans(),
+)
+@examples(40)
+def test_any_shape(seed, rows, vectors, sloped, added):
+    shape = (*rows, vectors * build.vector_width())
+    if np.prod(rows) == 1:
+        sloped = False  # everything is zero, where a PReLU has a corner
+    check(*problem(seed, shape, sloped, added))
+
+
+def test_a_mean_of_many_deviations():
+    """Sums of squares as such would lose the variance: 1000 squared has it in its last bits."""
+    x, y_bar, norm, _ = problem(0, (4, 30, 30, 64), False, False, level=1000.0)
+    check(x, y_bar, norm, None, by=3e-4)
+    _, _, spread, _ = native.forward(x, norm, EPSILON)
+    assert_close(spread, x.astype(np.float64).var((0, 1, 2)), by=1e-4)
+
+
+def test_an_image_far_from_the_others():
+    x, _, norm, _ = problem(1, (4, 30, 30, 64), False, False)
+    x[0, 0, 0] = 1e4
+    _, _, spread, _ = native.forward(x, norm, EPSILON)
+    variance = x.astype(np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(spread, variance, rtol=1e-4)
+
+
+def test_not_a_number_stays_one():
+    x, _, norm, _ = problem(2, (2, 8, 8, 2 * build.vector_width()), True, False)
+    x[1, 2, 3, 4] = np.nan
+    y, mean, variance, _ = native.forward(x, norm, EPSILON)
+    wrong = np.arange(x.shape[-1]) == 4
+    for array in (y[0, 0, 0], mean, variance):
+        np.testing.assert_array_equal(np.isnan(array), wrong)
+
+
+@pytest.mark.parametrize("sloped", [False, True])
+def test_the_same_bits_on_every_call(sloped):
+    x, y_bar, norm, added = problem(3, (4, 30, 30, 64), sloped, True)
+
+    def run():
+        y, mean, variance, inverse = native.forward(x, norm, EPSILON, added)
+        return y, mean, variance, native.gradient(x, y_bar, norm, mean, inverse, added)
+
+    first = jax.tree.map(np.asarray, run())
+    for _ in range(5):
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, run()), first)
+
+
+def _summed(many, x, *vectors):
+    return jnp.sum(many(x[:, None], *vectors))
+
+
+@pytest.mark.parametrize("wrapped", ["jit", "remat", "vmap"])
+def test_trained_as_by_xla(wrapped):
+    x, _, norm, _ = problem(4, (2, 32, 32, 2 * build.vector_width()), True, False)
+
+    def value(x, *vectors):
+        found = batch_norm(x, Norm(*vectors), None, EPSILON, jnp.dtype("float32"))
+        kept = jax.lax.stop_gradient(found[1:])
+        return jnp.sum(jnp.sin(found.y)) + jnp.sum(jnp.stack(kept))
+
+    def gradients():
+        run = value
+        if wrapped == "remat":
+            run = jax.checkpoint(lambda *arrays: value(*arrays))  # traced anew, kernels or not
+        if wrapped == "vmap":
+            many = jax.vmap(value, (0, None, None, None))
+            run = partial(_summed, many)
+        return jax.jit(jax.value_and_grad(run, (0, 1, 2, 3)))
+
+    ours = gradients()
+    text = ours.lower(x, *norm).as_text()
+    assert text.count("@uniface_batch_norm(") > 0
+    assert text.count("@uniface_batch_norm_gradient(") == 1
+    with build.off():
+        plain = gradients()
+        assert "uniface_" not in plain.lower(x, *norm).as_text()
+        expected = plain(x, *norm)
+    for a, b in zip(jax.tree.leaves(ours(x, *norm)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((64, 64, 3), "float32"), ((2, 64), "float32"), ((64, 64, 64), "bfloat16")]
+)
+def test_other_widths_sizes_and_dtypes_are_without_kernels(shape, dtype):
+    """Three channels are no vector, two rows are no work, bfloat16 has no kernels."""
+    vector = jnp.ones(shape[-1])
+    norm = Norm(vector, vector, None)
+    run = jax.jit(lambda x: batch_norm(x, norm, None, EPSILON, jnp.dtype(dtype)))
+    assert "uniface_" not in run.lower(jnp.ones(shape, dtype)).as_text()
+
+
+@pytest.mark.parametrize("wrong", ["channels", "slope", "added", "scratch"])
+def test_shapes_that_were_not_agreed_on_are_refused(wrong):
+    size = build.vector_width() + (wrong == "channels")
+    x, vector = np.ones((8, size), np.float32), np.ones(size, np.float32)
+    slope = np.ones(1 if wrong == "slope" else size, np.float32)
+    added = np.ones((1 if wrong == "added" else 0, size), np.float32)
+    shapes = [x.shape, *[(size,)] * 3, (1 if wrong == "scratch" else 10 * size,)]
+    results = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    assert build.available()
+    called = jax.ffi.ffi_call("uniface_batch_norm", results)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
+        jax.block_until_ready(called(x, vector, vector, slope, added, epsilon=np.float32(EPSILON)))
+
+
+def test_platforms_other_than_the_cpu_have_xlas():
+    x, vector = jnp.ones((2, 32, 32, 64)), jnp.ones(64)
+    norm = Norm(vector, vector, vector)
+    run = jax.jit(lambda x: batch_norm(x, norm, None, EPSILON, x.dtype))
+    for platform in ("cuda", "tpu"):
+        text = run.trace(x).lower(lowering_platforms=(platform,)).as_text()
+        assert "uniface_" not in text
