@@ -1,16 +1,20 @@
 """What every recipe in configs/ needs, planned on this machine, as a table.
 
-python scripts/table_plan.py [--output docs/plan.md] [--json FILE]
+python scripts/table_plan.py [--compiled=FILE] [--output=docs/plan.md] [--json=FILE]
 
 Each recipe is planned for as many devices as it says, one for those of CPUs, and for the device
-that `python -m uniface_jax.plan` takes by default. Some ten minutes; memory is predicted,
-tests/plan holds such predictions against compiled programs.
+that `python -m uniface_jax.plan` takes by default: by arithmetic, some ten minutes. The recipes of
+COMPILED are planned for accelerators too, whose compilers have to be installed, as with --target of
+`python -m uniface_jax.plan`: minutes each. What is in --compiled=FILE is taken from there, and
+what is compiled is added to it.
 """
 
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -18,67 +22,138 @@ from recipes import recipes  # the sibling script
 from tqdm import tqdm
 
 from uniface_jax.files.atomic import write_bytes
-from uniface_jax.plan import memory, program, report
+from uniface_jax.plan import memory, program, report, targets
 from uniface_jax.plan.fleet import GB, Data, Device, Fleet
+from uniface_jax.runtime.xla_flags import set_flags
 
 DEVICE = Device(memory=80e9, reserve=0.1, tflops=156.0, utilisation=0.35, bandwidth=100e9)
 HEADS = (
     "recipe", "devices", "batch", "network", "head", "activations", "in all", "largest batch",
     "TFLOP", "MB sent", "images/s", "days",
 )  # fmt: skip
+COMPILED_HEADS = (
+    "recipe", "devices", "arithmetic, GB", "compiler, GB", "ratio", "kernels", "GB moved",
+    "MB sent", "seconds to compile",
+)  # fmt: skip
+# What compiles in minutes, as target, how many devices, and recipes; each stands for others that
+# differ in the loss or the classes alone.
+COMPILED = (
+    (
+        "h100", 8, (
+            "casia:uce", "demo", "demo:vit", "glint360k", "laptop", "ms1mv3:mbf", "ms1mv3:r50",
+            "webface42m:vit_b_8gpu", "webface42m:vit_t_8gpu", "webface4m:partial_fc",
+        ),
+    ),
+    ("h100", 4, ("ms1mv2:arcface_k3",)),
+    ("v5e:4x4", 16, ("demo", "demo:vit", "ms1mv3:mbf", "ms1mv3:r50")),
+)  # fmt: skip
 
 
 def plans() -> dict[str, report.RunPlan]:
     """Return the plan of each recipe by its name."""
-    known: dict[str, int] = {}
-    found = {}
+    found, known = {}, dict[str, int]()
     for name, (facts, config) in (bar := tqdm(recipes().items(), unit="recipe")):
         bar.set_description(name)
         devices = facts.hardware.devices if "GPU" in facts.hardware.kind else 1
         data = Data(facts.data.images, facts.data.identities, "as the recipe says")
         recipe = program.planned(config, data.images, data.classes)
         network = memory.probe_network(recipe, devices, known=known)
-        fleet = Fleet(devices, DEVICE)
-        found[name] = report.make_plan(config, data, fleet, network=network)
+        found[name] = report.make_plan(config, data, Fleet(devices, DEVICE), network=network)
     return found
 
 
-def page(found: dict[str, report.RunPlan]) -> str:
+def compiled(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what compilers say of COMPILED, by target, devices and recipe; `known` as it is."""
+    by_name, found = recipes(), dict(known)
+    wanted = [(kind, count, name) for kind, count, names in COMPILED for name in names]
+    for kind, count, name in (bar := tqdm(wanted, unit="program")):
+        bar.set_description(f"{name} on {kind}")
+        key = f"{kind} {count} {name}"
+        if key not in found:
+            facts, config = by_name[name]
+            target = targets.parse(kind, count)
+            card = target.card
+            device = Device(card.memory, 0.1, target.tflops(config.model.dtype), 0.35, card.link)
+            data = Data(facts.data.images, facts.data.identities, "as the recipe says")
+            plan = report.make_plan(config, data, Fleet(count, device, target=target))
+            found[key] = plan.as_json()
+    return found
+
+
+def compiled_row(key: str, plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one compiled program."""
+    kind, count, name = key.split(" ")
+    made = plan.get("on_target")
+    if made is None:
+        return (name, f"{count} of {kind}", *[""] * 6, plan["notes"][0])
+    predicted, total = plan["compiled"]["predicted"], plan["compiled"]["total"]
+    sent = sum(one["bytes"] for one in made["collectives"])
+    digits = 2 if total > GB else 3
+    return (
+        name, f"{count} of {kind}", f"{predicted / GB:.{digits}f}", f"{total / GB:.{digits}f}",
+        f"{predicted / total:.2f}", f"{made['kernels']:,}", f"{made['bytes'] / GB:.3g}",
+        f"{sent / 1e6:,.0f}", f"{made['compile_seconds']:.0f}",
+    )  # fmt: skip
+
+
+def row(name: str, plan: report.RunPlan) -> tuple[str, ...]:
+    """Return the cells of one recipe."""
+    needs = plan.needs
+    head = needs.prototypes + needs.prototype_momentum
+    head += needs.prototype_gradients + needs.head_tiles
+    gigabytes = [needs.network + needs.network_momentum, head, needs.activations, needs.total]
+    return (
+        name, str(plan.devices), str(plan.batch_size),
+        *(f"{value / GB:.2f}" for value in gigabytes),
+        f"{plan.largest.batch:,}", f"{plan.flops / 1e12:.3g}", f"{plan.sent / 1e6:,.0f}",
+        f"{plan.images_per_second:,.0f}", f"{plan.days:.2g}",
+    )  # fmt: skip
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown, numbers to the right."""
+    lines = [heads, ("---", *("---:",) * (len(heads) - 1)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(found: Mapping[str, report.RunPlan], programs: Mapping[str, Any]) -> str:
     """docs/plan.md."""
-    rows = [HEADS, ("---", *("---:",) * (len(HEADS) - 1))]
-    for name, plan in found.items():
-        needs = plan.needs
-        head = needs.prototypes + needs.prototype_momentum
-        head += needs.prototype_gradients + needs.head_tiles
-        gigabytes = [
-            needs.network + needs.network_momentum, head, needs.activations, needs.total
-        ]  # fmt: skip
-        rows.append(
-            (
-                name, str(plan.devices), str(plan.batch_size),
-                *(f"{value / GB:.2f}" for value in gigabytes),
-                f"{plan.largest.batch:,}", f"{plan.flops / 1e12:.3g}",
-                f"{plan.sent / 1e6:,.0f}", f"{plan.images_per_second:,.0f}", f"{plan.days:.2g}",
-            )
-        )  # fmt: skip
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"""# What the recipes need
 
 Printed by `python scripts/table_plan.py`, on a machine without an accelerator. A single recipe, for
-other devices: `python -m uniface_jax.plan --config=webface42m --devices=64
---device_memory=80`, with `--verify` to hold the prediction against the compiled program.
+other devices: `python -m uniface_jax.plan --config=webface42m --devices=64 --device_memory=80`, and
+with `--target=h100` beside what that card's own compiler says.
+
+## By the accelerators' own compilers
+
+Memory of a device within a step, as the plan's arithmetic has it and by the account of XLA's
+compiler for that accelerator (`--target`), of programs that compile within minutes; each stands for
+the recipes that differ from it in the loss or the classes alone, and no others were compiled.
+Kernels and the gigabytes that they read and write, and megabytes given to collectives, are a
+step's, on each device. Seconds were on two cores that others used as well.
+
+{table(COMPILED_HEADS, [compiled_row(*item) for item in programs.items()])}
+
+The arithmetic for an accelerator by name follows each array through the traced step
+(`plan/liveness.py`), and needs no compiler. On a TPU, whose arrays are padded to tiles, it is too
+high for larger networks: its compiler makes the factors of convolutions where it reads them,
+which the arithmetic does not, and then takes a third more than lives at once by its schedule.
+Networks whose maps fit on the chip, the demo's, have next to nothing in its memory.
+
+## All recipes, by arithmetic
 
 The device is an A100 by its data sheet, 80 GB (a tenth left free) and 156 TFLOP/s in TF32, of which
 {DEVICE.utilisation:.0%} are assumed to be reached, and 100 GB/s to other devices, none of it hidden
 behind the computation. **Images/s and days follow from these assumptions and were measured
-nowhere**; memory is the CPU compiler's account, which knows nothing of cuDNN's workspaces. The
-demo's tiny network would never come near: it is bound by memory and by the input.
+nowhere**; memory is the CPU compiler's account, which knows nothing of cuDNN's workspaces and
+widens bfloat16. The demo's tiny network would never come near: it is bound by memory and by the
+input.
 
 GB on each device: the network's weights with their momentum, the head (prototypes, momentum,
 gradients, the tiles in work), what the network needs within a step. "Largest batch" is over all
 devices, with the same number of micro-batches. TFLOP and MB sent: a step, on each device.
 
-{table}
+{table(HEADS, [row(*item) for item in found.items()])}
 """
 
 
@@ -86,13 +161,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="a file for the page, docs/plan.md")
     parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument(
+        "--compiled", type=Path, help="a file of compiled programs, kept and added to"
+    )
     arguments = parser.parse_args()
+    set_flags()  # as a run has them
+    kept = arguments.compiled
+    programs = compiled(json.loads(kept.read_text()) if kept and kept.exists() else {})
+    if kept:
+        write_bytes(kept, (json.dumps(programs, indent=1) + "\n").encode())
     found = plans()
-    text = page(found)
+    text = page(found, programs)
     if arguments.output:
         write_bytes(arguments.output, text.encode())
     if arguments.json:
-        records = {name: plan.as_json() for name, plan in found.items()}
+        records = {name: plan.as_json() for name, plan in found.items()} | programs
         write_bytes(arguments.json, (json.dumps(records, indent=1) + "\n").encode())
     print(text)
 

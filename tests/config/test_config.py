@@ -208,7 +208,10 @@ def test_features_of_a_vit_are_computed_without_the_kernels_that_trained_it():
     config.model.update({"name": "vit_t", "dtype": "bfloat16"})
     config.model.vit.attention = "cudnn"
     assert configs.create_network(config).attention == "cudnn"
-    assert configs.create_network(config, dtype="float32").attention == "einsum"
+    config.model.vit.product_dtype = "int8"
+    assert configs.create_network(config).product_dtype == "int8"
+    features = configs.create_network(config, dtype="float32")
+    assert (features.attention, features.product_dtype) == ("einsum", None)
 
 
 def test_create_network_and_loss_follow_the_config():

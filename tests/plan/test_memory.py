@@ -6,7 +6,7 @@ import pytest
 from tests.helpers.compilation import EMITTERS
 from uniface_jax import config as configs
 from uniface_jax.head.block_size import bytes_a_class
-from uniface_jax.plan import memory, program, report
+from uniface_jax.plan import liveness, memory, program, report, targets
 from uniface_jax.plan.fleet import Data, Device, Fleet
 from uniface_jax.runtime import xla_flags
 
@@ -93,6 +93,25 @@ def test_the_largest_batch_and_block_just_fit(config):
     assert found.block < found.largest.block < rows
     extra = (found.largest.block - found.block) * bytes_a_class(32, 16)
     assert found.needs.total + extra <= found.allowed
+
+
+def test_the_largest_batch_is_within_the_training_set(config):
+    config.data.drop_last = True
+    huge = Device(1e15, 0.0, 100, 0.5, 1e9)
+    assert plan(config, device=huge).largest.batch == 64_000  # in groups of 4 devices by 2
+
+
+def test_an_accelerator_is_planned_by_the_arrays_of_the_traced_step(config):
+    config.model.dtype = "bfloat16"
+    target = targets.parse("h100", 4)
+    recipe = program.planned(config, 64_000, 4_001)
+    jaxpr = program.trace(recipe, 4)
+    network = memory.traced_network(recipe, target, jaxpr)
+    needs = memory.predict(recipe, 4, network)
+    within = needs.activations + needs.prototype_gradients + needs.head_tiles
+    expected = liveness.working_bytes(jaxpr) + target.card.workspace
+    assert within == pytest.approx(expected, rel=1e-6)
+    assert network.slope > 0
 
 
 def test_prototypes_are_split_and_the_network_is_not(config):

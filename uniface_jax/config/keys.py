@@ -115,6 +115,8 @@ def _model(config: ConfigDict) -> None:
     config.model.vit.mask_ratio = placeholder(float)  # share of tokens that training leaves out
     config.model.vit.mask_as_published = False  # leave out 10 % wherever mask_ratio is not 0
     config.model.vit.attention = "einsum"  # fused: "cudnn" (CUDA, bfloat16), "pallas" (TPU)
+    # Of the factors of the blocks' linear layers in training, float8_e4m3fn or int8; sums: float32.
+    config.model.vit.product_dtype = placeholder(str)
     config.model.kprpe = ConfigDict()  # of vit_kprpe_base and _small; see models.kprpe.KPRPE
     config.model.kprpe.dim = placeholder(int)  # D of a token
     config.model.kprpe.depth = placeholder(int)  # blocks
@@ -122,6 +124,7 @@ def _model(config: ConfigDict) -> None:
     config.model.kprpe.patch = placeholder(int)  # side of a patch, in pixels
     config.model.kprpe.mlp_ratio = placeholder(int)  # hidden size of a block's MLP, in dims
     config.model.kprpe.drop_path = placeholder(float)  # rate of the last block
+    config.model.kprpe.product_dtype = placeholder(str)  # as model.vit.product_dtype
     # Five landmarks an image: those of the "data", or the "template"'s for all.
     config.model.kprpe.landmarks = "data"
     config.model.mobilefacenet = ConfigDict()  # of mbf and mbf_large; see models.mobilefacenet

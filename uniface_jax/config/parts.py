@@ -65,7 +65,8 @@ def _loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
 def create_network(config: ConfigDict, dtype: str | None = None) -> models.Network:
     """Return the network that config.model names; `dtype` replaces the configured one.
 
-    With `dtype`, as features are computed, attention is XLA's, whatever kernels trained.
+    With `dtype`, as features are computed, attention is XLA's, whatever kernels trained, and no
+    product is in 8 bits.
 
     One from outside has embedding_size, dtype and its own keys; the others do not concern it, as
     IRESNET_KEYS do not concern another family.
@@ -92,6 +93,8 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     own = config.model[family].to_dict() if family else own
     if dtype and family == "vit":
         own["attention"] = "einsum"
+    if dtype and family in ("vit", "kprpe"):
+        own["product_dtype"] = None
     return models.create(name, **shared, **own)
 
 

@@ -14,11 +14,11 @@ from uniface_jax.data.input.augment import MAX_VALUES, Augment
 from uniface_jax.data.input.balance import BALANCES
 from uniface_jax.data.sources.joined import PEOPLE
 from uniface_jax.errors import UserError
-from uniface_jax.head.low_precision import LARGEST
 from uniface_jax.models.kprpe import LANDMARKS
 from uniface_jax.models.vit import ATTENTIONS
 from uniface_jax.registry import Range, above, at_least, import_parts, one_of
 from uniface_jax.runtime.hooks import HOOKS
+from uniface_jax.runtime.low_precision import LARGEST
 from uniface_jax.runtime.profiling import parse_range
 
 MAX_RATIO = 1000  # of config.data.ratios
@@ -34,6 +34,9 @@ _FOUR_COUNTS = Range(
 )
 _PATCH = Range(
     f"from 1 to {models.IMAGE_SIZE}", lambda value: value is None or 1 <= value <= models.IMAGE_SIZE
+)
+_OPTIONAL_8_BITS = Range(
+    f"one of {', '.join(LARGEST)}", lambda value: value is None or value in LARGEST
 )
 _SHARE = Range("above 0, at most 1", lambda value: 0 < value <= 1)
 
@@ -68,6 +71,7 @@ _RANGES: Mapping[str, Range] = {
             **dict.fromkeys(("dim", "depth", "heads", "mlp_ratio"), _COUNT),
             "patch": _PATCH,
             "drop_path": _OPTIONAL_FRACTION,
+            "product_dtype": _OPTIONAL_8_BITS,
         }.items()
     },
     "model.kprpe.landmarks": one_of(*LANDMARKS),

@@ -17,11 +17,11 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.head import low_precision
 from uniface_jax.head.block_size import even_block
-from uniface_jax.head.low_precision import Rows
 from uniface_jax.losses import Elementwise, Loss
 from uniface_jax.native import build, cross_entropy_head
+from uniface_jax.runtime import low_precision
+from uniface_jax.runtime.low_precision import Rows
 
 NORM_FLOOR = 1e-5  # of feature and prototype norms, as the release has it
 NORM_CEILING = 1.8e19  # of prototypes' norms, whose squares float32 can hold

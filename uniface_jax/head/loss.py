@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from uniface_jax.head import low_precision
 from uniface_jax.head.blocks import (
     Prototypes,
     Samples,
@@ -32,6 +31,7 @@ from uniface_jax.head.positives import Features, Positives, gathered
 from uniface_jax.head.positives import Shard as Shard
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Context, Statistics
+from uniface_jax.runtime import low_precision
 from uniface_jax.runtime.parallel import AXIS
 
 

@@ -63,8 +63,10 @@ def keep_tokens(noise: jax.Array, count: int) -> Kept:
     return Kept(by_noise[:, :count], jnp.argsort(by_noise, axis=1))
 
 
-def _dense(features: int, dtype: DTypeLike, name: str, bias: bool = True) -> Linear:
-    return Linear(features, dtype, _linear, bias, name=name)
+def _dense(
+    features: int, dtype: DTypeLike, name: str, bias: bool = True, product_dtype: str | None = None
+) -> Linear:
+    return Linear(features, dtype, _linear, bias, product_dtype, name=name)
 
 
 def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
@@ -87,18 +89,19 @@ class Attention(nn.Module):
 
     implementation: "einsum" holds the logits [B, heads, N, N], in float32 at least, as the softmax
     needs them; "cudnn" is cuDNN's fused kernel, for CUDA and bfloat16 alone, "pallas" JAX's flash
-    attention, for TPUs alone. Neither holds the logits.
+    attention, for TPUs alone. Neither holds the logits. product_dtype: see Transformer.
     """
 
     heads: int
     dtype: DTypeLike
     implementation: str
+    product_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: LogitBias | None = None) -> jax.Array:
         """Map tokens x [B, N, D] to as many of the same size; bias: with "einsum" alone."""
         batch, tokens, dim = x.shape
-        qkv = _dense(3 * dim, self.dtype, "qkv", bias=False)(x)
+        qkv = _dense(3 * dim, self.dtype, "qkv", False, self.product_dtype)(x)
         if self.implementation == "cudnn":
             mixed = attend_by_cudnn(*_split(qkv, self.heads))
         elif self.implementation == "pallas":
@@ -109,7 +112,8 @@ class Attention(nn.Module):
             mixed = _attend_on_cpu(qkv, self.heads)
         else:
             mixed = _attend_plainly(qkv, self.heads)
-        return _dense(dim, self.dtype, "proj")(mixed.reshape(batch, tokens, dim))
+        proj = _dense(dim, self.dtype, "proj", product_dtype=self.product_dtype)
+        return proj(mixed.reshape(batch, tokens, dim))
 
 
 def _split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -205,12 +209,14 @@ class Mlp(nn.Module):
 
     ratio: int
     dtype: DTypeLike
+    product_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens x [B, N, D] to as many of the same size."""
-        hidden = nn.relu6(_dense(self.ratio * x.shape[-1], self.dtype, "fc1")(x))
-        return _dense(x.shape[-1], self.dtype, "fc2")(hidden)
+        dense = partial(_dense, dtype=self.dtype, product_dtype=self.product_dtype)
+        hidden = nn.relu6(dense(self.ratio * x.shape[-1], name="fc1")(x))
+        return dense(x.shape[-1], name="fc2")(hidden)
 
 
 class Block(nn.Module):
@@ -224,15 +230,18 @@ class Block(nn.Module):
     drop_path: float
     implementation: str
     dtype: DTypeLike
+    product_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, bias: LogitBias | None = None) -> jax.Array:
         """Map tokens x [B, N, D]; with train, some images skip a branch; bias: of the attention."""
         # One number an image, which all of its tokens share.
         path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
-        attention = Attention(self.heads, self.dtype, self.implementation, name="attn")
+        attention = Attention(
+            self.heads, self.dtype, self.implementation, self.product_dtype, name="attn"
+        )
         x = x + path(attention(_layer_norm(self.dtype, "norm1")(x), bias))
-        mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
+        mlp = Mlp(self.mlp_ratio, self.dtype, self.product_dtype, name="mlp")
         out: jax.Array = x + path(mlp(_layer_norm(self.dtype, "norm2")(x)))
         return out
 
@@ -270,6 +279,7 @@ class Transformer(nn.Module):
     dtype: of the computation; parameters and statistics stay float32.
     remat: recompute each block in the backward pass instead of keeping its activations.
     frozen_statistics: batch norm normalizes by its running statistics in training too.
+    product_dtype: of the factors of the blocks' linear layers, float8_e4m3fn or int8; None: dtype.
     """
 
     dim: int
@@ -282,6 +292,7 @@ class Transformer(nn.Module):
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     frozen_statistics: bool = False
+    product_dtype: str | None = None
 
     def tokens(self, images: jax.Array) -> jax.Array:
         """Map images [B, S, S, 3] to tokens [B, N, dim] with their position embedding."""
@@ -301,8 +312,9 @@ class Transformer(nn.Module):
         for index, bias in enumerate(biases):
             rate = self.drop_path * index / max(self.depth - 1, 1)
             x = block(
-                self.heads, self.mlp_ratio, rate, attention, self.dtype, name=f"blocks_{index}"
-            )(x, train, bias)
+                self.heads, self.mlp_ratio, rate, attention, self.dtype, self.product_dtype,
+                name=f"blocks_{index}",
+            )(x, train, bias)  # fmt: skip
         normalized: jax.Array = _layer_norm(at_least_float32(self.dtype), "norm")(x)
         return normalized
 

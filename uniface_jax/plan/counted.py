@@ -5,6 +5,9 @@ import time
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+
+from uniface_jax.errors import UserError
 from uniface_jax.files.own_folder import own_folder_if_trusted
 from uniface_jax.native import build
 from uniface_jax.plan import kept, kernels, program, topology
@@ -54,7 +57,7 @@ def count(recipe: Recipe, target: Target) -> Counted:
     """Compile the step for the target's devices and count what it runs.
 
     A program that was compiled before is not compiled again (kept.py). Raises UserError where the
-    compiler is not installed.
+    compiler is not installed, or makes no program.
     """
     made = _compiled(recipe, target)
     found = kernels.kernels(made.text)
@@ -78,8 +81,12 @@ def _compiled(recipe: Recipe, target: Target) -> kept.Program:
     found = kept.read(folder, name) if folder else None
     if found is None:
         began = time.monotonic()
-        with build.off():
-            compiled = lowered.compile(dict(topology.options(target)))
+        try:
+            with build.off():
+                compiled = lowered.compile(dict(topology.options(target)))
+        except jax.errors.JaxRuntimeError as e:  # as where it does not fit
+            said = (str(e).splitlines() or [type(e).__name__])[0][:300]
+            raise UserError(f"--target={target.name}: its compiler made no program: {said}") from e
         seconds = time.monotonic() - began
         found = kept.Program(program.memory_of(compiled), compiled.as_text() or "", seconds)
         if folder:

@@ -5,12 +5,14 @@ stage. So the compiler is asked about networks with one and two blocks a stage a
 which takes seconds where a ResNet-200 takes minutes, and the rest is a sum. Weights, momentum,
 prototypes and the head's working arrays follow from shapes (scripts/table_head_memory.py compares
 the latter with the compiler). `compiled_memory` of program.py is what predictions are held against.
+For an accelerator by name, the arrays of the traced step are followed instead (liveness.py), since
+CPUs widen bfloat16 and fuse otherwise.
 """
 
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -18,7 +20,9 @@ from uniface_jax import config as configs
 from uniface_jax.head.block_size import even_block, working_bytes
 from uniface_jax.head.shards import shard_size
 from uniface_jax.models import IMAGE_SIZE, IResNet, ViT
-from uniface_jax.plan.program import compiled_memory, planned
+from uniface_jax.plan import liveness
+from uniface_jax.plan.program import compiled_memory, planned, trace
+from uniface_jax.plan.targets import Target
 from uniface_jax.state import TrainState, Weights, class_sharded
 from uniface_jax.train.adaptive import BLOCK_ARRAYS, BLOCK_ELEMENTS
 from uniface_jax.train.from_config import Recipe
@@ -112,14 +116,39 @@ def probe_network(
     return NetworkMemory(constant, slope)
 
 
+def traced_network(recipe: Recipe, target: Target, jaxpr: Any) -> NetworkMemory:
+    """Return the network's part of what the traced step works in, on each device of a target.
+
+    jaxpr: the step as program.trace gives it. A second one, of twice the images, tells what grows
+    with them. A GPU's products have the workspace of cuBLAS beside them; what a TPU's chip has room
+    for is not in its memory.
+    """
+    devices, images = target.devices, recipe.batch_norm_group(target.devices)
+    size = liveness.plain_bytes if target.is_gpu else liveness.tiled_bytes
+    beside = target.card.workspace - target.card.on_chip
+
+    def part(recipe: Recipe, jaxpr: Any) -> int:
+        working = max(liveness.working_bytes(jaxpr, size) + beside, 0)
+        return working - _of_the_head(recipe, devices)
+
+    double = recipe.with_batch_size(2 * recipe.config.batch_size)
+    small, large = part(recipe, jaxpr), part(double, trace(double, devices))
+    slope = (large - small) / images
+    return NetworkMemory(small - slope * images, slope)
+
+
 def network_of(recipe: Recipe, devices: int, working: int) -> NetworkMemory:
     """Return the network's part of the bytes that the compiled step works in, all by images."""
-    nothing = NetworkMemory(0.0, 0.0)
-    head = predict(recipe, devices, nothing)
+    part = max(working - _of_the_head(recipe, devices), 0)
+    return NetworkMemory(0.0, part / recipe.batch_norm_group(devices))
+
+
+def _of_the_head(recipe: Recipe, devices: int) -> int:
+    """Return the bytes that the head works in."""
+    head = predict(recipe, devices, NetworkMemory(0.0, 0.0))
     rows, width = shard_size(recipe.num_classes, devices), recipe.config.model.embedding_size
     gathered = 0 if recipe.shapes.memory is None else FLOAT_BYTES * width * _sampled(recipe, rows)
-    others = head.prototype_gradients + head.head_tiles + head.decayed + gathered
-    return NetworkMemory(0.0, max(working - others, 0) / recipe.batch_norm_group(devices))
+    return head.prototype_gradients + head.head_tiles + head.decayed + gathered
 
 
 def predict(recipe: Recipe, devices: int, network: NetworkMemory) -> Needs:

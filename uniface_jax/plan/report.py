@@ -97,14 +97,14 @@ def make_plan(
     With `verify` the real program is compiled too, for so many devices of this process; where the
     fleet has a target, for that, if its compiler is there. Where the fleet is here, it is the
     program that this process would run, and its memory is the compiler's account; there are no
-    probes. Raises UserError for a config that such devices cannot run.
+    probes. For a target the arrays of the traced step are followed in their place. Raises
+    UserError for a config that such devices cannot run.
     """
     devices, device = fleet.count, fleet.device
     configs.check(config, devices)
-    recipe, network, compiled = _programs(config, data, fleet, network, progress)
+    recipe, jaxpr, network, compiled = _programs(config, data, fleet, network, progress)
     needs = memory.predict(recipe, devices, network)
-    progress("counting a step's work")
-    done = work.count(program.trace(recipe, devices), devices)
+    done = work.count(jaxpr, devices)
     communication = done.sent / device.bandwidth
     seconds = done.flops / device.reached + communication
     notes, on_target = _on_target(recipe, fleet, progress)
@@ -145,15 +145,23 @@ def _programs(
     fleet: Fleet,
     network: memory.NetworkMemory | None,
     progress: Progress,
-) -> tuple[Recipe, memory.NetworkMemory, program.CompiledMemory | None]:
-    """Return the recipe, what its network takes, and the step's memory if it was compiled here."""
-    if not fleet.here:
-        recipe = program.planned(config, data.of_epoch, data.classes, fleet.target)
-        return recipe, network or memory.probe_network(recipe, fleet.count, progress), None
-    recipe = make_recipe(config, data.of_epoch, data.classes)
-    progress("compiling the step as this machine would run it")
-    compiled = program.compiled_memory(recipe, fleet.count, nullcontext())
-    return recipe, memory.network_of(recipe, fleet.count, compiled.working), compiled
+) -> tuple[Recipe, Any, memory.NetworkMemory, program.CompiledMemory | None]:
+    """Return the recipe, its traced step, what its network takes, and what was compiled here."""
+    if fleet.here:
+        recipe = make_recipe(config, data.of_epoch, data.classes)
+        progress("compiling the step as this machine would run it")
+        compiled = program.compiled_memory(recipe, fleet.count, nullcontext())
+        network = memory.network_of(recipe, fleet.count, compiled.working)
+        return recipe, program.trace(recipe, fleet.count), network, compiled
+    recipe = program.planned(config, data.of_epoch, data.classes, fleet.target)
+    if network is None and not fleet.target:
+        network = memory.probe_network(recipe, fleet.count, progress)
+    progress("tracing a step")
+    jaxpr = program.trace(recipe, fleet.count)
+    if network is None and fleet.target:
+        network = memory.traced_network(recipe, fleet.target, jaxpr)
+    assert network is not None
+    return recipe, jaxpr, network, None
 
 
 def _on_target(
@@ -167,7 +175,7 @@ def _on_target(
             found = counted.count(recipe, fleet.target)
         except UserError as e:
             notes.append(f"arithmetic alone: {e}")
-    if recipe.config.model.dtype == "bfloat16" and not (fleet.here or found):
+    if recipe.config.model.dtype == "bfloat16" and not (fleet.here or fleet.target):
         notes.append("the compiler's account is of a CPU, which widens bfloat16: an upper bound")
     return notes, found
 
@@ -187,7 +195,8 @@ def _largest(
         changed = recipe.with_batch_size(max(images, 1) * groups)
         return memory.predict(changed, devices, network).total <= allowed
 
-    images = memory.largest(batch_fits, MAX_IMAGES)
+    # A batch is at most the training set, of whose images a step would else be left out.
+    images = memory.largest(batch_fits, min(MAX_IMAGES, recipe.num_images // groups))
     now = memory.predict(recipe, devices, network)
     samples = config.batch_size // config.micro_batches
     a_class = bytes_a_class(samples, config.model.embedding_size) * config.head.subcentres

@@ -11,24 +11,28 @@ class Card(NamedTuple):
     """Accelerator by its data sheet.
 
     memory: bytes. tflops: of bfloat16 products with float32 sums. bandwidth: bytes/s of its memory.
-    link: bytes/s that it sends to others.
+    link: bytes/s that it sends to others. on_chip: bytes that a TPU's compiler may hold arrays in
+    beside its memory. workspace: bytes that XLA gives cuBLAS.
     """
 
     memory: float
     tflops: float
     bandwidth: float
     link: float
+    on_chip: int = 0
+    workspace: int = 0
 
 
+MIB = 2**20
 CARDS = {
-    "a100": Card(85_100_068_864, 312, 2039.04e9, 300e9),
-    "h100": Card(84_942_979_072, 989, 3352.32e9, 450e9),
-    "h200": Card(151_397_597_184, 989, 4800e9, 450e9),
-    "b200": Card(191_514_411_008, 2250, 7672.32e9, 900e9),
-    "v4": Card(32 * 2**30, 275, 1228e9, 300e9),
-    "v5e": Card(16 * 2**30, 197, 819e9, 200e9),
-    "v5p": Card(95 * 2**30, 459, 2765e9, 600e9),
-    "v6e": Card(32 * 2**30, 918, 1640e9, 448e9),
+    "a100": Card(85_100_068_864, 312, 2039.04e9, 300e9, workspace=4 * MIB),
+    "h100": Card(84_942_979_072, 989, 3352.32e9, 450e9, workspace=32 * MIB),
+    "h200": Card(151_397_597_184, 989, 4800e9, 450e9, workspace=32 * MIB),
+    "b200": Card(191_514_411_008, 2250, 7672.32e9, 900e9, workspace=32 * MIB),
+    "v4": Card(32 * 2**30, 275, 1228e9, 300e9, on_chip=16 * MIB),
+    "v5e": Card(16 * 2**30, 197, 819e9, 200e9, on_chip=128 * MIB),
+    "v5p": Card(95 * 2**30, 459, 2765e9, 600e9, on_chip=64 * MIB),
+    "v6e": Card(32 * 2**30, 918, 1640e9, 448e9, on_chip=128 * MIB),
 }
 GPUS = ("a100", "h100", "h200", "b200")
 _ALLOWED = (
@@ -48,6 +52,11 @@ class Target(NamedTuple):
     def card(self) -> Card:
         """Return the device by its data sheet."""
         return CARDS[self.kind]
+
+    @property
+    def is_gpu(self) -> bool:
+        """Return True for a GPU, False for a TPU."""
+        return self.kind in GPUS
 
     def tflops(self, dtype: str) -> float:
         """Return the TFLOP/s of products of a model in `dtype`: GPUs take float32 as TF32."""

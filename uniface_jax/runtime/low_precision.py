@@ -1,4 +1,4 @@
-"""Matrix products of the head, whose factors may have few bits: sums stay in the wide type.
+"""Matrix products whose factors may have few bits: sums stay in the wide type.
 
 In float32 or bfloat16 a factor is rounded and no more. Types of 8 bits have too small a range for
 that: each row is first divided by a number of its own, so that its largest element is the type's

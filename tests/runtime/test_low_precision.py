@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uniface_jax.head import low_precision
-from uniface_jax.head.low_precision import LARGEST
+from uniface_jax.runtime import low_precision
+from uniface_jax.runtime.low_precision import LARGEST
 
 # Half a unit in the last place, relative for floats and of the row's largest for whole numbers.
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float8_e4m3fn": 2.0**-4, "int8": 0.5 / 127}
