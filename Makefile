@@ -16,7 +16,7 @@ DEMO_READY = $(VENV)/.demo-ready-$(VERSION)
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: demo test test-slow test-newest test-accelerators lint docs docs-serve venv torch clean
+.PHONY: demo test test-slow coverage test-newest test-accelerators lint docs docs-serve venv torch clean
 
 # glibc keeps what a training step gave back for the next one, where the system would make every page
 # of it anew. 250 MB more, and a quarter less processor time.
@@ -36,6 +36,15 @@ test: venv lint
 
 test-slow: venv
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 --hypothesis-profile=deep -m "slow or hypothesis"
+
+# The share of lines and branches that the fast part runs, in this process and in those it starts. It
+# fails where one fell below tests/coverage.json; `make coverage KEEP=--keep` writes that anew.
+coverage: venv
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(PY) -m coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage json --quiet -o build/coverage/report.json
+	$(PY) scripts/coverage_figure.py build/coverage/report.json $(KEEP)
 
 # On the newest Python: the fast tests of what Python, NumPy and JAX can change for a user and that
 # compiles little: readers, sources, checkpoints, evaluation, losses, files, commands. What compiles
