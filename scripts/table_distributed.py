@@ -77,20 +77,29 @@ def sent(found: list[Kernel], recipe: Recipe, devices: int) -> Sent:
     features = sizes.batch_size // sizes.micro_batches * width * FLOAT_BYTES
     rows = max(int(shard_size(recipe.num_classes, devices) * sizes.head.sampling_rate), 1)
     each = [k for k in found if k.kind == COLLECTIVE]
+    # Compilers for TPUs may gather by a sum of features among zeros, in the program's order the
+    # first, and scatter by a sum of which each device keeps its own.
+    samples = (sizes.batch_size // sizes.micro_batches, width)
+    whole = [
+        k for k in each if "all-reduce" in k.name and [a.shape for a in k.results] == [samples]
+    ]
     gathers = [k for k in each if "gather" in k.name and k.read >= features // devices]
     scatters = [k for k in each if "scatter" in k.name and k.read >= features]
+    if not gathers:
+        gathers, whole = whole[:1], whole[1:]
+    scatters = scatters or whole
     others = [k for k in each if k not in gathers + scatters]
     small = [k for k in others if k.read < SMALL_BYTES]
     sums = [k for k in others if k not in small]
     expected = sizes.micro_batches
-    layers = {leaf.shape for leaf in jax.tree.leaves(recipe.shapes.weights.network)}
+    allowed = {leaf.shape for leaf in jax.tree.leaves(recipe.shapes.weights.network)} | {samples}
     faults = [
         f"{kernel.name}: {array.dtype}{list(array.shape)} has the prototypes' size"
         for kernel in each
         if kernel not in gathers  # whose features may be of more images than there are classes
         for array in kernel.results
         if array.shape[-1:] == (width,) and math.prod(array.shape) >= rows * width
-        if array.shape not in layers
+        if array.shape not in allowed
     ]
     for name, kernels_ in (("gathers of features", gathers), ("scatters", scatters)):
         if (times := sum(k.times for k in kernels_)) != expected:

@@ -44,6 +44,23 @@ def test_the_intended_ones_are_sorted(recipe):
     assert found == script.Sent(1, FEATURES // DEVICES + 32, 1, FEATURES, 1, 128_000, 1, [])
 
 
+def test_sums_of_features_are_a_gather_and_a_scatter(recipe):
+    """As XLA's compiler for TPUs has them on 64 chips."""
+    sums = [collective(f"all-reduce.{n}", FEATURES, (BATCH, WIDTH)) for n in range(3)]
+    others = intended()[2:]
+    found = script.sent([*sums[:2], *others], recipe, DEVICES)
+    assert found == script.Sent(1, FEATURES, 1, FEATURES, 1, 128_000, 1, [])
+    (fault,) = script.sent([*sums, *others], recipe, DEVICES).faults
+    assert "2 scatters, where 1 are expected" in fault
+
+
+def test_more_images_than_classes_of_a_device_are_no_prototypes(recipe):
+    recipe.config.head.sampling_rate = 0.1
+    gather, _, *others = intended()
+    scatter = collective("reduce-scatter-start", FEATURES, (BATCH, WIDTH), (8, WIDTH))
+    assert script.sent([gather, scatter, *others], recipe, DEVICES).faults == []
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
