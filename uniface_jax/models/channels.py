@@ -50,12 +50,16 @@ class Saved(NamedTuple):
 
 
 def channel_sums(
-    term: Term, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array] = ()
+    term: Term,
+    arrays: Sequence[jax.Array],
+    vectors: Sequence[jax.Array] = (),
+    shared: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Sum what `term` makes of the arrays, by element, over all axes but the last.
 
     arrays are [..., C], all of one shape; vectors are [C]. term(*arrays, *vectors) gives a tuple
     of arrays of that shape and may be called on any rows [R, C] of them, with vectors [1, C].
+    shared: the first sum is of the very values that another pass writes, which can take it then.
     Returns a tuple of [C].
     """
     channels = arrays[0].shape[-1]
@@ -66,13 +70,20 @@ def channel_sums(
         return tuple(jnp.sum(x, 0) for x in term(*rows, *vectors))
 
     sums: tuple[jax.Array, ...] = jax.lax.platform_dependent(
-        rows, wide, cpu=partial(_by_blocks, term), cuda=partial(_by_pairs, term), default=plain
+        rows,
+        wide,
+        cpu=partial(_by_blocks, term),
+        cuda=partial(_by_pairs, term, shared=shared),
+        default=plain,
     )
     return sums
 
 
 def _by_pairs(
-    term: Term, rows: Sequence[jax.Array], vectors: Sequence[jax.Array]
+    term: Term,
+    rows: Sequence[jax.Array],
+    vectors: Sequence[jax.Array],
+    shared: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Return the sums with as few bytes read as XLA's compiler for GPUs can be brought to.
 
@@ -85,7 +96,8 @@ def _by_pairs(
     split = [x.reshape(parts, count // parts, channels) for x in rows]
     apart, partial_sums = [v.reshape(1, 1, channels) for v in vectors], []
     for index in range(len(jax.eval_shape(term, *split, *apart))):
-        apart = [_apart(v) for v in apart]
+        if index or not shared:
+            apart = [_apart(v) for v in apart]
         partial_sums.append(jnp.sum(term(*split, *apart)[index], 1))
     pairs = [partial_sums[at : at + 2] for at in range(0, len(partial_sums), 2)]
     return tuple(total for pair in pairs for total in reduced(pair, (0,)))
@@ -284,43 +296,78 @@ def backward(
     epsilon: float, dtype: jnp.dtype, saved: Saved, cotangents: HasY
 ) -> tuple[jax.Array, Norm, None]:
     """Return the gradients of batch_norm's x, norm and known, of what forward saved."""
+    x_bar, norm_bar = gradients(dtype, saved, Made(cotangents.y, [], [], lambda y_bar: y_bar))
+    return x_bar, norm_bar, None
+
+
+class Made(NamedTuple):
+    """Gradient y [..., C], and what it is made of.
+
+    remake(y's arrays [..., C], their vectors [C]) makes it once more, of any rows too: GPUs take
+    sums of it in the pass that writes it, of what it is made of. Without arrays it is y itself.
+    """
+
+    y: jax.Array
+    arrays: Sequence[jax.Array]
+    vectors: Sequence[jax.Array]
+    remake: Remake
+
+
+def _before_prelu(
+    dtype: jnp.dtype, x: jax.Array, y_bar: jax.Array, *vectors: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradient with respect to PReLU's input in the vectors' dtype, and that input.
+
+    vectors: factor and shift that make the input of x, and slope.
+    """
+    factor, shift, slope = vectors
+    z = (x * factor + shift).astype(dtype)
+    return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(factor.dtype), z
+
+
+def gradients(dtype: jnp.dtype, saved: Saved, made: Made) -> tuple[jax.Array, Norm]:
+    """Return the gradients of batch_norm's x and norm, of what forward saved and that of its y."""
     x, (scale, bias, slope), mean, inverse, plus = saved
-    y_bar, wide = cotangents.y, scale.dtype
+    y_bar, wide, of_y = made.y, scale.dtype, made.arrays or [made.y]
     count = x.size // x.shape[-1]
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
-    def before_prelu(
-        x: jax.Array, y_bar: jax.Array, factor: jax.Array, shift: jax.Array, slope: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the gradient with respect to PReLU's input, and that input."""
-        z = (x * factor + shift).astype(dtype)
-        return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(wide), z
-
-    def terms(y_bar: jax.Array, x: jax.Array, *more: jax.Array) -> tuple[jax.Array, ...]:
-        parts, (mean, *vectors) = more[: len(lacks)], more[len(lacks) :]
-        x = _whole(wide, x, *parts)
-        if not vectors:
+    def terms(x: jax.Array, *more: jax.Array) -> tuple[jax.Array, ...]:
+        arrays, vectors = more[: len(arrays_of)], more[len(arrays_of) :]
+        y_bar = made.remake(*arrays[len(lacks) :], *vectors[: len(made.vectors)])
+        x, (mean, *of_prelu) = _whole(wide, x, *arrays[: len(lacks)]), vectors[len(made.vectors) :]
+        if not of_prelu:
             z_bar = y_bar.astype(wide)
             return z_bar, z_bar * (x - mean)
-        z_bar, z = before_prelu(x, y_bar, *vectors)
+        z_bar, z = _before_prelu(dtype, x, y_bar, *of_prelu)
         by_slope = jnp.where(z < 0, z * y_bar, 0).astype(wide)
-        return z_bar, z_bar * (x - mean), by_slope
+        pair = (z_bar, z_bar * (x - mean))
+        return pair if made.arrays else (*pair, by_slope)
 
     lacks = _all(plus, x)
+    arrays_of = [*lacks, *of_y]
     vectors = [mean] if slope is None else [mean, factor, shift, slope]
-    total, centered, *by_slope = channel_sums(terms, [y_bar, x, *lacks], vectors)
+    sums = channel_sums(terms, [x, *arrays_of], [*made.vectors, *vectors], bool(made.arrays))
+    total, centered, *by_slope = sums
+    if made.arrays and slope is not None:  # taken with the gradient, of y as it was written
+
+        def of_slope(x: jax.Array, y_bar: jax.Array, *vectors: jax.Array) -> tuple[jax.Array]:
+            _, z = _before_prelu(dtype, x.astype(wide), y_bar, *vectors)
+            return (jnp.where(z < 0, z * y_bar, 0).astype(wide),)
+
+        by_slope = [*channel_sums(of_slope, [x, y_bar], vectors[1:])]
     whole = _whole(wide, x, *lacks)
     if slope is None:
         z_bar = y_bar.astype(wide)
     else:
         broadcast = (1,) * (x.ndim - 1) + (-1,)
-        z_bar, _ = before_prelu(whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
+        z_bar, _ = _before_prelu(dtype, whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
     # dx = factor * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean)))
     along = -factor * jnp.square(inverse) * centered / count
     x_bar = affine(whole, along, -factor * total / count - along * mean)
     x_bar += affine(z_bar, factor, jnp.zeros_like(factor))
     slope_bar = None if slope is None else by_slope[0].astype(slope.dtype)
-    return x_bar.astype(x.dtype), Norm(centered * inverse, total, slope_bar), None
+    return x_bar.astype(x.dtype), Norm(centered * inverse, total, slope_bar)
 
 
 def _forward(

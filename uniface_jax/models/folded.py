@@ -24,6 +24,32 @@ from uniface_jax.models.convolution import plain, plain_gradients
 _AXES = ((-1, 1, 1), (1, -1, 1))  # of rows and of columns in [H, W, O]
 
 
+class Map(NamedTuple):
+    """Map [B, H, W, C] between two blocks, twice: for a head, and again for the shortcut.
+
+    along, level [C] are zeros for the head, that it gives a gradient for: that of y lacks
+    along * y + level, which is then in no memory, but in the sum that `join` takes. known: the
+    moments of y. Where nothing is folded along and level are None. As a head's gradient, `again`
+    and `known` are.
+    """
+
+    y: jax.Array
+    again: jax.Array | None
+    along: jax.Array | None
+    level: jax.Array | None
+    known: Moments | None
+
+
+class Joined(NamedTuple):
+    """Map at the end of a block, as in Map, and the results of its batch norm: see Normalized."""
+
+    y: jax.Array
+    again: jax.Array
+    along: jax.Array
+    level: jax.Array
+    norm: channels.Normalized
+
+
 class Head(NamedTuple):
     """Map [B, H, W, O] after all four, and mean and biased variance of either norm's input."""
 
@@ -41,32 +67,67 @@ class _Saved(NamedTuple):
     second: channels.Saved
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def head(
-    x: jax.Array,
-    kernel: jax.Array,
-    first: Norm,
-    second: Norm,
-    known: Moments | None,
-    epsilon: float,
-) -> Head:
-    """Compute PReLU(norm(conv(norm(x)))) with statistics of this batch, in x's dtype.
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def join(x: jax.Array, norm: Norm, beside: jax.Array | None, epsilon: float) -> Joined:
+    """Normalize x [B, H, W, C] as batch_norm does, and add `beside`, a map like it, or nothing."""
+    return _join_forward(x, norm, beside, epsilon)[0]
+
+
+def _join_forward(
+    x: jax.Array, norm: Norm, beside: jax.Array | None, epsilon: float
+) -> tuple[Joined, tuple[channels.Saved, jax.Array | None]]:
+    out, saved = channels.forward(x, norm, None, epsilon, x.dtype)
+    y, none = out.y if beside is None else out.y + beside, jnp.zeros_like(norm.scale)
+    return Joined(y, y, none, none, out), (saved, None if beside is None else y)
+
+
+def _join_backward(
+    epsilon: float, kept: tuple[channels.Saved, jax.Array | None], cotangents: Joined
+) -> tuple[jax.Array, Norm, jax.Array | None]:
+    saved, y = kept
+    x, norm, factor = saved.x, saved.norm, saved.norm.scale * saved.inverse
+    arrays, vectors = [cotangents.y, cotangents.again], [cotangents.along, cotangents.level]
+    if y is not None:
+        arrays.append(y)
+    else:  # which is made of x once more, instead of read
+        arrays.append(x)
+        vectors += [factor, norm.bias - saved.mean * factor]
+        vectors += [] if norm.slope is None else [norm.slope]
+
+    def remake(
+        y_bar: jax.Array, again: jax.Array, y: jax.Array, along: jax.Array, level: jax.Array,
+        *of_x: jax.Array,
+    ) -> jax.Array:  # fmt: skip
+        if of_x:
+            y = channels.affine(y.astype(along.dtype), *of_x[:2]).astype(y_bar.dtype)
+            y = channels.prelu(y, *of_x[2:]) if of_x[2:] else y
+        wide = y_bar.astype(along.dtype) + channels.affine(y.astype(along.dtype), along, level)
+        return wide.astype(y_bar.dtype) + again
+
+    total = jax.lax.optimization_barrier(remake(*arrays, *vectors))
+    made = channels.Made(total, arrays, vectors, remake)
+    x_bar, norm_bar = channels.gradients(x.dtype, saved, made)
+    return x_bar, norm_bar, None if y is None else total
+
+
+join.defvjp(_join_forward, _join_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def head(between: Map, kernel: jax.Array, first: Norm, second: Norm, epsilon: float) -> Head:
+    """Compute PReLU(norm(conv(norm(x)))) of x = between.y, with this batch's statistics.
 
     x [B, H, W, C], H and W at least 2; kernel [3, 3, C, O] of stride 1, padded by one zero, and the
-    norms' parameters are float32 at least. known: the moments of x, where they have been taken.
-    Nothing is differentiated through the statistics as outputs.
+    norms' parameters are float32 at least. The gradient for x is in three parts, see Map. Nothing
+    is differentiated through the statistics as outputs.
     """
-    return _forward(x, kernel, first, second, known, epsilon)[0]
+    return _forward(between, kernel, first, second, epsilon)[0]
 
 
 def _forward(
-    x: jax.Array,
-    kernel: jax.Array,
-    first: Norm,
-    second: Norm,
-    known: Moments | None,
-    epsilon: float,
+    between: Map, kernel: jax.Array, first: Norm, second: Norm, epsilon: float
 ) -> tuple[Head, _Saved]:
+    x, known = between.y, between.known
     mean, square = known or channels.moments(x, kernel.dtype)
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
@@ -84,9 +145,7 @@ def _forward(
     return result, _Saved(x, kernel, first, mean, inverse, saved)
 
 
-def _backward(
-    epsilon: float, saved: _Saved, cotangents: Head
-) -> tuple[jax.Array, jax.Array, Norm, Norm, None]:
+def _backward(epsilon: float, saved: _Saved, cotangents: Head) -> tuple[Map, jax.Array, Norm, Norm]:
     x, kernel, first, mean, inverse, second = saved
     y_bar, second_bar, _ = channels.backward(epsilon, x.dtype, second, cotangents)
     scale = first.scale * inverse
@@ -101,9 +160,8 @@ def _backward(
     count = x.size // x.shape[-1]
     along = -scale * jnp.square(inverse) * scale_bar / count
     level = -scale * shift_bar / count - along * mean
-    wide = x_bar.astype(kernel.dtype) + channels.affine(x.astype(kernel.dtype), along, level)
     first_bar = Norm(scale_bar * inverse, shift_bar, None)
-    return wide.astype(x.dtype), kernel_bar, first_bar, second_bar, None
+    return Map(x_bar, None, along, level, None), kernel_bar, first_bar, second_bar
 
 
 head.defvjp(_forward, _backward)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from uniface_jax.models import folded
-from uniface_jax.models.channels import Moments, Norm, affine, moments_of_sum
+from uniface_jax.models.channels import Norm, Normalized, affine, moments_of_sum
 from uniface_jax.models.layers import BatchNorm, Kernel, PReLU, at_least_float32, conv
 
 # Kaiming normal with the gain of a linear layer (PyTorch's a=1), fan-in: std = 1/sqrt(fan_in).
@@ -28,11 +28,34 @@ def _sum(
     return y + (affine(beside.astype(factor.dtype), *more).astype(x.dtype) if more else beside)
 
 
-class IRBlock(nn.Module):
-    """One residual block: x [B, H, W, C] -> [B, H/stride, W/stride, channels].
+def _end(
+    last: BatchNorm,
+    given: tuple[jax.Array, jax.Array | None],
+    beside: jax.Array | None,
+    train: bool,
+    fold: bool,
+) -> tuple[folded.Map, Normalized]:
+    """Return the map at the end of a block, or of the stem, and the results of its last norm.
 
-    It takes the moments of x, or None, and returns those of what it returns, which take no pass of
-    their own where they are taken as the sum is written; None where batch norm needs none.
+    given: what that norm takes, and the slope of the PReLU after it; beside: the shortcut's map.
+    """
+    x, slope = given
+    if train and fold:
+        norm = Norm(*last.parameters(x.shape[-1], at_least_float32(x.dtype)), slope)
+        joined = folded.join(x, norm, beside, last.epsilon)
+        last.keep((joined.norm.mean, joined.norm.variance), x.size // x.shape[-1])
+        between = folded.Map(joined.y, joined.again, joined.along, joined.level, None)
+        return between, joined.norm
+    out = last.normalized(x, train, slope)
+    y = out.y if beside is None else out.y + beside
+    return folded.Map(y, y, None, None, None), out
+
+
+class IRBlock(nn.Module):
+    """One residual block: a map [B, H, W, C] -> [B, H/stride, W/stride, channels].
+
+    The map comes and goes with its moments where batch norm needs them, which take no pass of their
+    own where they are taken as the sum is written.
     """
 
     channels: int
@@ -45,47 +68,44 @@ class IRBlock(nn.Module):
     fold: bool
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, known: Moments | None, train: bool
-    ) -> tuple[jax.Array, Moments | None]:
-        """Map x [B, H, W, C] -> [B, H/stride, W/stride, channels], rounded as PyTorch does."""
+    def __call__(self, between: folded.Map, train: bool) -> folded.Map:
+        """Map a map to the next, rounded as PyTorch does."""
 
         def conv_(kernel: int, stride: int, name: str) -> Callable[[jax.Array], jax.Array]:
             return conv(self.channels, kernel, stride, self.dtype, self.kernel_init, name)
 
         last_scale = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
         first, second = BatchNorm(self.dtype, name="bn0"), BatchNorm(self.dtype, name="bn1")
-        slope = PReLU(name="prelu")(self.channels)
+        slope, x = PReLU(name="prelu")(self.channels), between.again
+        assert x is not None
         if self.fold and train and min(x.shape[1:3]) > 1:
-            out = self._folded(x, known, (first, second), slope)
+            out = self._folded(between, (first, second), slope)
         else:
-            out = second(conv_(3, 1, "conv1")(first(x, train, known=known)), train, slope)
+            out = first(between.y, train, known=between.known)
+            out = second(conv_(3, 1, "conv1")(out), train, slope)
         out = conv_(self.strided_kernel if self.stride > 1 else 3, self.stride, "conv2")(out)
-        bn2 = BatchNorm(self.dtype, scale_init=last_scale, name="bn2").normalized(out, train)
-        arrays, vectors, beside = [out, x], [bn2.factor, bn2.shift], x
+        arrays, vectors, beside = [out, x], list[jax.Array](), x
         if self.stride > 1 or x.shape[-1] != self.channels:
             shortcut = conv_(self.shortcut_kernel, self.stride, "downsample_0")(x)
-            norm = BatchNorm(self.dtype, name="downsample_1").normalized(shortcut, train)
-            arrays, beside = [out, shortcut], norm.y
-            vectors += [norm.factor, norm.shift]
-        total = bn2.y + beside
-        known = moments_of_sum(total, _sum, arrays, vectors) if train else None
-        return total, known
+            by = BatchNorm(self.dtype, name="downsample_1").normalized(shortcut, train)
+            arrays, vectors, beside = [out, shortcut], [by.factor, by.shift], by.y
+        last = BatchNorm(self.dtype, scale_init=last_scale, name="bn2")
+        total, norm = _end(last, (out, None), beside, train, self.fold)
+        if not train:
+            return total
+        vectors = [norm.factor, norm.shift, *vectors]
+        return total._replace(known=moments_of_sum(total.y, _sum, arrays, vectors))
 
     def _folded(
-        self,
-        x: jax.Array,
-        known: Moments | None,
-        norms: tuple[BatchNorm, BatchNorm],
-        slope: jax.Array,
+        self, between: folded.Map, norms: tuple[BatchNorm, BatchNorm], slope: jax.Array
     ) -> jax.Array:
         """Return PReLU(bn1(conv1(bn0(x)))), both norms by this batch, computed as one function."""
-        first, second = norms
+        (first, second), x = norms, between.y
         wide, count = at_least_float32(x.dtype), x.size // x.shape[-1]
         kernel = Kernel(self.channels, 3, self.kernel_init, name="conv1")(x.shape[-1])
         before = Norm(*first.parameters(x.shape[-1], wide), None)
         after = Norm(*second.parameters(self.channels, wide), slope)
-        out = folded.head(x, kernel.astype(wide), before, after, known, first.epsilon)
+        out = folded.head(between, kernel.astype(wide), before, after, first.epsilon)
         first.keep(out.first, count)
         second.keep(out.second, count)
         return out.y
@@ -126,14 +146,14 @@ class IResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Map images [B, S, S, 3] to features [B, embedding_size]; train: as in BatchNorm."""
-        block = nn.remat(IRBlock, static_argnums=(3,)) if self.remat else IRBlock
+        block = nn.remat(IRBlock, static_argnums=(2,)) if self.remat else IRBlock
         x, by_batch = images.astype(self.dtype), train and not self.frozen_statistics
         stem = conv(self.width, 3, self.stem_stride, self.dtype, self.kernel_init, "conv1")
-        x = BatchNorm(self.dtype, name="bn1")(stem(x), by_batch, PReLU(name="prelu")(self.width))
-        known = None
+        first, slope = BatchNorm(self.dtype, name="bn1"), PReLU(name="prelu")(self.width)
+        between, _ = _end(first, (stem(x), slope), None, by_batch, self.fold)
         for stage, size in enumerate(self.stage_sizes):
             for index in range(size):
-                x, known = block(
+                between = block(
                     self.width * 2**stage,
                     2 if index == 0 else 1,
                     self.strided_kernel,
@@ -143,8 +163,8 @@ class IResNet(nn.Module):
                     self.dtype,
                     self.fold,
                     name=f"layer{stage + 1}_{index}",
-                )(x, known, by_batch)
-        x = BatchNorm(self.dtype, name="bn4")(x, by_batch, known=known)
+                )(between, by_batch)
+        x = BatchNorm(self.dtype, name="bn4")(between.y, by_batch, known=between.known)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # The release writes this as a valid convolution over the whole map; it is a linear layer.
         x = x.reshape(x.shape[0], -1)
