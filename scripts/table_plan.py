@@ -137,7 +137,7 @@ step's, on each device. Seconds were on two cores that others used as well.
 The arithmetic for an accelerator by name follows each array through the traced step
 (`plan/liveness.py`), and needs no compiler. On a TPU, whose arrays are padded to tiles, it is too
 high for larger networks: its compiler makes the factors of convolutions where it reads them,
-which the arithmetic does not, and then takes a third more than lives at once by its schedule.
+which the arithmetic does not, and then takes half as much again as lives at once.
 Networks whose maps fit on the chip, the demo's, have next to nothing in its memory.
 
 ## All recipes, by arithmetic
