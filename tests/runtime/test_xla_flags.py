@@ -6,9 +6,17 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from tests.helpers.paths import ROOT
 from uniface_jax.runtime import xla_flags
+
+
+@pytest.fixture(autouse=True, scope="module")
+def started():
+    """Start the backend with the session's flags, before a test changes them."""
+    jax.devices()
 
 
 def test_flags_are_added_and_the_users_stay(monkeypatch):
@@ -30,6 +38,7 @@ def test_unknown_versions_are_left_alone(monkeypatch):
     assert os.environ["XLA_FLAGS"] == ""
     assert xla_flags.compiler_options() is None
     assert xla_flags.never_run_options() is None
+    assert xla_flags.run_once_options() is None
 
 
 def test_memory_is_that_of_the_program_that_runs():
@@ -42,6 +51,28 @@ def test_memory_is_that_of_the_program_that_runs():
         for options in (None, xla_flags.never_run_options())
     )
     assert never.temp_size_in_bytes == run.temp_size_in_bytes > 0
+
+
+def test_what_runs_once_has_the_bits_of_what_users_compile(monkeypatch):
+    def first_weights():
+        keys = jax.random.split(jax.random.key(0))
+        normal = jax.random.normal(keys[0], (3, 3, 5, 7)) * 45**-0.5
+        return normal, jax.random.truncated_normal(keys[1], -2, 2, (33, 65)) / 0.88
+
+    lowered = jax.jit(first_weights).lower()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    usual = {**xla_flags.CPU, "xla_backend_optimization_level": 3}
+    usual["xla_llvm_disable_expensive_passes"] = False
+    once = xla_flags.run_once_options()
+    assert once["xla_backend_optimization_level"] == 1
+    for user, other in zip(
+        lowered.compile(compiler_options=usual)(),
+        lowered.compile(compiler_options=once)(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(user, other)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    assert xla_flags.run_once_options() == dict(xla_flags.CPU)
 
 
 def test_this_jaxlib_knows_the_flags():

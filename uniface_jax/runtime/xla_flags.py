@@ -38,6 +38,10 @@ NEVER_RUN: Mapping[str, str | int | bool] = {
     "xla_llvm_disable_expensive_passes": True,
 }
 
+# For programs that run once: LLVM's third level unrolls what draws random numbers, in 10 s of
+# processor time where the first takes 3, for the same bits. The level 0 rounds otherwise.
+RUN_ONCE: Mapping[str, str | int | bool] = {"xla_backend_optimization_level": 1}
+
 
 def _known() -> bool:
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
@@ -75,3 +79,16 @@ def never_run_options() -> dict[str, str | int | bool] | None:
     if jax.default_backend() != "cpu" or not _known():
         return None
     return {**(compiler_options() or {}), **NEVER_RUN}
+
+
+def run_once_options() -> dict[str, str | int | bool] | None:
+    """Return the `compiler_options` of a program on this process's backend that runs once.
+
+    Its results are bitwise those of compiler_options. A level that the user has set stays.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu" or not _known():
+        return None
+    set_already = os.environ.get("XLA_FLAGS", "")
+    return {key: v for key, v in {**CPU, **RUN_ONCE}.items() if key not in set_already} or None

@@ -18,6 +18,7 @@ from uniface_jax.head.block_size import block_of_budget
 from uniface_jax.head.quality import Regression
 from uniface_jax.losses import Loss
 from uniface_jax.runtime.parallel import Runner
+from uniface_jax.runtime.xla_flags import run_once_options
 from uniface_jax.state import TrainState, create_state
 from uniface_jax.train import optim, step
 from uniface_jax.train.adaptive import Adaptive
@@ -264,6 +265,7 @@ def random_state(recipe: Recipe, runner: Runner) -> Any:
     return jax.jit(
         create,
         out_shardings=jax.tree.map(lambda x: x.sharding, template),
+        compiler_options=run_once_options(),
     )
 
 
