@@ -73,6 +73,7 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
     from uniface_jax.head.block_size import block_of_budget
     from uniface_jax.head.blocks import Prototypes
     from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+    from uniface_jax.head.positives import gather
 
     block = block_of_budget(args.block_memory, args.batch, args.dim)
     dtype = jnp.dtype(args.dtype)
@@ -87,7 +88,7 @@ def streamed(args: argparse.Namespace, rate: float = 1.0) -> tuple[Callable, dic
             prototypes = Prototypes(weight[subset.row], bias, subset.valid)
         shard = Shard(prototypes, start, args.classes, subset)
         products = Products(block, dtype)
-        result = loss_and_gradients(loss, shard, features, labels, products=products)
+        result = loss_and_gradients(loss, shard, gather(features, labels), products=products)
         return result.loss, result.gradients
 
     arrays = [*on_device(args), 0]
@@ -103,6 +104,7 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
     from uniface_jax.head.block_size import block_of_budget
     from uniface_jax.head.blocks import Prototypes
     from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+    from uniface_jax.head.positives import gather
     from uniface_jax.head.samples import in_shard, sample_to_sample, written
     from uniface_jax.losses.additive import uss
 
@@ -113,14 +115,15 @@ def with_samples(args: argparse.Namespace) -> tuple[Callable, dict]:
         start, valid = owned_classes(args.classes, args.classes)
         shard = Shard(Prototypes(weight, bias, valid), start, args.classes)
         loss = losses.create("uce", scale=SCALE, margin=MARGIN)
-        first = loss_and_gradients(loss, shard, features, labels, products=products)
+        batch = gather(features, labels)
+        first = loss_and_gradients(loss, shard, batch, products=products)
         between = sample_to_sample(
-            uss(SCALE, SAMPLE_MARGIN), in_shard(memory, shard), sample_bias, (features, labels),
+            uss(SCALE, SAMPLE_MARGIN), in_shard(memory, shard), sample_bias, batch,
             products,
         )  # fmt: skip
         both = first.gradients.features + between.by_features
         gradients = first.gradients._replace(features=both), between.by_bias
-        after = written(memory, features, labels, start, between.loss)
+        after = written(memory, batch, start, between.loss)
         return after, first.loss + between.loss, gradients
 
     arrays = [jnp.float32(SAMPLE_BIAS), *on_device(args)]

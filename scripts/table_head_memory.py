@@ -48,6 +48,7 @@ def analyse(devices: int, block_memory: float) -> None:
     from uniface_jax.head.block_size import block_of_budget, even_block
     from uniface_jax.head.blocks import Prototypes
     from uniface_jax.head.loss import Gradients, Products, Shard, loss_and_gradients
+    from uniface_jax.head.positives import gather
     from uniface_jax.native import build
     from uniface_jax.runtime.parallel import AXIS
 
@@ -63,7 +64,9 @@ def analyse(devices: int, block_memory: float) -> None:
         def device(features, labels, weight, bias, num_classes=num_classes, rows=rows):
             start, valid = owned_classes(num_classes, rows)
             shard = Shard(Prototypes(weight, bias, valid), start, rows)
-            result = loss_and_gradients(loss, shard, features, labels, products=Products(block))
+            result = loss_and_gradients(
+                loss, shard, gather(features, labels), products=Products(block)
+            )
             return result.loss, result.gradients
 
         mapped = jax.shard_map(

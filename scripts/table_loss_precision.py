@@ -23,6 +23,7 @@ from uniface_jax.cli import say
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.draws import with_own_draws
 from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+from uniface_jax.head.positives import gather
 from uniface_jax.runtime.parallel import AXIS
 
 
@@ -45,10 +46,10 @@ def run(name: str, arrays: tuple[np.ndarray, ...], dtype: Any, product_dtype: An
     def device(features: Any, prototypes: Any, bias: Any) -> Any:
         shard = Shard(Prototypes(prototypes, bias, jnp.ones(count, bool)), 0, count)
         drawn = with_own_draws(loss, jax.random.key(0), len(labels))
+        batch = gather(features, jnp.asarray(labels, jnp.int32))
         result = loss_and_gradients(
-            drawn, shard, features, jnp.asarray(labels, jnp.int32), loss.initial_statistics(),
-            Products(256, product_dtype),
-        )  # fmt: skip
+            drawn, shard, batch, loss.initial_statistics(), Products(256, product_dtype)
+        )
         return result.loss, *result.gradients
 
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))

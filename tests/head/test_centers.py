@@ -14,6 +14,7 @@ from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.centers import Moved, moved
 from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+from uniface_jax.head.positives import gather
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.losses.base import cosine_of_sum
 from uniface_jax.runtime.parallel import AXIS
@@ -34,7 +35,7 @@ def program(name, shards, block, num_classes):
         loss = losses.LOSSES[name](scale, 0.45)
         if name == "arcface":  # whose release goes on with cos(θ + m) beyond π; one sample is there
             loss = replace(loss, positive=lambda cos, b: scale * cosine_of_sum(cos, 0.45))
-        result = loss_and_gradients(loss, shard, student, labels, products=Products(block))
+        result = loss_and_gradients(loss, shard, gather(student, labels), products=Products(block))
         assert result.gradients.weight is None
         return after, result.loss, result.gradients.features
 

@@ -15,6 +15,7 @@ from uniface_jax.errors import UserError
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.expectation import coupled, expected
 from uniface_jax.head.loss import Products, Shard
+from uniface_jax.head.positives import gather
 from uniface_jax.head.samples import in_shard
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
@@ -42,7 +43,7 @@ def program(shards, block):
             loss, (shard, in_shard(memory, shard)), (features, labels), statistics,
             Products(block), counts,
         )  # fmt: skip
-        after = expected(memory, features, labels, start, found.loss)
+        after = expected(memory, gather(features, labels), start, found.loss)
         return found.loss, found.gradients.features, found.gradients.weight, after
 
     mapped = jax.shard_map(

@@ -15,6 +15,7 @@ from tests.helpers.sharded_head import run_head
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard, loss_and_gradients
+from uniface_jax.head.positives import gather
 from uniface_jax.head.shards import owned_classes
 from uniface_jax.runtime.parallel import AXIS
 
@@ -231,7 +232,7 @@ def test_no_tile_of_all_classes(name):
     def device(features, labels, weight, bias):
         start, valid = owned_classes(num_classes, num_classes)
         shard = Shard(Prototypes(weight, bias, valid), start, num_classes)
-        result = loss_and_gradients(loss, shard, features, labels, products=Products(block))
+        result = loss_and_gradients(loss, shard, gather(features, labels), products=Products(block))
         return result.loss, result.gradients
 
     mapped = jax.shard_map(

@@ -13,6 +13,7 @@ from tests.helpers.dense_head import assert_same, normalized
 from tests.helpers.sharded_head import run_head
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard
+from uniface_jax.head.positives import gather
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import Subset
 from uniface_jax.head.shards import owned_classes, shard_size
@@ -38,14 +39,15 @@ def program(shards, block, num_classes, scale, sampled):
             subset = Subset(jnp.minimum(index, rows - 1), index < rows)
             valid = subset.valid
         shard = Shard(Prototypes(memory, bias, valid), start, rows, subset)
+        batch = gather(features, labels)
         result = sample_to_sample(
             uss(varied if scale is None else scale),
             in_shard(memory, shard),
             bias,
-            (features, labels),
+            batch,
             Products(block),
         )
-        return result, written(memory, features, labels, start, result.loss)
+        return result, written(memory, batch, start, result.loss)
 
     mapped = jax.shard_map(
         device,

@@ -22,6 +22,7 @@ from uniface_jax.head.loss import (
     Shard,
     loss_and_gradients,
 )
+from uniface_jax.head.positives import gather
 from uniface_jax.head.sampling import Subset, sample_classes
 from uniface_jax.head.shards import owned_classes, shard_size
 from uniface_jax.runtime.parallel import AXIS
@@ -167,7 +168,7 @@ def on_device(head, samples, classes, rest):
         )
     shard = Shard(prototypes, start, head.rows, chosen)
     result = loss_and_gradients(
-        loss, shard, samples["features"], samples["labels"], rest["statistics"],
+        loss, shard, gather(samples["features"], samples["labels"]), rest["statistics"],
         Products(head.block, head.product_dtype),
     )  # fmt: skip
     if chosen is None:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from uniface_jax import losses
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Shard, loss_and_gradients
+from uniface_jax.head.positives import gather
 from uniface_jax.inspection.curves import Held, loss_curves
 from uniface_jax.runtime.parallel import AXIS
 
@@ -19,7 +20,7 @@ def heads_loss(loss, bias):
     everything = Shard(Prototypes(jnp.eye(5, 6), biases, jnp.ones(5, bool)), 0, 5)
 
     def of_device(feature):
-        return loss_and_gradients(loss, everything, feature, jnp.zeros(1, int)).loss
+        return loss_and_gradients(loss, everything, gather(feature, jnp.zeros(1, int))).loss
 
     mesh = Mesh(jax.devices()[:1], (AXIS,))
     compiled = jax.jit(

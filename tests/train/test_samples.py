@@ -1,11 +1,13 @@
 """Training with a loss between samples: the memory's warm-up, any devices, elastic."""
 
 import functools
+import re
 
 import jax
 import numpy as np
 import pytest
 
+from tests.helpers.device_steps import DeviceSteps
 from tests.helpers.tiny_training import (
     assert_close,
     first_state,
@@ -15,10 +17,7 @@ from tests.helpers.tiny_training import (
 )
 from uniface_jax import losses
 from uniface_jax.checkpoints import reading
-from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.losses.additive import uss
-from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded
 from uniface_jax.train import step, update
 from uniface_jax.train.adaptive import Adaptive
 from uniface_jax.train.settings import SampleToSample
@@ -44,12 +43,11 @@ def batches():
     return found
 
 
-def settings_of(devices=1, name="sgd", rate=1.0, samples=True):
+def settings_of(name="sgd", rate=1.0, samples=True):
     adaptive = None if name == "sgd" else Adaptive(name, eps=1e-3)
     return step.Settings(
-        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5,
-        adaptive=adaptive, sampling_rate=rate,
-        samples=SampleToSample(uss(16.0), WARM_UP) if samples else None,
+        num_classes=CLASSES, micro_batches=BATCH // GROUP, block_size=5, adaptive=adaptive,
+        sampling_rate=rate, samples=SampleToSample(uss(16.0), WARM_UP) if samples else None,
     )  # fmt: skip
 
 
@@ -59,22 +57,13 @@ def start(loss="uce", name="sgd", samples=True):
 
 
 @functools.cache
-def program(mode, devices, loss, name, rate):
-    settings = settings_of(devices, name, rate)
-    sharded = class_sharded(start(loss, name))
-    runner = parallel.create_runner(mode, sharded, jax.devices()[:devices])
-    one = step.make_step(NETWORK, losses.create(loss), lambda _: 0.01, settings)
-    return runner, runner.compile(one)
+def steps(mode="shard_map", loss="uce", name="sgd", rate=1.0):
+    model = NETWORK, losses.create(loss)
+    return DeviceSteps(model, settings_of(name, rate), start(loss, name), 0.01, mode)
 
 
-def train(devices, batches, state=None, loss="uce", mode="shard_map", name="sgd", rate=1.0):
-    runner, compiled = program(mode, devices, loss, name, rate)
-    placed = runner.place(start(loss, name) if state is None else state)
-    metrics = []
-    for batch in batches:
-        placed, values = compiled(placed, runner.put(batch))
-        metrics.append(jax.device_get(values))
-    return runner.logical(placed), metrics
+def train(devices, batches, state=None):
+    return steps().run(devices, batches, state)
 
 
 @pytest.fixture(scope="module")
@@ -108,34 +97,29 @@ def test_elastic(batches, whole):
     assert_close(state, whole[0], TOLERANCE)
 
 
-def saved_and_restored(state, devices, folder):
-    """The state as a checkpoint, written on some devices, gives it to others."""
-    before, after = (program("shard_map", n, "uce", "sgd", 1.0)[0] for n in devices)
-    shapes = jax.eval_shape(lambda: state)
-    about = {"config": "{}", "data": {"num_classes": CLASSES}}
-    checkpoints = Checkpoints(folder)
-    try:
-        checkpoints.save(before.to_global(before.place(state)), about)
-        assert checkpoints.wait()
-        restored, _ = checkpoints.restore_newest(after.template(shapes), shapes)
-    finally:
-        checkpoints.close()
-    return after.logical(after.from_global(restored))
-
-
 @pytest.mark.slow
 def test_checkpoints_resume_bitwise_and_on_other_devices(batches, whole, tmp_path):
     """Memory and bias come back, on the same devices and on others, 8 -> 4 -> 1."""
     expected, _ = whole
     first, _ = train(8, batches[: WARM_UP + 1])
-    same = saved_and_restored(first, (8, 8), tmp_path / "same")
+    same = steps().restored(first, (8, 8), tmp_path / "same")
     state, _ = train(8, batches[WARM_UP + 1 :], same)
     jax.tree.map(np.testing.assert_array_equal, state, expected)
-    state = saved_and_restored(first, (8, 4), tmp_path / "eight")
+    state = steps().restored(first, (8, 4), tmp_path / "eight")
     state, _ = train(4, batches[WARM_UP + 1 : WARM_UP + 2], state)
-    state = saved_and_restored(state, (4, 1), tmp_path / "four")
+    state = steps().restored(state, (4, 1), tmp_path / "four")
     state, _ = train(1, batches[WARM_UP + 2 :], state)
     assert_close(state, expected, TOLERANCE)
+
+
+def test_features_are_sent_once_for_both_heads_and_the_memory(batches):
+    """In the program for four devices, whose eight images each are two micro-batches."""
+    runner, compiled = steps().program(4)
+    arguments = runner.place(start()), runner.put(batches[0])
+    text = compiled.lower(*arguments).compile().as_text()
+    gathers = re.findall(r"= (\w+\[[\d,]*\])\S* all-gather(?:-start)?\(", text)
+    of_features = [array for array in gathers if array.endswith(",8]")]
+    assert of_features == [f"f32[{4 * GROUP},8]"] * 2
 
 
 def test_checkpoints_without_samples_look_as_ever():
@@ -161,7 +145,7 @@ def test_any_loss_and_optimizer_with_sampled_classes(loss, name, mode, batches):
     So low a rate draws no negatives beyond the classes of the batch, the same on any devices.
     """
     found = [
-        train(devices, batches[WARM_UP - 1 : WARM_UP + 2], None, loss, mode, name, 0.01)
+        steps(mode, loss, name, 0.01).run(devices, batches[WARM_UP - 1 : WARM_UP + 2])
         for devices in (1, 8)
     ]
     (one, _), (many, metrics) = found

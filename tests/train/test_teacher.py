@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers import demo_run
 from tests.helpers.demo_run import tiny_config, trained
+from tests.helpers.device_steps import DeviceSteps
 from tests.helpers.onnx_graphs import face_network
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses
@@ -18,8 +19,6 @@ from uniface_jax.data.sources.opening import open_source
 from uniface_jax.errors import UserError
 from uniface_jax.head.beside import TO_TEACHER as MAP
 from uniface_jax.inference.network import load_network
-from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded
 from uniface_jax.train import step
 from uniface_jax.train.loop import train_and_evaluate
 from uniface_jax.train.settings import Distillation
@@ -85,20 +84,19 @@ def test_another_image_stands_in_where_the_run_takes_another(faces):
 def test_a_step_is_the_same_on_any_number_of_devices(width):
     with small_images():
         network = tiny_network(dropout=0.0)
-        settings = step.Settings(CLASSES, block_size=5, distillation=Distillation(2.0, width))
+        settings = step.Settings(
+            CLASSES, micro_batches=4, block_size=5, distillation=Distillation(2.0, width)
+        )
         start = prepared(first_state(network, "uce", CLASSES, seed=1), settings)
         rng = np.random.default_rng(0)
         batch = random_batch(rng, BATCH, CLASSES)
         batch["teacher"] = rng.normal(size=(BATCH, width or 8)).astype(np.float32)
+        steps = DeviceSteps((network, losses.create("uce")), settings, start, 0.1)
         found = []
-        for devices in (1, 4):  # batch norm sees four images in both
-            shared = settings._replace(micro_batches=4 // devices)
-            one = step.make_step(network, losses.create("uce"), lambda _: 0.1, shared)
-            runner = parallel.create_runner("pmap", class_sharded(start), jax.devices()[:devices])
-            state = runner.place(start)
-            placed, metrics = runner.compile(one)(state, runner.put(batch))
+        for devices in (1, 4):
+            state, (metrics,) = steps.run(devices, [batch])
             assert 0 < metrics["teacher_distance"] < 2
-            found.append(runner.logical(placed))
+            found.append(state)
     assert (MAP in found[0].weights.network) == (width is not None)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), *found)
     if width is not None:

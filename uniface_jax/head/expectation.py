@@ -16,16 +16,16 @@ import jax.numpy as jnp
 
 from uniface_jax.head.blocks import unit
 from uniface_jax.head.loss import Products, Result, Shard, log_odds, loss_and_gradients
+from uniface_jax.head.positives import GlobalBatch, gather
 from uniface_jax.head.samples import last_rows
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Statistics
-from uniface_jax.runtime.parallel import AXIS
 
 
 def coupled(
     loss: Loss,
     shards: tuple[Shard, Shard],
-    batch: tuple[jax.Array, jax.Array],
+    mine: tuple[jax.Array, jax.Array],
     statistics: Statistics,
     products: Products,
     counts: jax.Array,
@@ -39,7 +39,7 @@ def coupled(
     Args:
         loss: with an expectation.
         shards: this device's prototypes, and its expectations as samples.in_shard has them.
-        batch: features [b, D] and labels [b] of this device's samples.
+        mine: features [b, D] and labels [b] of this device's samples.
         statistics: as loss_and_gradients.
         products: how the matrix products are taken.
         counts: the same on all devices.
@@ -48,38 +48,35 @@ def coupled(
     second = loss.expectation
     assert second is not None
 
+    # Each branch gathers for itself: compiled with batches from outside it would round otherwise.
     def both() -> Result:
-        odds = log_odds(second, memory, *batch, products)
+        batch = gather(*mine)
+        odds = log_odds(second, memory, batch, products)
         first = loss_and_gradients(
-            replace(loss, odds=odds), prototypes, *batch, statistics, products
+            replace(loss, odds=odds), prototypes, batch, statistics, products
         )
         against = replace(second, odds=first.odds)
-        rest = loss_and_gradients(against, memory, *batch, products=products)
+        rest = loss_and_gradients(against, memory, batch, products=products)
         by_features = first.gradients.features + rest.gradients.features
         gradients = first.gradients._replace(features=by_features)
         return first._replace(gradients=gradients, odds=None)
 
     def alone() -> Result:
-        return loss_and_gradients(loss, prototypes, *batch, statistics, products)
+        return loss_and_gradients(loss, prototypes, gather(*mine), statistics, products)
 
     result: Result = jax.lax.cond(counts, both, alone)
     return result
 
 
 def expected(
-    memory: jax.Array,
-    features: jax.Array,
-    labels: jax.Array,
-    start: jax.Array | int,
-    after: jax.Array,
+    memory: jax.Array, batch: GlobalBatch, start: jax.Array | int, after: jax.Array
 ) -> jax.Array:
     """Return the expectations [S, D] after the features of the global batch.
 
     All start from those before the step, and of several samples of a class the last of the batch
     counts. Arguments are as those of samples.written.
     """
-    everyone = jax.lax.all_gather(features, AXIS, tiled=True)
-    classes = jax.lax.all_gather(labels, AXIS, tiled=True)
+    everyone, classes = batch
     rows = memory.shape[0]
     own = memory[jnp.clip(classes - start, 0, rows - 1)]
     cos = jnp.sum(unit(everyone) * unit(own), -1)

@@ -27,7 +27,7 @@ from uniface_jax.head.blocks import (
 )
 from uniface_jax.head.by_norm import penalty_terms, positive_slope
 from uniface_jax.head.pairs import Pairs, find_pairs
-from uniface_jax.head.positives import Features, Positives, gathered
+from uniface_jax.head.positives import Features, GlobalBatch, Positives, against_own
 from uniface_jax.head.positives import Shard as Shard
 from uniface_jax.losses import Loss
 from uniface_jax.losses.base import Context, Statistics
@@ -126,8 +126,7 @@ class _Summed(NamedTuple):
 def loss_and_gradients(
     loss: Loss,
     shard: Shard,
-    features: jax.Array,
-    labels: jax.Array,
+    batch: GlobalBatch,
     statistics: Statistics | None = None,
     products: Products = Products(),
 ) -> Result:
@@ -136,8 +135,7 @@ def loss_and_gradients(
     Args:
         loss: the loss with its hyperparameters; one that draws has its draws (draws.py).
         shard: this device's classes.
-        features: [b, D], of this device's samples.
-        labels: [b] int32, their classes, numbered over all devices.
+        batch: of gather; its labels are classes numbered over all devices.
         statistics: the scalars that the loss carries along, for losses that have any.
         products: how the matrix products are taken.
 
@@ -146,46 +144,44 @@ def loss_and_gradients(
         similarities and the new statistics.
     """
     prototypes = shard.prototypes
-    batch, positives = gathered(shard, features, labels)
-    context, statistics = _prepare(loss, positives, batch.values, statistics or {})
-    samples = _samples(batch, positives, products)._replace(context=context)
+    features, positives = against_own(shard, batch)
+    context, statistics = _prepare(loss, positives, features.values, statistics or {})
+    samples = _samples(features, positives, products)._replace(context=context)
     if loss.family == "additive":
         summed = _sum_additive(loss, shard, samples, positives, products.block_size)
     else:
-        pairs = find_pairs(loss, batch.directions, labels)
+        pairs = find_pairs(loss, features.directions, batch.labels)
         summed = _sum_softmax(loss, shard, samples, positives, products.block_size, pairs)
     if loss.penalty is not None:
         summed = _penalized(loss, summed, context[0])
-    gradients = _gradients(prototypes, batch, positives, summed, labels.shape[0])
+    gradients = _gradients(prototypes, features, positives, summed, batch.local)
     similarities = _similarities(loss, prototypes, summed.sums, positives)
-    relative = _relative(summed.sums, positives, labels.shape[0])
+    relative = _relative(summed.sums, positives, batch.local)
     return Result(summed.loss, gradients, similarities, statistics, relative, summed.odds)
 
 
 def negatives_logsumexp(
-    loss: Loss, shard: Shard, features: jax.Array, labels: jax.Array, products: Products
+    loss: Loss, shard: Shard, batch: GlobalBatch, products: Products
 ) -> jax.Array:
     """Return the log-sum-exp of each sample's negatives, [B] of the global batch, over all devices.
 
     loss: of the softmax family, without context. It is -inf where there are no negatives. All else
     is as loss_and_gradients has it.
     """
-    batch, own = gathered(shard, features, labels)
-    samples = _samples(batch, own, products)
+    features, own = against_own(shard, batch)
+    samples = _samples(features, own, products)
     fill = fill_terms(loss, own.bias, ())
     return _log_negatives(loss, shard, samples, (own, fill), products.block_size)
 
 
-def log_odds(
-    loss: Loss, shard: Shard, features: jax.Array, labels: jax.Array, products: Products
-) -> jax.Array:
+def log_odds(loss: Loss, shard: Shard, batch: GlobalBatch, products: Products) -> jax.Array:
     """Return the logarithm [B] of each sample's negatives over its positive, over all devices.
 
     Arguments are as negatives_logsumexp's. It is -inf where there are no negatives, and for a class
     without a valid row.
     """
-    batch, own = gathered(shard, features, labels)
-    samples = _samples(batch, own, products)
+    features, own = against_own(shard, batch)
+    samples = _samples(features, own, products)
     positive, fill = _own_terms(loss, own, samples)
     negatives = _log_negatives(loss, shard, samples, (own, fill), products.block_size)
     target = jax.lax.psum(jnp.where(own.owned, positive.value, 0), AXIS)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.losses import Loss
-from uniface_jax.runtime.parallel import AXIS
 
 
 class Pairs(NamedTuple):
@@ -43,17 +42,16 @@ class Pairs(NamedTuple):
 def find_pairs(loss: Loss, directions: jax.Array, labels: jax.Array) -> Pairs | None:
     """Return the negative pairs that every row of a softmax loss gets, None for a loss without.
 
-    directions [B, D] of the global batch; labels [b] of this device's samples. Cosines are kept
+    directions [B, D] and labels [B] of the global batch. Cosines are kept
     within [Q1 - w (Q3 - Q1), Q3 + w (Q3 - Q1)] of all pairs of different people, with w the loss's
     pair_whisker and quartiles as the release takes them: sorted[l // 4] and sorted[3 l // 4].
     """
     whisker = loss.pair_whisker
     if whisker is None:
         return None
-    everyone = jax.lax.all_gather(labels, AXIS, tiled=True)
     cos = directions @ directions.T
     upper = jnp.triu(jnp.ones(cos.shape, bool), 1)
-    negative = upper & (everyone[:, None] != everyone[None])
+    negative = upper & (labels[:, None] != labels[None])
     ordered = jnp.sort(jnp.where(negative, cos, jnp.inf), axis=None)
     count = jnp.sum(negative)
     last = ordered.shape[0] - 1

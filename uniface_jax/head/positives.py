@@ -29,6 +29,23 @@ class Shard(NamedTuple):
     frozen: bool = False
 
 
+class GlobalBatch(NamedTuple):
+    """Samples of all devices, on each of them: features [B, D] and labels [B], device by device."""
+
+    features: jax.Array
+    labels: jax.Array
+
+    @property
+    def local(self) -> int:
+        """Return how many of them are of one device."""
+        return int(self.labels.shape[0]) // jax.lax.axis_size(AXIS)
+
+
+def gather(features: jax.Array, labels: jax.Array) -> GlobalBatch:
+    """Return the global batch of every device's features [b, D] and labels [b] int32."""
+    return GlobalBatch(*(jax.lax.all_gather(x, AXIS, tiled=True) for x in (features, labels)))
+
+
 class Features(NamedTuple):
     """Features of the global batch, [B, D], and their unit directions.
 
@@ -59,12 +76,10 @@ class Positives(NamedTuple):
     chosen: jax.Array | None = None
 
 
-def gathered(shard: Shard, features: jax.Array, labels: jax.Array) -> tuple[Features, Positives]:
-    """Return the global batch, and each of its samples against its own class."""
-    everywhere = jax.lax.all_gather(features, AXIS, tiled=True)
-    all_labels = jax.lax.all_gather(labels, AXIS, tiled=True)
-    batch = _unit(everywhere)
-    return batch, _positives(shard, batch, all_labels)
+def against_own(shard: Shard, batch: GlobalBatch) -> tuple[Features, Positives]:
+    """Return the features of the global batch, and each of its samples against its own class."""
+    features = _unit(batch.features)
+    return features, _positives(shard, features, batch.labels)
 
 
 def _unit(features: jax.Array) -> Features:

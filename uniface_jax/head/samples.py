@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.loss import Products, Shard, loss_and_gradients, negatives_logsumexp
+from uniface_jax.head.positives import GlobalBatch
 from uniface_jax.losses import Loss
 from uniface_jax.losses.softmax import nsl
-from uniface_jax.runtime.parallel import AXIS
 
 
 class SampleResult(NamedTuple):
@@ -46,7 +46,7 @@ def sample_to_sample(
     loss: Loss,
     memory: Shard,
     bias: jax.Array,
-    batch: tuple[jax.Array, jax.Array],
+    batch: GlobalBatch,
     products: Products,
 ) -> SampleResult:
     """Return the loss between the samples of the global batch and the memory.
@@ -55,7 +55,7 @@ def sample_to_sample(
         loss: additive, with a shared bias: losses.additive.uss.
         memory: this device's, of in_shard.
         bias: [], the threshold; where it is not above 0 it is set first (first_bias).
-        batch: features [b, D] and labels [b] of this device's samples.
+        batch: as loss_and_gradients.
         products: how the matrix products are taken.
 
     Returns:
@@ -65,7 +65,7 @@ def sample_to_sample(
         bias > 0, lambda: bias, lambda: first_bias(loss.scale, memory, bias, batch, products)
     )
     memory = memory._replace(prototypes=memory.prototypes._replace(bias=bias))
-    found = loss_and_gradients(loss, memory, *batch, products=products)
+    found = loss_and_gradients(loss, memory, batch, products=products)
     return SampleResult(found.loss, found.gradients.features, found.gradients.bias, bias)
 
 
@@ -73,39 +73,33 @@ def first_bias(
     scale: float,
     memory: Shard,
     bias: jax.Array,
-    batch: tuple[jax.Array, jax.Array],
+    batch: GlobalBatch,
     products: Products,
 ) -> jax.Array:
     """Return the mean over the global batch of log sum_{j != y} exp(scale cos_ij).
 
     Samples without negatives in memory are left out; where there are no others it is `bias`.
     """
-    each = negatives_logsumexp(nsl(scale), memory, *batch, products)
+    each = negatives_logsumexp(nsl(scale), memory, batch, products)
     finite = jnp.isfinite(each)
     mean = jnp.sum(jnp.where(finite, each, 0)) / jnp.maximum(jnp.sum(finite), 1)
     return jnp.where(jnp.any(finite), mean, bias).astype(bias.dtype)
 
 
 def written(
-    memory: jax.Array,
-    features: jax.Array,
-    labels: jax.Array,
-    start: jax.Array | int,
-    after: jax.Array,
+    memory: jax.Array, batch: GlobalBatch, start: jax.Array | int, after: jax.Array
 ) -> jax.Array:
     """Return the memory [S, D] with the features of the global batch in their classes' rows.
 
-    features [b, D] and labels [b] of this device's samples; start, the number of its first class.
+    start: the number of this device's first class.
     Of several samples of a class the last of the batch stays. after: the loss of whatever has read
     the memory. Nothing is written where it is not finite; and so the compiler knows that it is
     written last, in place, where it would else copy it whole.
     """
-    features = jax.lax.all_gather(features, AXIS, tiled=True)
-    labels = jax.lax.all_gather(labels, AXIS, tiled=True)
     rows = memory.shape[0]
-    order, target = last_rows(labels, start, rows)
+    order, target = last_rows(batch.labels, start, rows)
     target = jnp.where(jnp.all(jnp.isfinite(after)), target, rows)
-    return memory.at[target].set(features[order].astype(memory.dtype), mode="drop")
+    return memory.at[target].set(batch.features[order].astype(memory.dtype), mode="drop")
 
 
 def last_rows(labels: jax.Array, start: jax.Array | int, rows: int) -> tuple[jax.Array, jax.Array]:

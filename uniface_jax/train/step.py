@@ -21,6 +21,7 @@ from uniface_jax.head.blocks import Prototypes
 from uniface_jax.head.draws import with_own_draws
 from uniface_jax.head.expectation import coupled, expected
 from uniface_jax.head.loss import Products, Shard, Similarities, loss_and_gradients
+from uniface_jax.head.positives import GlobalBatch, gather
 from uniface_jax.head.samples import SampleResult, in_shard, sample_to_sample, written
 from uniface_jax.head.sampling import sample_classes
 from uniface_jax.head.shards import owned_classes
@@ -81,15 +82,15 @@ class _Measured(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """Rest of a loss between samples: its value [], its bias [] as it was set, features [b, D].
+    """Rest of a loss between samples: its value [], its bias [] as it was set, and its batch.
 
-    Of each micro-batch; all are stacked, [M, ...]. Without a bias it is what class expectations are
-    made of.
+    Of each micro-batch, gathered once for all that is made of it; all are stacked, [M, ...].
+    Without a bias it is what class expectations are made of, and of this device's samples alone.
     """
 
     loss: jax.Array
     bias: jax.Array | None
-    features: jax.Array
+    batch: GlobalBatch
 
 
 def make_step(
@@ -134,7 +135,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     debug.check_gradients(gradients, measured.loss)
     gradients, norms = update.clipped(gradients, settings)
     lr = parts.learning_rate(state.step)
-    seen = _remember(state, batch["label"], shard, measured.samples)
+    seen = _remember(state, shard, measured.samples)
     updated = update.updated(settings, parts.marks.slopes, lr, seen, gradients, shard.subset)
     batch_stats = state.batch_stats
     if not settings.frozen_statistics:
@@ -190,19 +191,21 @@ def _micro_batch(
     loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])
     network, prototypes = shared.state.weights.network, shared.shard.prototypes.weight
     seen, back = compared(settings, network, prototypes, features)
-    samples = (seen, part["label"])
+    samples = gather(seen, part["label"])
+    own = samples if seen is features else gather(features, part["label"])
     if settings.expectation and shared.memory:
         shards, counts = (shared.shard, shared.memory), _stage(shared.state) >= 1
-        result = coupled(loss, shards, samples, carried, products, counts)
+        result = coupled(loss, shards, (seen, part["label"]), carried, products, counts)
     else:
-        result = loss_and_gradients(loss, shared.shard, *samples, carried, products)
+        result = loss_and_gradients(loss, shared.shard, samples, carried, products)
     result, by_map = back(result)
     by_features, value, by_sample_bias = result.gradients.features, result.loss, None
-    kept = _Kept(value, None, features) if settings.expectation else None
+    mine = GlobalBatch(features, part["label"])
+    kept = _Kept(value, None, mine) if settings.expectation else None
     if settings.samples:
-        second = _between_samples(parts, shared, (features, part["label"]), products)
+        second = _between_samples(parts, shared, own, products)
         by_features, value = by_features + second.by_features, value + second.loss
-        by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, features)
+        by_sample_bias, kept = second.by_bias, _Kept(second.loss, second.bias, own)
     added = beside(settings, shared.state.weights.network, features, part, result)
     for each in added:
         by_features, value = by_features + each.by_features, value + each.loss
@@ -222,7 +225,7 @@ def _micro_batch(
 
 
 def _between_samples(
-    parts: _Parts, shared: _Shared, batch: tuple[jax.Array, jax.Array], products: Products
+    parts: _Parts, shared: _Shared, batch: GlobalBatch, products: Products
 ) -> SampleResult:
     """Return the loss between samples, nothing while the memory fills."""
     samples, memory = parts.settings.samples, shared.memory
@@ -231,8 +234,8 @@ def _between_samples(
     assert memory is not None
 
     def nothing() -> SampleResult:
-        zero = jnp.zeros_like(bias)
-        return SampleResult(zero, jnp.zeros_like(batch[0]), zero, bias)
+        zero, mine = jnp.zeros_like(bias), batch.features[: batch.local]
+        return SampleResult(zero, jnp.zeros_like(mine), zero, bias)
 
     result: SampleResult = jax.lax.cond(
         shared.state.step >= samples.start,
@@ -242,7 +245,7 @@ def _between_samples(
     return result
 
 
-def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | None) -> TrainState:
+def _remember(state: TrainState, shard: Shard, kept: _Kept | None) -> TrainState:
     """Return the state with the step's features in memory, and with the sample bias that was set.
 
     Both are of the whole step's batch in its order, and so the same on any number of devices: a
@@ -250,17 +253,30 @@ def _remember(state: TrainState, labels: jax.Array, shard: Shard, kept: _Kept | 
     """
     if kept is None:
         return state
-    features = kept.features.reshape(-1, kept.features.shape[-1])
     if kept.bias is None:
-        return state._replace(
-            memory=expected(state.memory, features, labels, shard.start, kept.loss)
-        )
+        mine = (x.reshape(-1, *x.shape[2:]) for x in kept.batch)
+        return state._replace(memory=expected(state.memory, gather(*mine), shard.start, kept.loss))
+    batch = _device_by_device(kept.batch)
     before = state.weights.sample_bias
     bias = jnp.where(before > 0, before, jnp.mean(kept.bias))
     return state._replace(
         weights=state.weights._replace(sample_bias=bias),
-        memory=written(state.memory, features, labels, shard.start, kept.loss),
+        memory=written(state.memory, batch, shard.start, kept.loss),
     )
+
+
+def _device_by_device(micro: GlobalBatch) -> GlobalBatch:
+    """Return the step's batch of its micro-batches, [M, B / M, ...] each device by device.
+
+    That is its order on one device, whose number of micro-batches has no part in it.
+    """
+    devices = jax.lax.axis_size(AXIS)
+
+    def ordered(x: jax.Array) -> jax.Array:
+        each = x.reshape(x.shape[0], devices, -1, *x.shape[2:])
+        return each.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return GlobalBatch(*map(ordered, micro))
 
 
 def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
