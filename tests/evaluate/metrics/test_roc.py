@@ -120,3 +120,16 @@ def test_all_scores_equal_give_half_and_no_strict_accept():
 def test_unusable_scores_are_named(scores, same, message):
     with pytest.raises(UserError, match=message):
         roc(np.array(scores), np.array(same, bool))
+
+
+def test_scores_of_another_shape_are_no_pairs():
+    for shape, other in (((2, 2), (2, 2)), ((4,), (3,)), ((), ())):
+        with pytest.raises(ValueError, match=r"expected both \[P\]"):
+            roc(np.zeros(shape), np.zeros(other, bool))
+
+
+def test_a_curve_equals_itself_alone():
+    """Arrays have no single truth value, so curves are compared and hashed as objects."""
+    curve, other = (roc(np.array([0.9, 0.1]), np.array([True, False])) for _ in range(2))
+    assert curve != other
+    assert len({curve, other, curve}) == 2

@@ -1,6 +1,7 @@
 """Ten-fold accuracy and pair scores: insightface's numbers, and plain loops."""
 
 import json
+from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from uniface_jax.errors import UserError
 from uniface_jax.evaluate.metrics.verification import (
+    is_balanced,
     normalize,
     pair_distances,
     pair_scores,
@@ -141,3 +143,42 @@ def test_an_unusable_feature_is_named(value, what):
 def test_unusable_pairs_are_named(distances, same, message):
     with pytest.raises(UserError, match=message):
         ten_fold_accuracy(distances, same)
+
+
+def test_the_first_of_several_unusable_features_is_named():
+    features = np.ones((5, 3))
+    features[1], features[3] = 0, np.nan
+    with pytest.raises(UserError, match=r"image 1 is zero \(2 of 5 are unusable\)"):
+        normalize(features)
+
+
+@pytest.mark.parametrize(
+    ("same", "balanced"), [(500, True), (496, True), (504, True), (495, False), (505, False)]
+)
+def test_balance_is_to_one_in_a_hundred(same, balanced):
+    assert is_balanced({"pairs": 1000, "same": same, "different": 1000 - same}) == balanced
+
+
+def test_a_threshold_has_the_cosine_at_its_distance():
+    rng = np.random.default_rng(0)
+    first, second = interleaved(40)
+    pairs = SimpleNamespace(first=first, second=second, same=np.arange(20) % 2 == 0)
+    accuracy = verification_metrics(rng.normal(size=(40, 8)), pairs)["accuracy"]
+    for threshold in (accuracy, *accuracy["folds"]):
+        # Of unit vectors |a - b|^2 = 2 - 2 cos.
+        distance = 2 - 2 * threshold["threshold_cosine"]
+        assert distance == pytest.approx(threshold["squared_distance"])
+    assert accuracy["squared_distance"] > 0
+
+
+def test_an_accuracy_is_a_value_that_stays():
+    found = ten_fold_accuracy(np.where(np.arange(20) % 2, 1.5, 0.5), np.arange(20) % 2 == 0)
+    with pytest.raises(FrozenInstanceError):
+        found.mean = 0.5
+
+
+@pytest.mark.parametrize(("first", "second"), [((2, 2), (2, 2)), ((3,), (2,)), ((2,), (3,))])
+@pytest.mark.parametrize("compare", [pair_scores, pair_distances])
+def test_rows_of_another_shape_are_no_pairs(compare, first, second):
+    with pytest.raises(ValueError, match=r"expected both \[P\]"):
+        compare(np.ones((4, 3)), np.zeros(first, int), np.zeros(second, int))
