@@ -45,7 +45,7 @@ def test_the_intended_ones_are_sorted(recipe):
 
 
 def test_sums_of_features_are_a_gather_and_a_scatter(recipe):
-    """As XLA's compiler for TPUs has them on 64 chips."""
+    """Sum as XLA's compiler for TPUs does on 64 chips."""
     sums = [collective(f"all-reduce.{n}", FEATURES, (BATCH, WIDTH)) for n in range(3)]
     others = intended()[2:]
     found = script.sent([*sums[:2], *others], recipe, DEVICES)
