@@ -58,7 +58,10 @@ def test_any_shape(seed, side, stride, padding, batch, height, width, inputs, ou
 
     shape = (side, side, channels(inputs), channels(outputs))
     arrays = problem(seed, (batch, height, width, shape[2]), shape, stride, padding)
-    check(arrays, stride, padding)
+    by_four = convolution.is_winograd(shape, stride, padding) and 4 in (
+        convolution.winograd_tile(height + more, width + more) for more in (0, 2 * padding - 2)
+    )
+    check(arrays, stride, padding, TOLERANCE_BY_FOUR if by_four else TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +80,9 @@ def test_more_tiles_than_are_in_work_at_once():
     """The kernel gradient adds up several rounds of tiles; more than one task has them forward."""
     size = 4 * build.vector_width()
     shape = (3, 3, size, size)
-    assert [convolution.winograd_tile(*of) for of in ((40, 40), (27, 28))] == [4, 2]
+    assert [convolution.winograd_tile(*of) for of in ((40, 40), (13, 14))] == [4, 2]
     check(problem(1, (5, 40, 40, size), shape, 1, 1), 1, 1, TOLERANCE_BY_FOUR)
-    check(problem(1, (5, 27, 28, size), shape, 1, 1), 1, 1)
+    check(problem(1, (21, 13, 14, size), shape, 1, 1), 1, 1)
 
 
 def test_large_kernels_are_split_by_taps():

@@ -17,7 +17,7 @@ from uniface_jax.native import build
 PARTS, LARGEST_PART_FLOATS = 8, 2**17
 # Positions of a map from where on Winograd's tiles are of 4x4 outputs: more of each hangs over the
 # borders of smaller ones, and their kernels, which have more channels, grow by more (measured).
-FEWEST_BY_FOUR = 28 * 28
+FEWEST_BY_FOUR = 14 * 14
 
 
 def divides(channels: int) -> bool:
@@ -54,7 +54,7 @@ def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.A
     shape = (x.shape[0], height, width, outputs)
     if is_winograd(kernel.shape, stride, padding):
         tile = winograd_tile(height, width)
-        size = ((tile + 2) ** 2 * outputs + 1) * channels
+        size = build.scratch("UnifaceWinogradScratch", channels, outputs, tile)
         return call("uniface_winograd", shape, size, x, kernel, padding=padding, tile=tile)
     return call(
         "uniface_convolution", shape, kernel.size + channels, x, kernel,

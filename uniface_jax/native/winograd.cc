@@ -81,12 +81,14 @@ void TransformInput(const Tiles<N>& map, const float* x, const float* zeros, ptr
   }
 }
 
-// kernel [3, 3, C, O], the panel of outputs from `start`, to [kAll, C, panel].
+// kernel [3, 3, C, O], the panel of outputs from `start`, to [kAll][step], of each C rows of a panel.
+// The odd vector of a step keeps those of a row from falling on one set of the cache.
 template <int N>
 void TransformKernel(const float* kernel, ptrdiff_t channels, ptrdiff_t outputs, ptrdiff_t start,
                      float* to) {
   constexpr int kSide = Tiles<N>::kSide;
   const ptrdiff_t width = VectorsFrom(start, outputs) * kWidth, tap = channels * outputs;
+  const ptrdiff_t step = channels * width + kWidth;
   for (ptrdiff_t c = 0; c < channels; ++c)
     for (ptrdiff_t o = 0; o < width; o += kWidth) {
       const float* g = kernel + c * outputs + start + o;
@@ -101,7 +103,7 @@ void TransformKernel(const float* kernel, ptrdiff_t channels, ptrdiff_t outputs,
         Vec all[kSide];
         Winograd<N>::OfKernel(column, all);
         for (int i = 0; i < kSide; ++i)
-          Store(to + ((i * kSide + j) * channels + c) * width + o, all[i]);
+          Store(to + (i * kSide + j) * step + c * width + o, all[i]);
       }
     }
 }
@@ -175,6 +177,12 @@ ffi::Error Refused() {
 }
 
 template <int N>
+ptrdiff_t ForwardScratch(ptrdiff_t channels, ptrdiff_t outputs) {
+  const ptrdiff_t panels = (outputs + kPanel - 1) / kPanel;
+  return Tiles<N>::kAll * (channels * outputs + panels * kWidth) + channels;
+}
+
+template <int N>
 ffi::Error ForwardBy(const ffi::ThreadPool& pool, const Floats& x, const Floats& kernel,
                      int32_t padding, Result& y, Result& scratch) {
   constexpr int kAll = Tiles<N>::kAll;
@@ -182,16 +190,18 @@ ffi::Error ForwardBy(const ffi::ThreadPool& pool, const Floats& x, const Floats&
   const auto in = TilesOf<N>(x.dimensions(), d[1], d[2]), out = TilesOf<N>(d, d[1], d[2]);
   const ptrdiff_t channels = in.channels, outputs = out.channels;
   if (channels % kWidth || outputs % kWidth || kernel.dimensions()[0] != 3 ||
-      static_cast<ptrdiff_t>(scratch->element_count()) < kAll * channels * outputs + channels)
+      static_cast<ptrdiff_t>(scratch->element_count()) < ForwardScratch<N>(channels, outputs))
     return Refused();
-  float* transformed = scratch->typed_data();  // [panel][kAll, C, kPanel]
-  float* zeros = transformed + kAll * channels * outputs;
+  // A panel's begin where they would if all were whole.
+  const ptrdiff_t panel_size = kAll * (channels * kPanel + kWidth);
+  float* transformed = scratch->typed_data();  // [panel][kAll][C, kPanel]
+  float* zeros = transformed + ForwardScratch<N>(channels, outputs) - channels;
   std::fill(zeros, zeros + channels, 0.0f);
   const int panels = static_cast<int>((outputs + kPanel - 1) / kPanel);
   RunTasks(pool, panels, [&](int task) {
     const ptrdiff_t start = task * kPanel;
     TransformKernel<N>(kernel.typed_data(), channels, outputs, start,
-                       transformed + kAll * channels * start);
+                       transformed + task * panel_size);
   });
   const ptrdiff_t most = TilesForward<N>(channels);
   const int tasks = static_cast<int>((in.count() + most - 1) / most);
@@ -211,9 +221,9 @@ ffi::Error ForwardBy(const ffi::ThreadPool& pool, const Floats& x, const Floats&
     for (ptrdiff_t start = 0; start < outputs; start += kPanel) {
       const int vectors = VectorsFrom(start, outputs);
       const ptrdiff_t width = vectors * kWidth;
-      const float* panel = transformed + kAll * channels * start;
+      const float* panel = transformed + start / kPanel * panel_size;
       for (ptrdiff_t e = 0; e < kAll; ++e)
-        Products(tiles + e * step, channels, count, panel + e * channels * width,
+        Products(tiles + e * step, channels, count, panel + e * (channels * width + kWidth),
                  {channels, 1, width}, vectors, sums + e * sum_step, width, true);
       for (ptrdiff_t t = 0; t < count; ++t) {
         const auto [image, h, w] = in.At(range.begin + t);
@@ -240,13 +250,14 @@ ptrdiff_t TilesInWork(ptrdiff_t channels, ptrdiff_t outputs, ptrdiff_t count) {
 template <int N>
 ptrdiff_t KernelScratch(ptrdiff_t channels, ptrdiff_t outputs, ptrdiff_t count) {
   const ptrdiff_t work = TilesInWork<N>(channels, outputs, count);
-  return Tiles<N>::kAll * (channels * outputs + work * (channels + outputs) + 2 * kWidth) +
+  return Tiles<N>::kAll * (channels * outputs + work * (channels + outputs) + 3 * kWidth) +
          std::max(channels, outputs);
 }
 
-// The kernel's gradient [3, 3, C, O] of the sums [kAll, C, O].
+// The kernel's gradient [3, 3, tap] of the sums [kAll][step].
 template <int N>
-void TransformSums(const ffi::ThreadPool& pool, const float* sums, ptrdiff_t tap, float* kernel_bar) {
+void TransformSums(const ffi::ThreadPool& pool, const float* sums, ptrdiff_t step, ptrdiff_t tap,
+                   float* kernel_bar) {
   constexpr int kParts = 16, kSide = Tiles<N>::kSide;
   RunTasks(pool, kParts, [&](int task) {
     const Range range = Part(task, kParts, tap, kWidth);
@@ -254,7 +265,7 @@ void TransformSums(const ffi::ThreadPool& pool, const float* sums, ptrdiff_t tap
       Vec rows[kSide][3];
       for (int e = 0; e < kSide; ++e) {
         Vec row[kSide];
-        for (int j = 0; j < kSide; ++j) row[j] = Load(sums + (kSide * e + j) * tap + i);
+        for (int j = 0; j < kSide; ++j) row[j] = Load(sums + (kSide * e + j) * step + i);
         Winograd<N>::ToKernelGradient(row, rows[e]);
       }
       for (int j = 0; j < 3; ++j) {
@@ -281,8 +292,9 @@ ffi::Error KernelGradientBy(const ffi::ThreadPool& pool, const Floats& x, const 
     return Refused();
   const ptrdiff_t work = TilesInWork<N>(channels, outputs, in.count());
   const ptrdiff_t step = work * channels + kWidth, by_step = work * outputs + kWidth;
-  float* sums = scratch->typed_data();  // [kAll, C, O]
-  float* tiles = sums + kAll * tap;
+  float* sums = scratch->typed_data();  // [kAll][C, O]
+  const ptrdiff_t sum_step = tap + kWidth;
+  float* tiles = sums + kAll * sum_step;
   float *by_tiles = tiles + kAll * step, *zeros = by_tiles + kAll * by_step;
   std::fill(zeros, zeros + std::max(channels, outputs), 0.0f);
   const int panels = static_cast<int>((outputs + kPanel - 1) / kPanel);
@@ -304,11 +316,11 @@ ffi::Error KernelGradientBy(const ffi::ThreadPool& pool, const Floats& x, const 
     RunTasks(pool, kAll * panels, [&](int task) {
       const ptrdiff_t e = task / panels, start = task % panels * kPanel;
       Products(tiles + e * step, 1, channels, by_tiles + e * by_step + start,
-               {count, channels, outputs}, VectorsFrom(start, outputs), sums + e * tap + start,
+               {count, channels, outputs}, VectorsFrom(start, outputs), sums + e * sum_step + start,
                outputs, begin == 0);
     });
   }
-  TransformSums<N>(pool, sums, tap, kernel_bar->typed_data());
+  TransformSums<N>(pool, sums, sum_step, tap, kernel_bar->typed_data());
   return ffi::Error::Success();
 }
 
@@ -330,6 +342,10 @@ auto Binding() {
 }
 
 }  // namespace
+
+extern "C" int64_t UnifaceWinogradScratch(int64_t channels, int64_t outputs, int64_t tile) {
+  return tile == 2 ? ForwardScratch<2>(channels, outputs) : ForwardScratch<4>(channels, outputs);
+}
 
 extern "C" int64_t UnifaceWinogradKernelScratch(int64_t channels, int64_t outputs, int64_t tiles,
                                                 int64_t tile) {
