@@ -182,3 +182,20 @@ def test_an_accuracy_is_a_value_that_stays():
 def test_rows_of_another_shape_are_no_pairs(compare, first, second):
     with pytest.raises(ValueError, match=r"expected both \[P\]"):
         compare(np.ones((4, 3)), np.zeros(first, int), np.zeros(second, int))
+
+
+def test_arrays_without_rows_are_refused():
+    with pytest.raises(ValueError, match=r"expected \[N, D\]"):
+        normalize(np.ones(3))
+    with pytest.raises(ValueError, match=r"expected both \[P\]"):
+        pair_distances(np.ones((4, 3)), np.array(0), np.array(1))
+    with pytest.raises(ValueError, match=r"expected both \[P\]"):
+        ten_fold_accuracy(np.array(0.5), np.array(True))
+
+
+def test_more_pairs_than_a_thread_scores_at_a_time():
+    features = np.random.default_rng(0).normal(size=(50, 2))
+    first, second = np.arange(140_000) % 50, np.arange(140_000) % 49
+    unit = normalize(features)
+    expected = np.sum(unit[first] * unit[second], axis=1)
+    np.testing.assert_array_equal(pair_scores(features, first, second), expected)
