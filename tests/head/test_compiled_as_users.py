@@ -17,7 +17,7 @@ GOLDEN = ("tests/head/test_loss_golden.py", "tests/models/test_layers.py")
 )
 def test_golden_numbers_of_a_users_compiler():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", *GOLDEN],
+        [sys.executable, "-m", "pytest", "-n", "0", "-m", "not slow", *GOLDEN],
         cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "UNIFACE_TEST_COMPILER": "user"},
     )  # fmt: skip
