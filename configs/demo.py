@@ -19,7 +19,7 @@ VARIANTS: Mapping[str, RecipeFacts] = {
         title="UCE-M",
         network="ResNet of 4 blocks, 16 channels",
         data=KNOWN_SETS["orl"],
-        hardware=Hardware(2, "CPU core", measured=True, minutes=3),
+        hardware=Hardware(2, "CPU core", measured=True, minutes=1.5),
         expected=Expected({"ROC-AUC of unseen people, at least": 98.5}, measured=True),
     ),
     # A ViT of arcface_torch's form. Measured on two cores that were busy with other work besides.
