@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import table_kernel_errors as script
 
-LARGEST, SQUARE = 2e-6, 1e-6  # of the largest number, and of the root mean square
+# Of the largest number, and of the root mean square.
+BOUNDS = (2e-6, 1e-6)
+BOUNDS_BY_FOUR = (5e-6, 2e-6)  # where Winograd's tiles are of 4x4 outputs
 
 # Of every kind that networks have: of this side, inputs and outputs, groups, taps, stride, padding.
+BY_FOUR = script.Convolution(14, 256, 256, 1, 3, 1, 1)
 SHAPES = (
-    script.Convolution(14, 256, 256, 1, 3, 1, 1),
+    BY_FOUR,
     script.Convolution(14, 256, 512, 1, 3, 2, 1),
     script.Convolution(28, 128, 128, 1, 2, 2, 0),
     script.Convolution(28, 128, 256, 1, 1, 1, 0),
@@ -42,6 +45,7 @@ def test_errors_are_within_the_bounds(kernels):
     shapes = {shape: ["a network"] for shape in SHAPES}
     for row in script.table(shapes, batch=2):
         assert row.kernel, row.shape
+        most, most_square = BOUNDS_BY_FOUR if row.shape == str(BY_FOUR) else BOUNDS
         for name, (square, largest) in row.kernel.items():
-            assert largest < LARGEST, (row.shape, name, largest)
-            assert square < SQUARE, (row.shape, name, square)
+            assert largest < most, (row.shape, name, largest)
+            assert square < most_square, (row.shape, name, square)
