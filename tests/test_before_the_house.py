@@ -87,7 +87,7 @@ def get_config():
 """
 
 
-# Kernels have other sums than the commit, by which a value may lie on the other side of PReLU's zero.
+# Kernels have other sums than the commit, and a value may lie on the other side of PReLU's zero.
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernels", "by"), [("0", 1e-6), ("1", 1e-4)])
 def test_a_run_resumes(left, kernels, by):
