@@ -64,33 +64,16 @@ void TransformInput(const Call& call, Place first, float* to, ptrdiff_t step) {
       shift[i][j] = inside ? call.shift : call.zeros;
     }
   for (ptrdiff_t c = 0; c < map.channels; c += kWidth) {
-    Vec rows[kIn][kIn];
     const Vec scale = kScaled ? Load(call.scale + c) : Vec{};
-#pragma GCC unroll 6
-    for (int i = 0; i < kIn; ++i) {
-      Vec row[kIn];
-#pragma GCC unroll 6
-      for (int j = 0; j < kIn; ++j) {
-        row[j] = Load(at[i][j] + c);
-        if constexpr (kScaled) row[j] = row[j] * scale + Load(shift[i][j] + c);
-      }
-      Winograd<kOut>::OfInput(row, rows[i]);
-    }
-#pragma GCC unroll 6
-    for (int j = 0; j < kIn; ++j) {
-      Vec column[kIn], all[kIn];
-#pragma GCC unroll 6
-      for (int i = 0; i < kIn; ++i) column[i] = rows[i][j];
-      Winograd<kOut>::OfInput(column, all);
-#pragma GCC unroll 6
-      for (int i = 0; i < kIn; ++i) Store(to + (i * kIn + j) * step + c, all[i]);
-    }
+    AlongBothAxes<Winograd<kOut>::OfInput, kIn, kIn>(
+        [&](int i, int j) {
+          const Vec x = Load(at[i][j] + c);
+          if constexpr (kScaled) return x * scale + Load(shift[i][j] + c);
+          return x;
+        },
+        [&](int i, int j, Vec all) { Store(to + (i * kIn + j) * step + c, all); });
   }
 }
-
-// Floats from one of a panel's 36 matrices [C, width] to the next: not a power of two, by which all
-// would meet in the same lines of a cache.
-inline ptrdiff_t PanelStep(ptrdiff_t channels, ptrdiff_t width) { return channels * width + kWidth; }
 
 // kernel [3, 3, C, O] for channels of a task, the panel of outputs from `start`, to [36][C, panel].
 void TransformKernel(const Call& call, Range channels, ptrdiff_t start) {
@@ -102,18 +85,9 @@ void TransformKernel(const Call& call, Range channels, ptrdiff_t start) {
     for (ptrdiff_t o = 0; o < width; o += kWidth) {
       const float* g = call.kernel + c * outputs + start + o;
       const Vec factor = Load(call.factor + start + o);
-      Vec rows[3][kIn];
-      for (int i = 0; i < 3; ++i) {
-        const Vec row[3] = {factor * Load(g + 3 * i * tap), factor * Load(g + (3 * i + 1) * tap),
-                            factor * Load(g + (3 * i + 2) * tap)};
-        Winograd<kOut>::OfKernel(row, rows[i]);
-      }
-      for (int j = 0; j < kIn; ++j) {
-        const Vec column[3] = {rows[0][j], rows[1][j], rows[2][j]};
-        Vec all[kIn];
-        Winograd<kOut>::OfKernel(column, all);
-        for (int i = 0; i < kIn; ++i) Store(to + (i * kIn + j) * step + c * width + o, all[i]);
-      }
+      AlongBothAxes<Winograd<kOut>::OfKernel, 3, kIn>(
+          [&](int i, int j) { return factor * Load(g + (3 * i + j) * tap); },
+          [&](int i, int j, Vec all) { Store(to + (i * kIn + j) * step + c * width + o, all); });
     }
 }
 

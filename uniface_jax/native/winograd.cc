@@ -60,51 +60,25 @@ void TransformInput(const Tiles<N>& map, const float* x, const float* zeros, ptr
       at[i][j] = inside ? x + ((image * map.height + h + i) * map.width + w + j) * map.channels
                         : zeros;
     }
-  for (ptrdiff_t c = 0; c < map.channels; c += kWidth) {
-    Vec rows[kSide][kSide];
-#pragma GCC unroll 6
-    for (int i = 0; i < kSide; ++i) {
-      Vec row[kSide];
-#pragma GCC unroll 6
-      for (int j = 0; j < kSide; ++j) row[j] = Load(at[i][j] + c);
-      Winograd<N>::OfInput(row, rows[i]);
-    }
-#pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j) {
-      Vec column[kSide], all[kSide];
-#pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) column[i] = rows[i][j];
-      Winograd<N>::OfInput(column, all);
-#pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) Store(to + (i * kSide + j) * step + c, all[i]);
-    }
-  }
+  for (ptrdiff_t c = 0; c < map.channels; c += kWidth)
+    AlongBothAxes<Winograd<N>::OfInput, kSide, kSide>(
+        [&](int i, int j) { return Load(at[i][j] + c); },
+        [&](int i, int j, Vec all) { Store(to + (i * kSide + j) * step + c, all); });
 }
 
 // kernel [3, 3, C, O], the panel of outputs from `start`, to [kAll][step], of each C rows of a panel.
-// The odd vector of a step keeps those of a row from falling on one set of the cache.
 template <int N>
 void TransformKernel(const float* kernel, ptrdiff_t channels, ptrdiff_t outputs, ptrdiff_t start,
                      float* to) {
   constexpr int kSide = Tiles<N>::kSide;
   const ptrdiff_t width = VectorsFrom(start, outputs) * kWidth, tap = channels * outputs;
-  const ptrdiff_t step = channels * width + kWidth;
+  const ptrdiff_t step = PanelStep(channels, width);
   for (ptrdiff_t c = 0; c < channels; ++c)
     for (ptrdiff_t o = 0; o < width; o += kWidth) {
       const float* g = kernel + c * outputs + start + o;
-      Vec rows[3][kSide];
-      for (int i = 0; i < 3; ++i) {
-        const Vec taps[3] = {Load(g + 3 * i * tap), Load(g + (3 * i + 1) * tap),
-                             Load(g + (3 * i + 2) * tap)};
-        Winograd<N>::OfKernel(taps, rows[i]);
-      }
-      for (int j = 0; j < kSide; ++j) {
-        const Vec column[3] = {rows[0][j], rows[1][j], rows[2][j]};
-        Vec all[kSide];
-        Winograd<N>::OfKernel(column, all);
-        for (int i = 0; i < kSide; ++i)
-          Store(to + (i * kSide + j) * step + c * width + o, all[i]);
-      }
+      AlongBothAxes<Winograd<N>::OfKernel, 3, kSide>(
+          [&](int i, int j) { return Load(g + (3 * i + j) * tap); },
+          [&](int i, int j, Vec all) { Store(to + (i * kSide + j) * step + c * width + o, all); });
     }
 }
 
@@ -151,25 +125,10 @@ void TransformOutputGradient(const Tiles<N>& out, const float* y_bar, const floa
       at[i][j] = h + i < out.height && w + j < out.width
                      ? y_bar + ((image * out.height + h + i) * out.width + w + j) * out.channels
                      : zeros;
-  for (ptrdiff_t c = 0; c < out.channels; c += kWidth) {
-    Vec rows[N][kSide];
-#pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) {
-      Vec row[N];
-#pragma GCC unroll 4
-      for (int j = 0; j < N; ++j) row[j] = Load(at[i][j] + c);
-      Winograd<N>::OfOutputGradient(row, rows[i]);
-    }
-#pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j) {
-      Vec column[N], all[kSide];
-#pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) column[i] = rows[i][j];
-      Winograd<N>::OfOutputGradient(column, all);
-#pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) Store(to + (i * kSide + j) * step + c, all[i]);
-    }
-  }
+  for (ptrdiff_t c = 0; c < out.channels; c += kWidth)
+    AlongBothAxes<Winograd<N>::OfOutputGradient, N, kSide>(
+        [&](int i, int j) { return Load(at[i][j] + c); },
+        [&](int i, int j, Vec all) { Store(to + (i * kSide + j) * step + c, all); });
 }
 
 ffi::Error Refused() {
@@ -193,7 +152,7 @@ ffi::Error ForwardBy(const ffi::ThreadPool& pool, const Floats& x, const Floats&
       static_cast<ptrdiff_t>(scratch->element_count()) < ForwardScratch<N>(channels, outputs))
     return Refused();
   // A panel's begin where they would if all were whole.
-  const ptrdiff_t panel_size = kAll * (channels * kPanel + kWidth);
+  const ptrdiff_t panel_size = kAll * PanelStep(channels, kPanel);
   float* transformed = scratch->typed_data();  // [panel][kAll][C, kPanel]
   float* zeros = transformed + ForwardScratch<N>(channels, outputs) - channels;
   std::fill(zeros, zeros + channels, 0.0f);
@@ -223,7 +182,7 @@ ffi::Error ForwardBy(const ffi::ThreadPool& pool, const Floats& x, const Floats&
       const ptrdiff_t width = vectors * kWidth;
       const float* panel = transformed + start / kPanel * panel_size;
       for (ptrdiff_t e = 0; e < kAll; ++e)
-        Products(tiles + e * step, channels, count, panel + e * (channels * width + kWidth),
+        Products(tiles + e * step, channels, count, panel + e * PanelStep(channels, width),
                  {channels, 1, width}, vectors, sums + e * sum_step, width, true);
       for (ptrdiff_t t = 0; t < count; ++t) {
         const auto [image, h, w] = in.At(range.begin + t);

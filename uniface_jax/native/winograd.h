@@ -100,6 +100,33 @@ struct Winograd<4> {
   }
 };
 
+// One of Winograd's sums along rows and then along columns: of kFrom x kFrom vectors read(i, j), in
+// order, to kTo x kTo, each given to write(i, j, vector).
+template <auto kAlong, int kFrom, int kTo, class Read, class Write>
+inline void AlongBothAxes(Read read, Write write) {
+  Vec rows[kFrom][kTo];
+#pragma GCC unroll 6
+  for (int i = 0; i < kFrom; ++i) {
+    Vec row[kFrom];
+#pragma GCC unroll 6
+    for (int j = 0; j < kFrom; ++j) row[j] = read(i, j);
+    kAlong(row, rows[i]);
+  }
+#pragma GCC unroll 6
+  for (int j = 0; j < kTo; ++j) {
+    Vec column[kFrom], all[kTo];
+#pragma GCC unroll 6
+    for (int i = 0; i < kFrom; ++i) column[i] = rows[i][j];
+    kAlong(column, all);
+#pragma GCC unroll 6
+    for (int i = 0; i < kTo; ++i) write(i, j, all[i]);
+  }
+}
+
+// Floats from one of a panel's matrices [C, width] to the next: not a power of two, by which all
+// would meet in the same lines of a cache.
+inline ptrdiff_t PanelStep(ptrdiff_t channels, ptrdiff_t width) { return channels * width + kWidth; }
+
 }  // namespace uniface
 
 #endif  // UNIFACE_WINOGRAD_H_
