@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from uniface_jax import models
 from uniface_jax.inference.parts import in_parts
 from uniface_jax.models.channels import affine
-from uniface_jax.models.layers import BN_EPSILON
+from uniface_jax.models.layers import BN_EPSILON, padding_of
 from uniface_jax.native import build
 from uniface_jax.native.convolution import divides
 from uniface_jax.native.fused_convolution import Affine, Around, forward
@@ -76,14 +76,8 @@ def _block(
     if "downsample_0" in params:
         around = Around(_affine(params["downsample_1"], statistics["downsample_1"]))
         kernel = params["downsample_0"]["kernel"]
-        shortcut = forward(x, kernel, stride, _padding(kernel), around)
+        shortcut = forward(x, kernel, stride, padding_of(len(kernel)), around)
     first = Around(bn1, before=bn0, slope=params["prelu"]["slope"])
     out = forward(x, params["conv1"]["kernel"], 1, 1, first)
     kernel = params["conv2"]["kernel"]
-    return forward(out, kernel, stride, _padding(kernel), Around(bn2, added=shortcut))
-
-
-def _padding(kernel: jax.Array) -> int:
-    """Return the padding of models.layers.conv: half of an odd kernel, none of an even one."""
-    side = kernel.shape[0]
-    return side // 2 if side % 2 else 0
+    return forward(out, kernel, stride, padding_of(len(kernel)), Around(bn2, added=shortcut))

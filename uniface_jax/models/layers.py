@@ -111,6 +111,11 @@ class Kernel(nn.Module):
         )
 
 
+def padding_of(side: int) -> int:
+    """Return the padding for a kernel of this side: half of an odd one, none of an even one."""
+    return side // 2 if side % 2 else 0
+
+
 def conv(
     features: int,
     kernel: int,
@@ -120,7 +125,7 @@ def conv(
     name: str,
 ) -> Callable[[jax.Array], jax.Array]:
     """Return a convolution without bias, as in PyTorch: odd kernels padded by half, even never."""
-    padding = kernel // 2 if kernel % 2 else 0
+    padding = padding_of(kernel)
 
     def convolve_(x: jax.Array, weight: jax.Array, *_: Any, **__: Any) -> jax.Array:
         return convolution.in_use(x, weight, stride, padding)

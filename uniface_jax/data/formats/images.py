@@ -116,9 +116,10 @@ def orientation(encoded: bytes | memoryview) -> int:
 
 
 class _JpegHead(NamedTuple):
-    """What a JPEG says before its first scan: EXIF or XMP may turn it; that scan is the only one.
+    """Tell of a JPEG, by what stands before its first scan.
 
-    of_one_scan is False too where that is not certain.
+    may_be_turned: by EXIF or XMP. of_one_scan: that scan is the only one; False too
+    where that is not certain.
     """
 
     may_be_turned: bool
