@@ -133,3 +133,58 @@ def test_a_compiled_program():
     products = [kernel for kernel in found if kernel.times == 7 and kernel.read >= 64 * 32 * 4]
     assert products
     assert sum(kernel.bytes for kernel in products) >= 7 * 4 * (2 * 64 * 32 + 32 * 32)
+
+
+BESIDE = """HloModule jit_step, is_scheduled=true
+
+%fused_add (p.0: f32[8,4]) -> f32[8,4] {
+  %p.0 = f32[8,4]{1,0} parameter(0)
+  ROOT %add.2 = f32[8,4]{1,0} add(%p.0, %p.0)
+}
+
+%fused_start (p.1: f32[4]) -> (f32[4], f32[8], u32[]) {
+  %p.1 = f32[4]{0} parameter(0)
+  %all-gather.1 = f32[8]{0} all-gather(%p.1), frontend_attributes={chain_id="0"}
+  ROOT %custom-call.1 = (f32[4]{0}, f32[8]{0}, u32[]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (p.2: f32[8,4], p.3: f32[4,2], p.4: f32[4]) -> f32[8,2] {
+  %p.2 = f32[8,4]{1,0} parameter(0)
+  %p.3 = f32[4,2]{1,0} parameter(1)
+  %p.4 = f32[4]{0} parameter(2)
+  %all-gather.2 = f32[8]{0} all-gather(%p.4), frontend_attributes={chain_id="0"}
+  ROOT %convolution.1 = f32[8,2]{1,0} convolution(%p.2, %p.3), dim_labels=bf_io->bf
+}
+
+%fused_end (p.5: f32[8]) -> f32[8] {
+  %p.5 = f32[8]{0} parameter(0)
+  %all-gather.3 = f32[8]{0} all-gather(%p.5), frontend_attributes={chain_id="0"}
+  ROOT %custom-call.2 = f32[8]{0} custom-call(%p.5, %all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (x: f32[8,4], y: f32[4], w: f32[4,2]) -> f32[8] {
+  %x = f32[8,4]{1,0} parameter(0)
+  %y = f32[4]{0} parameter(1)
+  %w = f32[4,2]{1,0} parameter(2)
+  %summing = f32[4]{0} all-reduce-start(%y), to_apply=%sum
+  %added = f32[8,4]{1,0} fusion(%x), kind=kLoop, calls=%fused_add
+  %gathering = (f32[4]{0}, f32[8]{0}, u32[]) fusion(%y), kind=kCustom, calls=%fused_start
+  %summed = f32[4]{0} all-reduce-done(%summing)
+  %product = f32[8,2]{1,0} fusion(%added, %w, %y), kind=kOutput, calls=%async_collective_fusion.2
+  %gathered = f32[8]{0} fusion(%gathering), kind=kCustom, calls=%fused_end
+  ROOT %waited = f32[8]{0} all-reduce(%gathered), to_apply=%sum
+}
+"""  # noqa: E501
+
+
+def test_what_runs_beside_a_collective():
+    """Read it by start and done, as GPUs' compiler writes it, and by TPUs' fusions of a chain."""
+    found = kernels.kernels(BESIDE)
+    added, product = 2 * 8 * 4 * 4, (8 * 4 + 4 * 2 + 4 + 8 * 2) * 4
+    assert [(k.name, k.beside) for k in found if k.kind == kernels.COLLECTIVE] == [
+        ("summing", Total(1, added)),
+        ("gathering", Total(1, product, 2 * 8 * 4 * 2)),
+        ("waited", Total(0, 0)),
+    ]
+    assert kernels.by_kind(found)["convolution"] == Total(1, product, 2 * 8 * 4 * 2)
+    assert [(k.read, k.written) for k in found if k.name == "summing"] == [(16, 16)]

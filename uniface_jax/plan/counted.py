@@ -12,8 +12,8 @@ from uniface_jax.files.own_folder import own_folder_if_trusted
 from uniface_jax.native import build
 from uniface_jax.plan import kept, kernels, program, topology
 from uniface_jax.plan.fleet import GB
-from uniface_jax.plan.kernels import COLLECTIVE, Total
-from uniface_jax.plan.targets import Target
+from uniface_jax.plan.kernels import COLLECTIVE, Kernel, Total
+from uniface_jax.plan.targets import Card, Target
 from uniface_jax.train.from_config import Recipe
 
 _log = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 class Counted(NamedTuple):
     """Step as the target's compiler made it, on each device.
 
-    memory: by its own account. kinds: kernels of a step by kind, and the bytes they move.
-    collectives: kernel's name and the bytes that it reads, in the program's order, one for each
-    run. text: the program. seconds: that compiling took, now or when it was kept.
+    memory: by its own account. kinds: kernels of a step by kind, the bytes they move, the
+    operations of their products. collectives: in the program's order. text: the program. seconds:
+    that compiling took, now or when it was kept.
     """
 
     target: Target
     memory: program.CompiledMemory
     kinds: dict[str, Total]
-    collectives: list[tuple[str, int]]
+    collectives: list[Kernel]
     text: str
     seconds: float
 
@@ -38,7 +38,8 @@ class Counted(NamedTuple):
     def total(self) -> Total:
         """Return the sum over all kinds."""
         each = self.kinds.values()
-        return Total(sum(t.kernels for t in each), sum(t.bytes for t in each))
+        kernels, moved = sum(t.kernels for t in each), sum(t.bytes for t in each)
+        return Total(kernels, moved, sum(t.flops for t in each))
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the text by name, with totals."""
@@ -47,9 +48,14 @@ class Counted(NamedTuple):
             "devices": self.target.devices,
             "memory": self.memory._asdict() | {"total": self.memory.total},
             "kinds": {kind: total._asdict() for kind, total in self.kinds.items()},
-            "collectives": [{"name": name, "bytes": size} for name, size in self.collectives],
+            "collectives": [
+                {"name": kernel.name, "bytes": kernel.read, "beside": kernel.beside._asdict()}
+                for kernel in self.collectives
+                for _ in range(kernel.times)
+            ],
             "compile_seconds": self.seconds,
-            **self.total._asdict(),
+            "kernels": self.total.kernels,
+            "bytes": self.total.bytes,
         }
 
 
@@ -61,12 +67,7 @@ def count(recipe: Recipe, target: Target) -> Counted:
     """
     made = _compiled(recipe, target)
     found = kernels.kernels(made.text)
-    collectives = [
-        (kernel.name, kernel.read)
-        for kernel in found
-        if kernel.kind == COLLECTIVE
-        for _ in range(kernel.times)
-    ]
+    collectives = [kernel for kernel in found if kernel.kind == COLLECTIVE]
     totals = kernels.by_kind(found)
     return Counted(target, made.memory, totals, collectives, made.text, made.seconds)
 
@@ -95,20 +96,58 @@ def _compiled(recipe: Recipe, target: Target) -> kept.Program:
 
 
 def table(counted: Counted, flops: float) -> str:
-    """Return the counts as text, with the milliseconds of bytes and of FLOPs at full rates."""
+    """Return the counts as text: a roofline by kind at full rates, and what hides collectives.
+
+    flops: those of the traced step.
+    """
     card = counted.target.card
     rows = [*counted.kinds.items(), ("all", counted.total)]
-    sent = [f"{name} {size / 1e6:.3g}" for name, size in counted.collectives]
+    roofs = [_roof(total, card) for total in counted.kinds.values()]
     return "\n".join(
         [
-            f"{'kind':30}{'kernels':>9}{'GB':>9}{'ms at full rate':>17}",
+            f"{'kind':30}{'kernels':>9}{'GB':>9}{'their ms':>10}{'TFLOP':>9}{'their ms':>10}"
+            f"{'roof, ms':>10}",
             *(
                 f"{kind:30}{total.kernels:9,}{total.bytes / GB:9.2f}"
-                f"{1e3 * total.bytes / card.bandwidth:17.2f}"
-                for kind, total in rows
+                f"{1e3 * total.bytes / card.bandwidth:10.2f}{total.flops / 1e12:9.3f}"
+                f"{total.flops / card.tflops / GB:10.2f}{1e3 * roof:10.2f}"
+                for (kind, total), roof in zip(rows, [*roofs, sum(roofs)], strict=True)
             ),
             f"{flops / 1e12:.4g} TFLOP: {flops / card.tflops / GB:.2f} ms at {card.tflops:g} "
-            "TFLOP/s in bfloat16",
-            *([f"collectives, MB: {', '.join(sent)}"] if sent else []),
+            f"TFLOP/s in bfloat16; memory at {card.bandwidth / GB:,.0f} GB/s",
+            *_collective_lines(counted),
         ]
     )
+
+
+def _roof(total: Total, card: Card) -> float:
+    """Return the least seconds: of the memory's rate and the products', the one that takes more."""
+    return max(total.bytes / card.bandwidth, total.flops / card.tflops / 1e12)
+
+
+def _collective_lines(counted: Counted) -> list[str]:
+    """Return a line for each collective: its bytes, and how much of its time others hide."""
+    if not counted.collectives:
+        return []
+    card = counted.target.card
+    lines = [
+        f"{'collective':30}{'times':>9}{'MB sent':>9}{'their ms':>10}{'beside':>9}{'their ms':>10}"
+        f"{'hidden':>10}"
+    ]
+    for kernel in counted.collectives:
+        sent = _sent(kernel, counted.target.devices)
+        alone, beside = sent / card.link, _roof(kernel.beside, card)
+        hidden = min(beside / alone, 1.0) if alone else 1.0
+        lines.append(
+            f"{kernel.name[:29]:30}{kernel.times:9,}{sent / 1e6:9.3g}{1e3 * alone:10.3f}"
+            f"{kernel.beside.kernels:9,}{1e3 * beside:10.3f}{hidden:10.0%}"
+        )
+    return [*lines, f"sent at {card.link / GB:,.0f} GB/s, the rate within a host"]
+
+
+def _sent(kernel: Kernel, devices: int) -> float:
+    """Return the bytes that one device sends in a run of a collective, which goes in a ring."""
+    if kernel.written > kernel.read:  # a gather
+        return kernel.written * (devices - 1) / devices
+    sums = 2 if kernel.written == kernel.read else 1  # of a scatter, half of a sum
+    return sums * kernel.read * (devices - 1) / devices

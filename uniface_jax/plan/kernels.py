@@ -4,14 +4,17 @@ The text is XLA's HLO after all passes, `jax.stages.Compiled.as_text()`: an inst
 computation, or of a loop's body, is a kernel, a call of a library or a collective. Bytes are those
 of its arguments and results; of an argument of which a fusion takes only slices, those of the
 slices, and of a result that a fusion updates in place, those of the update. A loop counts as often
-as it runs.
+as it runs. The text is in the order in which kernels begin, so that those between the start of a
+collective and its end run beside it.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from uniface_jax.plan import products
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
@@ -21,6 +24,13 @@ _CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LIBRARY = re.compile(r'custom_call_target="([^"]+)"')
+# Of these the results hold the arguments once more.
+_STARTS = re.compile(r"async|(?!all-reduce).*-start$")
+# Compilers for TPUs write a collective beside others as fusions of one chain: its start, its end,
+# and between them those whose other work it runs beside, whose computations bear this name.
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_CHAIN_STARTS, _CHAIN_ENDS = "AsyncCollectiveStart", "AsyncCollectiveDone"
+_BESIDE_A_COLLECTIVE = "async_collective_fusion"
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _FREE = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "opt-barrier",
@@ -56,8 +66,21 @@ class Array(NamedTuple):
         return -(-math.prod(self.shape) * _bits(self.dtype) // 8)
 
 
+class Total(NamedTuple):
+    """Kernels of a kind: how many run in a step, the bytes they read and write, and their FLOPs."""
+
+    kernels: int
+    bytes: int
+    flops: float = 0.0
+
+
 class Kernel(NamedTuple):
-    """One instruction that runs; read, written: bytes of a run; times: how often it runs a step."""
+    """One instruction that runs.
+
+    read, written: bytes of a run. times: how often it runs a step. flops: of its products, a run.
+    beside: what runs between a collective's start and its end, which hides it; nothing for one that
+    is waited for.
+    """
 
     name: str
     kind: str
@@ -65,18 +88,13 @@ class Kernel(NamedTuple):
     written: int
     times: int
     results: tuple[Array, ...]
+    flops: float = 0.0
+    beside: Total = Total(0, 0)
 
     @property
     def bytes(self) -> int:
         """Return the bytes of all runs."""
         return self.times * (self.read + self.written)
-
-
-class Total(NamedTuple):
-    """Kernels of a kind: how many run in a step, and the bytes that they read and write."""
-
-    kernels: int
-    bytes: int
 
 
 @dataclass
@@ -113,16 +131,26 @@ class _Computation:
 def kernels(text: str) -> list[Kernel]:
     """Return what a compiled program runs, in its order. Raises ValueError for another text."""
     computations, entry = _computations(text)
-    return list(_running(entry, computations, 1))
+    return _running(entry, computations, 1)
 
 
-def by_kind(found: list[Kernel]) -> dict[str, Total]:
+def by_kind(found: Iterable[Kernel]) -> dict[str, Total]:
     """Return the totals of each kind, the one with most bytes first."""
-    totals: dict[str, Total] = {}
+    kinds: dict[str, list[Kernel]] = {}
     for kernel in found:
-        before = totals.get(kernel.kind, Total(0, 0))
-        totals[kernel.kind] = Total(before.kernels + kernel.times, before.bytes + kernel.bytes)
+        kinds.setdefault(kernel.kind, []).append(kernel)
+    totals = {kind: _total(each) for kind, each in kinds.items()}
     return dict(sorted(totals.items(), key=lambda item: -item[1].bytes))
+
+
+def _total(found: Iterable[Kernel], runs: int = 1) -> Total:
+    """Return the total of one of so many runs of these kernels."""
+    each = list(found)
+    return Total(
+        sum(kernel.times for kernel in each) // runs,
+        sum(kernel.bytes for kernel in each) // runs,
+        sum(kernel.times * kernel.flops for kernel in each) / runs,
+    )
 
 
 def _bits(dtype: str) -> int:
@@ -179,32 +207,70 @@ def _closing(text: str, begin: int) -> int:
     raise ValueError(f"an instruction is cut short: {text[:80]}")
 
 
-def _running(name: str, computations: Mapping[str, _Computation], times: int) -> Iterator[Kernel]:
-    """Yield the kernels of a computation, and of what it calls, that run `times` times."""
+def _running(name: str, computations: Mapping[str, _Computation], times: int) -> list[Kernel]:
+    """Return the kernels of a computation, and of what it calls, that run `times` times."""
     computation = computations[name]
+    found: list[Kernel] = []
+    begun: dict[str, int] = {}  # collectives under way: their places in `found`
     for instruction in computation.instructions.values():
-        if instruction.opcode == "while":
-            trips = _TRIPS.search(instruction.rest)
-            body = _CALLED.search(instruction.rest)
-            if body:
-                again = times * (int(trips.group(1)) if trips else 1)
-                yield from _running(body.group(1), computations, again)
-        elif instruction.opcode == "conditional":
-            branches = [
-                branch
-                for many, one in _BRANCHES.findall(instruction.rest)
-                for branch in (_NAME.findall(many) if many else [one])
-            ]
-            each = [list(_running(branch, computations, times)) for branch in branches]
-            yield from max(each, key=lambda ran: sum(kernel.bytes for kernel in ran), default=[])
-        elif instruction.opcode == "call":
-            called = _CALLED.search(instruction.rest)
-            if called:
-                yield from _running(called.group(1), computations, times)
-        elif instruction.opcode not in _FREE and not instruction.opcode.endswith(
-            ("-done", "-update")
-        ):
-            yield _kernel(instruction, computation, computations, times)
+        starts, ends = _collective_ends(instruction, computations)
+        if ends:
+            at = next((begun[name] for name in ends if name in begun), None)
+            if at is not None:
+                between = [kernel for kernel in found[at + 1 :] if kernel.kind != COLLECTIVE]
+                found[at] = found[at]._replace(beside=_total(between, times))
+                begun[instruction.name] = at
+        elif instruction.opcode not in _FREE:
+            ran = list(_of_an_instruction(instruction, computation, computations, times))
+            if starts and ran[0].kind == COLLECTIVE:
+                begun[starts] = len(found)
+            found += ran
+    return found
+
+
+def _collective_ends(
+    instruction: _Instruction, computations: Mapping[str, _Computation]
+) -> tuple[str | None, list[str]]:
+    """Return the name of what an instruction starts, and the names of what it may end or go on."""
+    if instruction.opcode.endswith(("-done", "-update")):
+        return None, instruction.operands
+    if instruction.opcode.endswith("-start"):
+        return instruction.name, []
+    called = _CALLED.search(instruction.rest) if instruction.opcode == "fusion" else None
+    inner = computations.get(called.group(1)) if called else None
+    if inner is None or "custom-call" not in inner.opcodes:
+        return None, []
+    text = " ".join(each.rest for each in inner.instructions.values())
+    chain = "chain " + "".join(_CHAIN.findall(text)[:1])
+    return (
+        chain if _CHAIN_STARTS in text else None,
+        [chain] if _CHAIN_ENDS in text else [],
+    )
+
+
+def _of_an_instruction(
+    instruction: _Instruction,
+    around: _Computation,
+    computations: Mapping[str, _Computation],
+    times: int,
+) -> Iterable[Kernel]:
+    """Return the kernels that an instruction is, or that the computation runs which it calls."""
+    called = _CALLED.search(instruction.rest)
+    if instruction.opcode == "while":
+        trips = _TRIPS.search(instruction.rest)
+        again = times * (int(trips.group(1)) if trips else 1)
+        return _running(called.group(1), computations, again) if called else []
+    if instruction.opcode == "conditional":
+        branches = [
+            branch
+            for many, one in _BRANCHES.findall(instruction.rest)
+            for branch in (_NAME.findall(many) if many else [one])
+        ]
+        each = [_running(branch, computations, times) for branch in branches]
+        return max(each, key=lambda ran: sum(kernel.bytes for kernel in ran), default=[])
+    if instruction.opcode == "call":
+        return _running(called.group(1), computations, times) if called else []
+    return [_kernel(instruction, around, computations, times)]
 
 
 def _kernel(
@@ -226,10 +292,34 @@ def _kernel(
     read, written = sum(arguments), sum(array.bytes for array in results)
     if instruction.opcode == "fusion" and inner is not None:
         read, written = _of_a_fusion(inner, arguments, written)
-    elif instruction.opcode.startswith("async") or instruction.opcode.endswith("-start"):
-        written = max(written - read, 0)  # its results hold its arguments once more
-    kind = _kind(instruction, inner)
-    return Kernel(instruction.name, kind, read, written, times, results)
+    elif _STARTS.match(instruction.opcode):
+        written = max(written - read, 0)
+    return Kernel(
+        instruction.name,
+        _kind(instruction, inner),
+        read,
+        written,
+        times,
+        results,
+        _flops(instruction, around, computations),
+    )
+
+
+def _flops(
+    instruction: _Instruction, around: _Computation, computations: Mapping[str, _Computation]
+) -> float:
+    """Return the operations of an instruction's products, those within a fusion too."""
+    called = _CALLED.search(instruction.rest)
+    if instruction.opcode == "fusion" and called and called.group(1) in computations:
+        inner = computations[called.group(1)]
+        return sum(_flops(each, inner, computations) for each in inner.instructions.values())
+    shapes = [
+        around.instructions[name].results[0].shape
+        for name in instruction.operands
+        if name in around.instructions and around.instructions[name].results
+    ]
+    result = instruction.results[0].shape if instruction.results else ()
+    return products.flops(instruction.opcode, shapes, result, instruction.rest)
 
 
 def _is_workspace(array: Array) -> bool:
@@ -261,7 +351,11 @@ def _kind(instruction: _Instruction, inner: _Computation | None) -> str:
     """Return what a kernel mainly does."""
     opcode = instruction.opcode
     inside = {opcode} if inner is None else inner.opcodes | {opcode}
-    if any(op.startswith(_COLLECTIVES) for op in inside):
+    sent = {op for op in inside if op.startswith(_COLLECTIVES)}
+    called = _CALLED.search(instruction.rest)
+    if called and called.group(1).startswith(_BESIDE_A_COLLECTIVE):
+        inside -= sent
+    elif sent:
         return COLLECTIVE
     library = _LIBRARY.search(instruction.rest)
     if library:

@@ -76,8 +76,8 @@ def _taps(equation: Any) -> float:
     """Count the multiplications of a convolution: those of its input and kernel that meet.
 
     Dilation puts zeros between the elements of an input or kernel, and padding around them; these
-    are not multiplied by any library. So one spatial dimension's count is that of all (output,
-    kernel) positions that meet an element of the input.
+    are not multiplied by any library. So only the positions that meet an element of the input
+    count.
     """
     parameters = equation.params
     numbers = parameters["dimension_numbers"]
@@ -86,19 +86,32 @@ def _taps(equation: Any) -> float:
     total: float = float(result[numbers.out_spec[0]] * result[numbers.out_spec[1]])
     total *= float(right[numbers.rhs_spec[1]])
     for axis in range(len(parameters["window_strides"])):
-        size = left[numbers.lhs_spec[2 + axis]]
-        kernel = right[numbers.rhs_spec[2 + axis]]
-        out = result[numbers.out_spec[2 + axis]]
-        low = parameters["padding"][axis][0]
-        dilation = parameters["lhs_dilation"][axis]
-        position = (
-            np.arange(out)[:, None] * parameters["window_strides"][axis]
-            + np.arange(kernel)[None] * parameters["rhs_dilation"][axis]
-            - low
+        total *= meeting_positions(
+            sizes=(
+                left[numbers.lhs_spec[2 + axis]],
+                right[numbers.rhs_spec[2 + axis]],
+                result[numbers.out_spec[2 + axis]],
+            ),
+            low=parameters["padding"][axis][0],
+            stride=parameters["window_strides"][axis],
+            dilations=(parameters["lhs_dilation"][axis], parameters["rhs_dilation"][axis]),
         )
-        meets = (position >= 0) & (position % dilation == 0) & (position < size * dilation)
-        total *= int(meets.sum())
     return total
+
+
+def meeting_positions(
+    sizes: tuple[int, int, int], low: int, stride: int, dilations: tuple[int, int]
+) -> int:
+    """Count one axis's (output, kernel) positions of a convolution that meet its input.
+
+    sizes: of input, kernel and output. low: padding before the input. dilations: of input and
+    kernel.
+    """
+    size, kernel, out = sizes
+    dilation, kernel_dilation = dilations
+    position = np.arange(out)[:, None] * stride + np.arange(kernel)[None] * kernel_dilation - low
+    meets = (position >= 0) & (position % dilation == 0) & (position < size * dilation)
+    return int(meets.sum())
 
 
 def _sent(name: str, equation: Any, devices: int) -> float:
