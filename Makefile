@@ -58,10 +58,11 @@ test-newest:
 	$(MAKE) venv PYTHON=$(NEWEST) VENV=.venv-3.13
 	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow" $(NEWEST_TESTS)
 
-# Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB.
+# Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB. A test
+# whose compiler is missing then fails.
 test-accelerators: venv
 	$(INSTALL) -e ".[cuda,tpu]"
-	$(PY) -m pytest -n 0 --durations=10 tests/plan/test_counted.py tests/plan/test_budgets.py
+	UNIFACE_TEST_ACCELERATORS=1 $(PY) -m pytest -n $(WORKERS) --durations=0 -m accelerator
 
 lint: venv
 	$(PY) -m ruff check .

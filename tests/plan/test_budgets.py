@@ -8,8 +8,8 @@ import sys
 import count_program
 import pytest
 
+from tests.helpers.accelerators import FOR_GPU
 from tests.helpers.paths import ROOT
-from tests.plan.test_counted import GPU
 from uniface_jax.errors import UserError
 
 FILE = ROOT / "tests" / "plan" / "budgets.json"
@@ -49,9 +49,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         count_program.read_budgets(tmp_path / "none.json", may_be_new=False)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not GPU, reason="XLA's compiler for CUDA is not here: make test-accelerators")
-@pytest.mark.parametrize("name", BUDGETS, ids=lambda name: BUDGETS[name]["case"]["network"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=FOR_GPU, id=of["case"]["network"]) for n, of in BUDGETS.items()],
+)
 def test_a_step_is_within_its_budget(name):
     """Count as the budget was counted: by the script, and without the flags of these tests."""
     flags = [f"--{key}={value}" for key, value in BUDGETS[name]["case"].items()]

@@ -1,35 +1,16 @@
 """Steps compiled for accelerators: what a plan says of them, and what they may hold and send."""
 
-import contextlib
-import importlib.util
-
 import jax
 import pytest
 
+from tests.helpers.accelerators import EVERY_KIND, GPU
 from tests.plan.test_memory import DEVICE, NETWORK
 from uniface_jax import config as configs
 from uniface_jax.plan import counted, kernels, program, report, targets, topology
 from uniface_jax.plan.fleet import Data, Fleet
-from uniface_jax.plan.kernels import COLLECTIVE
+from uniface_jax.plan.kernels import COLLECTIVE, Kernel, Total
 
 DEVICES, CLASSES = 8, 4_001
-
-
-def has(*modules):
-    """Return whether one of the modules can be imported."""
-    for module in modules:
-        with contextlib.suppress(ModuleNotFoundError):
-            if importlib.util.find_spec(module):
-                return True
-    return False
-
-
-GPU = has("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-TPU = has("libtpu")
-INSTALLED = [
-    pytest.param("h100", marks=pytest.mark.skipif(not GPU, reason="make test-accelerators")),
-    pytest.param("v5e:2x4", marks=pytest.mark.skipif(not TPU, reason="make test-accelerators")),
-]
 
 
 @pytest.fixture
@@ -78,8 +59,7 @@ def test_without_the_compiler_a_plan_is_arithmetic_and_says_so(config):
     assert "pip install 'uniface_jax[cuda]'" in report.table(plan)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_a_step_compiled_for_an_accelerator(name, config):
     target = targets.parse(name, DEVICES)
     recipe = program.planned(config, 64_000, CLASSES)
@@ -90,8 +70,7 @@ def test_a_step_compiled_for_an_accelerator(name, config):
     assert f"{found.total.kernels:,}" in counted.table(found, 1e9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", INSTALLED[:1])
+@pytest.mark.parametrize("name", EVERY_KIND[:1])
 def test_attention_on_a_gpu_is_fused_and_holds_no_square_of_tokens(name):
     config = configs.base()
     config.model.update(name="vit_t", dtype="bfloat16", embedding_size=64)
@@ -102,6 +81,30 @@ def test_attention_on_a_gpu_is_fused_and_holds_no_square_of_tokens(name):
     tokens = (129, 130, 144)
     held = {array.shape for kernel in kernels.kernels(found.text) for array in kernel.results}
     assert not [s for s in held if len(s) > 2 and s[-1] in tokens and s[-2] in tokens]
+
+
+def test_a_table_has_a_roof_of_each_kind_and_what_hides_collectives():
+    products = Total(2, 2 * 10**9, 5e12)
+    sums = Kernel("all-reduce-start", COLLECTIVE, 10**8, 10**8, 1, (), 0.0, Total(7, 10**9))
+    gather = Kernel("all-gather", COLLECTIVE, 10**6, 8 * 10**6, 1, ())
+    found = counted.Counted(
+        targets.parse("h100", DEVICES),
+        program.CompiledMemory(0, 0),
+        {"product": products, "reduction": Total(3, 4 * 10**9)},
+        [sums, gather],
+        "",
+        0.0,
+    )
+    rows = {line[:29].strip(): line[29:].split() for line in counted.table(found, 5e12).split("\n")}
+    # 2 GB at 3,352 GB/s take less than 5 TFLOP at 989; of 4 GB there is only the memory's time.
+    assert rows["product"] == ["2", "2.00", "0.60", "5.000", "5.06", "5.06"]
+    assert rows["reduction"] == ["3", "4.00", "1.19", "0.000", "0.00", "1.19"]
+    assert rows["all"] == ["5", "6.00", "1.79", "5.000", "5.06", "6.25"]
+    # A ring's sum sends twice 7/8 of it at 450 GB/s; beside it are 1 GB, which take 0.298 ms.
+    assert rows["all-reduce-start"] == ["1", "175", "0.389", "7", "0.298", "77%"]
+    assert rows["all-gather"] == ["1", "7", "0.016", "0", "0.000", "0%"]
+    (first, _) = found.as_json()["collectives"]
+    assert first == {"name": "all-reduce-start", "bytes": 10**8, "beside": sums.beside._asdict()}
 
 
 def test_the_compilers_options_are_known():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.plan.test_counted import has
+from tests.helpers.accelerators import TPU
 from uniface_jax.errors import UserError
 from uniface_jax.plan import targets, topology
 
 
-@pytest.mark.skipif(has("libtpu"), reason="XLA's compiler for TPUs is installed")
+@pytest.mark.skipif(TPU, reason="XLA's compiler for TPUs is installed")
 def test_a_missing_compiler_is_named_with_the_way_to_it():
     with pytest.raises(UserError, match=r"--target=v5e:2x4: .*pip install 'uniface_jax.tpu.'"):
         topology.devices_of(targets.parse("v5e:2x4", 1))
