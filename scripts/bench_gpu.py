@@ -3,10 +3,11 @@
     python scripts/bench_gpu.py --networks=lresnet50,lresnet100 --batches=128,512 --json=gpu.json
 
 The release's networks with the UCE head over all classes, SGD with clipping; ours in bfloat16 (the
-head's products too), PyTorch in three forms:
-    torch           channels last, autocast to bfloat16
-    torch compiled  the same by torch.compile
-    arcface_torch   insightface's way: float16 autocast, loss scaling, channels first
+head's products too), PyTorch in four forms:
+    torch               channels last, autocast to bfloat16
+    torch compiled      the same by torch.compile
+    torch max-autotune  the same by torch.compile(mode="max-autotune"), which tries for minutes
+    arcface_torch       insightface's way: float16 autocast, loss scaling, channels first
 Each side in a process of its own, taking turns of `--steps` steps. FLOPs are those of the products
 and the roof is that of scripts/roofline.py; peak is the data sheet's 989 TFLOP/s of an H100, and
 beside it stands what a plain product reaches in the same run. PyTorch is optional: without it its
@@ -85,8 +86,14 @@ def ours(args: argparse.Namespace, about: dict[str, float]) -> Callable:
 
 
 def theirs(
-    args: argparse.Namespace, about: dict[str, float], *, half: str, last: bool, compiled: bool
+    args: argparse.Namespace,
+    about: dict[str, float],
+    *,
+    half: str = "bfloat16",
+    last: bool = True,
+    mode: str | None = None,
 ) -> Callable:
+    """PyTorch's step; mode: torch.compile's, None for a network that is not compiled."""
     import torch
     from torch_families import in_torch
     from torch_network import training_step
@@ -99,8 +106,8 @@ def theirs(
     net = in_torch(models.create(args.network)).cuda().to(memory_format=layout)
     pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).cuda().float() - 127.5) / 127.5
     pixels = pixels.contiguous(memory_format=layout)
-    if compiled:
-        net = torch.compile(net)
+    if mode:
+        net = torch.compile(net, mode=mode)
     step = training_step(
         net, args.classes, pixels, torch.as_tensor(labels).long().cuda(), getattr(torch, half)
     )
@@ -133,9 +140,10 @@ def matmul(args: argparse.Namespace, about: dict[str, float]) -> Callable:
 
 VARIANTS: dict[str, Callable[[argparse.Namespace, dict[str, float]], Callable]] = {
     "matmul": matmul,
-    "torch": lambda *a: theirs(*a, half="bfloat16", last=True, compiled=False),
-    "torch compiled": lambda *a: theirs(*a, half="bfloat16", last=True, compiled=True),
-    "arcface_torch": lambda *a: theirs(*a, half="float16", last=False, compiled=False),
+    "torch": theirs,
+    "torch compiled": lambda *a: theirs(*a, mode="default"),
+    "torch max-autotune": lambda *a: theirs(*a, mode="max-autotune"),
+    "arcface_torch": lambda *a: theirs(*a, half="float16", last=False),
     "ours": ours,
 }
 
@@ -154,7 +162,8 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
     if find_spec("torch") is None:
         names = ["matmul", "ours"]
     workers = {
-        name: Worker(__file__, name, [*arguments, f"--steps={args.steps}"]) for name in names
+        name: Worker(__file__, name, [*arguments, f"--steps={args.steps}"], args.most_seconds)
+        for name in names
     }
     interleave(list(workers.values()), args.turns)
     for worker in workers.values():
@@ -192,7 +201,7 @@ def measure(args: argparse.Namespace, network: str, classes: int, batch: int) ->
 
 
 def show(row: dict) -> None:
-    label = f"{row['network']:10} {row['classes']:7} {row['batch']:4} {row['variant']:14}"
+    label = f"{row['network']:10} {row['classes']:7} {row['batch']:4} {row['variant']:18}"
     if "milliseconds" not in row:
         say(f"{label} failed: {row.get('failed')}")
         return
@@ -214,6 +223,8 @@ def main() -> None:
     parser.add_argument("--variants", default="torch,arcface_torch,ours")
     parser.add_argument("--steps", type=int, default=10, help="of a turn")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--most_seconds", type=float, default=3600.0,
+                        help="of one turn, with compilation; what takes more fails")  # fmt: skip
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--side", type=int, default=SIDE, help="of the plain product's matrices")
@@ -234,7 +245,7 @@ def main() -> None:
         parser.error(f"--variants={args.variants}: expected ours and any of {', '.join(VARIANTS)}")
     # Several processes share the card: none may take most of its memory beforehand.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    say(f"{'':38} {'ms':>8} {'images/s':>8} {'peak':>6} {'roof':>6} {'GiB':>6} {'first s':>8} "
+    say(f"{'':42} {'ms':>8} {'images/s':>8} {'peak':>6} {'roof':>6} {'GiB':>6} {'first s':>8} "
           f"{'plain T':>7}  times ours")  # fmt: skip
     rows = []
     for network in args.networks.split(","):

@@ -5,6 +5,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -55,10 +56,20 @@ def peak_bytes() -> int:
 
 
 class Worker:
-    """One variant's process, `script --variant=name` with more arguments."""
+    """One variant's process, `script --variant=name` with more arguments.
 
-    def __init__(self, script: str, name: str, arguments: Sequence[str] = ()) -> None:
+    most_seconds: of one turn; a process that takes longer is ended, and has failed.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        name: str,
+        arguments: Sequence[str] = (),
+        most_seconds: float = 86_400.0,
+    ) -> None:
         self.name = name
+        self._most_seconds = most_seconds
         self.failed: str | None = None  # why it cannot run
         self.turns: dict[str, list[dict[str, float]]] = {}  # by job
         self._process = subprocess.Popen(
@@ -81,8 +92,14 @@ class Worker:
         except BrokenPipeError:
             self.failed = "its process ended"
             return
+        late = threading.Timer(self._most_seconds, self._process.kill)
+        late.daemon, began = True, time.monotonic()
+        late.start()
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"failed": "its process ended"}
+        late.cancel()
+        in_time = time.monotonic() - began < self._most_seconds
+        why = "its process ended" if in_time else f"took more than {self._most_seconds:g} s"
+        answer = json.loads(line) if line else {"failed": why}
         if "failed" in answer:
             self.failed = answer["failed"]
         else:
@@ -90,9 +107,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
     def values(self, key: str = "seconds", job: str = "step") -> list[float]:
         """Return what all turns of a job gave."""

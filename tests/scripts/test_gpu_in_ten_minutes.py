@@ -46,7 +46,7 @@ def test_a_part_that_fails_or_takes_too_long_is_told(tmp_path):
 
 def test_every_command_is_one_that_is_there():
     """Take the flags of both lists by their scripts' own parsers, and the tests by their paths."""
-    for part in (*script.parts(None).values(), *script.smallest_parts().values()):
+    for part in (*script.parts(None, None).values(), *script.smallest_parts().values()):
         words = [word for word in part.command if not word.startswith("-")]
         files = [word for word in words if word.startswith(("scripts/", "tests/"))]
         assert all((ROOT / name).exists() for name in files), files
