@@ -4,9 +4,11 @@
 
 The accelerators need not be there, only their compilers (uniface_jax/plan/topology.py). A step
 should gather the features once, scatter the sum of their gradients once, and sum the network's
-gradients; nothing of the prototypes' size [C, D] may travel. Status 1 where one does otherwise.
---shallow compiles one block a stage, or a ViT of two, in a tenth of the time: what is sent is the
-same but for the size of the network's gradients, and memory is that of the shallow network.
+gradients; nothing of the prototypes' size [C, D] may travel, and a tenth of each device should stay
+free. Status 1 where one does otherwise. --shallow compiles one block a stage, or a ViT of two, in a
+tenth of the time: what is sent is the same but for the size of the network's gradients, and the
+compiler's memory is that of the shallow network. Beside it stands the memory of the whole network
+by the plan's arithmetic, which needs no compiler.
 """
 
 import argparse
@@ -25,13 +27,14 @@ from uniface_jax.cli import say
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.head.shards import shard_size
-from uniface_jax.plan import counted, kernels, program, targets
+from uniface_jax.plan import counted, kernels, memory, program, targets
 from uniface_jax.plan.fleet import GB
 from uniface_jax.plan.kernels import COLLECTIVE, Kernel
 from uniface_jax.runtime.xla_flags import set_flags
 from uniface_jax.train.from_config import Recipe
 
 FLOAT_BYTES = 4
+RESERVE, DOES_NOT_FIT = 0.1, "DOES NOT FIT"  # of a device left free, as uniface plan does
 SMALL_BYTES = 1 << 16  # of statistics, counts and single numbers, which are many and cost nothing
 
 
@@ -132,14 +135,31 @@ def network_bytes(recipe: Recipe) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
+def planned_bytes(case: Case) -> int:
+    """Return the bytes of a device by the plan's arithmetic for the whole network."""
+    recipe, target = recipe_of(case, shallow=False)
+    jaxpr = program.trace(recipe, target.devices)
+    network = memory.traced_network(recipe, target, jaxpr)
+    return memory.predict(recipe, target.devices, network).total
+
+
+def fitting(needed: int, target: targets.Target) -> str:
+    """Return so many GB of a device's, and whether they fit, with a tenth of it free."""
+    size = target.card.memory
+    fits = "fits" if needed <= (1 - RESERVE) * size else DOES_NOT_FIT
+    return f"{needed / GB:.1f} of {size / GB:.0f}: {fits}"
+
+
 def row(name: str, case: Case, shallow: bool) -> tuple[tuple[str, ...], Sent]:
     recipe, target = recipe_of(case, shallow)
+    whole = fitting(planned_bytes(case), target)
     found = counted.count(recipe, target)
     moved = sent(kernels.kernels(found.text), recipe, target.devices)
-    total, memory = found.memory.total, target.card.memory
+    compiled = fitting(found.memory.total, target)
+    moved.faults.extend(cell for cell in (whole, compiled) if DOES_NOT_FIT in cell)
     cells = (
         name, f"{target.devices} of {target.name}", f"{recipe.num_classes:,}",
-        f"{recipe.config.batch_size:,}", f"{total / GB:.1f} of {memory / GB:.0f}",
+        f"{recipe.config.batch_size:,}", whole, compiled,
         f"{moved.gathers}, {moved.gathered / 1e6:.3g}",
         f"{moved.scatters}, {moved.scattered / 1e6:.3g}",
         f"{moved.sums}, {moved.summed / 1e6:.4g} of {network_bytes(recipe) / 1e6:.4g}",
@@ -149,9 +169,9 @@ def row(name: str, case: Case, shallow: bool) -> tuple[tuple[str, ...], Sent]:
 
 
 HEADS = (
-    "case", "devices", "classes", "batch", "GB of a device", "gathers of features, MB",
-    "scatters of their gradients, MB", "sums, MB, and of the network's parameters",
-    "small ones", "otherwise than intended",
+    "case", "devices", "classes", "batch", "GB of a device by arithmetic", "by the compiler",
+    "gathers of features, MB", "scatters of their gradients, MB",
+    "sums, MB, and of the network's parameters", "small ones", "otherwise than intended",
 )  # fmt: skip
 
 
