@@ -37,6 +37,47 @@ def test_refused(name, given, message):
         losses.create(name, **given)
 
 
+MARGIN = (0, 1.49), (-0.01, 1.5)
+BELOW_ONE = (0.01, 0.99), (0, 1)
+POSITIVE = (1e-6, 2), (0, -1)
+# Of each hyperparameter, numbers at the ends of its range: taken ones and refused ones.
+ENDS = {
+    "scale": POSITIVE,
+    "margin": MARGIN,
+    "m1": ((1, 4), (0.99,)),
+    "m2": MARGIN,
+    "m3": MARGIN,
+    "negative_weight": POSITIVE,
+    "loss_weight": POSITIVE,
+    "balance": BELOW_ONE,
+    "exponent": ((1, 4), (0.99,)),
+    "concentration": ((0.01, 1), (0, 1.01)),
+    "gradient": (("formula", "detached"), ("none",)),
+    "deviation": POSITIVE,
+    "as_published": ((True, False), (0, 1)),
+    "low_norm": POSITIVE,
+    "high_norm": POSITIVE,
+    "low_margin": MARGIN,
+    "high_margin": MARGIN,
+    "norm_weight": ((0, 2), (-0.01,)),
+    "expectation_margin": MARGIN,
+    "expectation_after": BELOW_ONE,
+    "all_classes_after": BELOW_ONE,
+    "interclass_filtering": ((0, 0.99), (-0.01, 1)),
+}
+
+
+def test_ends_of_every_range():
+    for name, loss in losses.LOSSES.items():
+        for key in signature(loss).parameters:
+            taken, refused = ENDS[key]
+            for value in taken:
+                assert losses.checked(name, {key: value}) == {key: value}
+            for value in refused:
+                with pytest.raises(UserError, match=f"loss.{key}={value}: must be"):
+                    losses.checked(name, {key: value})
+
+
 def test_uce_starts_at_the_releases_bias():
     assert losses.create("uce").initial_bias(10_572, 1.0) == pytest.approx(11.5686, abs=1e-4)
     assert losses.create("nsl").initial_bias(10_572, 1.0) == 0
@@ -96,3 +137,5 @@ def test_clipped_softplus_has_no_overflow_and_no_slope_outside(limit):
     inside = np.abs(z) <= limit
     expected = np.where(inside, 1 / (1 + np.exp(-clipped)), 0)
     np.testing.assert_allclose(slope, expected, rtol=2e-6, atol=1e-35)
+    alone = clipped_softplus(jnp.float32(z), limit)  # without its slope, another function
+    np.testing.assert_allclose(alone, value, rtol=2e-7)

@@ -155,8 +155,10 @@ class Search:
         if expected <= self.budget / 2:
             return [], (near_low, near_high)
         steps = np.linspace(max(upper, 0), min(lower, len(inside) - 1), room + 2)[1:-1]
-        edges = {near_low, near_high, *(inside[int(step)] for step in steps)}
-        return [edge for edge in edges if low < edge < high], None
+        near = {near_low, near_high, *(inside[int(step)] for step in steps)}
+        edges = [edge for edge in near if low < edge < high]
+        # A sample of equal scores has none that parts them.
+        return edges or _between(low, high, room), None
 
 
 def rank_in_sample(rank: int, total: int, sample: int) -> tuple[int, int]:
