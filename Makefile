@@ -62,7 +62,7 @@ test-newest:
 # whose compiler is missing then fails.
 test-accelerators: venv
 	$(INSTALL) -e ".[cuda,tpu]"
-	UNIFACE_TEST_ACCELERATORS=1 $(PY) -m pytest -n $(WORKERS) --durations=0 -m accelerator
+	UNIFACE_TEST_ACCELERATORS=1 $(PY) -m pytest -n $(WORKERS) --durations=0 -m accelerator tests/plan
 
 lint: venv
 	$(PY) -m ruff check .
