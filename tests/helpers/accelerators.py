@@ -3,36 +3,33 @@
 UNIFACE_TEST_ACCELERATORS=1, as make sets it, lets a test whose compiler is missing fail.
 """
 
-import contextlib
-import importlib.util
 import os
 
 import pytest
 
+from uniface_jax.plan import topology
 
-def has(*modules):
-    """Return whether one of the modules can be imported."""
-    for module in modules:
-        with contextlib.suppress(ModuleNotFoundError):
-            if importlib.util.find_spec(module):
-                return True
-    return False
+GPU, TPU = topology.installed("cuda"), topology.installed("tpu")
 
 
-GPU = has("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-TPU = has("libtpu")
-
-
-def _marks(found, of):
-    """Return the marks of what needs a compiler: it takes minutes, and is skipped without one."""
+def _mark(found, of):
+    """Return a decorator of what needs a compiler, which is skipped without, and its marks."""
     wanted = os.environ.get("UNIFACE_TEST_ACCELERATORS") == "1"
     why = f"XLA's compiler for {of} is not here: make test-accelerators"
-    return [
+    marks = [
         pytest.mark.slow,
         pytest.mark.accelerator,
         pytest.mark.skipif(not found and not wanted, reason=why),
     ]
 
+    def marked(test):
+        for mark in marks:
+            test = mark(test)
+        return test
 
-FOR_GPU, FOR_TPU = _marks(GPU, "CUDA"), _marks(TPU, "TPUs")
+    return marked, marks
+
+
+for_gpu, FOR_GPU = _mark(GPU, "CUDA")
+for_tpu, FOR_TPU = _mark(TPU, "TPUs")
 EVERY_KIND = [pytest.param("h100", marks=FOR_GPU), pytest.param("v5e:2x4", marks=FOR_TPU)]

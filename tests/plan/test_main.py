@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.helpers.accelerators import EVERY_KIND
 from tests.helpers.paths import ROOT
 
 
@@ -52,6 +53,8 @@ def test_the_machine_at_hand(run_cli, tmp_path):
         (["--devices=0"], "devices"),
         (["--classes=5"], "give both or neither"),
         (["--config.batch_sise=3"], "config.batch_sise"),
+        (["--target=v5e:4x4", "--devices=8"], "--devices=8: v5e:4x4 has 16; leave --devices out"),
+        (["--target=h100", "--here"], "--target=h100: give it or --here"),
         (["--devices=3"], "batch_size=64: must be divisible by 3 devices"),
     ],
 )
@@ -60,6 +63,28 @@ def test_bad_flags(run_cli, flags, named):
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0, done.stderr
     assert named in done.stderr
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_a_target_from_end_to_end(name, run_cli, tmp_path):
+    """Plan the demo by an accelerator's compiler, as the page of the guide does a larger one."""
+    path = tmp_path / "plan.json"
+    done = run_cli(
+        "plan", "--config=demo", f"--target={name}", "--classes=1000", "--images=6400",
+        f"--json={path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "arithmetic alone" not in done.stdout
+    plan = json.loads(path.read_text())
+    assert (plan["devices"], plan["on_target"]["devices"]) == (8, 8)
+    assert len(plan["on_target"]["collectives"]) >= 3
+    assert "the compiler says" in done.stdout
+    (total,) = [line for line in done.stdout.splitlines() if line.startswith("all  ")]
+    assert float(total.split()[-1]) > 0
+    assert "hidden" in done.stdout
+    if name == "h100":  # a TPU holds so small a network on the chip
+        compiled = plan["compiled"]
+        assert compiled["predicted"] == pytest.approx(compiled["total"], rel=0.1)
 
 
 @pytest.mark.parametrize("verify", ["", pytest.param("--verify", marks=pytest.mark.slow)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.accelerators import TPU
+from tests.helpers.accelerators import TPU, for_gpu, for_tpu
 from uniface_jax.errors import UserError
 from uniface_jax.plan import targets, topology
 
@@ -18,3 +18,31 @@ def test_a_gpu_is_described_for_the_compiler():
     assert "shared_memory_per_block_optin: 232448 " in text
     assert "cuda_compute_capability { major: 9 minor: 0 }" in text
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize(
+    ("name", "chips"), [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x4", 16),
+                        ("v6e:4x4", 16)],
+)  # fmt: skip
+@for_tpu
+def test_a_tpus_devices_are_its_chips(name, chips):
+    target = targets.parse(name, 1)
+    assert len(topology.devices_of(target)) == target.devices == chips
+
+
+@for_gpu
+@pytest.mark.parametrize("name", ["a100", "h100", "h200", "b200"])
+def test_gpus_are_as_many_as_are_asked_for(name):
+    assert len(topology.devices_of(targets.parse(name, 64))) == 64
+
+
+def test_a_compiler_that_knows_no_such_devices_is_not_to_be_installed(monkeypatch):
+    def no(*arguments, **more):
+        raise ValueError("no such topology")
+
+    monkeypatch.setattr(topology.topologies, "get_topology_desc", no)
+    monkeypatch.setattr(topology, "installed", lambda extra: extra == "tpu")
+    with pytest.raises(UserError, match=r"\(no such topology\); it is installed, and"):
+        topology.devices_of(targets.parse("v5e:2x4", 1))
+    with pytest.raises(UserError, match=r"\(no such topology\); pip install 'uniface_jax.cuda.'"):
+        topology.devices_of(targets.parse("h100", 1))

@@ -115,10 +115,11 @@ def _fleet(dtype: str) -> Fleet:
     bandwidth, target = _BANDWIDTH.value * 1e9, None
     if _TARGET.value is not None:
         target = targets.parse(_TARGET.value, count)
-        if _HERE.value or (given["devices"] and count != target.devices):
+        if _HERE.value:
+            raise UserError(f"--target={target.name}: give it or --here, which plans for others")
+        if given["devices"] and count != target.devices:
             raise UserError(
-                f"--target={target.name}: has {target.devices} devices; expected without --here, "
-                "and without --devices where the topology says how many there are"
+                f"--devices={count}: {target.name} has {target.devices}; leave --devices out"
             )
         count, card = target.devices, target.card
         memory = memory if given["device_memory"] else card.memory

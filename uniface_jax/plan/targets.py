@@ -36,8 +36,8 @@ CARDS = {
 }
 GPUS = ("a100", "h100", "h200", "b200")
 _ALLOWED = (
-    f"allowed are {', '.join(GPUS)} (with --devices), and TPUs with their topology, as v5e:4x4, "
-    "v6e:2x4, v4:2x2x2 or v5p:2x2x4"
+    f"allowed are {', '.join(GPUS)} (with --devices), and TPUs with their topology of whole hosts, "
+    "2x2 chips each, as v5e:4x4, v6e:2x4, v4:2x2x2 or v5p:2x2x4, or of one chip, as v5e:1x1"
 )
 
 
@@ -84,5 +84,7 @@ def parse(text: str, devices: int) -> Target:
     if kind in CARDS.keys() - set(GPUS) and re.fullmatch(
         "x".join([r"[1-9]\d{0,2}"] * axes), topology
     ):
-        return Target(kind, topology, math.prod(map(int, topology.split("x"))))
+        sizes = [int(size) for size in topology.split("x")]
+        if set(sizes) == {1} or sizes[0] % 2 == sizes[1] % 2 == 0:
+            return Target(kind, topology, math.prod(sizes))
     raise UserError(f"--target={text}: {_ALLOWED}")

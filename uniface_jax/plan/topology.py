@@ -5,6 +5,8 @@ What the one for GPUs asks for is what openxla/xla says of each, in
 xla/backends/gpu/target_config/specs.
 """
 
+import contextlib
+import importlib.util
 import os
 from collections.abc import Mapping
 from importlib import metadata
@@ -39,7 +41,9 @@ _GPUS = {
 # the default one does not exist for every size.
 GPU_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
-_COMPILERS = ("jax", "libtpu", "nvidia")  # and what the names of their packages begin with
+# Modules of the compilers, by the extra that installs one of them.
+_COMPILERS = {"cuda": ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "tpu": ("libtpu",)}
+_PACKAGES = ("jax", "libtpu", "nvidia")  # the names of theirs, and of what they need, begin so
 
 
 def options(target: Target) -> Mapping[str, Any]:
@@ -50,17 +54,29 @@ def options(target: Target) -> Mapping[str, Any]:
 def devices_of(target: Target) -> list[jax.Device]:
     """Return the target's devices, for which programs can be compiled and not run.
 
-    Raises UserError where the compiler is not installed, or does not know such a topology.
+    A TPU's are its chips, also where one has two cores. Raises UserError where the compiler is not
+    installed, or does not know such a topology.
     """
     try:
         return list(_topology(target).devices)
     except Exception as e:  # JaxRuntimeError, NotImplementedError, ValueError, by version
-        extra, package = ("cuda", "CUDA") if target.kind in GPUS else ("tpu", "TPUs")
+        extra, package = ("cuda", "CUDA") if target.is_gpu else ("tpu", "TPUs")
         said = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        way = f"pip install 'uniface_jax[{extra}]', or plan without --target"
+        if installed(extra):
+            way = "it is installed, and knows no such devices"
         raise UserError(
-            f"--target={target.name}: XLA's compiler for {package} cannot be used ({said}); "
-            f"pip install 'uniface_jax[{extra}]', or plan without --target"
+            f"--target={target.name}: XLA's compiler for {package} cannot be used ({said}); {way}"
         ) from e
+
+
+def installed(extra: str) -> bool:
+    """Return whether the compiler that an extra of this package brings, cuda or tpu, is here."""
+    for module in _COMPILERS[extra]:
+        with contextlib.suppress(ModuleNotFoundError):  # of the package around it
+            if importlib.util.find_spec(module):
+                return True
+    return False
 
 
 def compiler(target: Target) -> tuple[str, ...]:
@@ -72,7 +88,7 @@ def compiler(target: Target) -> tuple[str, ...]:
     versions = {
         f"{found.metadata['Name']} {found.version}"
         for found in metadata.distributions()
-        if str(found.metadata["Name"]).startswith(_COMPILERS)
+        if str(found.metadata["Name"]).startswith(_PACKAGES)
     }
     flags = [
         flag
@@ -93,7 +109,12 @@ def _topology(target: Target) -> Any:
     # Else libtpu asks a server of Google's cloud which TPU this is, and waits for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    return topologies.get_topology_desc(target.name, "tpu")
+    # Else it warns that it cannot tell this machine's TPU; the target's is in its name.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    more: dict[str, Any] = {"chip_config_name": "megacore"} if target.kind == "v4" else {}
+    if target.devices == 1:  # else a host has four
+        more["chips_per_host_bounds"] = (1, 1, 1)
+    return topologies.get_topology_desc(target.name, "tpu", **more)
 
 
 def _description(kind: str) -> str:
