@@ -19,6 +19,8 @@ TINY = np.finfo(np.float32).tiny
         (TINY, np.nextafter(np.float32(TINY), np.float32(1))),
         (-1, -1 + 2.0**-24),
         (1, 1 + 2.0**-23),
+        (1e-45, TINY),
+        (-1e-45, 0),
     ],
 )
 def test_float_above_leaves_subnormal_ones_out(value, above):
@@ -49,6 +51,19 @@ def test_the_largest_are_kept_and_whether_any_was_dropped(seed, keep, parts, lev
     assert len(found) >= min(keep, len(reached))
     np.testing.assert_array_equal(found, reached[: len(found)])
     assert collector.exact or len(found) == keep
+
+
+@pytest.mark.parametrize(("keep", "held"), [(4, 14), (60, 90)])
+def test_none_is_dropped_while_there_is_room(monkeypatch, keep, held):
+    """Room is for half as many more, at least the slack."""
+    monkeypatch.setattr(largest, "_SLACK_SCORES", 10)
+    collector = Largest(keep, np.float32(0))
+    collector.push(np.arange(held, dtype=np.float32))
+    assert collector.exact
+    assert collector.falling().tolist() == list(range(held))[::-1]
+    collector.push(np.float32([0.5]))
+    assert not collector.exact
+    assert collector.falling().tolist() == list(range(held - keep, held))[::-1]
 
 
 @given(

@@ -8,7 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uniface_jax.evaluate.all_pairs.one_pass import Found, Wanted
-from uniface_jax.evaluate.all_pairs.search import Search, rank_in_sample, rank_of_far
+from uniface_jax.evaluate.all_pairs.search import (
+    BUDGET_SCORES,
+    Search,
+    rank_in_sample,
+    rank_of_far,
+)
 
 MOST_COUNTS = 15 + 2  # of one pass: edges, and the ends that one rank adds
 
@@ -16,6 +21,7 @@ MOST_COUNTS = 15 + 2  # of one pass: edges, and the ends that one rank adds
 @given(st.floats(1e-9, 1.0), st.integers(1, 10**13))
 @example(1.0, 7)
 @example(0.5, 1)
+@example(0.29, 100)  # whose product is below 29
 def test_rank_of_far_is_the_largest_count_within_the_target(far, total):
     allowed = rank_of_far(far, total)
     assert 0 <= allowed <= total
@@ -128,6 +134,21 @@ def test_a_sample_of_equal_scores_wastes_no_pass():
     ranks = [0, 1, 200, 304]
     search, _ = searched(scores, np.full(40, np.float32(0.5)), 3, ranks)
     check_all_that_is_known(search, scores, ranks)
+
+
+def test_a_pass_asks_for_what_the_sample_says():
+    """Rank 5,000 of 10,000 lies among 1,000 sampled scores at their ranks 387 to 613."""
+    sample = np.arange(1000, 0, -1).astype(np.float32)
+    narrow = Search(10_000, sample, 5000).plan([5000])
+    assert (narrow.intervals, narrow.edges, narrow.top) == (((387, 613),), (), None)
+    wide = Search(10_000, sample, 2000).plan([5000])
+    assert (wide.intervals, len(wide.edges), wide.edges[0], wide.edges[-1]) == ((), 15, 387, 613)
+    first = Search(10_000, sample, 2000).plan([3, 70, 999])
+    assert (first.edges, first.intervals, first.top[1]) == ((), (), 1000)
+
+
+def test_scores_that_are_held_take_64_mebibytes():
+    assert BUDGET_SCORES * np.dtype(np.float32).itemsize == 64 << 20
 
 
 def test_a_count_is_asked_for_where_it_costs_nothing():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from uniface_jax.evaluate.metrics.intervals import (
     BOOTSTRAP,
     EXACT,
+    effect_of_units,
     exact_binomial,
     quantile_ranks,
     rate_interval,
@@ -63,6 +64,23 @@ def test_few_units_widen_the_bounds_and_what_has_no_value_is_left_out():
     assert np.isnan(resampled_bounds(np.array([np.nan]), 5)).all()
     found = rate_interval(1, 4, np.array([np.nan]), 1)
     assert (found.lower, found.upper) == exact_binomial(1, 4)
+
+
+def test_bounds_of_ten_units_are_those_of_students_t():
+    """Nine degrees of freedom have -2.26216 at a fortieth; times the root of 10/9, -2.38453."""
+    lower, upper = resampled_bounds(np.linspace(0, 1, 10_001), 10)
+    assert lower == pytest.approx(0.008551, abs=1e-5)
+    assert upper == pytest.approx(1 - lower)
+    assert resampled_bounds(np.linspace(0, 1, 10_001), 1) == (0, 1)
+
+
+def test_units_of_several_trials_vary_more_than_trials():
+    spread = np.array([0, 0.5, np.nan])  # whose variance is 1/16, of one trial of four 3/64
+    assert effect_of_units(1, 4, spread) == pytest.approx(4 / 3)
+    assert effect_of_units(3, 4, 1 - spread) == pytest.approx(4 / 3)
+    assert effect_of_units(1, 4, spread / 2) == 1  # never less than one
+    assert effect_of_units(0, 4, spread) == effect_of_units(4, 4, spread) == 1
+    assert effect_of_units(1, 4, np.full(3, np.nan)) == 1
 
 
 def test_few_errors_of_people_are_taken_to_come_three_at_a_time():
