@@ -35,7 +35,7 @@ test: venv lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow"
 
 test-slow: venv
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 --hypothesis-profile=deep -m "slow or hypothesis"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 --hypothesis-profile=deep -m "(slow or hypothesis) and not accelerator"
 
 # The share of lines and branches that the fast part runs, in this process and in those it starts. It
 # fails where one fell below tests/coverage.json; `make coverage KEEP=--keep` writes that anew.

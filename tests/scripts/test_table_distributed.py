@@ -8,6 +8,7 @@ import pytest
 import table_distributed as script
 
 from uniface_jax import config as configs
+from uniface_jax.plan import targets
 from uniface_jax.plan.kernels import COLLECTIVE, Array, Kernel
 
 DEVICES, BATCH, WIDTH, CLASSES = 8, 64, 16, 4_001
@@ -74,3 +75,17 @@ def test_more_images_than_classes_of_a_device_are_no_prototypes(recipe):
 def test_what_should_not_be_sent_is_told(more, told, recipe):
     (fault,) = script.sent([*intended(), more], recipe, DEVICES).faults
     assert told in fault
+
+
+def test_what_fits_leaves_a_tenth_free():
+    target = targets.parse("v5e:2x4", 8)
+    assert script.fitting(int(0.89 * target.card.memory), target) == "15.3 of 17: fits"
+    assert script.fitting(int(0.91 * target.card.memory), target).endswith(": DOES NOT FIT")
+
+
+@pytest.mark.slow  # traces a step
+def test_the_whole_network_is_planned_by_arithmetic():
+    small = {"model.stage_sizes": (1, 1, 1, 1), "model.width": 4}
+    found = script.planned_bytes(script.Case("demo", "h100", 8, 801_000, small))
+    prototypes = 801_000 // 8 * 128 * 4  # of a device; with their momentum, and a block's work
+    assert 2 * prototypes < found < 10 * prototypes
