@@ -18,15 +18,11 @@ INSTALL = $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 
 .PHONY: demo test test-slow coverage test-newest test-accelerators lint docs docs-serve venv torch clean
 
-# glibc keeps what a training step gave back for the next one, where the system would make every page
-# of it anew. 250 MB more, and a quarter less processor time.
-KEPT_MEMORY = MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000
-
 .NOTPARALLEL:    # what demo and test need is installed into one environment
 
 demo: $(DEMO_READY)
 	$(PY) -m uniface_jax.demo_data runs/faces
-	$(KEPT_MEMORY) $(PY) -m uniface_jax.train --config=demo --workdir=runs/demo
+	$(PY) -m uniface_jax.train --config=demo --workdir=runs/demo
 	$(PY) -m uniface_jax.evaluate --model=runs/demo --protocol=verification --data=runs/faces/orl.bin --output=runs/demo/evaluation
 	$(PY) -m uniface_jax.export --workdir=runs/demo --output=runs/demo/model.onnx --report=runs/demo/export.json
 	@$(PY) scripts/demo_summary.py runs/demo

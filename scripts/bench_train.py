@@ -6,8 +6,10 @@
 Network, UCE head over 10,572 classes, clipping, SGD, batch statistics; each side in a process of
 its own, taking turns, since a shared machine's speed drifts. Printed are medians and, of the ratios
 taken turn by turn, the median with the lowest and the highest; memory is the most that the process
-had, and that beyond what it had after its imports. `--variants` adds our step in bfloat16 and with
-blocks recomputed (remat). PyTorch is optional: without it its rows are left out.
+had, and that beyond what it had after its imports. As `python -m uniface_jax.train` does, our side
+runs each step in the thread that asks for it and keeps its memory (runtime/kept_memory.py).
+`--variants` adds our step in bfloat16 and with blocks recomputed (remat). PyTorch is optional:
+without it its rows are left out.
 """
 
 import argparse
@@ -84,9 +86,11 @@ def ours(args: argparse.Namespace, about: dict, **overrides) -> Callable:
     import jax
 
     from uniface_jax import losses
-    from uniface_jax.runtime import parallel
+    from uniface_jax.runtime import kept_memory, parallel
     from uniface_jax.train import step
 
+    if not args.inference:
+        kept_memory.run_steps_alone()
     network = network_of(args.network, **overrides)
     images, labels = inputs(args.batch)
     if args.inference:
@@ -104,10 +108,12 @@ def ours(args: argparse.Namespace, about: dict, **overrides) -> Callable:
     compiled: list = []
 
     def run() -> None:
-        if not compiled:  # in the first step's time, as in a run
+        if first := not compiled:  # in the first step's time, as in a run
             compiled.append(parallel.compiled_for(train_step, placed[0], batch))
         placed[0], metrics = compiled[0](placed[0], batch)
         jax.block_until_ready((placed[0], metrics))
+        if first:
+            kept_memory.keep()
 
     return run
 

@@ -7,7 +7,6 @@ array as [n, ...]. The global one is what checkpoints take and give: one jax.Arr
 split as the placed ones, in the same form for both runners. shard_map's placed arrays are global.
 """
 
-import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from typing_extensions import override
 
 from uniface_jax.errors import UserError
+from uniface_jax.runtime import kept_memory
 from uniface_jax.runtime.xla_flags import compiler_options
 
 AXIS = "devices"  # the one named axis of the project: every device of every process
@@ -110,8 +110,7 @@ def compiled_for(step: Any, *arguments: Any) -> Step:
     the C library can: before the step takes its own memory, not beside it.
     """
     compiled: Step = step.lower(*arguments).compile()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    kept_memory.give_back()
     return compiled
 
 

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int | None:
     # After the flags: what is wrong with them must not wait for JAX to load.
     from uniface_jax.checkpoints.saving import left_waiting
     from uniface_jax.data.input.workers import WorkerLostError
-    from uniface_jax.runtime import processes
+    from uniface_jax.runtime import kept_memory, processes
     from uniface_jax.runtime.debug import CheckError
     from uniface_jax.train.loop import train_and_evaluate
     from uniface_jax.train.nonfinite import NotFiniteError
@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int | None:
     processes.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value
     )
+    kept_memory.run_steps_alone()
     recipe = recipes.located()
     workdir = Path(_WORKDIR.value or RUNS / recipe.name.replace(":", "_"))
     if processes.is_main():

@@ -14,7 +14,7 @@ from uniface_jax.checkpoints.saving import Checkpoints
 from uniface_jax.data.input.workers import WorkerLostError
 from uniface_jax.errors import UserError
 from uniface_jax.head.beside import alone
-from uniface_jax.runtime import debug, processes
+from uniface_jax.runtime import debug, kept_memory, processes
 from uniface_jax.runtime.parallel import Runner, compiled_for
 from uniface_jax.runtime.profiling import Profile
 from uniface_jax.train import memory_limits
@@ -193,7 +193,7 @@ class Run(NamedTuple):
         if traced := self.profile.at(at.step, at.placed):
             self.log.line(traced)
         # With debug.nans JAX runs the step's operations one by one, and needs the step for it.
-        if not at.compiled and not config.debug.nans:
+        if first := not at.compiled and not config.debug.nans:
             self._compile(at, batch)
         # Looking for NaNs takes copies from the devices, which are otherwise a mistake.
         with (
@@ -201,6 +201,8 @@ class Run(NamedTuple):
             jax.profiler.StepTraceAnnotation("train", step_num=at.step),
         ):
             at.placed, metrics = at.train_step(at.placed, batch)
+        if first:
+            kept_memory.keep()
         at.step += 1
         self.skipped.count(host_batch)
         self._read(at)
@@ -251,6 +253,7 @@ class Run(NamedTuple):
             self.hooks.evaluation(at.step, results)
             self.log.line(f"step {at.step}  {_describe(results)}")
             at.values |= results
+        kept_memory.give_back()  # what evaluating took, before the next step lies behind it
         at.clock.restart()  # evaluating and saving is neither computing nor waiting for input
 
     def _read(self, at: Position) -> None:
