@@ -2,19 +2,24 @@
 
     python scripts/bench_train.py --networks=r18,r50 --batches=16 --json=train.json
     python scripts/bench_train.py --networks=vit_t,mbf --batches=32
+    python scripts/bench_train.py --networks=r18,r50 --compile
 
 Network, UCE head over 10,572 classes, clipping, SGD, batch statistics; each side in a process of
 its own, taking turns, since a shared machine's speed drifts. Printed are medians and, of the ratios
 taken turn by turn, the median with the lowest and the highest; memory is the most that the process
 had, and that beyond what it had after its imports. As `python -m uniface_jax.train` does, our side
 runs each step in the thread that asks for it and keeps its memory (runtime/kept_memory.py).
-`--variants` adds our step in bfloat16 and with blocks recomputed (remat). PyTorch is optional:
-without it its rows are left out.
+`--variants` adds our step in bfloat16 and with blocks recomputed (remat); `--compile` PyTorch with
+maps laid out as it convolves them fastest (channels_last), and that network and loss by
+torch.compile, whose compilation is in "first s". PyTorch is optional: without it its rows are left
+out.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -118,45 +123,61 @@ def ours(args: argparse.Namespace, about: dict, **overrides) -> Callable:
     return run
 
 
-def theirs(args: argparse.Namespace, about: dict) -> Callable:
+def theirs(
+    args: argparse.Namespace, about: dict, layout: str = "contiguous_format", compiled: bool = False
+) -> Callable:
+    if compiled:  # every time, as ours: no file of an earlier run
+        os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     import torch
     from torch_families import in_torch
     from torch_network import training_step
 
+    if compiled:
+        import torch._inductor.compile_fx  # else imported as it compiles
     images, labels = inputs(args.batch)
     about["imports_bytes"] = peak_bytes()
-    net = in_torch(network_of(args.network))
-    pixels = (torch.as_tensor(images).permute(0, 3, 1, 2).float().contiguous() - 127.5) / 127.5
+    memory_format = getattr(torch, layout)
+    net = in_torch(network_of(args.network)).to(memory_format=memory_format)
+    pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float().contiguous()
+    pixels = ((pixels - 127.5) / 127.5).contiguous(memory_format=memory_format)
     if args.inference:
         net.eval()
+        embed = torch.compile(net) if compiled else net
 
         def forward() -> None:
             with torch.inference_mode():
-                net(pixels)
+                embed(pixels)
 
         return forward
-    return training_step(net, CLASSES, pixels, torch.as_tensor(labels).long())
+    labels = torch.as_tensor(labels).long()
+    return training_step(net, CLASSES, pixels, labels, compiled=compiled)
 
 
 VARIANTS: dict[str, Callable[[argparse.Namespace, dict], Callable]] = {
     "torch": theirs,
+    "channels": partial(theirs, layout="channels_last"),
+    "compiled": partial(theirs, layout="channels_last", compiled=True),
     "ours": ours,
     "bfloat16": lambda args, about: ours(args, about, dtype="bfloat16"),
     "remat": lambda args, about: ours(args, about, remat=True),
 }
 
 
+def names_of(args: argparse.Namespace, inference: bool) -> list[str]:
+    """List the variants that run, PyTorch's only where it is installed."""
+    theirs = ["torch", *(["channels", "compiled"] if args.compile else [])]
+    more = ["bfloat16", "remat"] if args.variants and not inference else []
+    return [*(theirs if find_spec("torch") else []), "ours", *more]
+
+
 def measure(args: argparse.Namespace, network: str, batch: int, inference: bool) -> list[dict]:
     """One row a variant."""
     arguments = [f"--network={network}", f"--batch={batch}", *["--inference"][: int(inference)]]
-    names = ["torch", "ours", *(["bfloat16", "remat"] if args.variants and not inference else [])]
-    if find_spec("torch") is None:
-        names.remove("torch")
-    workers = [Worker(__file__, name, arguments) for name in names]
+    workers = [Worker(__file__, name, arguments) for name in names_of(args, inference)]
     interleave(workers, args.turns)
     for worker in workers:
         worker.end()
-    by_name = {worker.name: worker for worker in workers}
+    by_name = {worker.name: worker for worker in workers if worker.turns}
     rows = []
     for worker in workers:
         row = {"network": network, "batch": batch, "variant": worker.name}
@@ -172,15 +193,24 @@ def measure(args: argparse.Namespace, network: str, batch: int, inference: bool)
                 "peak_gib": max(worker.values("peak_bytes")) / 2**30,
                 "imports_gib": worker.values("imports_bytes")[0] / 2**30,
             }
-        torch = by_name.get("torch")
-        if torch and torch.turns and worker.turns and worker.name != "torch":
-            row["times_torch"] = ratios(worker, torch)
-            row["times_torch_cpu"] = quotients(
-                torch.values("cpu_seconds"), worker.values("cpu_seconds")
-            )
+            row |= beside(worker, by_name)
         rows.append(row)
         show(row)
     return rows
+
+
+def beside(worker: Worker, by_name: dict[str, Worker]) -> dict[str, dict]:
+    """Return the ratios to PyTorch as it is, and of ours to torch.compile, where these ran."""
+    found: dict[str, dict] = {}
+    torch, compiled = by_name.get("torch"), by_name.get("compiled")
+    if torch and worker is not torch:
+        found["times_torch"] = ratios(worker, torch)
+        found["times_torch_cpu"] = quotients(
+            torch.values("cpu_seconds"), worker.values("cpu_seconds")
+        )
+    if compiled and worker.name not in ("torch", "channels", "compiled"):
+        found["times_compiled"] = ratios(worker, compiled)
+    return found
 
 
 def show(row: dict) -> None:
@@ -188,10 +218,11 @@ def show(row: dict) -> None:
     if "seconds" not in row:
         say(f"{label} failed: {row.get('failed')}")
         return
+    compiled = f"{'':7}{spread(row['times_compiled'])}" if "times_compiled" in row else ""
     say(
         f"{label} {row['seconds']:8.3f} {row['images_per_second']:8.1f} {row['peak_gib']:7.2f}"
         f" {row['peak_gib'] - row['imports_gib']:7.2f} {row['first_seconds']:8.1f}"
-        f"  {spread(row.get('times_torch')):22} {spread(row.get('times_torch_cpu'))}"
+        f"  {spread(row.get('times_torch')):22} {spread(row.get('times_torch_cpu'))}{compiled}"
     )
 
 
@@ -202,6 +233,7 @@ def main() -> None:
     parser.add_argument("--what", choices=WHAT, default="both")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--variants", action="store_true", help="bfloat16 and remat as well")
+    parser.add_argument("--compile", action="store_true", help="PyTorch at its best as well")
     parser.add_argument("--quick", action="store_true", help="small network, batch 16, 3 turns")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -217,7 +249,7 @@ def main() -> None:
         args.networks, args.batches, args.turns = "small", "16", 3
     say(
         f"{'':33} {'seconds':>8} {'images/s':>8} {'GiB':>7} {'beyond':>7} {'first s':>8}"
-        f"  {'times PyTorch':22} in processor time"
+        f"  {'times PyTorch':22} in processor time{' times torch.compile' if args.compile else ''}"
     )
     rows = []
     for network in args.networks.split(","):

@@ -47,17 +47,45 @@ def network(stage_sizes: Sequence[int], width: int = 64, dropout: float = 0.4) -
     return nn.Sequential(*layers)
 
 
+def uce(
+    net: nn.Module,
+    prototypes: torch.Tensor,
+    bias: torch.Tensor,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    precision: torch.dtype,
+) -> torch.Tensor:
+    """Return the loss of a batch; a lower precision is that of autocast."""
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(images.device.type, precision, enabled=precision != torch.float32)
+
+    with autocast():
+        features = net(images)
+    features, directions = (functional.normalize(x) for x in (features.float(), prototypes))
+    with autocast():
+        cos = functional.linear(features, directions)
+    cos = cos.float()
+    positive = torch.log(1 + torch.exp(-(64 * (cos - 0.4) - bias).clamp(-64, 64)))
+    negative = torch.log(1 + torch.exp((64 * cos - bias).clamp(-64, 64)))
+    one_hot = torch.zeros(cos.shape, dtype=torch.bool, device=images.device)
+    one_hot.scatter_(1, labels[:, None], True)
+    return torch.where(one_hot, positive, negative).sum(1).mean()
+
+
 def training_step(
     net: nn.Module,
     classes: int,
     images: torch.Tensor,
     labels: torch.Tensor,
     precision: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> Callable[[], torch.Tensor]:
     """A function that does one step of SGD on UCE with clipping and returns the loss.
 
     A lower precision is that of autocast, in the network and in the head's product, as
-    insightface's arcface_torch has it; float16 with its scaled loss.
+    insightface's arcface_torch has it; float16 with its scaled loss. compiled: network and loss,
+    and so their gradients, are by torch.compile.
     """
     device = images.device
     prototypes = nn.Parameter(torch.randn(classes, 512, device=device) / math.sqrt(512))
@@ -66,22 +94,10 @@ def training_step(
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
     slopes = [m.weight for m in net.modules() if isinstance(m, nn.PReLU)]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    loss_of = torch.compile(uce) if compiled else uce
 
     def step() -> torch.Tensor:
-        with autocast():
-            features = net(images)
-        features, directions = (functional.normalize(x) for x in (features.float(), prototypes))
-        with autocast():
-            cos = functional.linear(features, directions)
-        cos = cos.float()
-        positive = torch.log(1 + torch.exp(-(64 * (cos - 0.4) - bias).clamp(-64, 64)))
-        negative = torch.log(1 + torch.exp((64 * cos - bias).clamp(-64, 64)))
-        one_hot = torch.zeros(cos.shape, dtype=torch.bool, device=device)
-        one_hot.scatter_(1, labels[:, None], True)
-        loss = torch.where(one_hot, positive, negative).sum(1).mean()
+        loss = loss_of(net, prototypes, bias, images, labels, precision)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)

@@ -1,4 +1,4 @@
-"""IR-ResNets by fused kernels against the same networks by lax, in float64."""
+"""Networks by fused kernels against the same networks by lax, in float64."""
 
 from functools import partial
 
@@ -25,19 +25,35 @@ def trained_looking(path, leaf, rng):
     return values.astype(np.float32)
 
 
-def network_and_variables(name, size):
-    network = models.create(name, stage_sizes=(1, 2), width=build.vector_width(), embedding_size=8)
+def network_and_variables(name, size, **fields):
+    network = models.create(name, embedding_size=8, **fields)
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     shapes = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), images)
     look = partial(trained_looking, rng=np.random.default_rng(0))
     return network, jax.tree_util.tree_map_with_path(look, shapes)
 
 
-@pytest.mark.parametrize("name", ["lresnet50", "iresnet50"])
-@pytest.mark.parametrize("images", [3, 2 * fused.IMAGES_AT_A_TIME + 1])
-def test_features_are_the_networks(name, images):
+RESNET = {"stage_sizes": (1, 2), "width": 16}
+SLOW = pytest.mark.slow
+PARTED = 2 * fused.IMAGES_AT_A_TIME + 1
+
+
+@pytest.mark.parametrize(
+    ("images", "name", "fields"),
+    [
+        (3, "lresnet50", RESNET),
+        (3, "iresnet50", RESNET),
+        (PARTED, "lresnet50", RESNET),
+        (PARTED, "iresnet50", RESNET),
+        (PARTED, "mbf", {"blocks": (1, 1, 2, 1), "scale": 2}),
+        pytest.param(3, "mbf", {"blocks": (1, 1, 1, 1), "scale": 1}, marks=SLOW),
+        pytest.param(3, "mbf_large", {"blocks": (2, 1, 1, 1)}, marks=SLOW),
+        pytest.param(PARTED, "mbf_large", {"blocks": (2, 1, 1, 1)}, marks=SLOW),
+    ],
+)
+def test_features_are_the_networks(images, name, fields):
     with small_images(22):
-        network, variables = network_and_variables(name, 22)
+        network, variables = network_and_variables(name, 22, **fields)
         assert fused.suits(network)
         rng = np.random.default_rng(1)
         pixels = rng.uniform(-1, 1, (images, 22, 22, 3)).astype(np.float32)
@@ -57,6 +73,11 @@ def test_others_are_left_to_lax(monkeypatch):
     assert fused.suits(models.create("lresnet18", width=width))
     assert not fused.suits(models.create("lresnet18", width=width // 2))
     assert not fused.suits(models.create("lresnet18", width=width, dtype="bfloat16"))
-    assert not fused.suits(models.create("mbf"))
+    assert fused.suits(models.create("mbf"))
+    assert not fused.suits(models.create("mbf", dtype="bfloat16"))
+    assert not fused.suits(models.create("mbf", scale=3))  # groups of three
+    assert fused.suits(models.create("mbf_large", scale=3))  # has none
+    assert not fused.suits(models.create("vit_t"))
     with build.off():
+        assert not fused.suits(models.create("mbf"))
         assert not fused.suits(models.create("lresnet18", width=width))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,11 +11,19 @@ import pytest
 
 from tests.helpers.paths import FIXTURES
 from tests.helpers.tiny_training import small_images, tiny_network
-from uniface_jax import models
+from tests.helpers.trained_networks import trained_looking
+from uniface_jax import Embedder, models
+from uniface_jax import config as configs
+from uniface_jax.data.formats.bin_pairs import write_pairs
+from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
+from uniface_jax.evaluate.features import SUM, ComputedFeatures
 from uniface_jax.inference import fused
+from uniface_jax.inference import network as networks
+from uniface_jax.inference.load import load_model
 from uniface_jax.inference.network import load_network, make_embed
 from uniface_jax.native import build
+from uniface_jax.train.validation import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +108,50 @@ def test_kernels_compute_features_and_no_export_holds_one(monkeypatch):
         assert (3, 3, 16, 16) in calls
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         assert "ffi_call" not in str(jax.make_jaxpr(plain)(models.normalize(images)))
+
+
+def calls_of(monkeypatch):
+    """The names of the custom calls of what is traced from now on."""
+    names, ffi_call = [], jax.ffi.ffi_call
+
+    def noted(name, *given, **options):
+        names.append(name)
+        return ffi_call(name, *given, **options)
+
+    monkeypatch.setattr(jax.ffi, "ffi_call", noted)
+    return names
+
+
+def by_embedder(workdir, images, pairs):
+    return Embedder(workdir).embed([*images])
+
+
+def by_evaluate(workdir, images, pairs):
+    return ComputedFeatures(load_model(workdir), pairs.parent, 2, {}).embed(SUM, images)
+
+
+def by_validation(workdir, images, pairs):
+    net, variables, _ = networks.load_network(workdir)
+    config = configs.base()
+    config.eval.data, config.data.train, config.eval.batch_size = str(pairs), "", 2
+    return Evaluator(SimpleNamespace(config=config, network=net))(variables)
+
+
+@pytest.mark.skipif(not build.available(), reason="no compiler for the kernels")
+@pytest.mark.parametrize("run", [by_embedder, by_evaluate, by_validation])
+def test_who_embeds_calls_the_kernels(run, tmp_path, monkeypatch):
+    """Hold Embedder, evaluate and validation to a kernel for each convolution, on one device."""
+    net = tiny_network(width=16)
+    variables = trained_looking(net)
+    workdir = FIXTURES / "ec4f2e5" / "run"
+    facts = {"step": 3, "digest": "0", "workdir": workdir, "run": {}}
+    loaded = (net, variables, facts)
+    monkeypatch.setattr(networks, "load_network", lambda path: loaded)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    pairs = tmp_path / "pairs.bin"
+    write_pairs(pairs, [*map(encode_png, images)], [0] * 10, [0, 1] * 5, [True, False] * 5)
+    calls = calls_of(monkeypatch)
+    run(workdir, images, pairs)
+    convolutions = [leaf for leaf in jax.tree.leaves(variables) if leaf.ndim == 4]
+    assert calls == ["uniface_fused_convolution"] * len(convolutions)

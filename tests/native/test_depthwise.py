@@ -46,6 +46,18 @@ def test_any_shape(seed, side, stride, padding, group, sizes):
 
 
 @pytest.mark.parametrize("group", depthwise.GROUPS)
+@pytest.mark.parametrize(("side", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 1, 0)])
+def test_bias_and_prelu_behind_it(group, side, stride, padding):
+    """Hold y at positions taken one by one, at the borders, and at those taken four at a time."""
+    size = 2 * build.vector_width()
+    x, kernel, y_bar = problem(5, (2, 7, 12, size), (side, side, group, size), stride, padding)
+    bias, slope = np.random.default_rng(0).standard_normal((2, size)).astype(np.float32)
+    y = references((x, kernel, y_bar), stride, padding)[0] + bias
+    ours = depthwise.forward(x, kernel, stride, padding, (bias, slope))
+    assert_close(ours, np.where(y < 0, y * slope, y))
+
+
+@pytest.mark.parametrize("group", depthwise.GROUPS)
 def test_the_same_bits_on_every_call(group):
     size = 2 * build.vector_width()
     x, kernel, y_bar = problem(3, (4, 30, 30, size), (3, 3, group, size), 2, 1)
@@ -96,7 +108,7 @@ def test_other_widths_dtypes_and_groups_are_without_kernels(shape, dtype):
         assert "uniface_" not in jax.jit(run).lower(x, kernel).as_text()
 
 
-@pytest.mark.parametrize("wrong", ["channels", "groups", "scratch"])
+@pytest.mark.parametrize("wrong", ["channels", "groups", "scratch", "after"])
 def test_shapes_that_were_not_agreed_on_are_refused(wrong):
     size = build.vector_width() + (wrong == "channels")
     x = np.ones((1, 4, 4, size), np.float32)
@@ -107,6 +119,8 @@ def test_shapes_that_were_not_agreed_on_are_refused(wrong):
     if wrong == "scratch":
         name, given, attributes["parts"] = f"{name}_kernel_gradient", (x, x), np.int32(2)
         results = [jax.ShapeDtypeStruct(s, np.float32) for s in (kernel.shape, (1,))]
+    if wrong == "after":
+        name, given = "uniface_fused_grouped", (x, kernel, np.ones((2, size - 1), np.float32))
     assert build.available()
     with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
         jax.block_until_ready(jax.ffi.ffi_call(name, results)(*given, **attributes))

@@ -190,6 +190,10 @@ def test_convolutions_in_groups(driver, group):
         shape, kernel_shape = (batch, height, width, size), (side, side, group, size)
         arrays = problem(seed, shape, kernel_shape, stride, padding)
         check_convolution(depthwise, arrays, stride, padding)
+        bias, slope = rng.standard_normal((2, size), np.float32)
+        y = float64_oracles.convolution(*arrays, stride, padding)[0] + bias
+        ours = depthwise.forward(*arrays[:2], stride, padding, (bias, slope))
+        assert_close(np.asarray(ours), np.where(y < 0, y * slope, y))
 
 
 @pytest.mark.parametrize(

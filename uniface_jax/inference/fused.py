@@ -1,4 +1,4 @@
-"""IR-ResNets as chains of fused native convolutions, for features computed on this CPU.
+"""IR-ResNets and MobileFaceNets as chains of fused native convolutions, for features on this CPU.
 
 Every batch norm is part of the convolution before or behind it (native/fused_convolution.py), so
 that a residual block reads and writes its maps three times and not twelve; and the images are taken
@@ -16,20 +16,27 @@ from uniface_jax import models
 from uniface_jax.inference.parts import in_parts
 from uniface_jax.models.channels import affine
 from uniface_jax.models.layers import BN_EPSILON, padding_of
-from uniface_jax.native import build
+from uniface_jax.native import build, depthwise
 from uniface_jax.native.convolution import divides
-from uniface_jax.native.fused_convolution import Affine, Around, forward
+from uniface_jax.native.fused_convolution import Affine, Around, forward, forward_grouped
 
 Tree = Mapping[str, Any]
-# Images at a time: with more, maps leave the caches; with fewer, kernels are read too often.
-IMAGES_AT_A_TIME = 8
+# Images at a time: with more, maps leave the caches; with fewer, kernels are read too often, of
+# which a MobileFaceNet has few.
+IMAGES_AT_A_TIME, OF_MOBILEFACENET_AT_A_TIME = 8, 4
+_OF_BLOCK = ("layers_0", "layers_1", "layers_2")  # of a MobileFaceNet
 
 
 def suits(network: models.Network) -> bool:
     """Return True where features() computes this network's, on the CPU of this process."""
-    if not isinstance(network, models.IResNet) or jnp.dtype(network.dtype) != jnp.float32:
+    if not isinstance(network, models.IResNet | models.MobileFaceNet):
         return False
-    return build.available() and divides(network.width)
+    if jnp.dtype(network.dtype) != jnp.float32 or not build.available():
+        return False
+    if isinstance(network, models.IResNet):
+        return divides(network.width)
+    # Of the one convolution in groups of more than one channel, where there is one.
+    return network.blocks[0] != 1 or depthwise.suits((3, 3, network.scale, 64 * network.scale))
 
 
 def features(network: models.Network, variables: Tree, images: jax.Array) -> jax.Array:
@@ -37,15 +44,22 @@ def features(network: models.Network, variables: Tree, images: jax.Array) -> jax
 
     They are equal but for rounding. suits(network) must be true.
     """
-    assert isinstance(network, models.IResNet)
     params, statistics = variables["params"], variables["batch_stats"]
-    maps = in_parts(partial(_maps, network, params, statistics), IMAGES_AT_A_TIME)(images)
+    bias: jax.Array | float = 0.0
+    most = IMAGES_AT_A_TIME
+    if isinstance(network, models.MobileFaceNet):
+        most = OF_MOBILEFACENET_AT_A_TIME
+        of_images, last_params = partial(_mobile_maps, network), params["features"]
+        linear = last_params["layers_2"]["kernel"]
+        last = _affine(last_params["layers_3"], statistics["features"]["layers_3"])
+    else:
+        assert isinstance(network, models.IResNet)
+        of_images, linear = partial(_maps, network), params["fc5"]["kernel"]
+        last = _affine(params["bn5"], statistics["bn5"])
+        bias = params["fc5"]["bias"] * last.scale if network.tail_bias else bias
+    maps = in_parts(partial(of_images, params, statistics), most)(images)
     # All at once: the linear layer's kernel is the largest of all.
-    rows = maps.reshape(len(images), -1)
-    linear = params["fc5"]
-    y = rows @ linear["kernel"]
-    last = _affine(params["bn5"], statistics["bn5"])
-    bias = linear["bias"] * last.scale if network.tail_bias else 0.0
+    y = maps.reshape(len(images), -1) @ linear
     return affine(y, last.scale, last.shift + bias)
 
 
@@ -81,3 +95,51 @@ def _block(
     out = forward(x, params["conv1"]["kernel"], 1, 1, first)
     kernel = params["conv2"]["kernel"]
     return forward(out, kernel, stride, padding_of(len(kernel)), Around(bn2, added=shortcut))
+
+
+def _mobile_maps(
+    network: models.MobileFaceNet, params: Tree, statistics: Tree, x: jax.Array
+) -> jax.Array:
+    """Return the last maps [B, 1, 1, C] of images [B, S, S, 3], normalized."""
+    x = _conv_norm(params["layers_0"], statistics["layers_0"], x, 2)
+    for stage, count in enumerate(network.blocks):
+        if stage:
+            name = f"layers_{2 * stage}"
+            x = _depth_wise(params[name], statistics[name], x, 2)
+        name = f"layers_{2 * stage + 1}"
+        of, kept = params[name], statistics[name]
+        if stage == 0 and count == 1:
+            x = _conv_norm(of, kept, x, 1)
+            continue
+        for index in range(count):
+            name = f"layers_{index}"
+            x = _depth_wise(of[name], kept[name], x, 1)
+    x = _conv_norm(params["conv_sep"], statistics["conv_sep"], x, 1)
+    of, kept = params["features"]["layers_0"], statistics["features"]["layers_0"]
+    return _conv_norm(of, kept, x, 1, padded=False)
+
+
+def _depth_wise(params: Tree, statistics: Tree, x: jax.Array, stride: int) -> jax.Array:
+    """Return what models.mobilefacenet.DepthWise does; a stride of 1 adds the input."""
+    wide, by_channel, narrow = ((params[n], statistics[n]) for n in _OF_BLOCK)
+    out = _conv_norm(*by_channel, _conv_norm(*wide, x, 1), stride)
+    return _conv_norm(*narrow, out, 1, added=x if stride == 1 else None)
+
+
+def _conv_norm(
+    params: Tree,
+    statistics: Tree,
+    x: jax.Array,
+    stride: int,
+    *,
+    padded: bool = True,
+    added: jax.Array | None = None,
+) -> jax.Array:
+    """Return what models.mobilefacenet.ConvNorm does, plus what is `added`."""
+    norm, slope = _affine(params["layers_1"], statistics["layers_1"]), None
+    if "layers_2" in params:
+        slope = params["layers_2"]["slope"]
+    kernel = params["layers_0"]["kernel"]
+    convolve = forward if kernel.shape[2] == x.shape[3] else forward_grouped
+    padding = len(kernel) // 2 if padded else 0
+    return convolve(x, kernel, stride, padding, Around(norm, slope=slope, added=added))

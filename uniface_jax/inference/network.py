@@ -20,6 +20,7 @@ from uniface_jax.inference.mirror import mirror_sum
 from uniface_jax.inference.model import Model, QualityHead
 from uniface_jax.inference.parts import in_parts
 from uniface_jax.models.convolution import native_kernels
+from uniface_jax.runtime.parallel import compiled_for
 from uniface_jax.runtime.xla_flags import compiler_options
 
 Variables = Mapping[str, Any]
@@ -54,13 +55,19 @@ def make_embed(network: models.Network, mirror: bool = True) -> EmbedWith:
                 models.normalize(images), *landmarks
             )
 
+    programs: dict[Any, Any] = {}  # by the shapes of what they take
+
     def embed(variables: Variables, *inputs: np.ndarray) -> np.ndarray:
         count = inputs[0].shape[0]
         padded = [
             np.pad(x, [(0, -count % mesh.size), *((0, 0) for _ in x.shape[1:])]) for x in inputs
         ]
-        placed = jax.device_put(variables, everywhere)
-        features = forward(placed, *jax.device_put(padded, split))
+        given = (jax.device_put(variables, everywhere), *jax.device_put(padded, split))
+        leaves, treedef = jax.tree.flatten(given)
+        kind = (treedef, *(leaf.aval for leaf in leaves))
+        if kind not in programs:
+            programs[kind] = compiled_for(forward, *given)
+        features = programs[kind](*given)
         return np.asarray(features, np.float32)[:count]
 
     return embed

@@ -41,6 +41,7 @@ TARGETS = {  # the name that programs call: the function of the library
     "uniface_input_gradient": "UnifaceInputGradient",
     "uniface_kernel_gradient": "UnifaceKernelGradient",
     "uniface_fused_convolution": "UnifaceFusedConvolution",
+    "uniface_fused_grouped": "UnifaceFusedGrouped",
     "uniface_depthwise": "UnifaceDepthwise",
     "uniface_depthwise_input_gradient": "UnifaceDepthwiseInputGradient",
     "uniface_depthwise_kernel_gradient": "UnifaceDepthwiseKernelGradient",

@@ -1,7 +1,8 @@
 // Convolutions in groups of D = 1, 2 or 4 channels in and out, of maps [B, H, W, C] to as many
 // channels, as models/depthwise.py's, and their gradients. The kernel comes by diagonals,
 // [h, w, D, C]: the weight d of an output channel c meets the input channel c ^ d. So a position's
-// channels are taken by vectors, and every map is read and written where it lies.
+// channels are taken by vectors, and every map is read and written where it lies. For features alone
+// there is one with what stands behind it: y = prelu(conv(x; kernel) + after[0]; slopes after[1]).
 
 #include <cstdint>
 #include <cstring>
@@ -55,9 +56,22 @@ struct Met {
   }
 };
 
+// What a sum becomes before it is written, at its channel.
+struct Plain {
+  Vec operator()(Vec sum, ptrdiff_t) const { return sum; }
+};
+struct BiasAndPReLU {
+  const float *bias, *slope;
+  Vec operator()(Vec sum, ptrdiff_t channel) const {
+    sum += Load(bias + channel);
+    return sum >= Vec{} ? sum : sum * Load(slope + channel);
+  }
+};
+
 // Columns `to`, to_step apart, of what is met at `met` and, for the next one, `step` behind that.
-template <int D, int N>
-void Columns(const Met& met, ptrdiff_t step, ptrdiff_t channels, float* to, ptrdiff_t to_step) {
+template <int D, int N, typename After = Plain>
+void Columns(const Met& met, ptrdiff_t step, ptrdiff_t channels, float* to, ptrdiff_t to_step,
+             const After& after = {}) {
   for (ptrdiff_t c = 0; c < channels; c += kWidth) {
     Vec sums[N] = {};
     for (int k = 0; k < met.count; ++k) {
@@ -69,14 +83,14 @@ void Columns(const Met& met, ptrdiff_t step, ptrdiff_t channels, float* to, ptrd
       for (int n = 0; n < N; ++n) AddTerms<D>(Load(map + n * step), weights, &sums[n]);
     }
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) Store(to + n * to_step + c, sums[n]);
+    for (int n = 0; n < N; ++n) Store(to + n * to_step + c, after(sums[n], c));
   }
 }
 
 // One row of outputs.
-template <int D>
-void OutputRow(const Problem& p, const float* x, const float* kernel, ptrdiff_t image, ptrdiff_t h,
-               float* y) {
+template <int D, typename After>
+void OutputRow(const Problem& p, const float* x, const float* kernel, const After& after,
+               ptrdiff_t image, ptrdiff_t h, float* y) {
   const Map &in = p.in, &out = p.out;
   const ptrdiff_t channels = in.channels, tap_size = D * channels;
   const ptrdiff_t first = h * p.stride - p.padding;  // the row of x at the first tap
@@ -93,9 +107,9 @@ void OutputRow(const Problem& p, const float* x, const float* kernel, ptrdiff_t 
         met.Add(x + ((image * in.height + first + i) * in.width + left + j) * channels,
                 kernel + (i * p.taps + j) * tap_size);
     if (many)
-      Columns<D, kColumns>(met, p.stride * channels, channels, row + w * channels, channels);
+      Columns<D, kColumns>(met, p.stride * channels, channels, row + w * channels, channels, after);
     else
-      Columns<D, 1>(met, 0, channels, row + w * channels, channels);
+      Columns<D, 1>(met, 0, channels, row + w * channels, channels, after);
     w += many ? kColumns : 1;
   }
 }
@@ -233,14 +247,28 @@ ffi::Error ByRows(const ffi::ThreadPool& pool, const Problem& p, const Map& to,
   return known ? ffi::Error::Success() : Refused();
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride, int32_t padding,
-                   Result y) {
+template <typename After>
+ffi::Error Outputs(const ffi::ThreadPool& pool, const Floats& x, const Floats& kernel,
+                   const After& after, int32_t stride, int32_t padding, Result y) {
   const Problem p{MapOf(x.dimensions()), MapOf(y->dimensions()), kernel.dimensions()[0], stride,
                   padding};
   return ByRows(pool, p, p.out, kernel.dimensions(), [&](auto d, ptrdiff_t image, ptrdiff_t h) {
-    OutputRow<decltype(d)::value>(p, x.typed_data(), kernel.typed_data(), image, h,
+    OutputRow<decltype(d)::value>(p, x.typed_data(), kernel.typed_data(), after, image, h,
                                   y->typed_data());
   });
+}
+
+ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride, int32_t padding,
+                   Result y) {
+  return Outputs(pool, x, kernel, Plain{}, stride, padding, y);
+}
+
+ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, Floats after, int32_t stride,
+                 int32_t padding, Result y) {
+  const ptrdiff_t channels = x.dimensions()[3];
+  if (static_cast<ptrdiff_t>(after.element_count()) != 2 * channels) return Refused();
+  const float* bias = after.typed_data();
+  return Outputs(pool, x, kernel, BiasAndPReLU{bias, bias + channels}, stride, padding, y);
 }
 
 ffi::Error InputGradient(ffi::ThreadPool pool, Floats y_bar, Floats transposed, int32_t stride,
@@ -281,6 +309,15 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwise, Forward, ConvolutionBinding().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceFusedGrouped, Fused,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Attr<int32_t>("stride")
+                                  .Attr<int32_t>("padding")
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwiseInputGradient, InputGradient,
                               ConvolutionBinding().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

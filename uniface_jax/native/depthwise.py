@@ -44,13 +44,24 @@ def _transposed(kernel: jax.Array) -> jax.Array:
     return by_group.swapaxes(2, 4).reshape(kernel.shape)
 
 
-def forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Return y, the convolution of x with the kernel."""
+def forward(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+    after: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Return y, the convolution of x with the kernel.
+
+    after: bias and slopes [C] of a PReLU that are applied to y before it is written, for features
+    alone: there is no gradient.
+    """
     side = kernel.shape[0]
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, x.shape[3])
-    weights = _by_diagonals(kernel)
-    return call("uniface_depthwise", shape, None, x, weights, stride=stride, padding=padding)
+    name = "uniface_depthwise" if after is None else "uniface_fused_grouped"
+    arrays = (x, _by_diagonals(kernel), *(() if after is None else (jnp.stack(after),)))
+    return call(name, shape, None, *arrays, stride=stride, padding=padding)
 
 
 def input_gradient(

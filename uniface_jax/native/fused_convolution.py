@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from uniface_jax.native import build
+from uniface_jax.native import build, depthwise
 from uniface_jax.native.convolution import call, divides
 
 # On smaller maps more time goes into the kernel's transformation than its fewer products save.
@@ -74,3 +74,18 @@ def forward(
         nothing if around.added is None else around.added,
         stride=stride, padding=padding, winograd=int(winograd),
     )  # fmt: skip
+
+
+def forward_grouped(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, around: Around
+) -> jax.Array:
+    """Return the convolution of x [B, H, W, C] in groups with kernel [h, h, D, C].
+
+    depthwise.suits() must be true of the kernel; around: `after` and `slope` alone.
+    """
+    assert around.before is None
+    assert around.added is None
+    after = around.after
+    slope = jnp.ones_like(after.shift) if around.slope is None else around.slope
+    scaled = kernel * after.scale.reshape(1, 1, 1, -1)
+    return depthwise.forward(x, scaled, stride, padding, (after.shift, slope))
