@@ -77,7 +77,7 @@ def test_any_problem(seed, batch, classes, vectors, negative_weight, scale, **ki
 
 @pytest.mark.parametrize(
     "changed",
-    ["dimension", "dtype", "traced scale", "large scale", "another loss", "off"],
+    ["dimension", "dtype", "traced scale", "large scale", "another loss", "subcenters", "off"],
 )
 def test_all_else_is_compiled_by_xla(changed):
     width = build.vector_width()
@@ -87,6 +87,9 @@ def test_all_else_is_compiled_by_xla(changed):
     if changed == "dtype":
         low = arrays[1].directions.astype(jnp.bfloat16)
         arrays = arrays[0], arrays[1]._replace(directions=low)
+    if changed == "subcenters":
+        several = np.stack([arrays[0].weight, -arrays[0].weight], 1)
+        arrays = arrays[0]._replace(weight=several), arrays[1]
     name = "sphereface2" if changed == "another loss" else "uce"
 
     def run(prototypes, samples, scale):
