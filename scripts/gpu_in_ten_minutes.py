@@ -33,8 +33,9 @@ SECONDS, LEAST_SECONDS = 570.0, 15.0  # of a whole run; with less left no part b
 # Of one variant's turn, its compilation with it: PyTorch's max-autotune tries kernels for minutes,
 # and must not cost the others' figures.
 TURN_SECONDS = 140
-# Of one device, which UNIFACE_TEST_PLATFORM lets run anywhere.
+# Of one device, which UNIFACE_TEST_PLATFORM lets run anywhere; first what only GPUs do so.
 NUMBERS = (
+    "tests/models/test_folded.py", "tests/train/test_few_kernels.py", "tests/models/test_linear.py",
     "tests/losses", "tests/models/test_layers.py", "tests/models/test_convolution.py",
     "tests/head/test_loss_golden.py", "tests/evaluate/all_pairs",
 )  # fmt: skip

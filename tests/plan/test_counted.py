@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+import table_distributed
 
 from tests.helpers.accelerators import EVERY_KIND, GPU
 from tests.plan.test_memory import DEVICE, NETWORK
@@ -24,27 +25,29 @@ def config():
     return config
 
 
-def expect_the_intended_collectives(found, config):
+def expect_the_intended_collectives(found, recipe):
     """Check that features are gathered once, their gradients scattered once, and no [C, D] sent."""
-    sent = [kernel for kernel in found if kernel.kind == COLLECTIVE]
-    gathers = [kernel for kernel in sent if "gather" in kernel.name]
-    scatters = [kernel for kernel in sent if "scatter" in kernel.name]
-    features = config.batch_size // DEVICES * config.model.embedding_size * 4
-    assert [kernel.times for kernel in gathers if kernel.read >= features] == [1]
-    assert [kernel.times for kernel in scatters if kernel.read >= features * DEVICES] == [1]
-    prototypes = CLASSES // DEVICES * config.model.embedding_size
-    for kernel in sent:
-        rows = [array.shape for array in kernel.results if len(array.shape) > 1]
-        assert all(shape[0] < CLASSES // DEVICES or shape[1] != 16 for shape in rows)
-        assert kernel.times == 1, kernel.name
-        assert kernel.read < 4 * prototypes or "reduce" in kernel.name  # the network's gradients
+    width = recipe.config.model.embedding_size
+    features = recipe.config.batch_size // DEVICES * width * 4
+    moved = table_distributed.sent(found, recipe, DEVICES)
+    assert moved.faults == []
+    assert (moved.gathers, moved.scatters) == (1, 1)
+    assert moved.gathered >= features
+    assert moved.scattered == features * DEVICES
+    prototypes = CLASSES // DEVICES * width
+    for kernel in found:
+        if kernel.kind == COLLECTIVE:
+            rows = [array.shape for array in kernel.results if len(array.shape) > 1]
+            assert all(shape[0] < CLASSES // DEVICES or shape[1] != width for shape in rows)
+            assert kernel.times == 1, kernel.name
+            assert kernel.read < 4 * prototypes or "reduce" in kernel.name  # network's gradients
 
 
 def test_a_step_of_eight_devices_sends_what_it_should(config):
     """Read the program for eight CPU devices, whose collectives XLA places as on any."""
     recipe = program.planned(config, 64_000, CLASSES)
     compiled = program.compiled(recipe, jax.devices()[:DEVICES])
-    expect_the_intended_collectives(kernels.kernels(compiled.as_text()), config)
+    expect_the_intended_collectives(kernels.kernels(compiled.as_text()), recipe)
 
 
 @pytest.mark.skipif(GPU, reason="XLA's compiler for CUDA is installed")
@@ -66,7 +69,7 @@ def test_a_step_compiled_for_an_accelerator(name, config):
     found = counted.count(recipe, target)
     assert found.total.bytes == sum(total.bytes for total in found.kinds.values()) > 1e6
     assert found.memory.total > 0
-    expect_the_intended_collectives(kernels.kernels(found.text), config)
+    expect_the_intended_collectives(kernels.kernels(found.text), recipe)
     assert f"{found.total.kernels:,}" in counted.table(found, 1e9)
 
 
