@@ -11,6 +11,7 @@ from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.data.sources.opening import open_source
 from uniface_jax.data.sources.synthetic import SyntheticSource
 from uniface_jax.errors import UserError
+from uniface_jax.runtime.chips import Chip
 from uniface_jax.train import input_checks
 from uniface_jax.train.from_config import make_recipe
 
@@ -122,3 +123,17 @@ def test_kernels_of_another_platform():
         UserError, match=r"attention=pallas: runs on a TPU alone, and this is a CPU"
     ):
         input_checks.check_platform(network, "cpu")
+
+
+def test_products_that_a_device_would_widen_are_said():
+    config = configs.base()
+    config.model.name, config.model.vit.product_dtype = "vit_t", "int8"
+    config.head.product_dtype = "float8_e4m3fn"
+    config.model.kprpe.product_dtype = "int8"  # of another family
+    a100, h100, cpu = Chip("gpu", (8, 0)), Chip("gpu", (9, 0)), Chip("cpu", (0, 0))
+    (line,) = input_checks.widened_products(config, a100, "an A100")
+    assert line.startswith("config.head.product_dtype=float8_e4m3fn: an A100 has no products of")
+    assert input_checks.widened_products(config, h100, "an H100") == []
+    assert input_checks.widened_products(config, None, "what does not tell") == []
+    assert len(input_checks.widened_products(config, cpu, "a CPU")) == 2
+    assert input_checks.widened_products(configs.base(), cpu, "a CPU") == []

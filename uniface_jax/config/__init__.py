@@ -10,6 +10,7 @@ from uniface_jax.config.parts import (
     create_loss,
     create_network,
     create_sample_loss,
+    products_in_8_bits,
     with_kernels,
 )
 from uniface_jax.config.ranges import allowed, check, check_batch, check_values
@@ -30,6 +31,7 @@ __all__ = [
     "flatten",
     "from_json",
     "of_run",
+    "products_in_8_bits",
     "to_json",
     "with_kernels",
 ]

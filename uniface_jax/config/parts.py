@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from uniface_jax import losses, models
 from uniface_jax.errors import UserError
 from uniface_jax.losses.additive import uss
+from uniface_jax.runtime.low_precision import LARGEST
 
 IRESNET_KEYS = ("stage_sizes", "width", "stem_stride", "dropout")  # of config.model
 
@@ -96,6 +97,15 @@ def create_network(config: ConfigDict, dtype: str | None = None) -> models.Netwo
     if dtype and family in ("vit", "kprpe"):
         own["product_dtype"] = None
     return models.create(name, **shared, **own)
+
+
+def products_in_8_bits(config: ConfigDict) -> dict[str, str]:
+    """Return the keys that ask for products of factors of 8 bits in training, with the type."""
+    keys = {"head.product_dtype": config.head.product_dtype}
+    family = models.family(config.model.name)
+    if family in ("vit", "kprpe"):
+        keys[f"model.{family}.product_dtype"] = config.model[family].product_dtype
+    return {key: value for key, value in keys.items() if value in LARGEST}
 
 
 def with_kernels(config: ConfigDict, gpu: bool) -> ConfigDict:

@@ -15,6 +15,7 @@ from uniface_jax.head.shards import shard_size
 from uniface_jax.plan import counted, memory, program, work
 from uniface_jax.plan.attention import AttentionWork, attention_work, describe
 from uniface_jax.plan.fleet import GB, Data, Fleet
+from uniface_jax.train import input_checks
 from uniface_jax.train.from_config import Recipe, make_recipe
 
 MAX_IMAGES = 1 << 16  # on a device, when looking for the largest batch
@@ -170,6 +171,8 @@ def _on_target(
     """Return notes, and what the compiler of the fleet's target says, where there are both."""
     found, notes = None, []
     if fleet.target:
+        target = fleet.target
+        notes += input_checks.widened_products(recipe.config, target.chip, target.name)
         progress(f"compiling the whole step for {fleet.target.name}")
         try:
             found = counted.count(recipe, fleet.target)

@@ -5,34 +5,37 @@ import re
 from typing import NamedTuple
 
 from uniface_jax.errors import UserError
+from uniface_jax.runtime.chips import Chip
 
 
 class Card(NamedTuple):
     """Accelerator by its data sheet.
 
     memory: bytes. tflops: of bfloat16 products with float32 sums. bandwidth: bytes/s of its memory.
-    link: bytes/s that it sends to others. on_chip: bytes that a TPU's compiler may hold arrays in
-    beside its memory. workspace: bytes that XLA gives cuBLAS.
+    link: bytes/s that it sends to others. generation: a GPU's compute capability, a TPU's number.
+    on_chip: bytes that a TPU's compiler may hold arrays in beside its memory, without the 16 MiB
+    that it leaves to kernels. workspace: bytes that XLA gives cuBLAS.
     """
 
     memory: float
     tflops: float
     bandwidth: float
     link: float
+    generation: tuple[int, int]
     on_chip: int = 0
     workspace: int = 0
 
 
 MIB = 2**20
 CARDS = {
-    "a100": Card(85_100_068_864, 312, 2039.04e9, 300e9, workspace=4 * MIB),
-    "h100": Card(84_942_979_072, 989, 3352.32e9, 450e9, workspace=32 * MIB),
-    "h200": Card(151_397_597_184, 989, 4800e9, 450e9, workspace=32 * MIB),
-    "b200": Card(191_514_411_008, 2250, 7672.32e9, 900e9, workspace=32 * MIB),
-    "v4": Card(32 * 2**30, 275, 1228e9, 300e9, on_chip=16 * MIB),
-    "v5e": Card(16 * 2**30, 197, 819e9, 200e9, on_chip=128 * MIB),
-    "v5p": Card(95 * 2**30, 459, 2765e9, 600e9, on_chip=64 * MIB),
-    "v6e": Card(32 * 2**30, 918, 1640e9, 448e9, on_chip=128 * MIB),
+    "a100": Card(85_100_068_864, 312, 2039.04e9, 300e9, (8, 0), workspace=4 * MIB),
+    "h100": Card(84_942_979_072, 989, 3352.32e9, 450e9, (9, 0), workspace=32 * MIB),
+    "h200": Card(151_397_597_184, 989, 4800e9, 450e9, (9, 0), workspace=32 * MIB),
+    "b200": Card(191_514_411_008, 2250, 7672.32e9, 900e9, (10, 0), workspace=32 * MIB),
+    "v4": Card(32 * 2**30, 275, 1228e9, 300e9, (4, 0), on_chip=16 * MIB),
+    "v5e": Card(16 * 2**30, 197, 819e9, 200e9, (5, 0), on_chip=112 * MIB),
+    "v5p": Card(95 * 2**30, 459, 2765e9, 600e9, (5, 0), on_chip=48 * MIB),
+    "v6e": Card(32 * 2**30, 918, 1640e9, 448e9, (6, 0), on_chip=112 * MIB),
 }
 GPUS = ("a100", "h100", "h200", "b200")
 _ALLOWED = (
@@ -57,6 +60,11 @@ class Target(NamedTuple):
     def is_gpu(self) -> bool:
         """Return True for a GPU, False for a TPU."""
         return self.kind in GPUS
+
+    @property
+    def chip(self) -> Chip:
+        """Return the device as products of few bits are asked for."""
+        return Chip("gpu" if self.is_gpu else "tpu", self.card.generation)
 
     def tflops(self, dtype: str) -> float:
         """Return the TFLOP/s of products of a model in `dtype`: GPUs take float32 as TF32."""

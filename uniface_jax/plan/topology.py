@@ -23,7 +23,6 @@ class Gpu(NamedTuple):
     """NVIDIA GPU as XLA's compiler asks for it, beyond what all of them share."""
 
     name: str
-    capability: tuple[int, int]
     cores: int
     fpus: int
     shared: int  # bytes a core
@@ -32,10 +31,10 @@ class Gpu(NamedTuple):
 
 
 _GPUS = {
-    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167_936, 41_943_040, 1.41),
-    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233_472, 52_428_800, 1.98),
-    "h200": Gpu("NVIDIA H200 141GB HBM3e", (9, 0), 132, 128, 233_472, 52_428_800, 1.98),
-    "b200": Gpu("NVIDIA B200", (10, 0), 148, 128, 233_472, 132_644_864, 1.965),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", 108, 64, 167_936, 41_943_040, 1.41),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 132, 128, 233_472, 52_428_800, 1.98),
+    "h200": Gpu("NVIDIA H200 141GB HBM3e", 132, 128, 233_472, 52_428_800, 1.98),
+    "b200": Gpu("NVIDIA B200", 148, 128, 233_472, 132_644_864, 1.965),
 }
 # Without a device nothing can be timed; and of Triton's products, which timing chooses among,
 # the default one does not exist for every size.
@@ -120,7 +119,7 @@ def _topology(target: Target) -> Any:
 def _description(kind: str) -> str:
     """Return a GPU as XLA's compiler takes it: the text of a GpuTargetConfigProto."""
     gpu, card = _GPUS[kind], CARDS[kind]
-    major, minor = gpu.capability
+    major, minor = card.generation
     fields: dict[str, int | float | str] = {
         "threads_per_block_limit": 1024,
         "threads_per_warp": 32,
@@ -144,5 +143,7 @@ def _description(kind: str) -> str:
     parts = (f"{k} {v}" if str(v).startswith("{") else f"{k}: {v}" for k, v in fields.items())
     return (
         f'gpu_device_info {{ {" ".join(parts)} }} platform_name: "CUDA" '
-        f'dnn_version_info {{ major: 9 minor: 10 }} device_description_str: "{gpu.name}"'
+        "dnn_version_info { major: 9 minor: 10 } "
+        "runtime_version { major: 13 minor: 0 patch: 0 } "  # without one no FP8 product is made
+        f'device_description_str: "{gpu.name}"'
     )

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from uniface_jax import config as configs
 from uniface_jax.data.formats.image_headers import inspect
 from uniface_jax.data.formats.image_size import IMAGE_SIZE
 from uniface_jax.data.sources.base import Source
 from uniface_jax.errors import UserError
 from uniface_jax.models import Network
 from uniface_jax.models.vit import FUSED_ON
+from uniface_jax.runtime.chips import Chip, multiplies
 from uniface_jax.runtime.profiling import parse_range
 from uniface_jax.train.from_config import Recipe, warmup_steps
 
@@ -87,6 +90,20 @@ def check_platform(network: Network, platform: str) -> None:
             f"config.model.vit.attention={kernels}: runs on a {needed.upper()} alone, and this is "
             f"a {platform.upper()}; einsum runs on all"
         )
+
+
+def widened_products(config: ConfigDict, chip: Chip | None, name: str) -> list[str]:
+    """Return what the user should know of products in 8 bits on such a device, a line each.
+
+    name: of the device, for the user. Nothing is said of a device that does not tell what it is.
+    """
+    asked = configs.products_in_8_bits(config) if chip else {}
+    return [
+        f"config.{key}={dtype}: {name} has no products of such factors; they are rounded so and "
+        "widened again, which costs what is to be saved"
+        for key, dtype in asked.items()
+        if chip and not multiplies(chip, dtype)
+    ]
 
 
 def warnings_of(recipe: Recipe, source: Source, num_devices: int) -> list[str]:

@@ -22,6 +22,7 @@ from uniface_jax.data.sources.opening import split_training_sets
 from uniface_jax.errors import EXIT_LOST, UserError
 from uniface_jax.files.paths import split_paths
 from uniface_jax.runtime import compilation_cache, debug, processes, profiling
+from uniface_jax.runtime.chips import chip_of
 from uniface_jax.runtime.parallel import Runner, create_runner
 from uniface_jax.runtime.profiling import Profile
 from uniface_jax.state import class_sharded
@@ -146,6 +147,8 @@ def _warnings(recipe: Recipe, source: Source, evaluate: Evaluator, skip: bool) -
     for name, each in zip(names, members(source), strict=True):
         found += overlap_warnings(name, len(each), evaluate.sets)
     found += input_checks.check_images(source, skip)
+    device = jax.devices()[0]
+    found += input_checks.widened_products(recipe.config, chip_of(device), device.device_kind)
     return found if processes.is_main() else []
 
 
