@@ -1,15 +1,21 @@
 """Steps compiled for accelerators: what a plan says of them, and what they may hold and send."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import pytest
 import table_distributed
+from jax.sharding import SingleDeviceSharding
 
-from tests.helpers.accelerators import EVERY_KIND, GPU
+from tests.helpers.accelerators import EVERY_KIND, FOR_GPU, FOR_TPU, GPU
 from tests.plan.test_memory import DEVICE, NETWORK
 from uniface_jax import config as configs
+from uniface_jax.models.linear import linear_in_8_bits
 from uniface_jax.plan import counted, kernels, program, report, targets, topology
 from uniface_jax.plan.fleet import Data, Fleet
 from uniface_jax.plan.kernels import COLLECTIVE, Kernel, Total
+from uniface_jax.runtime.chips import multiplies
 
 DEVICES, CLASSES = 8, 4_001
 
@@ -86,6 +92,33 @@ def test_attention_on_a_gpu_is_fused_and_holds_no_square_of_tokens(name):
     assert not [s for s in held if len(s) > 2 and s[-1] in tokens and s[-2] in tokens]
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "factors"),
+    [
+        pytest.param("h100", "float8_e4m3fn", "f8e4m3fn", marks=FOR_GPU),
+        pytest.param("h100", "int8", "s8", marks=FOR_GPU),
+        pytest.param("a100", "float8_e4m3fn", "f16", marks=FOR_GPU),  # widened, as is told
+        pytest.param("a100", "int8", "s8", marks=FOR_GPU),
+        pytest.param("v5e:2x4", "int8", "s8", marks=FOR_TPU),
+    ],
+)
+def test_linear_layers_in_8_bits_are_multiplied_so_where_that_is_said(name, dtype, factors):
+    target = targets.parse(name, 1)
+    sharding = SingleDeviceSharding(topology.devices_of(target)[0])
+    x, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+        for shape in [(512, 128), (128, 256)]
+    )
+    layer = jax.jit(lambda x, kernel: linear_in_8_bits(x, kernel, None, dtype))
+    text = layer.lower(x, kernel).compile(dict(topology.options(target))).as_text()
+    types = dict(re.findall(r"%([\w.\-]+) = \(?([a-z0-9]+)\[", text))
+    (takes,) = re.findall(
+        r" (?:convolution\(|custom-call\()([^)]*)\)(?:.*matmul|.*dim_labels)", text
+    )
+    assert {types[name] for name in re.findall(r"%([\w.\-]+)", takes)[:2]} == {factors}
+    assert multiplies(target.chip, dtype) == (factors != "f16")
+
+
 def test_a_table_has_a_roof_of_each_kind_and_what_hides_collectives():
     products = Total(2, 2 * 10**9, 5e12)
     sums = Kernel("all-reduce-start", COLLECTIVE, 10**8, 10**8, 1, (), 0.0, Total(7, 10**9))
@@ -113,3 +146,22 @@ def test_a_table_has_a_roof_of_each_kind_and_what_hides_collectives():
 def test_the_compilers_options_are_known():
     assert topology.options(targets.parse("v5e:2x4", 1)) == {}
     assert "xla_gpu_autotune_level" in topology.options(targets.parse("h100", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "images"),
+    [
+        pytest.param("h100", (1, 1, 1, 1), 32, marks=FOR_GPU),
+        pytest.param("v5e:2x4", (1, 1, 1, 1), 64, marks=FOR_TPU),
+    ],
+)
+def test_the_arithmetic_is_within_ten_percent_of_the_compiler(name, stages, images):
+    config = configs.base()
+    config.model.update(name="lresnet50", stage_sizes=stages)
+    config.batch_size, config.micro_batches = DEVICES * images, 1
+    target = targets.parse(name, DEVICES)
+    plan = report.make_plan(
+        config, Data(64_000, CLASSES, "a test"), Fleet(DEVICES, DEVICE, target=target)
+    )
+    assert plan.compiled.total > 0.4e9
+    assert plan.within_a_step == pytest.approx(plan.compiled.total, rel=0.1)

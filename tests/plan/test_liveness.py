@@ -1,5 +1,7 @@
 """How long arrays live in small programs, of which it is plain what a compiler writes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,11 +10,12 @@ from uniface_jax.plan import liveness
 
 ROWS, WIDTH = 256, 128
 ARRAY = 4 * ROWS * WIDTH  # bytes of x below
+NUMBERS = 64  # bytes at most of single ones
 X, SQUARE = jnp.zeros((ROWS, WIDTH)), jnp.zeros((WIDTH, WIDTH))
 
 
-def working(function, *arguments, size=liveness.plain_bytes):
-    return liveness.working_bytes(jax.make_jaxpr(function)(*arguments).jaxpr, size)
+def working(function, *arguments, compiler=liveness.GPU):
+    return liveness.working_bytes(jax.make_jaxpr(function)(*arguments).jaxpr, compiler)
 
 
 def test_what_is_done_by_element_is_in_no_memory():
@@ -73,6 +76,65 @@ def test_a_checkpoint_keeps_less():
         for b in (block, jax.checkpoint(block))
     )
     assert less < 0.75 * plain
+
+
+def test_a_loop_of_one_turn_is_none():
+    def summed(length, x, w):
+        total, _ = jax.lax.scan(lambda t, _: (t + x @ w, None), jnp.zeros_like(x), length=length)
+        return jnp.tanh(total).sum()
+
+    once, twice = (working(partial(summed, length), X, SQUARE) for length in (1, 2))
+    assert once == pytest.approx(ARRAY, abs=NUMBERS)  # the product alone, and no sum beside it
+    assert twice == pytest.approx(2 * ARRAY, abs=NUMBERS)
+
+
+def test_products_of_a_tpu_make_their_factors():
+    def twice(x, w):
+        product = x @ w
+        return (jnp.tanh(product) @ w).sum() * product.sum()
+
+    tpu = liveness.Compiler(factors=True)
+    assert working(twice, X, SQUARE) == 3 * ARRAY
+    found = working(twice, X, SQUARE, compiler=tpu)
+    assert found == pytest.approx(2 * ARRAY, abs=NUMBERS)  # the tanh is made as it is read
+
+
+def test_a_slot_is_not_divided():
+    def first_large_then_two_small(x, w):
+        small = w @ w
+        return (x @ w).sum() * (small @ w).sum() * (w @ small).sum()
+
+    def at_most(**settings):
+        compiler = liveness.Compiler(**settings)
+        found = working(first_large_then_two_small, X, SQUARE, compiler=compiler)
+        return pytest.approx(found, abs=NUMBERS)
+
+    small = ARRAY // 2
+    assert at_most() == ARRAY + small  # one of the small ones lives beside the large one
+    assert at_most(slots=True) == ARRAY + small
+    assert at_most(slots=True, on_chip=ARRAY) == small  # which lives longest
+    assert at_most(slots=True, on_chip=ARRAY + small + NUMBERS) == 0
+    # Tables: of two arguments and of four arrays that are no numbers.
+    assert at_most(slots=True, table=10**6) == ARRAY + small + 6 * 10**6
+
+
+def test_a_convolution_of_groups_has_its_maps_twice():
+    def convolved(x, kernel, groups):
+        x = jax.lax.conv_general_dilated(
+            jnp.tanh(x @ x.mT), kernel, (1, 1), "SAME", feature_group_count=groups,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return x.sum()
+
+    tpu = liveness.Compiler(factors=True, grouped=liveness.images_in_lanes)
+    images, size = 64, 8
+    x, each = jnp.zeros((images, size, size, size)), 4 * images * size**3
+    for groups in (1, 2, size):
+        kernel = jnp.zeros((3, 3, size // groups, size))
+        found = working(partial(convolved, groups=groups), x, kernel, compiler=tpu)
+        # 64 images in 128 lanes: what is taken twice as large, what is made so beside itself.
+        copies = liveness.images_in_lanes(kernel) + 3 * each if groups == 2 else 0
+        assert found == 2 * each + copies, groups
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def _compiled(recipe: Recipe, target: Target) -> kept.Program:
             said = (str(e).splitlines() or [type(e).__name__])[0][:300]
             raise UserError(f"--target={target.name}: its compiler made no program: {said}") from e
         seconds = time.monotonic() - began
-        found = kept.Program(program.memory_of(compiled), compiled.as_text() or "", seconds)
+        found = kept.Program(
+            program.memory_of(compiled, not target.is_gpu), compiled.as_text() or "", seconds
+        )
         if folder:
             kept.write(folder, name, found)
     return found

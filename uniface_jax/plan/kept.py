@@ -17,7 +17,7 @@ from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.reading import read_regular
 from uniface_jax.plan.program import CompiledMemory
 
-FORMAT = "uniface_jax compiled program 1"
+FORMAT = "uniface_jax compiled program 2"
 MAX_FILE_BYTES, MAX_BYTES = 1 << 28, 1 << 31  # of a file, and of what is compressed in it
 _DIGEST = 64  # hexadecimal digits, and a line's end after them
 

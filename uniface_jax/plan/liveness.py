@@ -4,11 +4,14 @@ Compilers for accelerators fuse what is done by element into what reads it. So a
 to memory where a product, a convolution, a loop or a collective takes or makes it, where it is a
 sum, and where several take it that would otherwise read more to make it again. From there it lives
 until its last reader, in the order of the program. tests/plan holds this against compilers.
+
+XLA's compiler for TPUs does otherwise in what TPU below has: read from its assignment of buffers,
+which `XLA_FLAGS=--xla_dump_to=FOLDER` writes.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.interpreters.partial_eval import dce_jaxpr
@@ -17,130 +20,41 @@ from jax.interpreters.partial_eval import dce_jaxpr
 # bytes: one map and what belongs to its channels is read again, two maps are not.
 REREAD = 1.5
 LANES, SUBLANES = 128, 8  # of a TPU's tile
+TABLE = 16 * 1024  # bytes that a TPU's compiler takes for the table of a kernel's results
+SCALAR = 8  # bytes at most of what a TPU holds elsewhere
 
 Size = Callable[[Any], int]
 
 # Done by element, or by moving elements: made again by each reader.
 _FUSED = frozenset(
     [
-        "abs",
-        "acos",
-        "add",
-        "add_any",
-        "and",
-        "asin",
-        "atan",
-        "atan2",
-        "bitcast_convert_type",
-        "broadcast_in_dim",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "cos",
-        "cosh",
-        "div",
-        "dynamic_slice",
-        "eq",
-        "erf",
-        "erf_inv",
-        "erfc",
-        "exp",
-        "exp2",
-        "expand_dims",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "imag",
-        "integer_pow",
-        "iota",
-        "is_finite",
-        "le",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "nextafter",
-        "not",
-        "optimization_barrier",
-        "or",
-        "pad",
-        "pow",
-        "real",
-        "reduce_precision",
-        "rem",
-        "reshape",
-        "rev",
-        "round",
-        "rsqrt",
-        "select_n",
-        "shift_left",
-        "shift_right_arithmetic",
-        "shift_right_logical",
-        "sign",
-        "sin",
-        "sinh",
-        "slice",
-        "split",
-        "sqrt",
-        "square",
-        "squeeze",
-        "stop_gradient",
-        "sub",
-        "tan",
-        "tanh",
-        "transpose",
-        "xor",
+        "abs", "acos", "add", "add_any", "and", "asin", "atan", "atan2", "bitcast_convert_type",
+        "broadcast_in_dim", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p",
+        "cos", "cosh", "div", "dynamic_slice", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
+        "expand_dims", "expm1", "floor", "ge", "gt", "imag", "integer_pow", "iota", "is_finite",
+        "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter",
+        "not", "optimization_barrier", "or", "pad", "pow", "real", "reduce_precision", "rem",
+        "reshape", "rev", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic",
+        "shift_right_logical", "sign", "sin", "sinh", "slice", "split", "sqrt", "square", "squeeze",
+        "stop_gradient", "sub", "tan", "tanh", "transpose", "xor",
     ]
-)
+)  # fmt: skip
 # What they take may be fused into them; what they make is written.
 _READERS = frozenset(
     [
-        "argmax",
-        "argmin",
-        "concatenate",
-        "cumlogsumexp",
-        "cummax",
-        "cummin",
-        "cumprod",
-        "cumsum",
-        "reduce",
-        "reduce_and",
-        "reduce_max",
-        "reduce_min",
-        "reduce_or",
-        "reduce_prod",
-        "reduce_sum",
-        "reduce_window",
-        "reduce_window_sum",
-        "reduce_xor",
+        "argmax", "argmin", "concatenate", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
+        "reduce", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
+        "reduce_sum", "reduce_window", "reduce_window_sum", "reduce_xor",
     ]
-)
+)  # fmt: skip
 _SAME_BYTES = frozenset(["reshape", "squeeze", "expand_dims", "copy", "optimization_barrier"])
 _PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])  # never written over what they read
 _INLINED = frozenset(
     [
-        "checkpoint",
-        "closed_call",
-        "core_call",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-        "jit",
-        "pjit",
-        "remat",
-        "remat2",
-        "shard_map",
+        "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+        "custom_vjp_call_jaxpr", "jit", "pjit", "remat", "remat2", "shard_map",
     ]
-)
+)  # fmt: skip
 
 
 def plain_bytes(aval: Any) -> int:
@@ -178,6 +92,12 @@ def tiled_bytes(aval: Any) -> int:
     return math.ceil(plain * padding)
 
 
+def images_in_lanes(aval: Any) -> int:
+    """Return the bytes of a map [B, ...] in a TPU's memory with its images in lanes."""
+    images: int = aval.shape[0]
+    return plain_bytes(aval) * _padded(images, LANES) // images
+
+
 def _padded(size: int, tile: int) -> int:
     """Return the size of an axis in whole tiles; below 8, a power of two does."""
     if tile == SUBLANES and size < tile:
@@ -185,13 +105,35 @@ def _padded(size: int, tile: int) -> int:
     return -(-size // tile) * tile
 
 
-def working_bytes(jaxpr: Any, size: Size = plain_bytes) -> int:
+class Compiler(NamedTuple):
+    """What differs between compilers; as it is, XLA's for GPUs.
+
+    size: of an array in memory. factors: True where products make their factors as they read them,
+    so that what only they take is in no memory. slots: True where an array's place is given to
+    others of other times as a whole, and is as large as the largest of them, else all places are
+    as close as can be. grouped: of a map as convolutions of groups of several channels take and
+    make it, in a layout of their own, where they do. table: bytes for each array, of the table of
+    its kernel's results. on_chip: bytes beside the memory, for what lives shortest.
+    """
+
+    size: Size = plain_bytes
+    factors: bool = False
+    slots: bool = False
+    grouped: Size | None = None
+    table: int = 0
+    on_chip: int = 0
+
+
+GPU = Compiler()
+TPU = Compiler(tiled_bytes, factors=True, slots=True, grouped=images_in_lanes, table=TABLE)
+
+
+def working_bytes(jaxpr: Any, compiler: Compiler = GPU) -> int:
     """Return the most bytes that are held at once beside what the jaxpr takes and returns.
 
     Results are taken to be written over arguments, as a step's new state is over the old.
-    size: of an array in memory.
     """
-    return _Program(jaxpr, size).most()
+    return _Program(jaxpr, compiler).most()
 
 
 class _Node(NamedTuple):
@@ -203,13 +145,22 @@ class _Node(NamedTuple):
     inner: int
 
 
+class _Array(NamedTuple):
+    """Array in memory, from one operation's number to another's, both included."""
+
+    size: int
+    born: int
+    dies: int
+
+
 class _Program:
     """One jaxpr with all that it calls in its place: operations in order, arrays by number."""
 
-    def __init__(self, jaxpr: Any, size: Size) -> None:
-        self._size = size
+    def __init__(self, jaxpr: Any, compiler: Compiler) -> None:
+        self._compiler = compiler
         self._bytes: list[int] = []
         self._nodes: list[_Node] = []
+        self._copies: dict[int, int] = {}  # by the arrays they are of
         jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
         given = [self._new(x.aval) for x in (*jaxpr.constvars, *jaxpr.invars)]
         self._given = set(given)
@@ -220,6 +171,8 @@ class _Program:
         readers: dict[int, int] = defaultdict(int)
         taken_whole = set(self._results)
         for node in self._nodes:
+            if self._compiler.factors and node.name in _PRODUCTS:
+                continue
             for x in set(node.takes):
                 readers[x] += 1
             if node.name not in _FUSED and node.name not in _READERS:
@@ -252,6 +205,8 @@ class _Program:
 
     def _peak(self, reads: Sequence[frozenset[int]], makes: Sequence[list[int]]) -> int:
         last = {x: at for at, sources in enumerate(reads) for x in sources}
+        if self._compiler.slots:
+            return self._slots(makes, last)
         outside = self._given | self._results
         live = most = 0
         for at, node in enumerate(self._nodes):
@@ -268,8 +223,50 @@ class _Program:
             live -= sum(self._bytes[x] for x in dying)
         return most
 
+    def _slots(self, makes: Sequence[list[int]], last: Mapping[int, int]) -> int:
+        """Return the bytes of all slots and tables."""
+        outside = self._given | self._results
+        arrays = [_Array(node.inner, at, at) for at, node in enumerate(self._nodes) if node.inner]
+        arrays += [
+            _Array(self._bytes[x], at, last.get(x, at))
+            for at, made in enumerate(makes)
+            for x in made
+            if x not in outside
+        ]
+        tables = len(self._given) + sum(array.size > SCALAR for array in arrays)
+        slots: list[tuple[int, list[_Array]]] = []
+        for array in sorted(self._off_chip(arrays), key=lambda array: -array.size):
+            for _, others in slots:
+                if all(array.dies < x.born or array.born > x.dies for x in others):
+                    others.append(array)
+                    break
+            else:
+                slots.append((array.size, [array]))
+        return sum(size for size, _ in slots) + self._compiler.table * tables
+
+    def _off_chip(self, arrays: Sequence[_Array]) -> list[_Array]:
+        """Return the arrays for which the chip has no room beside those that live shorter."""
+        used, found = [0] * len(self._nodes), []
+        for array in sorted(arrays, key=lambda array: array.dies - array.born):
+            times = range(array.born, array.dies + 1)
+            if array.size + max(used[at] for at in times) > self._compiler.on_chip:
+                found.append(array)
+                continue
+            for at in times:
+                used[at] += array.size
+        return found
+
+    def _copy(self, x: int, aval: Any) -> int:
+        """Return the copy of an array for convolutions of groups, which is made where it is new."""
+        if x not in self._copies:
+            assert self._compiler.grouped
+            self._bytes.append(self._compiler.grouped(aval))
+            self._copies[x] = len(self._bytes) - 1
+            self._nodes.append(_Node("copy to another layout", (x,), (self._copies[x],), 0))
+        return self._copies[x]
+
     def _new(self, aval: Any) -> int:
-        self._bytes.append(self._size(aval))
+        self._bytes.append(self._compiler.size(aval))
         return len(self._bytes) - 1
 
     def _inline(self, jaxpr: Any, given: Sequence[int]) -> list[int]:
@@ -292,7 +289,15 @@ class _Program:
                 makes = self._inline(inner, [*constants, *operands])
             else:
                 makes = [self._new(x.aval) for x in equation.outvars]
-                within = max((working_bytes(x, self._size) for x in _bodies(equation)), default=0)
+                if self._compiler.grouped and _has_groups(equation):
+                    takes = [
+                        self._copy(x, variable.aval)
+                        for x, variable in zip(takes, equation.invars, strict=True)
+                    ]
+                    self._bytes[makes[0]] += self._compiler.grouped(equation.outvars[0].aval)
+                within = max(
+                    (working_bytes(x, self._compiler) for x in _bodies(equation)), default=0
+                )
                 self._nodes.append(_Node(name, tuple(takes), tuple(makes), within))
             numbers.update(zip(equation.outvars, makes, strict=True))
         return [number(x) for x in jaxpr.outvars]
@@ -307,6 +312,8 @@ def _called(equation: Any, by_platform: set[Any]) -> Any | None:
     choice = equation.invars[0] if name == "cond" else None
     if choice is not None and not hasattr(choice, "val") and choice in by_platform:
         found = parameters["branches"][-1]
+    elif name == "scan" and parameters["length"] == 1:  # compilers leave such a loop out
+        found = parameters["jaxpr"]
     elif name in _INLINED:
         found = next(
             value for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (value := parameters.get(key))
@@ -314,6 +321,18 @@ def _called(equation: Any, by_platform: set[Any]) -> Any | None:
     else:
         return None
     return getattr(found, "jaxpr", found)
+
+
+def _has_groups(equation: Any) -> bool:
+    """Return True for a convolution of groups of several channels each."""
+    if equation.primitive.name != "conv_general_dilated":
+        return False
+    parameters, (images, _) = equation.params, (x.aval.shape for x in equation.invars)
+    numbers = parameters["dimension_numbers"].lhs_spec
+    groups = parameters["feature_group_count"], parameters["batch_group_count"]
+    return any(
+        1 < n < images[axis] for n, axis in zip(groups, (numbers[1], numbers[0]), strict=True)
+    )
 
 
 def _bodies(equation: Any) -> Iterator[Any]:

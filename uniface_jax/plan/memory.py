@@ -120,15 +120,14 @@ def traced_network(recipe: Recipe, target: Target, jaxpr: Any) -> NetworkMemory:
     """Return the network's part of what the traced step works in, on each device of a target.
 
     jaxpr: the step as program.trace gives it. A second one, of twice the images, tells what grows
-    with them. A GPU's products have the workspace of cuBLAS beside them; what a TPU's chip has room
-    for is not in its memory.
+    with them. A GPU's products have the workspace of cuBLAS beside them.
     """
     devices, images = target.devices, recipe.batch_norm_group(target.devices)
-    size = liveness.plain_bytes if target.is_gpu else liveness.tiled_bytes
-    beside = target.card.workspace - target.card.on_chip
+    tpu = liveness.TPU._replace(on_chip=target.card.on_chip)
+    compiler = liveness.GPU if target.is_gpu else tpu
 
     def part(recipe: Recipe, jaxpr: Any) -> int:
-        working = max(liveness.working_bytes(jaxpr, size) + beside, 0)
+        working = liveness.working_bytes(jaxpr, compiler) + target.card.workspace
         return working - _of_the_head(recipe, devices)
 
     double = recipe.with_batch_size(2 * recipe.config.batch_size)
