@@ -2,12 +2,14 @@
 
     python scripts/count_program.py --target=h100 --network=lresnet50 --batch=256
         [--budget=tests/plan/budgets.json [--write_budget]]
+    python scripts/count_program.py --target=h100 --devices=8 --config=ms1mv3:r50
 
 The accelerator need not be there, only XLA's compiler for it (uniface_jax/plan/topology.py). Bytes
 are those of one device's step, by kind of kernel (uniface_jax/plan/kernels.py), and what they take
-at the rate of the device's memory by its data sheet; products are counted as arithmetic beside it.
+at the rate of the device's memory by its data sheet, beside the operations of the kind's products.
 These counts do not drift as seconds do: with --budget the status is 1 where one is 2 % above what
-the file says of the same step. The loss is UCE; all else is the base config's.
+the file says of the same step. The step is a recipe's with --config; else the loss is UCE, and all
+that has no flag is the base config's.
 """
 
 import argparse
@@ -19,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from uniface_jax import config as configs
+from uniface_jax.cli.recipes import load, locate
+from uniface_jax.config.facts import facts_of
 from uniface_jax.errors import UserError
 from uniface_jax.files.atomic import write_bytes
 from uniface_jax.files.bounded_json import read_json
@@ -29,37 +34,35 @@ from uniface_jax.plan import counted, program, targets, work
 
 TOLERANCE = 0.02
 CASE = ("target", "devices", "network", "batch", "dtype", "attention", "images", "classes")
+RECIPE_CASE = ("target", "devices", "config")
 
 
 def main() -> None:
     args = parsed()
     jax.config.update("jax_platforms", "cpu")
-    case = {key: getattr(args, key) for key in CASE}
+    case = {key: getattr(args, key) for key in (RECIPE_CASE if args.config else CASE)}
     target = targets.parse(args.target, args.devices)
     budgets = read_budgets(args.budget, args.write_budget) if args.budget else {}
     if args.budget and not args.write_budget and name_of(case) not in budgets:
         raise UserError(f"{args.budget}: no budget of {name_of(case)}; --write_budget adds it")
-    config = configs.base()
-    config.model.name, config.model.dtype = args.network, args.dtype
-    config.model.vit.attention = args.attention
-    config.batch_size, config.micro_batches = args.batch, 1
+    config, images, classes = chosen(case)
     configs.check(config, target.devices)
-    recipe = program.planned(config, args.images, args.classes, target)
+    recipe = program.planned(config, images, classes, target)
     flops = work.count(program.trace(recipe, target.devices), target.devices).flops
     found = counted.count(recipe, target)
     if args.save_text:
         args.save_text.write_bytes(gzip.compress(found.text.encode()))
     about = {
-        "network": args.network,
-        "batch_size": args.batch,
-        "classes": args.classes,
+        "network": config.model.name,
+        "batch_size": config.batch_size,
+        "classes": classes,
         "flops": flops,
     }
     if args.json:
         args.json.write_text(json.dumps(about | found.as_json(), indent=2) + "\n")
     print(
-        f"{args.network}, batch {args.batch}, {args.classes:,} classes on {target.devices} of "
-        f"{target.name}: compiled in {found.seconds:.0f} s, {found.memory.total / 1e9:.2f} GB"
+        f"{config.model.name}, batch {config.batch_size}, {classes:,} classes on {target.devices} "
+        f"of {target.name}: compiled in {found.seconds:.0f} s, {found.memory.total / 1e9:.2f} GB"
     )
     print(counted.table(found, flops))
     if args.write_budget:
@@ -74,10 +77,27 @@ def main() -> None:
         print(f"within {TOLERANCE:.0%} of the budget")
 
 
+def chosen(case: Mapping[str, Any]) -> tuple[ConfigDict, int, int]:
+    """Return a case's config, images and classes: a recipe's, or of its own. Raises UserError."""
+    if "config" in case:
+        located = locate(case["config"])
+        module, config = load(located)
+        facts = facts_of(module, located.variant)
+        if facts is None:
+            raise UserError(f"--config={case['config']}: does not say how large its data are")
+        return config, facts.data.images, facts.data.identities
+    config = configs.base()
+    config.model.name, config.model.dtype = case["network"], case["dtype"]
+    config.model.vit.attention = case["attention"]
+    config.batch_size, config.micro_batches = case["batch"], 1
+    return config, case["images"], case["classes"]
+
+
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="h100", help="as for uniface plan")
     parser.add_argument("--devices", type=int, default=1, help="GPUs of all hosts")
+    parser.add_argument("--config", help="a recipe's step, whatever the six flags after this say")
     parser.add_argument("--network", default="lresnet50")
     parser.add_argument("--batch", type=int, default=256, help="images of all devices")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
@@ -98,7 +118,7 @@ def parsed() -> argparse.Namespace:
 
 def name_of(case: Mapping[str, Any]) -> str:
     """Return a step's name among the budgets, all that it is counted for."""
-    return " ".join(f"{key}={case[key]}" for key in CASE)
+    return " ".join(f"{key}={value}" for key, value in case.items())
 
 
 def read_budgets(file: Path, may_be_new: bool) -> dict[str, Any]:

@@ -49,6 +49,18 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         count_program.read_budgets(tmp_path / "none.json", may_be_new=False)
 
 
+def test_a_step_is_a_recipes_or_of_its_own():
+    config, images, classes = count_program.chosen({"target": "h100", "config": "ms1mv3:r50"})
+    assert (config.model.name, config.batch_size, classes) == ("lresnet50", 1024, 93_431)
+    assert images == 5_179_510
+    with pytest.raises(UserError, match="nowhere"):
+        count_program.chosen({"config": "nowhere"})
+    for budget in BUDGETS.values():
+        config, *sizes = count_program.chosen(budget["case"])
+        assert sizes == [490_623, 10_572]
+        assert config.model.vit.attention == budget["case"]["attention"]
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=FOR_GPU, id=of["case"]["network"]) for n, of in BUDGETS.items()],

@@ -107,12 +107,12 @@ def table(counted: Counted, flops: float) -> str:
     roofs = [_roof(total, card) for total in counted.kinds.values()]
     return "\n".join(
         [
-            f"{'kind':30}{'kernels':>9}{'GB':>9}{'their ms':>10}{'TFLOP':>9}{'their ms':>10}"
+            f"{'kind':30}{'kernels':>8}{'GB':>10}{'their ms':>10}{'TFLOP':>10}{'their ms':>10}"
             f"{'roof, ms':>10}",
             *(
-                f"{kind:30}{total.kernels:9,}{total.bytes / GB:9.2f}"
-                f"{1e3 * total.bytes / card.bandwidth:10.2f}{total.flops / 1e12:9.3f}"
-                f"{total.flops / card.tflops / GB:10.2f}{1e3 * roof:10.2f}"
+                f"{kind:30}{total.kernels:8,}{total.bytes / GB:10.4g}"
+                f"{1e3 * total.bytes / card.bandwidth:10.4g}{total.flops / 1e12:10.4g}"
+                f"{total.flops / card.tflops / GB:10.4g}{1e3 * roof:10.4g}"
                 for (kind, total), roof in zip(rows, [*roofs, sum(roofs)], strict=True)
             ),
             f"{flops / 1e12:.4g} TFLOP: {flops / card.tflops / GB:.2f} ms at {card.tflops:g} "
@@ -133,16 +133,16 @@ def _collective_lines(counted: Counted) -> list[str]:
         return []
     card = counted.target.card
     lines = [
-        f"{'collective':30}{'times':>9}{'MB sent':>9}{'their ms':>10}{'beside':>9}{'their ms':>10}"
-        f"{'hidden':>10}"
+        f"{'collective':30}{'times':>8}{'MB sent':>10}{'their ms':>10}{'beside':>10}"
+        f"{'their ms':>10}{'hidden':>10}"
     ]
     for kernel in counted.collectives:
         sent = _sent(kernel, counted.target.devices)
         alone, beside = sent / card.link, _roof(kernel.beside, card)
         hidden = min(beside / alone, 1.0) if alone else 1.0
         lines.append(
-            f"{kernel.name[:29]:30}{kernel.times:9,}{sent / 1e6:9.3g}{1e3 * alone:10.3f}"
-            f"{kernel.beside.kernels:9,}{1e3 * beside:10.3f}{hidden:10.0%}"
+            f"{kernel.name[:29]:30}{kernel.times:8,}{sent / 1e6:10.4g}{1e3 * alone:10.4g}"
+            f"{kernel.beside.kernels:10,}{1e3 * beside:10.4g}{hidden:10.0%}"
         )
     return [*lines, f"sent at {card.link / GB:,.0f} GB/s, the rate within a host"]
 
