@@ -1,5 +1,7 @@
 """arcface_torch's and CVLface's ViT and arcface_torch's MobileFaceNet by their tensors."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -14,10 +16,17 @@ from uniface_jax.weights.recognise import LEFT_OUT, from_state
 SMALL_VIT = {"dim": 32, "depth": 2, "heads": 4, "embedding_size": 16}
 
 
-def state_of(name, **sizes):
+@functools.cache
+def _state_of(name, **sizes):
     network = models.create(name, **sizes)
     variables = trained_looking(network)
     return to_state(network, variables), variables
+
+
+def state_of(name, **sizes):
+    """Return a state dict of its own, whose arrays are those of every other call, and variables."""
+    state, variables = _state_of(name, **sizes)
+    return dict(state), variables
 
 
 def named_only(name):

@@ -1,5 +1,6 @@
 """State dicts of the two PyTorch families against this project's networks."""
 
+import functools
 from functools import partial
 
 import jax
@@ -27,9 +28,15 @@ def random_variables(network, seed=0):
     return dict(zip(("params", "batch_stats"), jax.tree.map(draw, shapes), strict=True))
 
 
-def small_state(name="iresnet18", **overrides):
+@functools.cache
+def _small_state(name, **overrides):
     network = models.create(name, **{**SMALL, **overrides})
     return to_state(network, random_variables(network))
+
+
+def small_state(name="iresnet18", **overrides):
+    """Return a state dict of its own, whose arrays are those of every other call."""
+    return dict(_small_state(name, **overrides))
 
 
 def test_golden_features(golden, x64, convolutions_as_products):
