@@ -35,6 +35,7 @@ def flags(data, devices: int, batch_size: int = 64, **overrides):
         "micro_batches": batch_size // GROUP // devices,
         "steps": STEPS,
         "optim.lr": 0.001,
+        "optim.schedule": "constant",  # in whose step no length of a run is compiled
         "model.stage_sizes": "(1,1,1,1)",
         "checkpoint.every_steps": 10,
         **overrides,
@@ -118,11 +119,15 @@ def children(process) -> dict[int, int]:
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_train_as_one_does(processes, rate, data, tmp_path, run_cli):
-    arguments = flags(data, 2 * processes, **{"head.sampling_rate": rate})
+    steps = STEPS // 2
+    arguments = flags(
+        data, 2 * processes, steps=steps,
+        **{"head.sampling_rate": rate, "checkpoint.every_steps": steps // 2},
+    )  # fmt: skip
     run_alone(run_cli, 2 * processes, tmp_path / "one", arguments)
     output = run(processes, 2, tmp_path / "several", arguments)
-    assert_close(tmp_path / "several", tmp_path / "one")
-    assert len(re.findall(rf"step {STEPS}/{STEPS}", output)) == 1  # one writer of logs
+    assert_close(tmp_path / "several", tmp_path / "one", steps)
+    assert len(re.findall(rf"step {steps}/{steps}", output)) == 1  # one writer of logs
     lines = (tmp_path / "several" / "metrics.jsonl").read_text().splitlines()
     ours = {line["step"]: line for line in map(json.loads, lines)}
     lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
@@ -189,11 +194,19 @@ def test_sigterm_to_one_saves_all(data, tmp_path):
     assert reading.locate(tmp_path / "run") == (tmp_path / "run", step)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory, run_cli):
+    """(the flags of a run that saves every other step, its workdir at the end on two devices)."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "one"
+    arguments = flags(data, 2, **{"checkpoint.every_steps": 2})
+    run_alone(run_cli, 2, workdir, arguments)
+    return arguments, workdir
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_one_killed_ends_the_other_and_the_pair_resumes(victim, data, tmp_path, run_cli):
-    arguments = flags(data, 2, **{"checkpoint.every_steps": 2})
-    run_alone(run_cli, 2, tmp_path / "one", arguments)
+def test_one_killed_ends_the_other_and_the_pair_resumes(victim, undisturbed, tmp_path):
+    arguments, one = undisturbed
     process = launch(2, 1, tmp_path / "run", arguments)
     wait_for_step(process, 4)
     pids = children(process)
@@ -207,7 +220,7 @@ def test_one_killed_ends_the_other_and_the_pair_resumes(victim, data, tmp_path, 
     assert process.returncode != 0
     output = run(2, 1, tmp_path / "run", arguments)
     assert "resumed" in output
-    assert_close(tmp_path / "run", tmp_path / "one")
+    assert_close(tmp_path / "run", one)
 
 
 @pytest.mark.slow
