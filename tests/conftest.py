@@ -29,6 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="uniface_jax-compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # And what tests of several files need, of which one makes it.
+    os.environ["UNIFACE_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="uniface_jax-shared-")
+    atexit.register(shutil.rmtree, os.environ["UNIFACE_TESTS_FOLDER"], ignore_errors=True)
     # And what its programs know of features and files.
     os.environ["UNIFACE_OWN_FOLDER"] = tempfile.mkdtemp(prefix="uniface_jax-known-")
     atexit.register(shutil.rmtree, os.environ["UNIFACE_OWN_FOLDER"], ignore_errors=True)
@@ -49,8 +52,10 @@ from tests.helpers.processor_time import (  # hooks, which pytest finds here
     pytest_terminal_summary,  # noqa: F401
 )
 from tests.helpers.programs import forget_programs
+from tests.helpers.scheduling import LoadFiles
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.sources.folders import FolderSource
+from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.native import build
 from uniface_jax.runtime.xla_flags import set_flags
 
@@ -84,6 +89,12 @@ register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples 
 def pytest_collection_modifyitems(items):
     turns = {name: turn for turn, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turns.get(item.path.name, len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let files be given out by tests.helpers.scheduling, where --dist is loadfile."""
+    return LoadFiles(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish():
@@ -155,6 +166,14 @@ def faces(tmp_path_factory):
     root = tmp_path_factory.mktemp("faces")
     make_faces(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def orl_unseen():
+    """The 100 aligned faces of ORL's last ten people, which take seconds to find; not to change."""
+    found = unseen_faces()
+    found.images.flags.writeable = False
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import pytest
 
 from tests.helpers import small_workdir
 from tests.helpers.disks import fill
-from tests.helpers.forked_commands import ForkedCommands
 from tests.helpers.paths import ROOT
 from uniface_jax.checkpoints import reading
 
@@ -44,13 +43,6 @@ COMMANDS = {
     "import_weights": ("import_weights {safetensors} {disk}/run", (0, 40)),
 }
 FAST = ("cache", "show")
-
-
-@pytest.fixture(scope="module")
-def forked():
-    commands = ForkedCommands()
-    yield commands
-    commands.close()
 
 
 @pytest.fixture(scope="module")

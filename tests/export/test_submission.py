@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.helpers.trained_networks import SMALL, SMALL_OTHERS, feature_function
 from uniface_jax.errors import UserError
 from uniface_jax.export import submission
-from uniface_jax.export.demo_faces import unseen_faces
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 
 GOOD = to_onnx(feature_function("lresnet18", **SMALL, stage_sizes=(1, 1, 1, 1)))
@@ -271,8 +270,8 @@ def test_arguments(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def faces():
-    return unseen_faces()
+def faces(orl_unseen):
+    return orl_unseen
 
 
 @pytest.fixture

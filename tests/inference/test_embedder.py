@@ -16,7 +16,6 @@ from uniface_jax import Embedder
 from uniface_jax.data.faces.orl import orl_folder
 from uniface_jax.data.formats.images import encode_png
 from uniface_jax.errors import UserError
-from uniface_jax.export.demo_faces import unseen_faces
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +63,10 @@ def test_arrays_and_files_in_their_order(model, images, tmp_path, batch_size):
     np.testing.assert_allclose(both, means(images) + means(images[:, :, ::-1]), atol=1e-5)
 
 
-def test_alignment_of_photographs(model):
+def test_alignment_of_photographs(model, orl_unseen):
     files = [orl_folder() / "s31" / f"{i}.pgm" for i in (1, 2)]
     found = Embedder(model, align=True, mirror=False).embed(files)
-    faces = unseen_faces()
-    np.testing.assert_allclose(found, means(faces.images[:2]), atol=1e-5)
+    np.testing.assert_allclose(found, means(orl_unseen.images[:2]), atol=1e-5)
 
 
 def test_exif_orientation_is_followed(model, tmp_path):

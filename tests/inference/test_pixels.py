@@ -12,7 +12,7 @@ from tests.helpers.onnx_graphs import face_network
 from uniface_jax import Embedder
 from uniface_jax.data.formats.bin_pairs import write_pairs
 from uniface_jax.errors import UserError
-from uniface_jax.export.demo_faces import recognition_auc, unseen_faces
+from uniface_jax.export.demo_faces import recognition_auc
 from uniface_jax.inference import onnx_model
 from uniface_jax.inference.leading_arithmetic import leading_arithmetic, order_for, scale_for
 from uniface_jax.inference.load import load_model
@@ -27,8 +27,8 @@ MEANS, DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.2
 
 
 @pytest.fixture(scope="module")
-def faces():
-    return unseen_faces()
+def faces(orl_unseen):
+    return orl_unseen
 
 
 def graph_of(steps, *, layout="NCHW", as_nodes=False):

@@ -39,9 +39,13 @@ def small_state(name="iresnet18", **overrides):
     return dict(_small_state(name, **overrides))
 
 
-def test_golden_features(golden, x64, convolutions_as_products):
-    expected = golden("backbone")
-    imported = from_state(release_weights.torch_state(golden.seed), "golden")
+@pytest.fixture(scope="module")
+def imported_golden(golden):
+    return from_state(release_weights.torch_state(golden.seed), "golden")
+
+
+def test_golden_network(imported_golden):
+    imported = imported_golden
     assert imported.family == "release"
     assert imported.model == {
         "name": "lresnet50",
@@ -52,6 +56,11 @@ def test_golden_features(golden, x64, convolutions_as_products):
     }
     assert imported.prototypes.shape == (29, 512)
     assert float(imported.bias) == pytest.approx(np.log(290))
+
+
+@pytest.mark.slow  # tests/train/test_step_golden.py has the same features by the same import
+def test_golden_features(golden, imported_golden, x64, convolutions_as_products):
+    expected, imported = golden("backbone"), imported_golden
     network = models.create(**imported.model, dtype=jnp.float64)
     variables = {"params": imported.params, "batch_stats": imported.batch_stats}
     images = release_weights.draw(golden.seed, "images").integers(

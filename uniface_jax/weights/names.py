@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -91,7 +92,7 @@ class Slot:
 
 def layout(network: TorchNetwork) -> dict[str, Slot]:
     """List every variable of `network` by its PyTorch name; no array is made."""
-    params, batch_stats = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    params, batch_stats = _shapes(network, models.IMAGE_SIZE)
     slots = {}
     for collection, tree in (("params", params), ("batch_stats", batch_stats)):
         for keys, value in jax.tree_util.tree_leaves_with_path(tree):
@@ -105,6 +106,16 @@ def layout(network: TorchNetwork) -> dict[str, Slot]:
                 shape = shape[::-1]
             slots[name] = Slot(shape, collection, path, positions)
     return slots
+
+
+@lru_cache(maxsize=64)
+def _shapes(network: TorchNetwork, image_size: int) -> tuple[Any, Any]:
+    """Return those of all variables; not to be changed: tracing takes seconds, and is done once.
+
+    image_size: what models.IMAGE_SIZE is now, which the last map's size goes by.
+    """
+    shapes: tuple[Any, Any] = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    return shapes
 
 
 def _tail(network: IResNet, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

@@ -51,6 +51,12 @@ def laid_out_only(monkeypatch):
     monkeypatch.setattr(report, "_saved", save)
 
 
+@pytest.fixture
+def not_drawn(monkeypatch):
+    """Figures are left out, where a test is of what stands beside them."""
+    monkeypatch.setattr(report, "_saved", lambda path, figure: "<svg/>")
+
+
 def put(folder, metrics, drawings):
     folder.mkdir(exist_ok=True)
     (folder / results.METRICS).write_text(json.dumps(metrics))
@@ -141,7 +147,9 @@ def test_metrics_that_cannot_be_shown_are_refused(written, tmp_path, path, value
         (("reject", "lines", "FMR 0.1", "fnmr"), [1], "reject: 3 rejected for 1 fnmr"),
     ],
 )
-def test_a_damaged_drawing_is_left_out_and_named(written, tmp_path, path, value, message):
+def test_a_damaged_drawing_is_left_out_and_named(
+    written, tmp_path, not_drawn, path, value, message
+):
     drawings = copy.deepcopy(written[1])
     container, key = at(drawings["verification"]["faces"], *path)
     container[key] = value

@@ -1,5 +1,7 @@
 """The second route to ONNX agrees with JAX and with the first route."""
 
+from importlib.util import find_spec
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,8 @@ from uniface_jax.export.submission import feeds_raw_pixels
 from uniface_jax.export.verify import compare, onnx_runner, relative
 from uniface_jax.inference.mirror import mirror_sum
 
-pytest.importorskip("tf2onnx")
+# Not imported as tests are found, by each worker for seconds.
+pytestmark = pytest.mark.skipif(find_spec("tf2onnx") is None, reason="needs tf2onnx")
 
 
 @pytest.mark.parametrize(
