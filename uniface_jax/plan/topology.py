@@ -63,7 +63,7 @@ def devices_of(target: Target) -> list[jax.Device]:
         said = (str(e).splitlines() or [type(e).__name__])[0][:200]
         way = f"pip install 'uniface_jax[{extra}]', or plan without --target"
         if installed(extra):
-            way = "it is installed, and knows no such devices"
+            way = "it is installed, so no pip helps; plan without --target"
         raise UserError(
             f"--target={target.name}: XLA's compiler for {package} cannot be used ({said}); {way}"
         ) from e
@@ -108,6 +108,8 @@ def _topology(target: Target) -> Any:
     # Else libtpu asks a server of Google's cloud which TPU this is, and waits for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Else a second process is refused, as if both were to run on the same chips.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     # Else it warns that it cannot tell this machine's TPU; the target's is in its name.
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     more: dict[str, Any] = {"chip_config_name": "megacore"} if target.kind == "v4" else {}
