@@ -66,22 +66,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The longest by processor time, as make test and make test-slow print it: begun first and in this
 # order, so that no worker is left with them.
 LONGEST = (
-    "test_processes.py",
-    "test_notebook.py",
-    "test_cases.py",
-    "test_training.py",
-    "test_parallel.py",
-    "test_loss.py",
-    "test_outside.py",
-    "test_mobilefacenet.py",
-    "test_loss_golden.py",
-    "test_step_golden.py",
-    "test_debug.py",
-    "test_recognise.py",
-    "test_main.py",
-    "test_no_arguments.py",
-    "test_run.py",
-)
+    "test_processes.py", "test_all_networks.py", "test_notebook.py", "test_running.py",
+    "test_cases.py", "test_memory.py", "test_chaos.py", "test_extremes.py",
+    "test_no_arguments.py", "test_training.py", "test_step_golden.py", "test_outside.py",
+    "test_teacher.py", "test_wheel.py", "test_pins.py", "test_loss.py", "test_parallel.py",
+    "test_engine.py", "test_report.py", "test_convolution.py", "test_vit.py",
+    "test_mobilefacenet.py", "test_loss_golden.py", "test_programs.py", "test_bit_flips.py",
+    "test_submission.py", "test_rules.py", "test_recognise.py", "test_import_weights.py",
+    "test_checkpoints.py", "test_pixels.py", "test_models.py", "test_main.py", "test_run.py",
+)  # fmt: skip
 
 register_profiles(derandomize="CI" in os.environ)  # CI tries the same examples every time
 

@@ -1,10 +1,11 @@
-"""Convolutions drawn at random, in groups as well, with results and gradients by lax in float64."""
+"""Convolutions drawn at random, in groups as well, with results and gradients in float64."""
 
 from functools import partial
 
 import jax
 import numpy as np
 
+from tests.helpers.float64_convolution import sum_of_products
 from uniface_jax.models.convolution import LAYOUT
 
 TOLERANCE = 2e-6  # of the largest value
@@ -27,12 +28,19 @@ def problem(seed, shape, kernel_shape, stride, padding):
     return x, kernel, rng.standard_normal(y.shape).astype(np.float32)
 
 
+def in_float64(x, kernel, stride, padding):
+    """Return what `plain` does; without groups by products, a tenth of the time of lax's loops."""
+    if x.shape[3] != kernel.shape[2]:
+        return plain(x, kernel, stride, padding)
+    return sum_of_products(x, kernel, (stride, stride), [(padding, padding)] * 2, LAYOUT)
+
+
 def references(arrays, stride, padding):
     """y and the gradients by x and kernel in float64, of a problem's arrays."""
 
     @jax.jit
     def value_and_gradients(x, kernel, y_bar):
-        y, backward = jax.vjp(partial(plain, stride=stride, padding=padding), x, kernel)
+        y, backward = jax.vjp(partial(in_float64, stride=stride, padding=padding), x, kernel)
         return y, *backward(y_bar)
 
     with jax.enable_x64(True):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers import float64_convolution
 from tests.helpers.float64_convolution import sum_of_products
 
 
@@ -13,7 +14,10 @@ from tests.helpers.float64_convolution import sum_of_products
     [(3, 1, ((1, 1), (1, 1))), (2, 2, ((0, 0), (0, 0))), (1, 2, ((0, 0), (0, 0))),
      (3, 2, ((1, 1), (1, 1))), (2, 1, ((0, 1), (0, 1)))],
 )  # fmt: skip
-def test_sum_of_products_is_xlas_convolution(size, stride, padding, x64):
+@pytest.mark.parametrize("most", [0, float64_convolution.MOST_NUMBERS])
+def test_sum_of_products_is_xlas_convolution(size, stride, padding, most, x64, monkeypatch):
+    """A product for each tap, or one of all."""
+    monkeypatch.setattr(float64_convolution, "MOST_NUMBERS", most)
     rng = np.random.default_rng(size)
     x, kernel = rng.normal(size=(2, 6, 8, 3)), rng.normal(size=(size, size, 3, 5))
 
