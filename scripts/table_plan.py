@@ -59,8 +59,7 @@ COMPILED = (
     (
         "h100", 8, (
             "casia:uce", "demo", "demo:vit", "glint360k", "laptop", "ms1mv3:mbf", "ms1mv3:r50",
-            "webface42m:vit_b_8gpu", "webface42m:vit_t_8gpu", "webface4m:partial_fc",
-            "webface4m:uce_mb_r",
+            "webface42m:vit_t_8gpu", "webface4m:partial_fc", "webface4m:uce_mb_r",
         ),
     ),
     ("h100", 4, ("ms1mv2:arcface_k3",)),
@@ -180,11 +179,13 @@ that changed what is planned, when the row was printed.
 
 {table(COMPILED_HEADS, [compiled_row(*item) for item in programs.items()])}
 
-The arithmetic is {verdict(programs)}. It follows each array through the traced step
-(`plan/liveness.py`), and needs no compiler. On a TPU arrays are padded to tiles, and share slots
-that are not divided; what fits on the chip and lives shortest is in no memory. Small programs, the
-demo's, are all on the chip: the megabytes of their account are tables of kernels' results, with the
-gaps between them counted twice, which the account of a large program lets be taken out.
+The arithmetic is {verdict(programs)}.
+
+It follows each array through the traced step (`plan/liveness.py`), and needs no compiler. On a TPU
+arrays are padded to tiles, and share slots that are not divided; what fits on the chip and lives
+shortest is in no memory. Small programs, the demo's, are all on the chip: the megabytes of their
+account are tables of kernels' results, with the gaps between them counted twice,
+which the account of a large program lets be taken out.
 
 """
 
