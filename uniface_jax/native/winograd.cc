@@ -220,20 +220,10 @@ void TransformSums(const ffi::ThreadPool& pool, const float* sums, ptrdiff_t ste
   constexpr int kParts = 16, kSide = Tiles<N>::kSide;
   RunTasks(pool, kParts, [&](int task) {
     const Range range = Part(task, kParts, tap, kWidth);
-    for (ptrdiff_t i = range.begin; i < range.end; i += kWidth) {
-      Vec rows[kSide][3];
-      for (int e = 0; e < kSide; ++e) {
-        Vec row[kSide];
-        for (int j = 0; j < kSide; ++j) row[j] = Load(sums + (kSide * e + j) * step + i);
-        Winograd<N>::ToKernelGradient(row, rows[e]);
-      }
-      for (int j = 0; j < 3; ++j) {
-        Vec column[kSide], all[3];
-        for (int e = 0; e < kSide; ++e) column[e] = rows[e][j];
-        Winograd<N>::ToKernelGradient(column, all);
-        for (int k = 0; k < 3; ++k) Store(kernel_bar + (3 * k + j) * tap + i, all[k]);
-      }
-    }
+    for (ptrdiff_t at = range.begin; at < range.end; at += kWidth)
+      AlongBothAxes<Winograd<N>::ToKernelGradient, kSide, 3>(
+          [&](int i, int j) { return Load(sums + (kSide * i + j) * step + at); },
+          [&](int i, int j, Vec all) { Store(kernel_bar + (3 * i + j) * tap + at, all); });
   });
 }
 
@@ -274,9 +264,18 @@ ffi::Error KernelGradientBy(const ffi::ThreadPool& pool, const Floats& x, const 
     });
     RunTasks(pool, kAll * panels, [&](int task) {
       const ptrdiff_t e = task / panels, start = task % panels * kPanel;
+      const int vectors = VectorsFrom(start, outputs);
+      // Sums of these tiles alone, which round less than one that goes on over all tiles.
+      static thread_local std::vector<float> memory;
+      memory.resize(std::max<size_t>(memory.size(), channels * kPanel));
       Products(tiles + e * step, 1, channels, by_tiles + e * by_step + start,
-               {count, channels, outputs}, VectorsFrom(start, outputs), sums + e * sum_step + start,
-               outputs, begin == 0);
+               {count, channels, outputs}, vectors, memory.data(), kPanel, true);
+      for (ptrdiff_t c = 0; c < channels; ++c)
+        for (ptrdiff_t o = 0; o < vectors * kWidth; o += kWidth) {
+          float* to = sums + e * sum_step + c * outputs + start + o;
+          const Vec of_these = Load(memory.data() + c * kPanel + o);
+          Store(to, begin == 0 ? of_these : Load(to) + of_these);
+        }
     });
   }
   TransformSums<N>(pool, sums, sum_step, tap, kernel_bar->typed_data());
