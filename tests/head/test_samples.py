@@ -206,6 +206,16 @@ def test_a_bias_not_above_zero_is_set_from_the_sampled_negatives(problem, bias):
     np.testing.assert_allclose(result.bias, each.mean(), rtol=1e-12)
 
 
+def test_samples_without_negatives_are_left_out_of_the_bias(problem):
+    """Where one class alone was seen, its own samples have none."""
+    memory, features, labels = problem
+    memory[np.arange(len(memory)) != 8] = 0
+    result, _ = run(memory, 0.0, features, labels, 2)
+    cos = np.asarray(normalized(features) @ normalized(memory[8:9]).T)[:, 0]
+    assert 0 < np.sum(labels == 8) < len(labels)
+    np.testing.assert_allclose(result.bias, 64 * cos[labels != 8].mean(), rtol=1e-12)
+
+
 def test_an_empty_memory_has_no_loss_and_sets_no_bias(problem):
     memory, features, labels = problem
     result, after = run(np.zeros_like(memory), 0.0, features, labels, 2)
