@@ -37,25 +37,43 @@ def small(tmp_path_factory):
     return path, state, network
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
-def test_golden_features_in_float32(golden, tmp_path, suffix):
+@pytest.fixture(scope="module")
+def golden_state(golden):
     state = release_weights.torch_state(golden.seed)
-    state = {name: array.astype(np.float32) for name, array in state.items()}
+    return {name: array.astype(np.float32) for name, array in state.items()}
+
+
+@pytest.fixture(scope="module")
+def golden_workdir(golden_state, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    np.savez(folder / "backbone.npz", **golden_state)
+    import_weights(folder / "backbone.npz", folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_other_files_give_the_same_network(golden_state, golden_workdir, tmp_path, suffix):
+    """By the bits of its weights, and so by its features."""
     path = tmp_path / f"backbone{suffix}"
-    if suffix == ".npz":
-        np.savez(path, **state)
-    elif suffix == ".safetensors":
-        write_safetensors(path, state, {})
+    if suffix == ".safetensors":
+        write_safetensors(path, golden_state, {})
     else:
         torch = pytest.importorskip("torch")
-        tensors = {f"module.{name}": torch.tensor(array) for name, array in state.items()}
+        tensors = {f"module.{name}": torch.tensor(array) for name, array in golden_state.items()}
         torch.save({"epoch": 28, "state_dict": tensors}, path)
     import_weights(path, tmp_path / "run")
+    found, weights, _ = load_network(tmp_path / "run")
+    expected, expected_weights, _ = load_network(golden_workdir)
+    assert found == expected
+    jax.tree.map(np.testing.assert_array_equal, weights, expected_weights)
+
+
+def test_golden_features_in_float32(golden, golden_workdir):
     images = release_weights.draw(golden.seed, "images").integers(
         0, 256, (6, 112, 112, 3), dtype=np.uint8
     )
     expected = golden("backbone")["eval_features"]
-    found = load_workdir(tmp_path / "run").embed(images)
+    found = load_workdir(golden_workdir).embed(images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
