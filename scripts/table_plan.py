@@ -59,7 +59,8 @@ COMPILED = (
     (
         "h100", 8, (
             "casia:uce", "demo", "demo:vit", "glint360k", "laptop", "ms1mv3:mbf", "ms1mv3:r50",
-            "webface42m:vit_t_8gpu", "webface4m:partial_fc", "webface4m:uce_mb_r",
+            "webface42m:vit_b_8gpu", "webface42m:vit_t_8gpu", "webface4m:partial_fc",
+            "webface4m:uce_mb_r",
         ),
     ),
     ("h100", 4, ("ms1mv2:arcface_k3",)),
