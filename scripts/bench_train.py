@@ -73,7 +73,7 @@ def inference(network: models.Network, images: np.ndarray, about: dict) -> Calla
 
     def weights(path, leaf):
         if path[-1].key in ("var", "scale"):
-            return jax.numpy.ones(leaf.shape)
+            return jax.numpy.asarray(np.ones(leaf.shape, np.float32))  # nothing is compiled for it
         deviation = np.prod(leaf.shape[:-1]) ** -0.5 if path[-1].key == "kernel" else 0.1
         return jax.numpy.asarray(
             rng.standard_normal(leaf.shape, np.float32) * np.float32(deviation)

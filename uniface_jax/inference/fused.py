@@ -23,7 +23,7 @@ from uniface_jax.native.fused_convolution import Affine, Around, forward, forwar
 Tree = Mapping[str, Any]
 # Images at a time: with more, maps leave the caches; with fewer, kernels are read too often, of
 # which a MobileFaceNet has few.
-IMAGES_AT_A_TIME, OF_MOBILEFACENET_AT_A_TIME = 8, 4
+IMAGES_AT_A_TIME, OF_MOBILEFACENET_AT_A_TIME = 8, 2
 _OF_BLOCK = ("layers_0", "layers_1", "layers_2")  # of a MobileFaceNet
 
 
