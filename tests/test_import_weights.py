@@ -52,7 +52,7 @@ def golden_workdir(golden_state, tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_other_files_give_the_same_network(golden_state, golden_workdir, tmp_path, suffix):
+def test_golden_weights_of_other_files_are_the_same(golden_state, golden_workdir, tmp_path, suffix):
     """By the bits of its weights, and so by its features."""
     path = tmp_path / f"backbone{suffix}"
     if suffix == ".safetensors":
