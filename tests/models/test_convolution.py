@@ -200,11 +200,12 @@ def test_channel_sums(rows, width, block):
 
 @pytest.fixture
 def as_for_gpus(monkeypatch):
-    """Take the form of the sums that is for GPUs alone; the CPU's is its twin."""
+    """Take the forms of sums and gradients that are for GPUs alone; the CPU's are their twins."""
     monkeypatch.setattr(channels, "_by_blocks", channels._by_pairs)
+    monkeypatch.setattr(channels, "_by_channels", channels._by_elements)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 96, 1024])
+@pytest.mark.parametrize("rows", [1, 7, 96, 1024, 4096])
 def test_sums_as_for_gpus(as_for_gpus, rows):
     x = np.random.default_rng(rows).standard_normal((rows, 5))
 
@@ -215,6 +216,14 @@ def test_sums_as_for_gpus(as_for_gpus, rows):
     sums = channel_sums(terms, [jnp.asarray(x, jnp.float32)], [shift])
     for total, term in zip(sums, terms(x, np.arange(5.0)), strict=True):
         np.testing.assert_allclose(total, term.sum(0), rtol=1e-5, atol=1e-4)
+
+
+def test_moments_as_for_gpus(as_for_gpus):
+    """Take two sums in a kernel of their own, of more parts than are added where they are used."""
+    x = np.random.default_rng(0).standard_normal((4, 32, 32, 3))
+    mean, square = channels.moments(jnp.asarray(x, jnp.float32), jnp.float32)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(square, np.square(x).mean((0, 1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("with_slope", [True, False])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from uniface_jax.train import few_kernels, optim
 
@@ -37,28 +38,32 @@ def test_by_size_is_array_by_array():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_arrays_of_one_size_share_an_operand():
-    """Which is what makes one kernel of them: XLA fuses loops over arrays that they share."""
-    shared = {}
+def test_arrays_of_many_share_an_element_of_an_array():
+    """Which is what makes one kernel of them: XLA fuses loops over arrays that share an array."""
+    rates = {}
 
     def step(weight, buffer, gradient, rate):
-        shared.setdefault(weight.size, []).append(rate)
+        rates.setdefault(weight.size, []).append(rate)
         return weight, buffer
 
     few_kernels.by_size(step, jnp.asarray(0.1), *[drawn(0)] * 3)
-    assert {size: len(rates) for size, rates in shared.items()} == {72: 2, 4: 2, 5: 1, 24: 1, 1: 1}
-    for size, rates in shared.items():
-        assert all(rate is rates[0] for rate in rates)
-        assert rates[0].shape == ((size,) if len(rates) > 1 else ())
+    shared = rates[72][0]
+    assert all(rate is shared for size in (72, 4, 5) for rate in rates[size])
+    assert shared.shape == ()
+    assert rates[24][0] is not shared
 
 
-def test_the_norm_and_the_gathered_are_those_of_each():
+@pytest.mark.parametrize("order", [few_kernels.in_cudnn_order, few_kernels.in_flax_order])
+def test_arrays_in_another_order_are_the_same(order):
     tree = drawn(3)
-    found = few_kernels.gathered(tree)
-    jax.tree.map(np.testing.assert_array_equal, found, tree)
-    many = [x for x in jax.tree.leaves(tree) if few_kernels.is_one_of_many(x)]
+    tree["b"] = tree["b"].at[:2].set(jnp.asarray([-jnp.inf, jnp.nan]))
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(order)(tree), tree)
+
+
+def test_the_norm_is_that_of_each(monkeypatch):
+    monkeypatch.setattr(few_kernels, "MOST_ARRAYS", 2)
+    many = [x for x in jax.tree.leaves(drawn(3)) if few_kernels.is_one_of_many(x)]
     assert len(many) == 5
     expected = sum(float(jnp.sum(x**2)) for x in many)
     np.testing.assert_allclose(few_kernels.square_norm(many), expected, rtol=1e-6)
-    assert few_kernels.gathered({"b": tree["b"]}) == {"b": tree["b"]}
     assert float(few_kernels.square_norm([])) == 0

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from uniface_jax.models.pair_sums import by_pairs as _by_pairs
-from uniface_jax.models.pair_sums import reduced as reduced
 from uniface_jax.native import batch_norm as native
 
 # Elements of the block that the CPU loop adds up. Best measured: 256 KiB of float32, so that the
@@ -150,7 +149,7 @@ def moments_of_sum(
         _: jax.Array, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
     ) -> tuple[jax.Array, ...]:
         rows = [x.reshape(-1, channels) for x in arrays]
-        return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors)
+        return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors, alone=True)
 
     def plainly(total: jax.Array, *_: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         return channel_sums(partial(_powers, wide), [total])
@@ -286,7 +285,6 @@ def gradients(dtype: jnp.dtype, saved: Saved, made: Made) -> tuple[jax.Array, No
     """Return the gradients of batch_norm's x and norm, of what forward saved and that of its y."""
     x, (scale, bias, slope), mean, inverse, plus = saved
     y_bar, wide, of_y = made.y, scale.dtype, made.arrays or [made.y]
-    count = x.size // x.shape[-1]
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
     def terms(x: jax.Array, *more: jax.Array) -> tuple[jax.Array, ...]:
@@ -319,12 +317,40 @@ def gradients(dtype: jnp.dtype, saved: Saved, made: Made) -> tuple[jax.Array, No
     else:
         broadcast = (1,) * (x.ndim - 1) + (-1,)
         z_bar, _ = _before_prelu(dtype, whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
-    # dx = factor * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean)))
-    along = -factor * jnp.square(inverse) * centered / count
-    x_bar = affine(whole, along, -factor * total / count - along * mean)
-    x_bar += affine(z_bar, factor, jnp.zeros_like(factor))
+    x_bar: jax.Array = jax.lax.platform_dependent(
+        *(whole, z_bar, (mean, inverse, factor), (total, centered)),
+        cuda=_by_channels if slope is not None else _by_elements,
+        default=_by_channels,
+    )
     slope_bar = None if slope is None else by_slope[0].astype(slope.dtype)
     return x_bar.astype(x.dtype), Norm(centered * inverse, total, slope_bar)
+
+
+def _by_channels(
+    x: jax.Array, z_bar: jax.Array, vectors: Sequence[jax.Array], sums: Sequence[jax.Array]
+) -> jax.Array:
+    """Return the gradient of batch_norm's x, with all that is the same for a channel together.
+
+    dx = factor * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean))). z_bar is dz,
+    before a PReLU; vectors: mean, inverse and factor; sums: of the two means.
+    """
+    count, (mean, inverse, factor), (total, centered) = x.size // x.shape[-1], vectors, sums
+    along = -factor * jnp.square(inverse) * centered / count
+    x_bar = affine(x, along, -factor * total / count - along * mean)
+    return x_bar + affine(z_bar, factor, jnp.zeros_like(factor))
+
+
+def _by_elements(
+    x: jax.Array, z_bar: jax.Array, vectors: Sequence[jax.Array], sums: Sequence[jax.Array]
+) -> jax.Array:
+    """Return what _by_channels does, by element, of which XLA for GPUs makes a kernel less.
+
+    With slopes it would take their sum in a pass of its own then.
+    """
+    count, shape = x.size // x.shape[-1], (1,) * (x.ndim - 1) + (-1,)
+    mean, inverse, factor = (v.reshape(shape) for v in vectors)
+    total, centered = (v.reshape(shape) / count for v in sums)
+    return (z_bar - total - (x - mean) * inverse * inverse * centered) * factor
 
 
 def _forward(

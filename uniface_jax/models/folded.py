@@ -131,10 +131,11 @@ def _forward(
     mean, square = known or channels.moments(x, kernel.dtype)
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
+    kernel = jax.lax.optimization_barrier(kernel.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
     rounded = _scaled(kernel, first.scale * inverse, x.dtype)
     # What each tap makes of a map that is the shift everywhere, [3, 3, O].
     lost = rounded.astype(kernel.dtype) * _by_input(mean)
-    taps = jnp.sum(kernel * _by_input(first.bias) - lost, 2)
+    taps = jax.lax.optimization_barrier(jnp.sum(kernel * _by_input(first.bias) - lost, 2))
     within = jnp.sum(taps, (0, 1))
     bias = within.astype(x.dtype)
     y = jax.lax.platform_dependent(x, rounded, bias, cuda=_by_cudnn, default=_rounded_once)
@@ -153,8 +154,11 @@ def _backward(epsilon: float, saved: _Saved, cotangents: Head) -> tuple[Map, jax
     x_bar, scaled_bar = plain_gradients(x, _scaled(kernel, scale, x.dtype), y_bar, 1, 1)
     scaled_bar, by_taps = scaled_bar.astype(kernel.dtype), _sums_by_tap(y_bar, kernel.dtype)
     kernel_bar = scaled_bar * _by_input(scale) + _by_input(shift) * by_taps[:, :, None]
-    terms = (kernel * by_taps[:, :, None], kernel * scaled_bar)
-    shift_bar, by_scaled = channels.reduced(terms, (0, 1, 3))
+    in_cudnn_order = [
+        x.transpose(3, 0, 1, 2)
+        for x in (kernel, scaled_bar, jnp.broadcast_to(by_taps[:, :, None], kernel.shape))
+    ]
+    shift_bar, by_scaled = channels.channel_sums(_by_kernel, in_cudnn_order)
     # Of the deviations from the mean: x's own gradient would be that of scale with shift's in it.
     scale_bar = by_scaled - mean * shift_bar
     count = x.size // x.shape[-1]
@@ -209,22 +213,33 @@ def _sums_by_tap(y_bar: jax.Array, wide: jnp.dtype) -> jax.Array:
     what rounding makes of it, since a batch norm follows.
     """
     batch, height, width, outputs = y_bar.shape
-    lines = (y_bar[:, :: height - 1], y_bar[:, :, :: width - 1])
-    edges = [jnp.sum(x.reshape(batch, -1, outputs).astype(wide), 0) for x in lines]
-    signs = jnp.asarray(_signs(height, width), wide)
-    return jnp.sum(signs[..., None] * jnp.concatenate(edges)[None, None], 2)
+    lines = (y_bar[:, :: height - 1], y_bar[:, :, :: width - 1].swapaxes(1, 2))
+    longest, terms = max(height, width), []
+    for line, signs in zip(lines, _signs(height, width), strict=True):
+        edges = jnp.sum(line.reshape(batch, -1, outputs).astype(wide), 0).reshape(line.shape[1:])
+        signed = jnp.asarray(signs, wide)[..., None] * edges[:, None, None]
+        padding = [(0, 0), (0, 0), (0, longest - signed.shape[3]), (0, 0)]
+        terms += [jnp.pad(x, padding) for x in signed]
+    taps: jax.Array = jax.lax.optimization_barrier(jnp.sum(sum(terms[1:], terms[0]), 2))
+    return taps
 
 
-def _signs(height: int, width: int) -> np.ndarray:
-    """Return how often each position of _sums_by_tap's edges counts for each tap, [3, 3, P].
+def _by_kernel(
+    kernel: jax.Array, scaled_bar: jax.Array, by_taps: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return kernel * by_taps, kernel * scaled_bar
 
-    The edges are the first and the last row, then the first and the last column: a corner is in
+
+def _signs(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each position of _sums_by_tap's lines counts for each tap, [2, 3, 3, P].
+
+    The lines are the first and the last row, then the first and the last column: a corner is in
     two of them.
     """
-    rows, columns = np.zeros((3, 3, 2, width)), np.zeros((3, 3, height, 2))
+    rows, columns = np.zeros((2, 3, 3, width)), np.zeros((2, 3, 3, height))
     for end in (0, 1):
-        rows[2 * end, :, end] -= 1
-        columns[:, 2 * end, :, end] -= 1
+        rows[end, 2 * end] -= 1
+        columns[end, :, 2 * end] -= 1
         for side in (0, 1):
-            rows[2 * end, 2 * side, end, side * (width - 1)] += 1
-    return np.concatenate([rows.reshape(3, 3, -1), columns.reshape(3, 3, -1)], 2)
+            rows[end, 2 * end, 2 * side, side * (width - 1)] += 1
+    return rows, columns

@@ -1,13 +1,11 @@
-"""Update of many arrays in few kernels, as XLA's compiler for GPUs has to be brought to.
+"""Arithmetic on a network's arrays in few kernels, as XLA's compiler for GPUs has to be brought to.
 
-A network has hundreds of arrays, most of a few hundred numbers. XLA makes kernels for each: for its
-norm, for its update, and, of a convolution's kernel, whose gradient comes in cuDNN's order, for two
-copies back into the arrays that are updated in place. Loops over arrays of one size become one
-kernel where they share an operand of that size, and gradients that stand in one buffer have one
-norm. Values are those of optim.py, but for the order of the norm's sum.
+A network has hundreds of arrays, most of a few hundred numbers. XLA makes kernels for each: to
+transpose a convolution's kernel into cuDNN's order and its gradient back, for the gradient's norm,
+for the update. Loops over arrays of one shape become one kernel where they share an operand, be it
+of two numbers, but not of one. Values are those of optim.py, but for the order of the norm's sum.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,29 +13,55 @@ import jax
 import jax.numpy as jnp
 
 Tree = Any
-# (weight, momentum, gradient, rate) -> the first two after a step; arrays of one size, flat.
+# (weight, momentum, gradient, rate []) -> the first two after a step; flat arrays.
 Update = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 KERNEL_AXES = 4  # of a convolution's kernel
+TO_CUDNN, TO_FLAX = (3, 0, 1, 2), (1, 2, 3, 0)  # [h, w, C, O] to [O, h, w, C], and back
+MOST_ARRAYS = 90  # that a norm is taken of at once: XLA lets a kernel take 96
 
 
-def gathered(gradients: Tree) -> Tree:
-    """Return the gradients, those of convolutions' kernels as slices of one buffer."""
-    leaves, form = jax.tree.flatten(gradients)
-    kernels = [x for x in leaves if x.ndim == KERNEL_AXES]
-    if not kernels:
-        return gradients
-    flat = jax.lax.optimization_barrier(jnp.concatenate([x.reshape(-1) for x in kernels]))
-    parts = jax.lax.split(flat, [x.size for x in kernels])
-    after = iter([x.reshape(kernel.shape) for x, kernel in zip(parts, kernels, strict=True)])
-    return jax.tree.unflatten(form, [next(after) if x.ndim == KERNEL_AXES else x for x in leaves])
+def in_cudnn_order(network: Tree) -> Tree:
+    """Return the parameters, convolutions' kernels the same but in memory in cuDNN's order."""
+    least = _shared(-jnp.inf)
+
+    def order(x: jax.Array) -> jax.Array:
+        if x.ndim != KERNEL_AXES:
+            return x
+        return jnp.maximum(x.transpose(TO_CUDNN), least.astype(x.dtype)).transpose(TO_FLAX)
+
+    return jax.tree.map(order, network)
+
+
+def in_flax_order(gradients: Tree) -> Tree:
+    """Return the gradients, kernels' in memory in the order of the parameters, vectors as well."""
+    least = _shared(-jnp.inf)
+
+    def order(x: jax.Array) -> jax.Array:
+        if not is_one_of_many(x):
+            return x
+        # Flat, so that it is brought in order before the bound joins it to others.
+        flat = jnp.maximum(x.reshape(-1), least.astype(x.dtype))
+        return _kept(flat).reshape(x.shape)
+
+    return jax.tree.map(order, gradients)
 
 
 def square_norm(leaves: Sequence[jax.Array]) -> jax.Array:
-    """Return the sum of the squares of all elements of vectors and convolutions' kernels, []."""
-    by_axes = [[x.reshape(-1) for x in leaves if x.ndim == n] for n in (1, KERNEL_AXES)]
-    sums = [jnp.sum(jnp.square(jnp.concatenate(group))) for group in by_axes if group]
-    return sum(sums, jnp.zeros(()))
+    """Return the sum of the squares of all elements of arrays, []."""
+    flat = [x.reshape(-1) for x in leaves]
+    groups = [flat[at : at + MOST_ARRAYS] for at in range(0, len(flat), MOST_ARRAYS)]
+    return sum((jnp.sum(jnp.square(jnp.concatenate(x))) for x in groups), jnp.zeros(()))
+
+
+def _shared(number: jax.Array | float) -> jax.Array:
+    """Return a number [] that, to the compiler, is an element of an array."""
+    return _kept(jnp.broadcast_to(number, (2,)))[0]
+
+
+def _kept(x: jax.Array) -> jax.Array:
+    kept: jax.Array = jax.lax.optimization_barrier(x)
+    return kept
 
 
 def is_one_of_many(x: jax.Array) -> bool:
@@ -48,26 +72,15 @@ def is_one_of_many(x: jax.Array) -> bool:
 def by_size(
     update: Update, lr: jax.Array, weights: Tree, momentum: Tree, gradients: Tree
 ) -> tuple[Tree, Tree]:
-    """Return weights and momentum after `update` of each array, those of a size in one kernel.
-
-    lr []: given to update as an array of the size, or as it is where no other array has that size.
-    """
+    """Return weights and momentum after `update` of each array, those of a size in one kernel."""
     form = jax.tree.structure(weights)
-    arrays = list(zip(*map(jax.tree.leaves, (weights, momentum, gradients)), strict=True))
-    places = defaultdict(list)
-    for place, (first, *_) in enumerate(arrays):
-        places[first.size if is_one_of_many(first) else -place].append(place)
-    found: list[tuple[jax.Array, jax.Array] | None] = [None] * len(arrays)
-    for size, group in places.items():
-        rate = lr
-        if len(group) > 1:
-            rate = jax.lax.optimization_barrier(jnp.broadcast_to(lr, (size,)))
-        for place in group:
-            shape = arrays[place][0].shape
-            weight, buffer, gradient = (x.reshape(-1) for x in arrays[place])
-            weight, buffer = update(weight, buffer, gradient, rate)
-            found[place] = (weight.reshape(shape), buffer.reshape(shape))
-    pairs = [pair for pair in found if pair is not None]
+    many, pairs = _shared(lr), []
+    for weight, buffer, gradient in zip(
+        *map(jax.tree.leaves, (weights, momentum, gradients)), strict=True
+    ):
+        rate = many if is_one_of_many(weight) else lr
+        after = update(weight.reshape(-1), buffer.reshape(-1), gradient.reshape(-1), rate)
+        pairs.append([x.reshape(weight.shape) for x in after])
     return (
         jax.tree.unflatten(form, [weight for weight, _ in pairs]),
         jax.tree.unflatten(form, [buffer for _, buffer in pairs]),

@@ -82,7 +82,7 @@ def square_norm(tree: Tree) -> jax.Array:
     def together(leaves: list[jax.Array]) -> jax.Array:
         many = [x for x in leaves if few_kernels.is_one_of_many(x)]
         others = [x for x in leaves if not few_kernels.is_one_of_many(x)]
-        return few_kernels.square_norm(many) + each(others)
+        return few_kernels.square_norm(many) + sum(jnp.sum(jnp.square(x)) for x in others)
 
     total: jax.Array = jax.lax.platform_dependent(
         jax.tree.leaves(tree), cuda=together, default=each

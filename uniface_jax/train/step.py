@@ -31,7 +31,7 @@ from uniface_jax.losses.expectation import STAGE
 from uniface_jax.runtime import debug
 from uniface_jax.runtime.parallel import AXIS
 from uniface_jax.state import TrainState, Tree, Weights
-from uniface_jax.train import optim, update
+from uniface_jax.train import few_kernels, optim, update
 from uniface_jax.train.beside import beside, compared, metrics_of, with_moved_centers
 from uniface_jax.train.micro_batches import Batch as Batch
 from uniface_jax.train.micro_batches import fold, forward, split
@@ -53,9 +53,13 @@ class _Parts(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """Values that all micro-batches of one step on one device share."""
+    """Values that all micro-batches of one step on one device share.
+
+    network: the state's, as it is differentiated.
+    """
 
     state: TrainState
+    network: Tree
     shard: Shard
     memory: Shard | None
     dropout_key: jax.Array
@@ -128,7 +132,11 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     debug.check_state(state.weights.prototypes, valid, state.batch_stats)
 
     memory = None if state.memory is None else in_shard(state.memory, shard)
-    shared = _Shared(state, shard, memory, dropout_key, jax.random.fold_in(key, DRAWS))
+    network = jax.lax.platform_dependent(
+        state.weights.network, cuda=few_kernels.in_cudnn_order, default=lambda network: network
+    )
+    draw_key = jax.random.fold_in(key, DRAWS)
+    shared = _Shared(state, network, shard, memory, dropout_key, draw_key)
     sums, loss_statistics, measured = _all_micro_batches(parts, shared, batch)
     gradients = jax.tree.map(lambda x: x / settings.micro_batches, sums.gradients)
     gradients = gradients._replace(network=_over_devices(gradients.network))
@@ -185,7 +193,7 @@ def _micro_batch(
         forward, parts.network, shared.state.batch_stats, part,
         jax.random.fold_in(shared.dropout_key, group),
     )  # fmt: skip
-    features, backward, statistics = jax.vjp(run, shared.state.weights.network, has_aux=True)
+    features, backward, statistics = jax.vjp(run, shared.network, has_aux=True)
     products = Products(settings.block_size, settings.product_dtype)
     draw_key = jax.random.fold_in(shared.draw_key, group)
     loss = with_own_draws(parts.loss, draw_key, part["label"].shape[0])

@@ -108,7 +108,7 @@ def clipped(gradients: Weights, settings: Settings) -> tuple[Weights, dict[str, 
     where it is by this one that they are clipped.
     """
     network = jax.lax.platform_dependent(
-        gradients.network, cuda=few_kernels.gathered, default=lambda network: network
+        gradients.network, cuda=few_kernels.in_flax_order, default=lambda network: network
     )
     gradients = gradients._replace(network=network)
     trained, limit = _trained(gradients, settings), settings.optimizer.clip
