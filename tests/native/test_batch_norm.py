@@ -1,4 +1,4 @@
-"""The kernels of batch norm, the PReLU and the sum after it, against the same in float64."""
+"""The kernels of batch norm, the PReLU after it, against the same in float64."""
 
 from functools import partial
 
@@ -26,26 +26,25 @@ pytestmark = pytest.mark.usefixtures("kernels")
     ),
     vectors=st.integers(1, 9),
     sloped=st.booleans(),
-    added=st.booleans(),
 )
 @examples(40)
-def test_any_shape(seed, rows, vectors, sloped, added):
+def test_any_shape(seed, rows, vectors, sloped):
     shape = (*rows, vectors * build.vector_width())
     if np.prod(rows) == 1:
         sloped = False  # everything is zero, where a PReLU has a corner
-    check(*problem(seed, shape, sloped, added))
+    check(*problem(seed, shape, sloped))
 
 
 def test_a_mean_of_many_deviations():
     """Sums of squares as such would lose the variance: 1000 squared has it in its last bits."""
-    x, y_bar, norm, _ = problem(0, (4, 30, 30, 64), False, False, level=1000.0)
-    check(x, y_bar, norm, None, by=3e-4)
+    x, y_bar, norm = problem(0, (4, 30, 30, 64), False, level=1000.0)
+    check(x, y_bar, norm, by=3e-4)
     _, _, spread, _ = native.forward(x, norm, EPSILON)
     assert_close(spread, x.astype(np.float64).var((0, 1, 2)), by=1e-4)
 
 
 def test_an_image_far_from_the_others():
-    x, _, norm, _ = problem(1, (4, 30, 30, 64), False, False)
+    x, _, norm = problem(1, (4, 30, 30, 64), False)
     x[0, 0, 0] = 1e4
     _, _, spread, _ = native.forward(x, norm, EPSILON)
     variance = x.astype(np.float64).var((0, 1, 2))
@@ -53,7 +52,7 @@ def test_an_image_far_from_the_others():
 
 
 def test_not_a_number_stays_one():
-    x, _, norm, _ = problem(2, (2, 8, 8, 2 * build.vector_width()), True, False)
+    x, _, norm = problem(2, (2, 8, 8, 2 * build.vector_width()), True)
     x[1, 2, 3, 4] = np.nan
     y, mean, variance, _ = native.forward(x, norm, EPSILON)
     wrong = np.arange(x.shape[-1]) == 4
@@ -63,11 +62,11 @@ def test_not_a_number_stays_one():
 
 @pytest.mark.parametrize("sloped", [False, True])
 def test_the_same_bits_on_every_call(sloped):
-    x, y_bar, norm, added = problem(3, (4, 30, 30, 64), sloped, True)
+    x, y_bar, norm = problem(3, (4, 30, 30, 64), sloped)
 
     def run():
-        y, mean, variance, inverse = native.forward(x, norm, EPSILON, added)
-        return y, mean, variance, native.gradient(x, y_bar, norm, mean, inverse, added)
+        y, mean, variance, inverse = native.forward(x, norm, EPSILON)
+        return y, mean, variance, native.gradient(x, y_bar, norm, mean, inverse)
 
     first = jax.tree.map(np.asarray, run())
     for _ in range(5):
@@ -80,7 +79,7 @@ def _summed(many, x, *vectors):
 
 @pytest.mark.parametrize("wrapped", ["jit", "remat", "vmap"])
 def test_trained_as_by_xla(wrapped):
-    x, _, norm, _ = problem(4, (2, 32, 32, 2 * build.vector_width()), True, False)
+    x, _, norm = problem(4, (2, 32, 32, 2 * build.vector_width()), True)
 
     def value(x, *vectors):
         found = batch_norm(x, Norm(*vectors), None, EPSILON, jnp.dtype("float32"))
@@ -119,18 +118,17 @@ def test_other_widths_sizes_and_dtypes_are_without_kernels(shape, dtype):
     assert "uniface_" not in run.lower(jnp.ones(shape, dtype)).as_text()
 
 
-@pytest.mark.parametrize("wrong", ["channels", "slope", "added", "scratch"])
+@pytest.mark.parametrize("wrong", ["channels", "slope", "scratch"])
 def test_shapes_that_were_not_agreed_on_are_refused(wrong):
     size = build.vector_width() + (wrong == "channels")
     x, vector = np.ones((8, size), np.float32), np.ones(size, np.float32)
     slope = np.ones(1 if wrong == "slope" else size, np.float32)
-    added = np.ones((1 if wrong == "added" else 0, size), np.float32)
     shapes = [x.shape, *[(size,)] * 3, (1 if wrong == "scratch" else 10 * size,)]
     results = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     assert build.available()
     called = jax.ffi.ffi_call("uniface_batch_norm", results)
     with pytest.raises(jax.errors.JaxRuntimeError, match="not as agreed"):
-        jax.block_until_ready(called(x, vector, vector, slope, added, epsilon=np.float32(EPSILON)))
+        jax.block_until_ready(called(x, vector, vector, slope, epsilon=np.float32(EPSILON)))
 
 
 def test_platforms_other_than_the_cpu_have_xlas():

@@ -252,10 +252,10 @@ def test_attention(driver, batch, tokens, heads, vectors, deviation):
 
 
 @pytest.mark.parametrize(("rows", "vectors"), [((2,), 1), ((37,), 9), ((2, 30, 31), 3)])
-@pytest.mark.parametrize("with_all", [False, True])
-def test_batch_norm(driver, rows, vectors, with_all):
+@pytest.mark.parametrize("sloped", [False, True])
+def test_batch_norm(driver, rows, vectors, sloped):
     shape = (*rows, vectors * build.vector_width())
-    batch_norm_problems.check(*batch_norm_problems.problem(0, shape, with_all, with_all))
+    batch_norm_problems.check(*batch_norm_problems.problem(0, shape, sloped))
 
 
 def test_attention_of_what_is_not_finite(driver):

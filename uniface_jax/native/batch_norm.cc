@@ -108,14 +108,13 @@ struct Channel {
   Vec Normalized(Vec x) const { return (x - mean) * factor + bias; }
 };
 
-template <bool kSlope, bool kAdded>
-void Normalize(const Norm& norm, const float* x, const float* added, ptrdiff_t rows,
-               ptrdiff_t channels, float* y) {
+template <bool kSlope>
+void Normalize(const Norm& norm, const float* x, ptrdiff_t rows, ptrdiff_t channels, float* y) {
   for (ptrdiff_t row = 0; row < rows; ++row)
     for (ptrdiff_t c = 0, at = row * channels; c < channels; c += kWidth, at += kWidth) {
       Vec z = Channel(norm, c).Normalized(Load(x + at));
       if (kSlope) z = Select(z >= Vec{}, z, Load(norm.slope + c) * z);
-      Store(y + at, kAdded ? z + Load(added + at) : z);
+      Store(y + at, z);
     }
 }
 
@@ -149,12 +148,11 @@ void GradientSums(const Norm& norm, const float* x, const float* y_bar, ptrdiff_
     for (ptrdiff_t c = 0; c < channels; c += kWidth) add(row, c, 1);
 }
 
-// factor * (z_bar - mean(z_bar) - (x - mean) * along), plus what is added; along: inverse^2 times the
-// mean of z_bar * (x - mean).
-template <bool kSlope, bool kAdded>
+// factor * (z_bar - mean(z_bar) - (x - mean) * along); along: inverse^2 times the mean of
+// z_bar * (x - mean).
+template <bool kSlope>
 void InputGradient(const Norm& norm, const float* mean_bar, const float* along, const float* x,
-                   const float* y_bar, const float* added, ptrdiff_t rows, ptrdiff_t channels,
-                   float* x_bar) {
+                   const float* y_bar, ptrdiff_t rows, ptrdiff_t channels, float* x_bar) {
   for (ptrdiff_t row = 0; row < rows; ++row)
     for (ptrdiff_t c = 0, at = row * channels; c < channels; c += kWidth, at += kWidth) {
       const Channel of(norm, c);
@@ -162,30 +160,27 @@ void InputGradient(const Norm& norm, const float* mean_bar, const float* along, 
       Vec z_bar = Load(y_bar + at);
       if (kSlope)
         z_bar = Select(of.Normalized(value) >= Vec{}, z_bar, Load(norm.slope + c) * z_bar);
-      const Vec wanted =
-          of.factor * (z_bar - Load(mean_bar + c) - (value - of.mean) * Load(along + c));
-      Store(x_bar + at, kAdded ? wanted + Load(added + at) : wanted);
+      Store(x_bar + at,
+            of.factor * (z_bar - Load(mean_bar + c) - (value - of.mean) * Load(along + c)));
     }
 }
 
-bool Agreed(const Rows& rows, const Floats& x, const Floats& added, const Floats& slope,
-            Result& scratch) {
-  const ptrdiff_t slopes = slope.element_count(), size = x.element_count();
-  const ptrdiff_t more = added.element_count(), floats = scratch->element_count();
+bool Agreed(const Rows& rows, const Floats& slope, Result& scratch) {
+  const ptrdiff_t slopes = slope.element_count(), floats = scratch->element_count();
   return rows.count > 0 && rows.channels % kWidth == 0 && (slopes == 0 || slopes == rows.channels) &&
-         (more == 0 || more == size) && floats >= (rows.blocks() * kSums + 2) * rows.channels;
+         floats >= (rows.blocks() * kSums + 2) * rows.channels;
 }
 
 ffi::Error Refused() {
   return ffi::Error::InvalidArgument("the batch norm's shapes or scratch are not as agreed");
 }
 
-// slope: [channels], or [0] for no PReLU; added: as x, or [0] for nothing.
+// slope: [channels], or [0] for no PReLU.
 ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, Floats slope,
-                   Floats added, float epsilon, Result y, Result mean, Result variance,
-                   Result inverse, Result scratch) {
+                   float epsilon, Result y, Result mean, Result variance, Result inverse,
+                   Result scratch) {
   const Rows rows = RowsOf(x);
-  if (!Agreed(rows, x, added, slope, scratch)) return Refused();
+  if (!Agreed(rows, slope, scratch)) return Refused();
   const ptrdiff_t channels = rows.channels;
   const int blocks = rows.blocks();
   float* sums = scratch->typed_data();
@@ -198,28 +193,26 @@ ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, Fl
   for (ptrdiff_t c = 0; c < channels; ++c)
     inverse->typed_data()[c] =
         static_cast<float>(1 / std::sqrt(static_cast<double>(variance->typed_data()[c]) + epsilon));
-  const bool sloped = slope.element_count(), more = added.element_count();
+  const bool sloped = slope.element_count();
   const Norm norm{scale.typed_data(), bias.typed_data(), slope.typed_data(), mean->typed_data(),
                   inverse->typed_data()};
-  const auto run = sloped ? (more ? Normalize<true, true> : Normalize<true, false>)
-                          : (more ? Normalize<false, true> : Normalize<false, false>);
+  const auto run = sloped ? Normalize<true> : Normalize<false>;
   RunTasks(pool, blocks, [&](int task) {  // those first that were read last
     const Range block = rows.Block(blocks - 1 - task);
     const ptrdiff_t at = block.begin * channels;
-    run(norm, x.typed_data() + at, more ? added.typed_data() + at : nullptr,
-        block.end - block.begin, channels, y->typed_data() + at);
+    run(norm, x.typed_data() + at, block.end - block.begin, channels, y->typed_data() + at);
   });
   return ffi::Error::Success();
 }
 
 ffi::Error Gradient(ffi::ThreadPool pool, Floats x, Floats y_bar, Floats scale, Floats bias,
-                    Floats slope, Floats mean, Floats inverse, Floats added, Result x_bar,
-                    Result scale_bar, Result bias_bar, Result slope_bar, Result scratch) {
+                    Floats slope, Floats mean, Floats inverse, Result x_bar, Result scale_bar,
+                    Result bias_bar, Result slope_bar, Result scratch) {
   const Rows rows = RowsOf(x);
-  if (!Agreed(rows, x, added, slope, scratch)) return Refused();
+  if (!Agreed(rows, slope, scratch)) return Refused();
   const ptrdiff_t channels = rows.channels;
   const int blocks = rows.blocks();
-  const bool sloped = slope.element_count(), more = added.element_count();
+  const bool sloped = slope.element_count();
   const Norm norm{scale.typed_data(), bias.typed_data(), slope.typed_data(), mean.typed_data(),
                   inverse.typed_data()};
   float* sums = scratch->typed_data();
@@ -242,14 +235,12 @@ ffi::Error Gradient(ffi::ThreadPool pool, Floats x, Floats y_bar, Floats scale, 
     mean_bar[c] = static_cast<float>(total / rows.count);
     along[c] = static_cast<float>(centered * by * by / rows.count);
   }
-  const auto run = sloped ? (more ? InputGradient<true, true> : InputGradient<true, false>)
-                          : (more ? InputGradient<false, true> : InputGradient<false, false>);
+  const auto run = sloped ? InputGradient<true> : InputGradient<false>;
   RunTasks(pool, blocks, [&](int task) {
     const Range block = rows.Block(blocks - 1 - task);
     const ptrdiff_t at = block.begin * channels;
     run(norm, mean_bar, along, x.typed_data() + at, y_bar.typed_data() + at,
-        more ? added.typed_data() + at : nullptr, block.end - block.begin, channels,
-        x_bar->typed_data() + at);
+        block.end - block.begin, channels, x_bar->typed_data() + at);
   });
   return ffi::Error::Success();
 }
@@ -267,7 +258,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceBatchNorm, Forward,
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
-                                  .Arg<Floats>()
                                   .Attr<float>("epsilon")
                                   .Ret<Floats>()
                                   .Ret<Floats>()
@@ -277,7 +267,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceBatchNorm, Forward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceBatchNormGradient, Gradient,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()

@@ -1,4 +1,4 @@
-"""Batch norm with the PReLU and the sum after it, and its gradient: arrays to arrays, on the CPU.
+"""Batch norm with the PReLU after it, and its gradient: arrays to arrays, on the CPU.
 
 x [..., C] float32, over all axes but the last; suits() must be true of it. Vectors are [C]: scale
 and bias, and slope, that of the PReLU, None for none.
@@ -38,16 +38,14 @@ def _call(
 
 
 def forward(
-    x: jax.Array, norm: Norm, epsilon: float, added: jax.Array | None = None
+    x: jax.Array, norm: Norm, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return PReLU(norm(x)) + added, normalized by this batch, and its statistics [C].
+    """Return PReLU(norm(x)), normalized by this batch, and its statistics [C].
 
     These are the mean, the biased variance, and 1 / sqrt(variance + epsilon).
     """
-    arrays = (x, *norm, added)
-    y, mean, variance, inverse = _call(
-        "uniface_batch_norm", x, 3, *arrays, epsilon=np.float32(epsilon)
-    )
+    attributes = {"epsilon": np.float32(epsilon)}
+    y, mean, variance, inverse = _call("uniface_batch_norm", x, 3, x, *norm, **attributes)
     return y, mean, variance, inverse
 
 
@@ -57,9 +55,8 @@ def gradient(
     norm: Norm,
     mean: jax.Array,
     inverse: jax.Array,
-    added: jax.Array | None = None,
 ) -> tuple[jax.Array, Norm]:
-    """Return the gradients with respect to x, plus `added`, and to the norm's vectors."""
-    arrays = (x, y_bar, *norm, mean, inverse, added)
+    """Return the gradients with respect to x and to the norm's vectors."""
+    arrays = (x, y_bar, *norm, mean, inverse)
     x_bar, scale_bar, bias_bar, slope_bar = _call("uniface_batch_norm_gradient", x, 3, *arrays)
     return x_bar, (scale_bar, bias_bar, None if norm[2] is None else slope_bar)

@@ -112,10 +112,10 @@ def table(counted: Counted, flops: float) -> str:
             *(
                 f"{kind:30}{total.kernels:8,}{total.bytes / GB:10.4g}"
                 f"{1e3 * total.bytes / card.bandwidth:10.4g}{total.flops / 1e12:10.4g}"
-                f"{total.flops / card.tflops / GB:10.4g}{1e3 * roof:10.4g}"
+                f"{total.flops / card.tflops / 1e9:10.4g}{1e3 * roof:10.4g}"
                 for (kind, total), roof in zip(rows, [*roofs, sum(roofs)], strict=True)
             ),
-            f"{flops / 1e12:.4g} TFLOP: {flops / card.tflops / GB:.2f} ms at {card.tflops:g} "
+            f"{flops / 1e12:.4g} TFLOP: {flops / card.tflops / 1e9:.2f} ms at {card.tflops:g} "
             f"TFLOP/s in bfloat16; memory at {card.bandwidth / GB:,.0f} GB/s",
             *_collective_lines(counted),
         ]
