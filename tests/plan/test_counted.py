@@ -77,6 +77,11 @@ def test_a_step_compiled_for_an_accelerator(name, config):
     assert found.memory.total > 0
     expect_the_intended_collectives(kernels.kernels(found.text), recipe)
     assert f"{found.total.kernels:,}" in counted.table(found, 1e9)
+    if target.is_gpu:  # none is made as a convolution of a map with zeros between
+        forward, backward = (
+            found.kinds[f"convolution, {kind}"].kernels for kind in ("forward", "input gradient")
+        )
+        assert backward == forward - 1  # the images have none
 
 
 @pytest.mark.parametrize("name", EVERY_KIND[:1])

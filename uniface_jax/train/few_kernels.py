@@ -28,7 +28,10 @@ def in_cudnn_order(network: Tree) -> Tree:
     def order(x: jax.Array) -> jax.Array:
         if x.ndim != KERNEL_AXES:
             return x
-        return jnp.maximum(x.transpose(TO_CUDNN), least.astype(x.dtype)).transpose(TO_FLAX)
+        # Not by maximum: XLA would take that after a kernel is mirrored, by which it knows an input
+        # gradient, and make a convolution of a map with zeros between of it.
+        below, above = least.astype(x.dtype), jnp.asarray(jnp.inf, x.dtype)
+        return jax.lax.clamp(below, x.transpose(TO_CUDNN), above).transpose(TO_FLAX)
 
     return jax.tree.map(order, network)
 
