@@ -36,10 +36,11 @@ def make(commands: ForkedCommands, folder: Path) -> tuple[Path, Path]:
 
 
 def _make(commands: ForkedCommands, folder: Path) -> None:
-    clean = folder / "faces"
+    clean = folder.parent / "faces"  # which the workdir names, and which stays there
     for image in sorted(FACES.glob("*/[0-5].png")):
         (clean / image.parent.name).mkdir(parents=True, exist_ok=True)
         (clean / image.parent.name / image.name).write_bytes(image.read_bytes())
+    shutil.copytree(clean, folder / "faces")
     for command in (
         ["train", *TRAIN, f"--config.data.train={clean}", "--workdir=runs/demo"],
         ["export", "--workdir=runs/demo", "--output=runs/demo/model.onnx"],
