@@ -22,12 +22,7 @@ from uniface_jax.inference import fused
 from uniface_jax.models.channels import affine, prelu
 from uniface_jax.models.convolution import plain
 from uniface_jax.models.mobilefacenet import VARIANTS
-from uniface_jax.native.fused_convolution import (
-    Around,
-    forward,
-    forward_grouped,
-    is_winograd,
-)
+from uniface_jax.native.fused_convolution import Around, forward, is_winograd
 
 Shape = tuple[tuple[int, ...], tuple[int, ...], int, int]
 
@@ -38,22 +33,17 @@ def shapes_of(network: models.Network, images: int) -> dict[Shape, list[Around]]
 
     def noted(x, kernel, stride, padding, around):
         found.setdefault((x.shape, kernel.shape, stride, padding), []).append(around)
-        return by_kernels(x, kernel, stride, padding, around)
+        return forward(x, kernel, stride, padding, around)
 
     variables = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
     trees = dict(zip(("params", "batch_stats"), variables, strict=True))
     pixels = jax.ShapeDtypeStruct((images, models.IMAGE_SIZE, models.IMAGE_SIZE, 3), np.float32)
-    fused.forward = fused.forward_grouped = noted
+    fused.forward = noted
     try:
         jax.eval_shape(partial(fused.features, network), trees, pixels)
     finally:
-        fused.forward, fused.forward_grouped = forward, forward_grouped
+        fused.forward = forward
     return found
-
-
-def by_kernels(x, kernel, stride, padding, around: Around):
-    run = forward if kernel.shape[2] == x.shape[3] else forward_grouped
-    return run(x, kernel, stride, padding, around)
 
 
 def unfused(x, kernel, stride, padding, around: Around):
@@ -92,7 +82,7 @@ def of_shape(shape: Shape, around: Around, rng: np.random.Generator) -> dict:
     def called(function):
         return lambda x, kernel, around: function(x, kernel, stride, padding, around)
 
-    return compared(called(by_kernels), called(unfused), maps, kernels, given)
+    return compared(called(forward), called(unfused), maps, kernels, given)
 
 
 def of_network(network: models.Network, images: int, rng: np.random.Generator) -> dict:

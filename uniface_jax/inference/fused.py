@@ -18,7 +18,7 @@ from uniface_jax.models.channels import affine
 from uniface_jax.models.layers import BN_EPSILON, padding_of
 from uniface_jax.native import build, depthwise
 from uniface_jax.native.convolution import divides
-from uniface_jax.native.fused_convolution import Affine, Around, forward, forward_grouped
+from uniface_jax.native.fused_convolution import Affine, Around, forward
 
 Tree = Mapping[str, Any]
 # Images at a time: with more, maps leave the caches; with fewer, kernels are read too often, of
@@ -140,6 +140,5 @@ def _conv_norm(
     if "layers_2" in params:
         slope = params["layers_2"]["slope"]
     kernel = params["layers_0"]["kernel"]
-    convolve = forward if kernel.shape[2] == x.shape[3] else forward_grouped
     padding = len(kernel) // 2 if padded else 0
-    return convolve(x, kernel, stride, padding, Around(norm, slope=slope, added=added))
+    return forward(x, kernel, stride, padding, Around(norm, slope=slope, added=added))

@@ -19,6 +19,7 @@ from uniface_jax.native import build
 from uniface_jax.native import convolution as native
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+TO_CUDNN, TO_FLAX = (3, 0, 1, 2), (1, 2, 3, 0)  # of kernels: [h, w, C, O] to [O, h, w, C], and back
 # On smaller input maps XLA's own are no slower (measured).
 FEWEST_POSITIONS, FEWEST_BY_WINOGRAD = 28 * 28, 7 * 7
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from uniface_jax.models import channels
 from uniface_jax.models.channels import Moments, Norm
-from uniface_jax.models.convolution import plain, plain_gradients
+from uniface_jax.models.convolution import TO_CUDNN, TO_FLAX, plain, plain_gradients
 
 _AXES = ((-1, 1, 1), (1, -1, 1))  # of rows and of columns in [H, W, O]
 
@@ -131,7 +131,8 @@ def _forward(
     mean, square = known or channels.moments(x, kernel.dtype)
     variance = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    kernel = jax.lax.optimization_barrier(kernel.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
+    # Held as cuDNN takes it: nothing is transposed between here and the convolution.
+    kernel = jax.lax.optimization_barrier(kernel.transpose(TO_CUDNN)).transpose(TO_FLAX)
     rounded = _scaled(kernel, first.scale * inverse, x.dtype)
     # What each tap makes of a map that is the shift everywhere, [3, 3, O].
     lost = rounded.astype(kernel.dtype) * _by_input(mean)
@@ -155,7 +156,7 @@ def _backward(epsilon: float, saved: _Saved, cotangents: Head) -> tuple[Map, jax
     scaled_bar, by_taps = scaled_bar.astype(kernel.dtype), _sums_by_tap(y_bar, kernel.dtype)
     kernel_bar = scaled_bar * _by_input(scale) + _by_input(shift) * by_taps[:, :, None]
     in_cudnn_order = [
-        x.transpose(3, 0, 1, 2)
+        x.transpose(TO_CUDNN)
         for x in (kernel, scaled_bar, jnp.broadcast_to(by_taps[:, :, None], kernel.shape))
     ]
     shift_bar, by_scaled = channels.channel_sums(_by_kernel, in_cudnn_order)

@@ -263,8 +263,8 @@ ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride
   return Outputs(pool, x, kernel, Plain{}, stride, padding, y);
 }
 
-ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, Floats after, int32_t stride,
-                 int32_t padding, Result y) {
+ffi::Error Fused(ffi::ThreadPool pool, Floats x, Floats kernel, int32_t stride, int32_t padding,
+                 Floats after, Result y) {
   const ptrdiff_t channels = x.dimensions()[3];
   if (static_cast<ptrdiff_t>(after.element_count()) != 2 * channels) return Refused();
   const float* bias = after.typed_data();
@@ -310,14 +310,7 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats x, Floats y_bar, int32_t 
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwise, Forward, ConvolutionBinding().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceFusedGrouped, Fused,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Attr<int32_t>("stride")
-                                  .Attr<int32_t>("padding")
-                                  .Ret<Floats>());
+                              ConvolutionBinding().Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(UnifaceDepthwiseInputGradient, InputGradient,
                               ConvolutionBinding().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

@@ -54,8 +54,11 @@ def forward(
 ) -> jax.Array:
     """Return the convolution of x [B, H, W, C] with kernel [h, h, C, O], O a multiple of a vector.
 
-    H' = (H + 2 padding - h) // stride + 1.
+    H' = (H + 2 padding - h) // stride + 1. A kernel [h, h, D, C] of fewer channels convolves in
+    groups: depthwise.suits() must be true of it, and `after` and `slope` alone be around.
     """
+    if kernel.shape[2] != x.shape[3]:
+        return _in_groups(x, kernel, stride, padding, around)
     side, _, channels, outputs = kernel.shape
     height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[1:3])
     shape = (x.shape[0], height, width, outputs)
@@ -76,13 +79,9 @@ def forward(
     )  # fmt: skip
 
 
-def forward_grouped(
+def _in_groups(
     x: jax.Array, kernel: jax.Array, stride: int, padding: int, around: Around
 ) -> jax.Array:
-    """Return the convolution of x [B, H, W, C] in groups with kernel [h, h, D, C].
-
-    depthwise.suits() must be true of the kernel; around: `after` and `slope` alone.
-    """
     assert around.before is None
     assert around.added is None
     after = around.after

@@ -23,7 +23,6 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_LIBRARY = re.compile(r'custom_call_target="([^"]+)"')
 # Of these the results hold the arguments once more.
 _STARTS = re.compile(r"async|(?!all-reduce).*-start$")
 # Compilers for TPUs write a collective beside others as fusions of one chain: its start, its end,
@@ -287,7 +286,7 @@ def _kernel(
         if name in around.instructions
     ]
     results = instruction.results
-    if _LIBRARY.search(instruction.rest):
+    if products.LIBRARY.search(instruction.rest):
         results = tuple(array for array in results if not _is_workspace(array))
     read, written = sum(arguments), sum(array.bytes for array in results)
     if instruction.opcode == "fusion" and inner is not None:
@@ -357,7 +356,7 @@ def _kind(instruction: _Instruction, inner: _Computation | None) -> str:
         inside -= sent
     elif sent:
         return COLLECTIVE
-    library = _LIBRARY.search(instruction.rest)
+    library = products.LIBRARY.search(instruction.rest)
     if library:
         return next((k for word, k in _LIBRARIES.items() if word in library.group(1)), OTHER)
     if "convolution" in inside:

@@ -106,7 +106,7 @@ def _padded(size: int, tile: int) -> int:
 
 
 class Compiler(NamedTuple):
-    """What differs between compilers; as it is, XLA's for GPUs.
+    """Hold what differs between compilers; as it is, XLA's for GPUs.
 
     size: of an array in memory. factors: True where products make their factors as they read them,
     so that what only they take is in no memory. slots: True where an array's place is given to

@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s|ensions)"?[=:][\[{]([\d,"]*)[\]}]')
-_LIBRARY = re.compile(r'custom_call_target="([^"]+)"')
+LIBRARY = re.compile(r'custom_call_target="([^"]+)"')
 _SQUARE = re.compile(r'"intermediate_tensor_shape":\{[^}]*?"dimensions":\[([\d,"]*)\]')
 # Of cuDNN's attention: q k' and its product with v; backward the first again and one for each of
 # the gradients.
@@ -33,7 +33,7 @@ def flops(opcode: str, operands: Sequence[Shape], result: Shape, attributes: str
         return _convolution(left, right, result, attributes)
     if opcode == "dot":
         return _product(left, result, attributes)
-    library = _LIBRARY.search(attributes) if opcode == "custom-call" else None
+    library = LIBRARY.search(attributes) if opcode == "custom-call" else None
     if library is None:
         return 0.0
     target = library.group(1)

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.models.convolution import TO_CUDNN, TO_FLAX
+
 Tree = Any
 # (weight, momentum, gradient, rate []) -> the first two after a step; flat arrays.
 Update = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 KERNEL_AXES = 4  # of a convolution's kernel
-TO_CUDNN, TO_FLAX = (3, 0, 1, 2), (1, 2, 3, 0)  # [h, w, C, O] to [O, h, w, C], and back
 MOST_ARRAYS = 90  # that a norm is taken of at once: XLA lets a kernel take 96
 
 
@@ -28,10 +29,7 @@ def in_cudnn_order(network: Tree) -> Tree:
     def order(x: jax.Array) -> jax.Array:
         if x.ndim != KERNEL_AXES:
             return x
-        # Not by maximum: XLA would take that after a kernel is mirrored, by which it knows an input
-        # gradient, and make a convolution of a map with zeros between of it.
-        below, above = least.astype(x.dtype), jnp.asarray(jnp.inf, x.dtype)
-        return jax.lax.clamp(below, x.transpose(TO_CUDNN), above).transpose(TO_FLAX)
+        return _joined(x.transpose(TO_CUDNN), least).transpose(TO_FLAX)
 
     return jax.tree.map(order, network)
 
@@ -43,9 +41,8 @@ def in_flax_order(gradients: Tree) -> Tree:
     def order(x: jax.Array) -> jax.Array:
         if not is_one_of_many(x):
             return x
-        # Flat, so that it is brought in order before the bound joins it to others.
-        flat = jnp.maximum(x.reshape(-1), least.astype(x.dtype))
-        return _kept(flat).reshape(x.shape)
+        # Flat, so that it is brought in order before it is joined to others.
+        return _kept(_joined(x.reshape(-1), least)).reshape(x.shape)
 
     return jax.tree.map(order, gradients)
 
@@ -55,6 +52,15 @@ def square_norm(leaves: Sequence[jax.Array]) -> jax.Array:
     flat = [x.reshape(-1) for x in leaves]
     groups = [flat[at : at + MOST_ARRAYS] for at in range(0, len(flat), MOST_ARRAYS)]
     return sum((jnp.sum(jnp.square(jnp.concatenate(x))) for x in groups), jnp.zeros(()))
+
+
+def _joined(x: jax.Array, least: jax.Array) -> jax.Array:
+    """Return x as it is, in one kernel with all that are bound by the same least number, -inf.
+
+    Not by maximum: XLA would take that after a convolution's kernel is mirrored, by which it knows
+    an input gradient, and make a convolution of a map with zeros between of it.
+    """
+    return jax.lax.clamp(least.astype(x.dtype), x, jnp.asarray(jnp.inf, x.dtype))
 
 
 def _shared(number: jax.Array | float) -> jax.Array:
