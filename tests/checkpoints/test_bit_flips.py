@@ -26,11 +26,6 @@ CLASSES = 13
 RUN = {"config": "{}", "data": {"samples": 1, "num_classes": CLASSES}}
 SECONDS, MEGABYTES = 60, 1024  # at most, for one flip; and for all of them
 
-# TensorStore answers for a read that failed when Orbax's event loop is closed already.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
-)
-
 
 def make_state(step: int) -> TrainState:
     """A state of a few arrays: the files have all their kinds, and opening takes no time."""

@@ -1,5 +1,6 @@
 """Checkpoints come back bitwise on any devices; half-written and damaged ones are never used."""
 
+import gc
 import shutil
 
 import jax
@@ -183,8 +184,6 @@ def files_of(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.stat().st_size)
 
 
-# TensorStore answers for a read that failed when Orbax's event loop is closed already.
-@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["cut", "zeros", "gone"])
 def test_a_damaged_file_never_goes_unnoticed(damage, tmp_path, states):
     """Each file of a checkpoint in turn: either it is not needed, or the one before is used."""
@@ -217,6 +216,7 @@ def test_a_damaged_file_never_goes_unnoticed(damage, tmp_path, states):
             assert checkpoints.wait()
             assert checkpoints.latest() == 6
         checkpoints.close()
+    gc.collect()  # the reads beside those that failed are thrown away without a word
     assert "_METADATA" in noticed
     assert len(noticed) > 3
 

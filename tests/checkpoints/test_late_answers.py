@@ -4,15 +4,11 @@ import asyncio
 import gc
 import logging
 import sys
+import types
 
 import pytest
 
 from uniface_jax.checkpoints import late_answers
-
-# What is collected here are the failed reads of the tests before as well.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +45,22 @@ def test_a_closed_loop_of_the_program_s_own_is_printed(capsys):
         assert "Event loop is closed" in capsys.readouterr().err
         sys.excepthook(RuntimeError, error, trace.tb_next)  # as a thread of C++ calls asyncio
         assert not capsys.readouterr().err
+
+
+def test_a_coroutine_of_the_program_s_own_that_is_thrown_away_is_heard(monkeypatch):
+    """Beside the reads of a damaged checkpoint, of which test_checkpoints.py wants no word."""
+    heard = []
+    for name in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, name, lambda *found: heard.append(str(found[0].exc_value)))
+    late_answers.silence()
+
+    @types.coroutine
+    def unfinished():
+        try:
+            yield
+        except GeneratorExit as error:
+            raise ValueError("of mine") from error
+
+    unfinished().send(None)
+    gc.collect()
+    assert heard == ["of mine"]

@@ -11,10 +11,11 @@ _LIBRARIES = ("orbax", "tensorstore")
 
 
 def silence() -> None:
-    """Let no traceback be printed where TensorStore answers to an event loop of Orbax that is gone.
+    """Let no traceback be printed of arrays beside the one whose failure Orbax has raised.
 
-    It does so, in threads of its own, for every array of which the failure was not the first: the
-    failure itself was raised. Whatever else reaches these hooks of Python is passed on.
+    For each of them TensorStore answers, in threads of its own, to an event loop that is gone, and
+    Orbax raises once more where Python throws the unfinished read away. Whatever else reaches these
+    hooks of Python is passed on.
     """
     logging.getLogger("asyncio").addFilter(_is_not_late)  # once, however often it is added
     if getattr(sys.excepthook, "__module__", "") == __name__:
@@ -37,13 +38,19 @@ def _is_not_late(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     if " exception was never retrieved" not in text:
         return True
-    trace = record.exc_info[2] if record.exc_info else None
+    return not _of_libraries(record.exc_info[2] if record.exc_info else None, text)
+
+
+def _of_libraries(trace: TracebackType | None, *texts: str) -> bool:
+    """Return True where Orbax or TensorStore is among `texts` or the files that `trace` is from."""
     places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
-    return not any(library in place for place in (text, *places) for library in _LIBRARIES)
+    return any(library in place for place in (*texts, *places) for library in _LIBRARIES)
 
 
 def _is_late(error: BaseException | None, trace: TracebackType | None) -> bool:
-    """Return True for an answer to a loop that is closed, which no Python code has asked for."""
+    """Return True for what no code asked for: an answer to a closed loop, a read thrown away."""
+    if error is not None and isinstance(error.__cause__, GeneratorExit):
+        return _of_libraries(trace)
     if not isinstance(error, RuntimeError) or str(error) != _LATE:
         return False
     return trace is None or trace.tb_frame.f_globals.get("__name__", "").startswith("asyncio")
