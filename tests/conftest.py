@@ -90,16 +90,16 @@ def pytest_xdist_make_scheduler(config, log):
     return LoadFiles(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-def pytest_collection_finish():
-    """Spare what was imported, millions of objects that stay, every later search for garbage."""
+@pytest.fixture(autouse=True, scope="module")
+def little_to_search():
+    """Let go of the files before, and spare what stays of them each search for garbage.
+
+    What was imported, traced and compiled grows to millions of objects, over which one full
+    search takes half a second.
+    """
+    forget_programs()
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_programs():
-    """Let go of what the files before have compiled, where it is much."""
-    forget_programs()
 
 
 @pytest.fixture

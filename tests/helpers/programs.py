@@ -15,4 +15,5 @@ def forget_programs() -> None:
     """Let go of compiled programs, where this process has many regions of memory by now."""
     if _REGIONS.exists() and _REGIONS.read_bytes().count(b"\n") > MOST_REGIONS:
         jax.clear_caches()
+        gc.unfreeze()  # programs are in cycles with what was traced
         gc.collect()

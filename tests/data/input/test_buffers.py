@@ -32,15 +32,6 @@ class Cycle:
         Cycle.saved.append(self)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Keep the garbage collector, which JAX keeps busy, from what is there already."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def put(array):
     return jax.device_put(array, jax.devices()[0])
 
