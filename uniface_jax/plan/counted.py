@@ -1,22 +1,12 @@
 """A step compiled for a target: its memory, its kernels by kind and its collectives, as a table."""
 
-import logging
-import time
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-
-from uniface_jax.errors import UserError
-from uniface_jax.files.own_folder import own_folder_if_trusted
-from uniface_jax.native import build
-from uniface_jax.plan import kept, kernels, program, topology
+from uniface_jax.plan import compilation, kernels, program
 from uniface_jax.plan.fleet import GB
 from uniface_jax.plan.kernels import COLLECTIVE, Kernel, Total
 from uniface_jax.plan.targets import Card, Target
 from uniface_jax.train.from_config import Recipe
-
-_log = logging.getLogger(__name__)
 
 
 class Counted(NamedTuple):
@@ -62,39 +52,14 @@ class Counted(NamedTuple):
 def count(recipe: Recipe, target: Target) -> Counted:
     """Compile the step for the target's devices and count what it runs.
 
-    A program that was compiled before is not compiled again (kept.py). Raises UserError where the
-    compiler is not installed, or makes no program.
+    recipe: of program.planned. Raises UserError where the compiler is not installed, makes no
+    program or dies.
     """
-    made = _compiled(recipe, target)
+    made = compilation.compiled(recipe, target)
     found = kernels.kernels(made.text)
     collectives = [kernel for kernel in found if kernel.kind == COLLECTIVE]
     totals = kernels.by_kind(found)
     return Counted(target, made.memory, totals, collectives, made.text, made.seconds)
-
-
-def _compiled(recipe: Recipe, target: Target) -> kept.Program:
-    """Return the step as the target's compiler makes it, or made it, where that is kept."""
-    devices = topology.devices_of(target)
-    with build.off():
-        lowered = program.lowered(recipe, devices)
-    folder = own_folder_if_trusted("programs", partial(_log.warning, "programs are not kept: %s"))
-    name = kept.key([lowered.as_text(), *topology.compiler(target)])
-    found = kept.read(folder, name) if folder else None
-    if found is None:
-        began = time.monotonic()
-        try:
-            with build.off():
-                compiled = lowered.compile(dict(topology.options(target)))
-        except jax.errors.JaxRuntimeError as e:  # as where it does not fit
-            said = (str(e).splitlines() or [type(e).__name__])[0][:300]
-            raise UserError(f"--target={target.name}: its compiler made no program: {said}") from e
-        seconds = time.monotonic() - began
-        found = kept.Program(
-            program.memory_of(compiled, not target.is_gpu), compiled.as_text() or "", seconds
-        )
-        if folder:
-            kept.write(folder, name, found)
-    return found
 
 
 def table(counted: Counted, flops: float) -> str:

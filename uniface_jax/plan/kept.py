@@ -50,7 +50,7 @@ def read(folder: Path, name: str) -> Program | None:
     """Return the program that is kept as `name`; None where there is none, or a damaged one."""
     file = folder / name
     try:
-        return _parsed(read_regular(file, MAX_FILE_BYTES))
+        return parsed(read_regular(file, MAX_FILE_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, zlib.error) as e:
@@ -60,16 +60,20 @@ def read(folder: Path, name: str) -> Program | None:
 
 def write(folder: Path, name: str, program: Program) -> None:
     """Keep a program as `name`; where that cannot be written, it is told, and not kept."""
-    record = {"memory": program.memory._asdict(), "text": program.text, "seconds": program.seconds}
-    content = zlib.compress(json.dumps(record).encode())
-    digest = hashlib.sha256(content).hexdigest().encode()
     try:
-        write_bytes(folder / name, digest + b"\n" + content, mode=0o600)
+        write_bytes(folder / name, packed(program), mode=0o600)
     except OSError as e:
         _log.warning("%s: the compiled program is not kept (%s)", e.filename, e.strerror)
 
 
-def _parsed(content: bytes) -> Program:
+def packed(program: Program) -> bytes:
+    """Return a program as a file's bytes."""
+    record = {"memory": program.memory._asdict(), "text": program.text, "seconds": program.seconds}
+    content = zlib.compress(json.dumps(record).encode())
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def parsed(content: bytes) -> Program:
     """Return the program in a file's bytes. Raises ValueError and zlib.error."""
     digest, compressed = content[:_DIGEST], content[_DIGEST + 1 :]
     if hashlib.sha256(compressed).hexdigest().encode() != digest:
