@@ -54,8 +54,8 @@ def test_an_unknown_command_is_one_line(uniface, name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_speaks_of_it_as_it_was_called(uniface, name):
-    done = uniface(name, "--help")
+def test_help_of_a_command_speaks_of_it_as_it_was_called(forked, tmp_path, name):
+    done = forked.complete("uniface", [name, "--help"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"uniface {name} " in done.stdout
     assert "python -m uniface_jax" not in done.stdout

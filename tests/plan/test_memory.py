@@ -67,9 +67,8 @@ DEVICE = Device(memory=2e9, reserve=0.0, tflops=100, utilisation=0.5, bandwidth=
 @pytest.fixture
 def config():
     config = configs.base()
-    config.model.update(
-        name="lresnet18", stage_sizes=(1, 1, 1, 1), width=4, embedding_size=16, stem_stride=2
-    )
+    config.model.update(name="vit_t", embedding_size=16)  # of one block, which is traced soonest
+    config.model.vit.update(dim=16, depth=1, heads=2, patch=28)
     config.batch_size, config.micro_batches = 64, 2
     return config
 
@@ -102,7 +101,7 @@ def test_the_largest_batch_is_within_the_training_set(config):
 
 
 def test_an_accelerator_is_planned_by_the_arrays_of_the_traced_step(config):
-    config.model.dtype = "bfloat16"
+    config.model.update(name="lresnet18", stage_sizes=(1,), width=4, dtype="bfloat16")
     target = targets.parse("h100", 4)
     recipe = program.planned(config, 64_000, 4_001)
     jaxpr = program.trace(recipe, 4)
