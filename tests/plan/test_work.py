@@ -84,8 +84,8 @@ def test_collectives():
 def test_a_training_step(micro):
     """Compare with what the head and the network's gradients are known to send."""
     config = configs.base()
-    config.model.update(name="lresnet18", width=4, embedding_size=16, stem_stride=2)
-    config.model.stage_sizes = (1, 1, 1, 1)
+    config.model.update(name="lresnet18", width=16, embedding_size=16, stem_stride=2)
+    config.model.stage_sizes = (1, 1)
     config.batch_size, config.micro_batches = 64, micro
 
     def counted(classes, devices):
