@@ -1,5 +1,7 @@
 """Small networks with random statistics that look trained, built without compiling anything."""
 
+from functools import cache
+
 import jax
 import numpy as np
 
@@ -14,10 +16,16 @@ SMALL_OTHERS = {
 }
 
 
+@cache
+def shapes_of(network):
+    """Parameters and statistics of a network, without values; traced once."""
+    return jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+
+
 def trained_looking(network, seed=0):
     """Weights of unit gain; statistics, scales, biases and slopes all unlike 0 and 1."""
     rng = np.random.default_rng(seed)
-    params, statistics = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    params, statistics = shapes_of(network)
 
     def leaf(path, array):
         shape = array.shape

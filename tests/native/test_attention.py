@@ -41,7 +41,7 @@ def test_value_and_gradient(batch, tokens, heads, vectors, deviation):
     qkv, mixed_bar = problem(0, batch, tokens, heads, vectors, deviation)
     assert attention.suits(qkv.shape, heads, qkv.dtype)
     with jax.enable_x64(True):
-        wide = partial(vit._attend_plainly, heads=heads)
+        wide = jax.jit(partial(vit._attend_plainly, heads=heads))
         mixed, pull = jax.vjp(wide, jnp.asarray(qkv, jnp.float64))
         (by_qkv,) = pull(jnp.asarray(mixed_bar, jnp.float64))
         mixed, by_qkv = np.asarray(mixed), np.asarray(by_qkv)
@@ -63,7 +63,7 @@ def test_trained_as_plain(wrapped):
 
     ours = jax.jit(gradient(vit._attend_on_cpu))
     assert "uniface_attention_gradient" in ours.lower(qkv).as_text()
-    expected = gradient(vit._attend_plainly)(qkv)
+    expected = jax.jit(gradient(vit._attend_plainly))(qkv)
     np.testing.assert_allclose(ours(qkv), expected, rtol=0, atol=1e-5 * jnp.abs(expected).max())
 
 
@@ -101,7 +101,7 @@ def test_what_is_not_finite_stays_so(part, bad):
     qkv, mixed_bar = problem(3, 1, 17, 1, 2)
     size = qkv.shape[2] // 3
     qkv[0, 5, 0 if part == "query" else size] = bad
-    expected, pull = jax.vjp(partial(vit._attend_plainly, heads=1), jnp.asarray(qkv))
+    expected, pull = jax.vjp(jax.jit(partial(vit._attend_plainly, heads=1)), jnp.asarray(qkv))
     (by_qkv,) = pull(jnp.asarray(mixed_bar))
     mixed = np.asarray(attention.forward(qkv, 1))
     assert np.isnan(mixed).any()

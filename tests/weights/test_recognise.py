@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import release_weights
 from tests.helpers.examples import examples
+from tests.helpers.trained_networks import shapes_of
 from uniface_jax import models
 from uniface_jax.errors import UserError
 from uniface_jax.inference.mirror import mirror_sum
@@ -23,7 +24,7 @@ SMALL = {"width": 4, "embedding_size": 6}
 
 def random_variables(network, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
+    shapes = shapes_of(network)
     draw = lambda leaf: rng.normal(0, 1, leaf.shape).astype(np.float32)  # noqa: E731
     return dict(zip(("params", "batch_stats"), jax.tree.map(draw, shapes), strict=True))
 

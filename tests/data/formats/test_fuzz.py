@@ -15,7 +15,14 @@ OWN, OTHERS = (
 )
 
 
-@pytest.mark.parametrize(("readers", "each"), [(OWN, 1000), (OTHERS, 200)])
+@pytest.mark.parametrize(
+    ("readers", "each"),
+    [
+        (f"{OWN},{OTHERS}", 100),
+        pytest.param(OWN, 1000, marks=pytest.mark.slow),
+        pytest.param(OTHERS, 200, marks=pytest.mark.slow),
+    ],
+)
 def test_readers_refuse_damaged_files_in_one_line(tmp_path, readers, each):
     done = subprocess.run(
         [

@@ -32,10 +32,15 @@ class Net(nn.Module):
 
 def function_of(middle):
     net = Net(middle)
-    variables = net.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
-    leaves, tree = jax.tree.flatten(variables)
-    rng = np.random.default_rng(1)
-    drawn = [leaf + rng.uniform(0, 0.3, leaf.shape).astype(np.float32) for leaf in leaves]
+    images = jax.ShapeDtypeStruct((1, 112, 112, 3), jnp.float32)
+    leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0), images))
+    rng = np.random.default_rng(2)
+
+    def draw(shape):
+        kernel = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape) if len(shape) > 1 else 0
+        return (kernel + rng.uniform(0, 0.3, shape)).astype(np.float32)
+
+    drawn = [draw(leaf.shape) for leaf in leaves]
     return lambda x: net.apply(jax.tree.unflatten(tree, drawn), x)
 
 
