@@ -133,12 +133,13 @@ def test_a_data_set_opens(left):
     assert sorted(items) == sorted(original[index] for index in range(40))
 
 
-def test_an_export_and_its_features_are_taken_up(left):
+def test_an_export_and_its_features_are_taken_up(left, run_cli):
     """The same metrics, by the features that lie there: none is computed again."""
     features = next((left / "results" / "embeddings").glob("*.npy"))
     written = features.stat().st_mtime_ns
     arguments = ("--model=model.onnx", "--data=pairs.bin", "--output=results")
-    run(left, "evaluate", *arguments)
+    done = run_cli("evaluate", *arguments, cwd=left)
+    assert done.returncode == 0, done.stderr
     assert features.stat().st_mtime_ns == written
     found, expected = (
         json.loads((folder / "results" / "metrics.json").read_text())
@@ -160,7 +161,8 @@ def assert_holds(found, expected):
         assert found == expected
 
 
-def test_a_workdir_is_exported(left):
+def test_a_workdir_is_exported(left, run_cli):
     shutil.rmtree(left / "results")
-    run(left, "export", "--workdir=run", "--output=again.onnx")
+    done = run_cli("export", "--workdir=run", "--output=again.onnx", cwd=left)
+    assert done.returncode == 0, done.stderr
     assert Path(left / "again.onnx").stat().st_size > 10_000

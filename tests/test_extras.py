@@ -1,19 +1,13 @@
 """Commands without the extras that they need: one line, with the pip command."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from uniface_jax.errors import install_command
 
 RUN = "tests/fixtures/ec4f2e5/run"
-HIDE = """
-import runpy, sys
-sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))
-runpy.run_module("uniface_jax." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
-"""
 
 
 @pytest.mark.parametrize(
@@ -34,11 +28,9 @@ runpy.run_module("uniface_jax." + sys.argv.pop(1), run_name="__main__", alter_sy
         ),
     ],
 )
-def test_a_command_without_its_extra_names_it_in_one_line(extra, hidden, command, tmp_path):
+def test_a_command_without_its_extra_names_it_in_one_line(extra, hidden, command, forked, tmp_path):
     filled_in = [part.replace("OUTPUT", str(tmp_path / "out")) for part in command]
-    done = subprocess.run(
-        [sys.executable, "-c", HIDE, hidden, *filled_in], capture_output=True, text=True
-    )
+    done = forked.complete("python", filled_in, ROOT, hidden=[hidden])
     ending = f"{hidden}(, which)? is not installed: {re.escape(install_command(extra))}\n"
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(f"error: .*{ending}", done.stderr)

@@ -93,11 +93,17 @@ class ForkedCommands:
         return Ended(**self._ask(request), output=_read(log))
 
     def complete(
-        self, program: str, arguments: Sequence[str], cwd: Path, timeout: float = 300
+        self,
+        program: str,
+        arguments: Sequence[str],
+        cwd: Path,
+        timeout: float = 300,
+        hidden: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as subprocess.run does with capture_output and text.
 
         program: "python" for `python -m uniface_jax.ARGUMENTS`, "uniface" for `uniface ARGUMENTS`.
+        hidden: modules that it finds as little as if they were not installed.
         """
         command = [program, *map(str, arguments)]
         with tempfile.TemporaryDirectory(prefix="uniface_jax-streams-") as folder:
@@ -108,6 +114,7 @@ class ForkedCommands:
                 "cwd": str(cwd),
                 "streams": list(map(str, streams)),
                 "env": {},
+                "hidden": hidden,
                 "timeout": timeout,
             }
             status = self._ask(request)["returncode"]
@@ -154,6 +161,7 @@ def _become(request: dict) -> None:
         os.dup2(source, descriptor)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
+    sys.modules.update(dict.fromkeys(request.get("hidden", ())))
     _show_warnings()
     sys.path[0] = request["cwd"]
     if request["program"] == "uniface":
