@@ -27,6 +27,9 @@ demo: $(DEMO_READY)
 	$(PY) -m uniface_jax.export --workdir=runs/demo --output=runs/demo/model.onnx --report=runs/demo/export.json
 	@$(PY) scripts/demo_summary.py runs/demo
 
+# Where Python is told to keep no compiled modules, every process of a test would compile them anew.
+test test-slow coverage: export PYTHONDONTWRITEBYTECODE =
+
 test: venv lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow"
 
