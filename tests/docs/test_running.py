@@ -1,7 +1,7 @@
 """The pages' commands run as they are printed, on tiny data and networks, page by page.
 
 Every page starts in a folder of its own, which holds small stand-ins for what a reader has.
-Training gets flags behind the printed ones that make it tiny.
+Training gets flags behind the printed ones that make it tiny, and planning a shallower network.
 """
 
 import re
@@ -30,7 +30,10 @@ RUN_HERE = sorted(
     {block.page for block in BLOCKS if block.not_run is None and block.page not in ELSEWHERE},
     key=[block.page for block in BLOCKS].index,
 )
+SHALLOW = (1, 1, 1, 1)
+PLANNED = (2, 1, 1, 1)  # probes of one block a stage, and of a deeper stage
 TINY = {
+    "model.stage_sizes": f"'{SHALLOW}'",
     "model.width": 4,
     "model.embedding_size": 8,
     "batch_size": 16,
@@ -78,7 +81,7 @@ def belongings(tmp_path_factory):
     shutil.copytree(before / "faces", folder / "faces")
     shutil.copy(before / "model.onnx", folder / "model.onnx")
     np.save(folder / "features.npy", np.random.default_rng(0).normal(size=(40, 8)))
-    network = models.create("iresnet50", width=4, embedding_size=8)
+    network = models.create("iresnet50", stage_sizes=SHALLOW, width=4, embedding_size=8)
     state = to_state(network, trained_looking(network))
     write_safetensors(folder / "backbone.safetensors", jax.tree.map(np.asarray, state), {})
     for name in ("scripts", "configs"):
@@ -90,13 +93,13 @@ def belongings(tmp_path_factory):
 def made_tiny(command: str, folder: Path) -> str:
     if command.startswith(TRAINING) and "--print_config" not in command:
         flags: dict[str, object] = dict(TINY)
-        if "finetune" not in command:
-            flags["model.stage_sizes"] = "'(1,1,1,1)'"
         if "--config=demo" in command and "data.train" not in command:
             prepared = (folder / "runs" / "faces").exists()
             flags |= {} if prepared else {"data.train": "faces", "eval.data": "lfw.bin"}
         command = re.sub(r"\s#.*|\s--config\.epochs=\S+", "", command)
         command += "".join(f" --config.{key}={value}" for key, value in flags.items())
+    if command.startswith("uniface plan") and "--config=demo" not in command:
+        command += f" --config.model.stage_sizes='{PLANNED}'"
     return command
 
 
