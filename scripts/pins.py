@@ -18,6 +18,7 @@ import tomllib
 import venv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {
@@ -49,20 +50,25 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def extras() -> list[str]:
     """List the extras of pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return list(project["optional-dependencies"])
+    return list(_pyproject()["project"]["optional-dependencies"])
 
 
 def resolve(pip: Path, chosen: Sequence[str], constraints: Path | None) -> dict[str, str]:
     """Return {name: version} of all that pip would install for these extras in an empty venv.
 
-    Raises SystemExit with pip's own words where nothing fits.
+    pip: of a venv that has what builds the project. Raises SystemExit with pip's own words where
+    nothing fits.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        options = ["--dry-run", "--ignore-installed", "--quiet", f"--report={report}"]
+        options = ["--dry-run", "--ignore-installed", "--no-build-isolation", "--quiet"]
+        options.append(f"--report={report}")
         pins = ["-c", str(constraints)] if constraints else []
         done = subprocess.run(
             [pip, "install", *options, *pins, f"{ROOT}[{','.join(chosen)}]"],
@@ -106,7 +112,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = Path(folder) / "bin" / "pip"
-        subprocess.run([pip, "install", "--quiet", "--upgrade", PIP], check=True)
+        # What builds the project too: pip would install it anew for each extra.
+        needed = [PIP, *_pyproject()["build-system"]["requires"]]
+        subprocess.run([pip, "install", "--quiet", "--upgrade", *needed], check=True)
         if options.write or options.newest:
             together = [extra for extra in extras() if extra != PINS_ITS_OWN]
             found = resolve(pip, together, None if options.newest else file)
