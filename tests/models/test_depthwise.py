@@ -15,6 +15,13 @@ from uniface_jax.models import convolution
 from uniface_jax.models.depthwise import convolve_grouped
 
 
+@partial(jax.jit, static_argnums=0)
+def with_gradients(convolve, x, kernel, y_bar):
+    """Return the map y, and y_bar pulled back to both operands."""
+    y, pull = jax.vjp(convolve, x, kernel)
+    return y, *pull(y_bar)
+
+
 def by_definition(x, kernel, stride, padding):
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     taps, inputs, outputs = kernel.shape[:2], kernel.shape[2], kernel.shape[3]
@@ -42,14 +49,11 @@ def test_depthwise_is_its_definition_and_its_gradients_are(seed, shape, kernel, 
     with jax.enable_x64(True):
         rng = np.random.default_rng(seed)
         x, weight = rng.normal(size=shape), rng.normal(size=(kernel, kernel, 1, shape[3]))
-        y, pull = jax.vjp(
-            lambda x, k: convolve_grouped(x, k, stride, padding),
-            jnp.asarray(x),
-            jnp.asarray(weight),
-        )
-        np.testing.assert_allclose(y, by_definition(x, weight, stride, padding), atol=1e-12)
-        y_bar, x_dot, k_dot = (rng.normal(size=a.shape) for a in (y, x, weight))
-        by_x, by_kernel = pull(jnp.asarray(y_bar))
+        expected = by_definition(x, weight, stride, padding)
+        y_bar, x_dot, k_dot = (rng.normal(size=a.shape) for a in (expected, x, weight))
+        convolve = partial(convolve_grouped, stride=stride, padding=padding)
+        y, by_x, by_kernel = with_gradients(convolve, x, weight, y_bar)
+        np.testing.assert_allclose(y, expected, atol=1e-12)
         # The map is linear in each operand: its gradient is its transpose.
         along = np.sum(by_definition(x_dot, weight, stride, padding) * y_bar)
         np.testing.assert_allclose(np.sum(by_x * x_dot), along, rtol=1e-9, atol=1e-9)
@@ -62,15 +66,15 @@ def test_depthwise_is_its_definition_and_its_gradients_are(seed, shape, kernel, 
 def test_groups_of_any_size_and_their_gradients(groups, outputs, stride, x64):
     rng = np.random.default_rng(groups)
     x, kernel = rng.normal(size=(2, 5, 6, 4)), rng.normal(size=(3, 3, 4 // groups, outputs))
-    convolve = partial(convolve_grouped, stride=stride, padding=1)
-    y, pull = jax.vjp(convolve, jnp.asarray(x), jnp.asarray(kernel))
-    np.testing.assert_allclose(y, by_definition(x, kernel, stride, 1), atol=1e-12)
-    plain, plain_pull = jax.vjp(
-        partial(convolution.plain, stride=stride, padding=1), jnp.asarray(x), jnp.asarray(kernel)
+    expected = by_definition(x, kernel, stride, 1)
+    y_bar = rng.normal(size=expected.shape)
+    (y, *ours), (_, *theirs) = (
+        with_gradients(partial(convolve, stride=stride, padding=1), x, kernel, y_bar)
+        for convolve in (convolve_grouped, convolution.plain)
     )
-    y_bar = jnp.asarray(rng.normal(size=plain.shape))
-    for ours, theirs in zip(pull(y_bar), plain_pull(y_bar), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    for mine, lax in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, lax, atol=1e-12)
 
 
 def test_whole_map_at_once(x64):
