@@ -66,6 +66,9 @@ def images():
     return jax.random.uniform(jax.random.key(2), (4, 112, 112, 3), minval=-1)
 
 
+features = jax.jit(models.features, static_argnums=0)
+
+
 def trained(network, variables, images, key=3):
     forward = jax.jit(lambda v, x: models.train_forward(network, v, x, jax.random.key(key))[0])
     return np.asarray(forward(variables, images))
@@ -105,8 +108,8 @@ def test_mask_and_drop_path_draw_by_the_key_and_only_in_training(variables, imag
     first, again = (trained(network, variables, images) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - trained(network, variables, images, key=4)).max() > 1e-3
-    plain = models.features(small(), variables, images)
-    np.testing.assert_array_equal(models.features(network, variables, images), plain)
+    plain = features(small(), variables, images)
+    np.testing.assert_array_equal(features(network, variables, images), plain)
 
 
 def test_remat_and_float64_attention_change_nothing(variables, images, x64):
@@ -143,8 +146,8 @@ def test_attention_for_tpus_is_the_same(tokens):
 
 def test_last_rows_and_columns_of_pixels_are_unused(variables, images):
     changed = images.at[:, 108:].set(1.0).at[:, :, 108:].set(-1.0)
-    plain = models.features(small(), variables, images)
-    np.testing.assert_array_equal(models.features(small(), variables, changed), plain)
+    plain = features(small(), variables, images)
+    np.testing.assert_array_equal(features(small(), variables, changed), plain)
 
 
 @pytest.mark.parametrize(
