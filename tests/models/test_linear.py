@@ -16,6 +16,7 @@ def loss(layer, variables, x):
     return jnp.mean(jnp.sin(layer.apply(variables, x).astype(jnp.result_type(float))))
 
 
+@partial(jax.jit, static_argnums=0)
 def value_and_gradients(layer, variables, x):
     return jax.tree.leaves(jax.value_and_grad(partial(loss, layer), (0, 1))(variables, x))
 
@@ -63,6 +64,7 @@ def test_in_8_bits_values_and_gradients_are_as_close_as_the_type_allows(dtype):
     variables["params"]["bias"] += jnp.arange(48.0) * 1e-3
     weights = jax.random.normal(jax.random.key(2), (4, 9, 48))
 
+    @partial(jax.jit, static_argnums=0)
     def outcome(layer):
         def total(variables, x):
             y = layer.apply(variables, x)
