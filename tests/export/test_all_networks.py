@@ -35,6 +35,7 @@ DEEP = {"lresnet100", "lresnet200", "iresnet100", "iresnet200"}
 FULL_BATCHES = (1, 3, 5)  # of full width; the small networks, of the same graphs, are given 32 too
 
 
+# One function, which JAX compiles once for all routes.
 _FULL_SIZE = f"""
 import json, pathlib, sys
 from tests.helpers.trained_networks import feature_function
@@ -43,12 +44,13 @@ from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
 from uniface_jax.export.verify import compare
 from uniface_jax.inference.mirror import mirror_sum
 
-function = feature_function("lresnet50")
-if sys.argv[1] == "onnx":
-    found = compare(to_onnx_by_tflite(function), mirror_sum(function), {FULL_BATCHES})
-else:
-    found = formats.write_format(function, pathlib.Path(sys.argv[2]), sys.argv[1]).differences
-print(json.dumps([float(x) for x in found.values()]))
+function, folder = feature_function("lresnet50"), pathlib.Path(sys.argv[1])
+mirrored = mirror_sum(function)
+found = {{"onnx": compare(to_onnx_by_tflite(function), mirrored, {FULL_BATCHES})}}
+for name in formats.FORMATS:
+    written = formats.write_format(mirrored, folder / name, name, mirror=False)
+    found[name] = written.differences
+print(json.dumps({{name: [float(x) for x in of.values()] for name, of in found.items()}}))
 """
 
 
@@ -124,8 +126,7 @@ def test_opencv_reads_them(name, tmp_path):
 @pytest.mark.parametrize("name", SMALL_OTHERS)
 @pytest.mark.parametrize("format_", formats.FORMATS)
 def test_other_families_in_other_formats(name, format_, tmp_path):
-    function = small(name)
-    written = formats.write_format(function, tmp_path / "model", format_)
+    written = formats.write_format(mirrored(name), tmp_path / "model", format_, mirror=False)
     assert max(written.differences.values()) <= TOLERANCE
 
 
@@ -137,16 +138,25 @@ def test_small_by_jax2tf(name):
     assert max(compare(model, mirrored(name), BATCHES).values()) <= TOLERANCE
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="too new for TensorFlow")
-@pytest.mark.parametrize("route", ["onnx", *formats.FORMATS])
-def test_full_size_by_every_other_route(route, tmp_path):
-    """In a process as a user's, for 4 GB: the tests' compiler takes 20 for weights as constants."""
-    command = [sys.executable, "-c", _FULL_SIZE, route, tmp_path / "model"]
+@pytest.fixture(scope="module")
+def of_full_size(tmp_path_factory):
+    """Differences of every other route, from a process as a user's, which needs 4 GB.
+
+    The tests' compiler takes 20 for weights as constants.
+    """
+    command = [sys.executable, "-c", _FULL_SIZE, tmp_path_factory.mktemp("full_size")]
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert max(json.loads(done.stdout.splitlines()[-1])) <= TOLERANCE
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="too new for TensorFlow")
+@pytest.mark.parametrize("route", ["onnx", *formats.FORMATS])
+def test_full_size_by_every_other_route(route, of_full_size):
+    assert len(of_full_size[route]) == len(FULL_BATCHES)
+    assert max(of_full_size[route]) <= TOLERANCE
 
 
 @pytest.mark.slow
