@@ -16,29 +16,16 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers.few_arrays import few_arrays
 from uniface_jax.checkpoints import digests, reading, saving
 from uniface_jax.errors import UserError
 from uniface_jax.runtime import parallel
-from uniface_jax.state import TrainState, Weights, class_sharded
+from uniface_jax.state import class_sharded
 
 SEED = int(os.environ.get("UNIFACE_FLIP_SEED", "0"))
 CLASSES = 13
 RUN = {"config": "{}", "data": {"samples": 1, "num_classes": CLASSES}}
 SECONDS, MEGABYTES = 60, 1024  # at most, for one flip; and for all of them
-
-
-def make_state(step: int) -> TrainState:
-    """A state of a few arrays: the files have all their kinds, and opening takes no time."""
-    rng = np.random.default_rng(step)
-
-    def draw(*shape):
-        return rng.standard_normal(shape).astype(np.float32)
-
-    def weights():
-        return Weights({"conv": {"kernel": draw(3, 3, 9, 32)}}, draw(CLASSES, 512), draw(CLASSES))
-
-    statistics = {"bn": {"mean": draw(8), "var": np.ones(8, np.float32)}}
-    return TrainState(np.int32(step), weights(), weights(), statistics, {"scale": draw()})
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +43,7 @@ def _unfinished_reads():
     return [x for x in found if "orbax" in x.cr_code.co_filename]
 
 
-STATES = {step: make_state(step) for step in (3, 6)}
+STATES = {step: few_arrays(step, CLASSES) for step in (3, 6)}
 ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), STATES[3])
 
 
