@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import release_weights
+from tests.helpers.trained_networks import shapes_of
 from uniface_jax import config as configs
 from uniface_jax import models
 from uniface_jax.checkpoints import reading
@@ -28,8 +29,7 @@ def small(tmp_path_factory):
         "lresnet18", width=4, embedding_size=6, stem_stride=2, stage_sizes=(1, 1, 2, 1)
     )
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: models.initialize(network, jax.random.key(0)))
-    drawn = jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape), shapes)
+    drawn = jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape), shapes_of(network))
     state = to_state(network, dict(zip(("params", "batch_stats"), drawn, strict=True)))
     state |= {"loss.weight": rng.normal(size=(7, 6)), "loss.bias": np.array([4.2])}
     path = tmp_path_factory.mktemp("small") / "small.npz"
