@@ -9,9 +9,11 @@ split as the placed ones, in the same form for both runners. shard_map's placed 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -162,6 +164,37 @@ class ShardMapRunner(Runner):
         return np.asarray(whole)[: classes[0]]
 
 
+# One program for all arrays: by themselves they are one for each shape and device.
+@partial(jax.jit, static_argnums=(1, 2))
+def _unstacked(
+    arrays: list[jax.Array], mesh: Mesh, specs: tuple[PartitionSpec, ...]
+) -> list[jax.Array]:
+    """Take the axis of devices away, each array being laid out by its spec; nothing is sent."""
+    take: Callable[..., list[jax.Array]] = jax.shard_map(
+        lambda mine: [jnp.squeeze(x, 0) for x in mine],
+        mesh=mesh,
+        in_specs=PartitionSpec(AXIS),
+        out_specs=list(specs),
+        check_vma=False,
+    )
+    return take(arrays)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _stacked(
+    arrays: list[jax.Array], mesh: Mesh, specs: tuple[PartitionSpec, ...]
+) -> list[jax.Array]:
+    """Put an axis of devices before what each of them has; nothing is sent."""
+    put: Callable[..., list[jax.Array]] = jax.shard_map(
+        lambda mine: [x[None] for x in mine],
+        mesh=mesh,
+        in_specs=(list(specs),),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return put(arrays)
+
+
 class PmapRunner(Runner):
     """Runs the step by jax.pmap: arrays [n, ...], one process."""
 
@@ -185,34 +218,18 @@ class PmapRunner(Runner):
     @override
     def to_global(self, state: Tree) -> Tree:
         # [n, S, ...] becomes [n*S, ...], and replicated [n, ...] becomes [...].
-        def convert(x: jax.Array, sharded: bool) -> jax.Array:
-            inner = x.shape[1:]
-            shape = (x.shape[0] * inner[0], *inner[1:]) if sharded else inner
-            return self._assemble(x, shape, inner, PartitionSpec(AXIS) if sharded else None)
-
-        return jax.tree.map(convert, state, self.sharded)
+        leaves, form = jax.tree.flatten(state)
+        return jax.tree.unflatten(form, _unstacked(leaves, self.mesh, self._specs()))
 
     @override
     def from_global(self, state: Tree) -> Tree:
         # [n*S, ...] becomes [n, S, ...]; the others are replicated as [n, ...].
-        def convert(x: jax.Array, sharded: bool) -> jax.Array:
-            n = self.num_devices
-            inner = (x.shape[0] // n, *x.shape[1:]) if sharded else x.shape
-            return self._assemble(x, (n, *inner), (1, *inner), PartitionSpec(AXIS))
+        leaves, form = jax.tree.flatten(state)
+        return jax.tree.unflatten(form, _stacked(leaves, self.mesh, self._specs()))
 
-        return jax.tree.map(convert, state, self.sharded)
-
-    def _assemble(
-        self,
-        x: jax.Array,
-        shape: tuple[int, ...],
-        shard: tuple[int, ...],
-        spec: PartitionSpec | None,
-    ) -> jax.Array:
-        """Assemble an array of `shape` from x's shards, each reshaped to `shard` on its device."""
-        sharding = NamedSharding(self.mesh, spec or PartitionSpec())
-        shards = [piece.data.reshape(shard) for piece in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+    def _specs(self) -> tuple[PartitionSpec, ...]:
+        leaves = jax.tree.leaves(self.sharded)
+        return tuple(PartitionSpec(AXIS) if sharded else PartitionSpec() for sharded in leaves)
 
     def _put_stacked(self, tree: Tree) -> Tree:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
