@@ -32,7 +32,13 @@ def batch():
 
 @pytest.fixture(scope="module")
 def first():
-    return jax.device_get(create_state(NETWORK, LOSS, CLASSES, 1.0, 0))
+    return jax.device_get(jax.jit(lambda: create_state(NETWORK, LOSS, CLASSES, 1.0, 0))())
+
+
+@pytest.fixture(scope="module")
+def alone(first, batch):
+    """The state after one step on one device."""
+    return after(1, first, batch)
 
 
 def after(devices, first, batch):
@@ -46,33 +52,33 @@ def after(devices, first, batch):
     return runner.logical(state)
 
 
-def test_batch_statistics(first, batch):
+def test_batch_statistics(first, batch, alone):
     """Flax's: the mean of what each group makes of the old ones. Ours: folded one by one."""
     variables = {"params": first.weights.network, "batch_stats": first.batch_stats}
     images = models.normalize(batch["image"].reshape(-1, GROUP, SIZE, SIZE, 3))
-    groups = [
-        models.train_forward(NETWORK, variables, part, jax.random.key(0))[1] for part in images
-    ]
-    found = after(1, first, batch)
+    forward = jax.jit(
+        lambda part: models.train_forward(NETWORK, variables, part, jax.random.key(0))
+    )
+    groups = [forward(part)[1] for part in images]
     for name in ("mean", "var"):
         flax = np.mean([group["flax"][name] for group in groups], 0)
         ours = first.batch_stats["ours"][name]
         for group in groups:
             ours = (1 - MOMENTUM) * ours + MOMENTUM * group["ours"][name]
-        np.testing.assert_allclose(found.batch_stats["flax"][name], flax, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found.batch_stats["ours"][name], ours, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone.batch_stats["flax"][name], flax, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone.batch_stats["ours"][name], ours, rtol=1e-5, atol=1e-6)
 
 
-def test_a_parameter_called_slope_is_no_prelus(first, batch):
-    found = after(1, first, batch).weights.network
+def test_a_parameter_called_slope_is_no_prelus(first, alone):
+    found = alone.weights.network
     assert (found["slope"] < 0).all()
     assert np.abs(found["slope"] - first.weights.network["slope"]).max() > 0
 
 
-def test_the_same_on_several_devices(first, batch):
-    one, four = after(1, first, batch), after(4, first, batch)
+def test_the_same_on_several_devices(first, batch, alone):
+    four = after(4, first, batch)
     for (path, value), other in zip(
-        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(four), strict=True
+        jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(four), strict=True
     ):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5, err_msg=name)
