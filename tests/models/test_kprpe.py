@@ -1,6 +1,7 @@
 """KP-RPE against plain loops in float64, and what its landmarks do to features."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,19 @@ def images():
     return jax.random.uniform(jax.random.key(2), (4, 112, 112, 3), minval=-1)
 
 
+features = jax.jit(models.features, static_argnums=0)
+
+
 @pytest.fixture(scope="module")
-def variables():
+def start():
+    """Return the first variables of `small`: (params, batch_stats)."""
+    return jax.jit(lambda: models.initialize(small(), jax.random.key(1)))()
+
+
+@pytest.fixture(scope="module")
+def variables(start):
     """Variables of `small` whose linear function of the landmarks is not 0."""
-    params, statistics = jax.jit(lambda: models.initialize(small(), jax.random.key(1)))()
+    params, statistics = start
     random = np.random.default_rng(3)
     drawn = {key: random.normal(0, 10, x.shape) for key, x in params["keypoint_linear"].items()}
     return {"params": params | {"keypoint_linear": drawn}, "batch_stats": statistics}
@@ -82,7 +92,7 @@ def variables():
 @pytest.fixture(scope="module")
 def embed(variables):
     """Features as at test time, of images and landmarks."""
-    return jax.jit(lambda x, landmarks: models.features(small(), variables, x, landmarks))
+    return partial(features, small(), variables)
 
 
 @pytest.mark.parametrize("side", [1, 4, 14])
@@ -152,20 +162,18 @@ def test_the_whole_network_is_the_published_one_in_plain_numpy(variables, images
         np.testing.assert_allclose(found[index], expected, rtol=0, atol=1e-11)
 
 
-def test_at_first_it_is_the_plain_vit(images):
+def test_at_first_it_is_the_plain_vit(start, images):
     """The linear function begins at zeros: the same features as a ViT of the same weights."""
-    params, statistics = jax.jit(lambda: models.initialize(small(), jax.random.key(1)))()
+    params, statistics = start
     plain = models.create(
         "vit_t", dim=16, depth=DEPTH, heads=HEADS, patch=PATCH, mlp_ratio=5, embedding_size=8,
         drop_path=0.0, mask_ratio=0.0,
     )  # fmt: skip
     shared = {key: value for key, value in params.items() if key != "keypoint_linear"}
     with_token = {"params": shared | {"mask_token": np.zeros((1, 1, 16), np.float32)}}
-    expected = models.features(plain, with_token | {"batch_stats": statistics}, images)
+    expected = features(plain, with_token | {"batch_stats": statistics}, images)
     landmarks = jnp.asarray(some_landmarks(4), jnp.float32)
-    found = models.features(
-        small(), {"params": params, "batch_stats": statistics}, images, landmarks
-    )
+    found = features(small(), {"params": params, "batch_stats": statistics}, images, landmarks)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
@@ -200,7 +208,7 @@ def test_the_template_is_what_it_is_without_landmarks(variables, images, embed):
     assert models.takes_landmarks(small())
     assert not models.takes_landmarks(network)
     everywhere = jnp.broadcast_to(from_pixels(TEMPLATE), (4, 5, 2))
-    baked = models.features(network, variables, images)
+    baked = features(network, variables, images)
     np.testing.assert_allclose(baked, embed(images, everywhere), atol=1e-6)
     with pytest.raises(ValueError, match=r"landmarks \(4, 5, 2\) for a network of the template's"):
         models.features(network, variables, images, everywhere)
