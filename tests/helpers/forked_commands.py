@@ -31,7 +31,7 @@ from tests.helpers.waiting import wait
 from uniface_jax.cli import console
 
 IMPORTED = (
-    "cv2", "flax.linen", "jax", "matplotlib.pyplot", "optax", "orbax.checkpoint",
+    "cv2", "fastapi", "flax.linen", "jax", "matplotlib.pyplot", "optax", "orbax.checkpoint",
     "PIL.Image", "simplejpeg", "tensorboardX", "uniface_jax.data.conversion.run",
     "uniface_jax.evaluate.features", "uniface_jax.evaluate.protocols", "uniface_jax.train.loop",
     "uniface_jax.weights.workdir",
