@@ -191,8 +191,8 @@ which the account of a large program lets be taken out.
 """
 
 
-def recipes_part(found: Mapping[str, report.RunPlan]) -> str:
-    """Return the part of docs/plan.md about all recipes."""
+def recipes_part(found: Mapping[str, report.RunPlan], at: str) -> str:
+    """Return the part of docs/plan.md about all recipes; at: the commit they were planned at."""
     return f"""{RECIPES_PART}
 
 The device is an A100 by its data sheet, 80 GB (a tenth left free) and 156 TFLOP/s in TF32, of which
@@ -204,7 +204,8 @@ input.
 
 GB on each device: the network's weights with their momentum, the head (prototypes, momentum,
 gradients, the tiles in work), what the network needs within a step. "Largest batch" is over all
-devices, with the same number of micro-batches. TFLOP and MB sent: a step, on each device.
+devices, with the same number of micro-batches. TFLOP and MB sent: a step, on each device. Printed
+at {at}, the last commit that changed what is planned.
 
 {table(HEADS, [row(*item) for item in found.items()])}
 """
@@ -238,9 +239,9 @@ def main() -> None:
     if args.part == "compiled":
         second = kept_part(args.output, "recipes")
     else:
-        found = plans()
+        at, found = commit(), plans()
         records |= {name: plan.as_json() for name, plan in found.items()}
-        second = recipes_part(found)
+        second = recipes_part(found, at)
     text = HEADING + first + second
     if args.output:
         write_bytes(args.output, text.encode())
