@@ -15,6 +15,8 @@ from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.train.loop import train_and_evaluate
 
 CLASSES, EACH = 5, 8
+# Overrides for a network of one block, of which tests in this process know nothing.
+ONE_BLOCK = {"imports": "tests.helpers.one_block", "model.name": "one_block", "model.width": None}
 
 
 def make_data(folder: Path) -> tuple[Path, Path]:
@@ -42,7 +44,7 @@ def make_data(folder: Path) -> tuple[Path, Path]:
 
 
 def flags(train: Path, **overrides: object) -> list[str]:
-    """Command-line overrides that make the demo config tiny."""
+    """Command-line overrides that make the demo config tiny; None leaves one out."""
     values: dict[str, object] = {
         "data.train": train,
         "data.threads": 1,
@@ -56,7 +58,7 @@ def flags(train: Path, **overrides: object) -> list[str]:
         "log.every_steps": 2,
         **overrides,
     }
-    return [f"--config.{key}={value}" for key, value in values.items()]
+    return [f"--config.{key}={value}" for key, value in values.items() if value is not None]
 
 
 def tiny_config(train: Path, **overrides: object) -> ConfigDict:

@@ -36,7 +36,7 @@ def flags(data, devices: int, batch_size: int = 64, **overrides):
         "steps": STEPS,
         "optim.lr": 0.001,
         "optim.schedule": "constant",  # in whose step no length of a run is compiled
-        "model.stage_sizes": "(1,1,1,1)",
+        **demo_run.ONE_BLOCK,
         "checkpoint.every_steps": 10,
         **overrides,
     }

@@ -30,7 +30,8 @@ def data(tmp_path_factory):
 
 
 def flags(data, **overrides):
-    return demo_run.flags(data[0], **{"batch_size": 8, "log.every_steps": 1, **overrides})
+    settings = {"batch_size": 8, "log.every_steps": 1, **demo_run.ONE_BLOCK, **overrides}
+    return demo_run.flags(data[0], **settings)
 
 
 class Training:
@@ -78,7 +79,9 @@ def assert_same(workdir, expected):
 
 def test_sigterm_saves_within_a_step_and_the_lock_keeps_others_out(data, tmp_path, run_cli):
     workdir = tmp_path / "run"
-    arguments = flags(data, steps=100000, **{"checkpoint.every_steps": 100000})
+    endless = {"steps": 100000, "checkpoint.every_steps": 100000, "log.every_steps": 1}
+    # With no module from outside, whose import would be a second line of the refusal.
+    arguments = demo_run.flags(data[0], batch_size=8, **endless)
     training = Training(workdir, arguments)
     training.wait_for(lambda: training.step >= 2)
     second = run_cli("train", f"--workdir={workdir}", *arguments)
