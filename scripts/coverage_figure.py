@@ -20,10 +20,10 @@ KINDS = {"lines": "statements", "branches": "branches"}  # of coverage.py's JSON
 
 
 def shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """Return the percent covered of "lines" and "branches", to two digits."""
+    """Return the percent covered of "lines" and "branches", to two digits: 100 where none is."""
     return {
-        kind: round(100 * counts[f"covered_{kind}"] / max(1, counts[f"num_{name}"]), 2)
-        for kind, name in KINDS.items()
+        kind: round(100 * counts[f"covered_{kind}"] / total, 2) if total else 100.0
+        for kind, total in ((kind, counts[f"num_{name}"]) for kind, name in KINDS.items())
     }
 
 

@@ -6,10 +6,10 @@ import coverage_figure as script
 import pytest
 
 
-def summary(lines: int, branches: int) -> dict[str, int]:
+def summary(lines: int, branches: int, of_branches: int = 50) -> dict[str, int]:
     return {
         "covered_lines": lines, "num_statements": 200,
-        "covered_branches": branches, "num_branches": 50,
+        "covered_branches": branches, "num_branches": of_branches,
     }  # fmt: skip
 
 
@@ -19,6 +19,7 @@ def report(tmp_path):
         "uniface_jax/head/loss.py": {"summary": summary(180, 45)},
         "uniface_jax/head/draws.py": {"summary": summary(200, 35)},
         "uniface_jax/cli.py": {"summary": summary(100, 0)},
+        "uniface_jax/errors.py": {"summary": summary(200, 0, of_branches=0)},
     }
     totals = {"covered_lines": 480, "num_statements": 600}
     totals |= {"covered_branches": 80, "num_branches": 150}
@@ -43,6 +44,7 @@ def test_what_falls_is_told_and_fails(kept, said, report, tmp_path, capsys, monk
     printed, errors = capsys.readouterr()
     assert printed.splitlines() == [
         "  50.00 % of lines    0.00 % of branches  uniface_jax/cli.py",
+        " 100.00 % of lines  100.00 % of branches  uniface_jax/errors.py",
         "  95.00 % of lines   80.00 % of branches  uniface_jax/head",
         "  80.00 % of lines   53.33 % of branches  in all",
     ]
