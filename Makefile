@@ -16,7 +16,7 @@ DEMO_READY = $(VENV)/.demo-ready-$(VERSION)
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: demo test test-slow coverage test-newest test-accelerators lint docs docs-serve venv torch clean
+.PHONY: demo test test-slow coverage test-newest compilers test-accelerators lint docs docs-serve venv torch clean
 
 .NOTPARALLEL:    # what demo and test need is installed into one environment
 
@@ -57,10 +57,12 @@ test-newest:
 	$(MAKE) venv PYTHON=$(NEWEST) VENV=.venv-3.13
 	.venv-3.13/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow" $(NEWEST_TESTS)
 
-# Steps compiled for GPUs and TPUs that need not be there: installs both compilers, 5 GB. A test
-# whose compiler is missing then fails.
-test-accelerators: venv
+# XLA's for GPUs and TPUs that need not be there: 5 GB.
+compilers: venv
 	$(INSTALL) -e ".[cuda,tpu]"
+
+# Steps compiled for such; a test whose compiler is missing then fails.
+test-accelerators: compilers
 	UNIFACE_TEST_ACCELERATORS=1 $(PY) -m pytest -n $(WORKERS) --durations=0 -m accelerator tests/plan
 
 lint: venv
