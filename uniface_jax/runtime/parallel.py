@@ -165,34 +165,31 @@ class ShardMapRunner(Runner):
 
 
 # One program for all arrays: by themselves they are one for each shape and device.
-@partial(jax.jit, static_argnums=(1, 2))
-def _unstacked(
-    arrays: list[jax.Array], mesh: Mesh, specs: tuple[PartitionSpec, ...]
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _on_each_device(
+    arrays: list[jax.Array],
+    change: Callable[[jax.Array], jax.Array],
+    mesh: Mesh,
+    before: tuple[PartitionSpec, ...],
+    after: tuple[PartitionSpec, ...],
 ) -> list[jax.Array]:
-    """Take the axis of devices away, each array being laid out by its spec; nothing is sent."""
-    take: Callable[..., list[jax.Array]] = jax.shard_map(
-        lambda mine: [jnp.squeeze(x, 0) for x in mine],
+    """Change what each device has of the arrays, whose layout changes so; nothing is sent."""
+    changed: Callable[..., list[jax.Array]] = jax.shard_map(
+        lambda mine: [change(x) for x in mine],
         mesh=mesh,
-        in_specs=PartitionSpec(AXIS),
-        out_specs=list(specs),
+        in_specs=(list(before),),
+        out_specs=list(after),
         check_vma=False,
     )
-    return take(arrays)
+    return changed(arrays)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _stacked(
-    arrays: list[jax.Array], mesh: Mesh, specs: tuple[PartitionSpec, ...]
-) -> list[jax.Array]:
-    """Put an axis of devices before what each of them has; nothing is sent."""
-    put: Callable[..., list[jax.Array]] = jax.shard_map(
-        lambda mine: [x[None] for x in mine],
-        mesh=mesh,
-        in_specs=(list(specs),),
-        out_specs=PartitionSpec(AXIS),
-        check_vma=False,
-    )
-    return put(arrays)
+def _without_axis(x: jax.Array) -> jax.Array:
+    return jnp.squeeze(x, 0)
+
+
+def _with_axis(x: jax.Array) -> jax.Array:
+    return x[None]
 
 
 class PmapRunner(Runner):
@@ -219,17 +216,25 @@ class PmapRunner(Runner):
     def to_global(self, state: Tree) -> Tree:
         # [n, S, ...] becomes [n*S, ...], and replicated [n, ...] becomes [...].
         leaves, form = jax.tree.flatten(state)
-        return jax.tree.unflatten(form, _unstacked(leaves, self.mesh, self._specs()))
+        stacked, whole = self._layouts()
+        return jax.tree.unflatten(
+            form, _on_each_device(leaves, _without_axis, self.mesh, stacked, whole)
+        )
 
     @override
     def from_global(self, state: Tree) -> Tree:
         # [n*S, ...] becomes [n, S, ...]; the others are replicated as [n, ...].
         leaves, form = jax.tree.flatten(state)
-        return jax.tree.unflatten(form, _stacked(leaves, self.mesh, self._specs()))
+        stacked, whole = self._layouts()
+        return jax.tree.unflatten(
+            form, _on_each_device(leaves, _with_axis, self.mesh, whole, stacked)
+        )
 
-    def _specs(self) -> tuple[PartitionSpec, ...]:
-        leaves = jax.tree.leaves(self.sharded)
-        return tuple(PartitionSpec(AXIS) if sharded else PartitionSpec() for sharded in leaves)
+    def _layouts(self) -> tuple[tuple[PartitionSpec, ...], tuple[PartitionSpec, ...]]:
+        """Return how the arrays of a state are laid out with the axis of devices, and without."""
+        split, leaves = PartitionSpec(AXIS), jax.tree.leaves(self.sharded)
+        whole = tuple(split if sharded else PartitionSpec() for sharded in leaves)
+        return (split,) * len(leaves), whole
 
     def _put_stacked(self, tree: Tree) -> Tree:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
