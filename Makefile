@@ -28,7 +28,7 @@ demo: $(DEMO_READY)
 	@$(PY) scripts/demo_summary.py runs/demo
 
 # Where Python is told to keep no compiled modules, every process of a test would compile them anew.
-test test-slow coverage: export PYTHONDONTWRITEBYTECODE =
+test test-slow coverage test-newest test-accelerators: export PYTHONDONTWRITEBYTECODE =
 
 test: venv lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 -m "not slow"
