@@ -26,6 +26,7 @@ from uniface_jax.runtime.xla_flags import compiler_options
 AXIS = "devices"  # the one named axis of the project: every device of every process
 
 Tree = Any
+Layout = tuple[PartitionSpec, ...]  # of each array of a state
 Step = Callable[[Tree, Mapping[str, jax.Array]], tuple[Tree, Mapping[str, jax.Array]]]
 
 
@@ -164,14 +165,12 @@ class ShardMapRunner(Runner):
         return np.asarray(whole)[: classes[0]]
 
 
-# One program for all arrays: by themselves they are one for each shape and device.
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _on_each_device(
-    arrays: list[jax.Array],
     change: Callable[[jax.Array], jax.Array],
+    arrays: list[jax.Array],
     mesh: Mesh,
-    before: tuple[PartitionSpec, ...],
-    after: tuple[PartitionSpec, ...],
+    before: Layout,
+    after: Layout,
 ) -> list[jax.Array]:
     """Change what each device has of the arrays, whose layout changes so; nothing is sent."""
     changed: Callable[..., list[jax.Array]] = jax.shard_map(
@@ -184,12 +183,19 @@ def _on_each_device(
     return changed(arrays)
 
 
-def _without_axis(x: jax.Array) -> jax.Array:
-    return jnp.squeeze(x, 0)
+# One program for all arrays: by themselves they are one for each shape and device.
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _without_axis(
+    arrays: list[jax.Array], mesh: Mesh, stacked: Layout, whole: Layout
+) -> list[jax.Array]:
+    return _on_each_device(lambda x: jnp.squeeze(x, 0), arrays, mesh, stacked, whole)
 
 
-def _with_axis(x: jax.Array) -> jax.Array:
-    return x[None]
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _with_axis(
+    arrays: list[jax.Array], mesh: Mesh, stacked: Layout, whole: Layout
+) -> list[jax.Array]:
+    return _on_each_device(lambda x: x[None], arrays, mesh, whole, stacked)
 
 
 class PmapRunner(Runner):
@@ -216,21 +222,15 @@ class PmapRunner(Runner):
     def to_global(self, state: Tree) -> Tree:
         # [n, S, ...] becomes [n*S, ...], and replicated [n, ...] becomes [...].
         leaves, form = jax.tree.flatten(state)
-        stacked, whole = self._layouts()
-        return jax.tree.unflatten(
-            form, _on_each_device(leaves, _without_axis, self.mesh, stacked, whole)
-        )
+        return jax.tree.unflatten(form, _without_axis(leaves, self.mesh, *self._layouts()))
 
     @override
     def from_global(self, state: Tree) -> Tree:
         # [n*S, ...] becomes [n, S, ...]; the others are replicated as [n, ...].
         leaves, form = jax.tree.flatten(state)
-        stacked, whole = self._layouts()
-        return jax.tree.unflatten(
-            form, _on_each_device(leaves, _with_axis, self.mesh, whole, stacked)
-        )
+        return jax.tree.unflatten(form, _with_axis(leaves, self.mesh, *self._layouts()))
 
-    def _layouts(self) -> tuple[tuple[PartitionSpec, ...], tuple[PartitionSpec, ...]]:
+    def _layouts(self) -> tuple[Layout, Layout]:
         """Return how the arrays of a state are laid out with the axis of devices, and without."""
         split, leaves = PartitionSpec(AXIS), jax.tree.leaves(self.sharded)
         whole = tuple(split if sharded else PartitionSpec() for sharded in leaves)
