@@ -16,9 +16,10 @@ FILE = ROOT / "tests" / "plan" / "budgets.json"
 BUDGETS = json.loads(FILE.read_text())
 
 
-def test_each_network_has_one():
-    networks = [budget["case"]["network"] for budget in BUDGETS.values()]
-    assert sorted(networks) == ["lresnet100", "lresnet50", "mbf", "vit_b"]
+def test_each_network_has_one_and_eight_devices():
+    cases = [(budget["case"]["network"], budget["case"]["devices"]) for budget in BUDGETS.values()]
+    one = [(network, 1) for network in ("lresnet100", "lresnet50", "mbf", "vit_b")]
+    assert sorted(cases) == sorted([*one, ("lresnet50", 8)])
     for name, budget in BUDGETS.items():
         assert name == count_program.name_of(budget["case"])
         kinds = dict(budget["counts"])
@@ -63,7 +64,10 @@ def test_a_step_is_a_recipes_or_of_its_own():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=FOR_GPU, id=of["case"]["network"]) for n, of in BUDGETS.items()],
+    [
+        pytest.param(name, marks=FOR_GPU, id="{network}-{devices}".format(**budget["case"]))
+        for name, budget in BUDGETS.items()
+    ],
 )
 def test_a_step_is_within_its_budget(name):
     """Count as the budget was counted: by the script, and without the flags of these tests."""

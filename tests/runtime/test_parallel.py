@@ -92,6 +92,30 @@ def test_same_run_on_any_devices(mode, devices, batches, reference):
             np.testing.assert_allclose(values[key], others[key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+@pytest.fixture
+def forms_of_gpus(monkeypatch):
+    """Let CPUs run what is written for XLA's compiler for GPUs."""
+
+    def forget():
+        program.cache_clear()
+        jax.clear_caches()
+
+    def chosen(*arrays, default, cuda=None, **_):
+        return (cuda or default)(*arrays)
+
+    forget()
+    with monkeypatch.context() as patched:
+        patched.setattr(jax.lax, "platform_dependent", chosen)
+        yield
+    forget()
+
+
+@pytest.mark.slow
+def test_same_run_in_the_forms_of_gpus(batches, reference, forms_of_gpus):
+    state, _ = train("shard_map", 2, batches)
+    assert_close(state, reference[0], 1e-5)
+
+
 def test_the_run_moves(reference, batches):
     state, metrics = reference
     before = start().weights

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from uniface_jax.runtime import parallel
 from uniface_jax.train import few_kernels, optim
 
 SHAPES = {
@@ -68,3 +69,37 @@ def test_the_norm_is_that_of_each(monkeypatch):
     expected = sum(float(jnp.sum(x**2)) for x in many)
     np.testing.assert_allclose(few_kernels.square_norm(many), expected, rtol=1e-6)
     assert float(few_kernels.square_norm([])) == 0
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize("types", [{"b": "float32", "c": "bfloat16", "e": "float32"}, None])
+def test_the_sum_over_devices_is_that_of_each_array(mode, types, x64):
+    """Of small whole numbers, whose sum no order and no type rounds; types: of vectors, if any."""
+    rng, devices = np.random.default_rng(0), 8
+    shapes = {name: shape for name, shape in SHAPES.items() if types or len(shape) > 1}
+    each = {
+        name: rng.integers(-8, 8, (devices, *shape)).astype((types or {}).get(name, "float64"))
+        for name, shape in shapes.items()
+    }
+    if types:
+        each["b"][1] = [-np.inf, np.nan, np.inf, 1]
+    expected = {name: x.sum(0) for name, x in each.items()}
+    runner = parallel.create_runner(mode, dict.fromkeys(shapes, False), jax.devices()[:devices])
+
+    def step(state, batch):
+        return few_kernels.over_devices({name: x[0] for name, x in batch.items()}), {}
+
+    zeros = runner.place(jax.tree.map(np.zeros_like, expected))
+    summed, _ = runner.compile(step)(zeros, runner.put(each))
+    summed = runner.logical(summed)
+    jax.tree.map(np.testing.assert_array_equal, summed, expected)
+    assert {name: x.dtype for name, x in summed.items()} == {n: x.dtype for n, x in each.items()}
+
+
+def test_arrays_are_scaled_in_their_own_types():
+    tree = drawn(3)
+    tree["b"] = tree["b"].astype(jnp.bfloat16)
+    scaled = jax.jit(few_kernels.scaled)(tree, 0.9)
+    expected = jax.tree.map(lambda x: jnp.asarray(0.9, x.dtype) * x, tree)
+    jax.tree.map(np.testing.assert_array_equal, scaled, expected)
+    assert scaled["b"].dtype == jnp.bfloat16

@@ -1,18 +1,22 @@
 """Arithmetic on a network's arrays in few kernels, as XLA's compiler for GPUs has to be brought to.
 
 A network has hundreds of arrays, most of a few hundred numbers. XLA makes kernels for each: to
-transpose a convolution's kernel into cuDNN's order and its gradient back, for the gradient's norm,
-for the update. Loops over arrays of one shape become one kernel where they share an operand, be it
-of two numbers, but not of one. Values are those of optim.py, but for the order of the norm's sum.
+transpose a convolution's kernel into cuDNN's order and its gradient back, for the gradient's sum
+over devices and norm, for the update, and for running statistics. Loops over arrays of one shape
+become one kernel where they share an operand, be it of two numbers, but not of one. Values are
+those of optim.py and step.py, but for the order of the norm's sum.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from uniface_jax.models.convolution import TO_CUDNN, TO_FLAX
+from uniface_jax.runtime.parallel import AXIS
 
 Tree = Any
 # (weight, momentum, gradient, rate []) -> the first two after a step; flat arrays.
@@ -45,6 +49,31 @@ def in_flax_order(gradients: Tree) -> Tree:
         return _kept(_joined(x.reshape(-1), least)).reshape(x.shape)
 
     return jax.tree.map(order, gradients)
+
+
+def over_devices(tree: Tree) -> Tree:
+    """Return the sum over all devices, of the vectors of a type as one array.
+
+    XLA sums many arrays as one, too, but joins them after its kernels are made: by then each vector
+    is finished by a kernel of its own, and is taken from the sum by another.
+    """
+    leaves, form = jax.tree.flatten(tree)
+    least, by_type = _shared(-jnp.inf), defaultdict[Any, dict[int, jax.Array]](dict)
+    for at, x in enumerate(leaves):
+        if x.ndim == 1:
+            by_type[x.dtype][at] = _kept(_joined(x, least))
+    joined = [ravel_pytree(vectors) for vectors in by_type.values()]
+    others = {at: x for at, x in enumerate(leaves) if x.ndim != 1}
+    flats, summed = jax.lax.psum(([flat for flat, _ in joined], others), AXIS)
+    for flat, (_, taken_apart) in zip(flats, joined, strict=True):
+        summed |= taken_apart(flat)
+    return jax.tree.unflatten(form, [summed[at] for at in range(len(leaves))])
+
+
+def scaled(tree: Tree, factor: float) -> Tree:
+    """Return the arrays times a factor; those of a shape become one kernel with what takes them."""
+    shared = _shared(factor)
+    return jax.tree.map(lambda x: shared.astype(x.dtype) * x, tree)
 
 
 def square_norm(leaves: Sequence[jax.Array]) -> jax.Array:

@@ -298,11 +298,15 @@ def _group_weight(momentum: float, group: jax.Array, groups: int) -> jax.Array:
 
 def _running(parts: _Parts, running: Tree, added: Tree) -> Tree:
     """Return the new running statistics, of the old ones and the sum over all groups."""
-    groups = parts.settings.micro_batches * jax.lax.axis_size(AXIS)
-    kept = (1 - parts.settings.bn_momentum) ** groups
+    devices = jax.lax.axis_size(AXIS)
+    share = (1 - parts.settings.bn_momentum) ** (parts.settings.micro_batches * devices)
+    plain = partial(jax.tree.map, lambda old: share * old)
+    # On one GPU each is added to in the kernel of its own sums.
+    on_gpus = partial(few_kernels.scaled, factor=share) if devices > 1 else plain
+    kept = jax.lax.platform_dependent(running, cuda=on_gpus, default=plain)
     return jax.tree.map(
-        lambda old, new, folded: kept * old + new if folded else new,
-        running, added, parts.marks.folded,
+        lambda old, new, folded: old + new if folded else new,
+        kept, added, parts.marks.folded,
     )  # fmt: skip
 
 
@@ -338,7 +342,11 @@ def _unless_nonfinite(value: jax.Array, updated: TrainState, before: TrainState)
 
 def _over_devices(tree: Tree) -> Tree:
     """Sum over all devices; over one alone nothing is done: XLA would copy the tree."""
-    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
+    if jax.lax.axis_size(AXIS) == 1:
+        return tree
+    return jax.lax.platform_dependent(
+        tree, cuda=few_kernels.over_devices, default=lambda tree: jax.lax.psum(tree, AXIS)
+    )
 
 
 def _stage(state: TrainState) -> jax.Array:
