@@ -1,6 +1,6 @@
 """Resolves every extra on this Python by pip, without installing, and compares constraints*.txt.
 
-    python scripts/pins.py            # each extra by itself: all that pip would install is pinned
+    python scripts/pins.py            # all that pip would install for any extra is pinned
     python scripts/pins.py --write    # the pins made complete, and what nothing needs taken out
     python scripts/pins.py --newest   # the newest versions that resolve instead
 
@@ -109,6 +109,8 @@ def main() -> int:
     parser.add_argument("extras", nargs="*", help="the extras to check; default: all")
     options = parser.parse_args()
     file = constraints_file()
+    chosen = options.extras or extras()
+    together = [extra for extra in chosen if extra != PINS_ITS_OWN]
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = Path(folder) / "bin" / "pip"
@@ -116,20 +118,21 @@ def main() -> int:
         needed = [PIP, *_pyproject()["build-system"]["requires"]]
         subprocess.run([pip, "install", "--quiet", "--upgrade", *needed], check=True)
         if options.write or options.newest:
-            together = [extra for extra in extras() if extra != PINS_ITS_OWN]
             found = resolve(pip, together, None if options.newest else file)
             pins = read_pins(file)
             write(file, {**found, PINS_ITS_OWN: pins[PINS_ITS_OWN]})
             return 0
         pins = read_pins(file)
         wrong = 0
-        for extra in options.extras or extras():
-            found = resolve(pip, [extra], file)
-            if extra == PINS_ITS_OWN:
+        # At once: with every version given, what one extra needs is among what all of them need.
+        for group in filter(None, (together, [extra for extra in chosen if extra not in together])):
+            found = resolve(pip, group, file)
+            if PINS_ITS_OWN in group:
                 found = {PINS_ITS_OWN: found[PINS_ITS_OWN]}
             unpinned = differences(pins, found)
             wrong += bool(unpinned)
-            print(f"{extra}: {len(found)} packages{''.join(f'; {line}' for line in unpinned)}")
+            lines = "".join(f"; {line}" for line in unpinned)
+            print(f"{', '.join(group)}: {len(found)} packages{lines}")
     print(f"{file.name}: {'not ' if wrong else ''}what pip resolves")
     return int(wrong > 0)
 
