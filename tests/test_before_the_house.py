@@ -1,5 +1,6 @@
 """What commit ec4f2e5 left on disk, before the house, still opens; tests/fixtures/ec4f2e5."""
 
+import functools
 import json
 import os
 import shutil
@@ -23,13 +24,17 @@ from uniface_jax.train.from_config import make_recipe
 COMMIT = "ec4f2e5"
 
 
-@pytest.fixture
-def left(tmp_path):
-    """A copy of the fixture that a command may change, with the verification set beside it."""
-    folder = tmp_path / "left"
+def copied(folder):
+    """Return a new folder that a command may change: the fixture, and the verification set."""
     shutil.copytree(FIXTURES / COMMIT, folder)
     shutil.copy(FIXTURES / "bins" / "py3.bin", folder / "pairs.bin")
     return folder
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A copy of one test."""
+    return copied(tmp_path / "left")
 
 
 def run(folder, module, *arguments, package=ROOT, kernels="1"):
@@ -64,7 +69,7 @@ def state_of(workdir):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def resumed(folder, package=ROOT, kernels="0"):
+def resumed(folder, package, kernels):
     """Lets the workdir's run go on to its end: metrics of the steps after the third, and state."""
     config = json.loads((folder / "run" / "config.json").read_text())
     recipe = folder / "recipe.py"
@@ -87,18 +92,30 @@ def get_config():
 """
 
 
+@pytest.fixture(scope="module")
+def resumed_here(tmp_path_factory):
+    """Metrics and state of this package's run with or without kernels, which is made once."""
+
+    @functools.cache
+    def resumed_here(kernels):
+        return resumed(copied(tmp_path_factory.mktemp("here") / "left"), ROOT, kernels)
+
+    return resumed_here
+
+
 # Kernels have other sums than the commit, and a value may lie on the other side of PReLU's zero.
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernels", "by"), [("0", 1e-6), ("1", 1e-4)])
-def test_a_run_resumes(left, kernels, by):
-    metrics, state = resumed(left, kernels=kernels)
-    before = [json.loads(line) for line in (left / "after.jsonl").read_text().splitlines()]
+def test_a_run_resumes(resumed_here, kernels, by):
+    metrics, state = resumed_here(kernels)
+    lines = (FIXTURES / COMMIT / "after.jsonl").read_text().splitlines()
+    before = [json.loads(line) for line in lines]
     measured = ("images_per_second", "input_share", "elapsed_seconds")
     for found, expected in zip(metrics, before, strict=True):
         assert found.keys() == expected.keys()
         for key in expected.keys() - set(measured):
             assert found[key] == pytest.approx(expected[key], rel=1e-4), key
-    with np.load(left / "state6.npz") as expected:
+    with np.load(FIXTURES / COMMIT / "state6.npz") as expected:
         assert state.keys() == set(expected.files)
         for key, value in state.items():
             scale = max(1.0, float(np.abs(expected[key]).max(initial=0)))
@@ -106,7 +123,7 @@ def test_a_run_resumes(left, kernels, by):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_bitwise_beside_the_commit(left, tmp_path):
+def test_a_run_resumes_bitwise_beside_the_commit(resumed_here, tmp_path):
     """On one machine, by XLA alone, the commit and this package end in the same bits."""
     archive = tmp_path / "commit.tar"
     made = subprocess.run(
@@ -117,9 +134,8 @@ def test_a_run_resumes_bitwise_beside_the_commit(left, tmp_path):
     package = tmp_path / "package"
     with tarfile.open(archive) as tar:
         tar.extractall(package, filter="data")
-    shutil.copytree(left, tmp_path / "beside")
-    _, expected = resumed(tmp_path / "beside", package)
-    _, state = resumed(left)
+    _, expected = resumed(copied(tmp_path / "beside"), package, kernels="0")
+    _, state = resumed_here("0")
     assert state.keys() == expected.keys()
     for key, value in state.items():
         np.testing.assert_array_equal(value, expected[key], err_msg=key)
