@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -190,9 +191,22 @@ def test_full_size(name):
         assert relative(run(images[:batch]), expected[:batch]) <= TOLERANCE
 
 
+# A line of its input: the paths of a model, of images, and of the features to write.
+_RUN_OLD = """
+import json, sys
+import numpy, onnxruntime
+assert onnxruntime.__version__ == "1.8.1"
+for line in sys.stdin:
+    model, images, features = json.loads(line)
+    session, images = onnxruntime.InferenceSession(model), numpy.load(images)
+    numpy.savez(features, *[session.run(None, {"input": images[:b]})[0] for b in (1, 3, 5, 32)])
+    print("written", flush=True)
+"""
+
+
 @pytest.fixture(scope="session")
-def old_python(tmp_path_factory):
-    """Python 3.9 with onnxruntime 1.8.1, the version that the MFR server runs."""
+def old_onnxruntime(tmp_path_factory):
+    """Runs a model by onnxruntime 1.8.1, which the MFR server runs, on Python 3.9: one process."""
     pythons = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python"))
     if not pythons:
         pytest.skip("needs Python 3.9 in ~/.pyenv, for which onnxruntime 1.8.1 was built")
@@ -200,34 +214,36 @@ def old_python(tmp_path_factory):
     subprocess.run([pythons[-1], "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     packages = ["onnxruntime==1.8.1", "numpy<2"]
-    done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True)
+    install = [python, "-m", "pip", "install", "-q", "--no-compile", *packages]
+    done = subprocess.run(install, capture_output=True)
     if done.returncode:
         pytest.skip(f"cannot install {packages}: {done.stderr.decode()[-200:]}")
-    return python
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([python, "-c", _RUN_OLD], **pipes) as process:
 
+        def run(model, images, features):
+            late = threading.Timer(120, process.kill)
+            late.start()
+            print(json.dumps([str(model), str(images), str(features)]), file=process.stdin)
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            late.cancel()
+            assert answer == "written\n", f"the process ended: {process.wait()}"
 
-_RUN_OLD = """
-import sys
-import numpy, onnxruntime
-assert onnxruntime.__version__ == "1.8.1"
-session = onnxruntime.InferenceSession(sys.argv[1])
-images = numpy.load(sys.argv[2])
-numpy.savez(sys.argv[3], *[session.run(None, {"input": images[:b]})[0] for b in (1, 3, 5, 32)])
-"""
+        yield run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*models.NETWORKS, *SMALL_OTHERS])
 @pytest.mark.parametrize("route", [to_onnx, to_onnx_by_tflite])
-def test_onnxruntime_of_the_server(old_python, tmp_path, name, route):
+def test_onnxruntime_of_the_server(old_onnxruntime, tmp_path, name, route):
     model = exported(name, route)
     onnx.save(model, tmp_path / "model.onnx")
     images = np.random.default_rng(0).uniform(-1, 1, (32, 112, 112, 3)).astype(np.float32)
     np.save(tmp_path / "images.npy", images.transpose(0, 3, 1, 2))
-    files = [tmp_path / name for name in ("model.onnx", "images.npy", "features.npz")]
-    subprocess.run([old_python, "-c", _RUN_OLD, *files], check=True, timeout=120)
+    old_onnxruntime(*(tmp_path / name for name in ("model.onnx", "images.npy", "features.npz")))
     newest = onnx_runner(model)(images)
-    with np.load(files[2]) as features:
+    with np.load(tmp_path / "features.npz") as features:
         for batch, key in zip(BATCHES, features.files, strict=True):
             error = np.abs(features[key] - newest[:batch]).max() / np.abs(newest).max()
             assert error <= TOLERANCE
