@@ -1,8 +1,9 @@
 """Compiles the kernels for this machine, keeps them, and makes them known to XLA.
 
-The library lies beside JAX's compiled programs, under a name made from the sources, the compiler,
-its options and the kind of machine, and is compiled again when any of these changes. Without a
-compiler, with UNIFACE_NATIVE=0, or on a backend other than the CPU there are no kernels.
+The library lies beside JAX's compiled programs, under a name made from the sources, jaxlib's
+headers, the compiler, its options and the kind of machine, and is compiled again when any of these
+changes. Without a compiler, with UNIFACE_NATIVE=0, or on a backend other than the CPU there are no
+kernels.
 """
 
 import ctypes
@@ -119,7 +120,16 @@ def library() -> ctypes.CDLL | None:
 def _command(compiler: list[str]) -> list[str]:
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     options = ["-std=c++17", "-O3", native, "-ffp-contract=fast", "-fPIC", "-shared", "-pthread"]
-    return [*compiler, *options, "-isystem", jax.ffi.include_dir()]
+    return [*compiler, *options]
+
+
+def _texts() -> Iterator[str]:
+    """Yield all that is compiled: the sources, and the headers, jaxlib's wherever they lie."""
+    here = Path(__file__).parent
+    for name in (*SOURCES, *HEADERS):
+        yield (here / name).read_text()
+    for path in sorted(Path(jax.ffi.include_dir()).rglob("*.h")):
+        yield path.read_text()
 
 
 def _compiled(compiler: list[str]) -> Path:
@@ -127,7 +137,6 @@ def _compiled(compiler: list[str]) -> Path:
 
     Raises OSError or SubprocessError.
     """
-    here = Path(__file__).parent
     command = _command(compiler)
     version = subprocess.run(
         [*compiler, "--version"],
@@ -136,8 +145,7 @@ def _compiled(compiler: list[str]) -> Path:
         text=True,
         timeout=TIMEOUT_SECONDS,
     ).stdout
-    parts = [(here / name).read_text() for name in (*SOURCES, *HEADERS)]
-    name = hashlib.sha256("\0".join([*parts, *command, version]).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\0".join([*_texts(), *command, version]).encode()).hexdigest()[:16]
     folder = default_folder() / "native"
     make_private(folder)
     if reason := reason_for_distrust(folder):
@@ -166,7 +174,7 @@ def _compile(command: list[str], made: Path) -> None:
 
     def run(*arguments: str) -> None:
         subprocess.run(
-            [*command, *arguments],
+            [*command, "-isystem", jax.ffi.include_dir(), *arguments],
             check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
         )  # fmt: skip
 
