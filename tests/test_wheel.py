@@ -16,6 +16,7 @@ import pytest
 from pins import constraints_file
 
 import uniface_jax
+from tests.helpers.compilation import FAST_COMPILATION
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,8 @@ def stranger(wheel, tmp_path_factory):
         "PATH": f"{folder / 'venv' / 'bin'}:{os.defpath}",
         "PIP_CONSTRAINT": str(constraints_file()),
         "JAX_PLATFORMS": "cpu",
+        "PIP_NO_COMPILE": "1",  # most modules of the packages are never imported
+        "XLA_FLAGS": FAST_COMPILATION,
     }
     (folder / "empty").mkdir()
 
