@@ -161,6 +161,17 @@ def test_the_name_is_of_what_it_was_made_from(fresh, monkeypatch, tmp_path):
     assert len(paths) == len(list(fresh.glob("*.so"))) == 3
 
 
+def test_the_name_is_of_jaxlibs_headers_and_not_of_their_folder(fresh, monkeypatch, tmp_path):
+    compiler = script(tmp_path / "c++", f'{ONLY_LINKS}for last; do :; done\necho > "$last"')
+    path = build._compiled([compiler])
+    moved = shutil.copytree(jax.ffi.include_dir(), tmp_path / "include")
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(moved))
+    assert build._compiled([compiler]) == path
+    header = next(moved.rglob("*.h"))
+    header.write_text(f"{header.read_text()}// of another version\n")
+    assert build._compiled([compiler]) != path
+
+
 def copying(tmp_path, kernels):
     """A compiler that takes the kernels of this session, and a file that counts its work."""
     compiled = tmp_path / "compiled"
