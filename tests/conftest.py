@@ -53,6 +53,7 @@ from tests.helpers.processor_time import (  # hooks, which pytest finds here
 )
 from tests.helpers.programs import forget_programs
 from tests.helpers.scheduling import LoadFiles
+from uniface_jax.cli import NEW_OBJECTS
 from uniface_jax.data.conversion.run import write_dataset
 from uniface_jax.data.sources.folders import FolderSource
 from uniface_jax.export.demo_faces import unseen_faces
@@ -60,6 +61,7 @@ from uniface_jax.native import build
 from uniface_jax.runtime.xla_flags import set_flags
 
 set_flags()  # as the command lines do
+gc.set_threshold(NEW_OBJECTS)  # likewise
 jax.config.update("jax_enable_compilation_cache", False)  # of this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,5 +1,6 @@
 """Flag parsing, and errors that end in one line and not a traceback, for every command."""
 
+import gc
 import os
 import re
 import signal
@@ -19,6 +20,10 @@ from uniface_jax.errors import EXIT_BAD_INPUT, UserError, refused
 from uniface_jax.files.paths import expanded
 from uniface_jax.files.printable import printable
 from uniface_jax.runtime.xla_flags import set_flags
+
+# What imports and traces makes few cycles and very many objects that stay. By default Python looks
+# for cycles among them after every 700 new ones.
+NEW_OBJECTS = 10_000
 
 flags.disclaim_key_flags()  # --help lists them with the command that defines them here
 
@@ -101,6 +106,7 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     set_flags()
+    gc.set_threshold(NEW_OBJECTS)
 
     def guarded(argv: list[str]) -> int | None:
         # Libraries log their inner workings at INFO; --verbosity=0 brings them back.
