@@ -17,6 +17,7 @@ import pytest
 
 from tests.helpers import demo_run
 from tests.helpers.compilation import FAST_COMPILATION
+from tests.helpers.forked_commands import WARNING
 from tests.helpers.paths import ROOT
 from uniface_jax.checkpoints import reading
 
@@ -29,10 +30,10 @@ def data(tmp_path_factory):
     return demo_run.make_data(tmp_path_factory.mktemp("data"))
 
 
-def flags(data, devices: int, batch_size: int = 64, **overrides):
+def flags(data, devices: int, micro_batches: int = 2, **overrides):
     settings = {
-        "batch_size": batch_size,
-        "micro_batches": batch_size // GROUP // devices,
+        "batch_size": devices * micro_batches * GROUP,
+        "micro_batches": micro_batches,
         "steps": STEPS,
         "optim.lr": 0.001,
         "optim.schedule": "constant",  # in whose step no length of a run is compiled
@@ -69,11 +70,11 @@ def run(count: int, devices: int, workdir, arguments) -> str:
     return output
 
 
-def run_alone(run_cli, devices: int, workdir, arguments) -> str:
-    environment = virtual_devices(devices)
-    done = run_cli("train", f"--workdir={workdir}", *arguments, env=environment, timeout=540)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_alone(forked, devices: int, workdir, arguments) -> None:
+    command, log = ["train", f"--workdir={workdir}", *arguments], workdir.with_suffix(".log")
+    done = forked.run(command, ROOT, log, virtual_devices(devices), timeout=540)
+    assert done.returncode == 0, done.output
+    assert not WARNING.search(done.output), done.output
 
 
 def assert_close(workdir, expected, step=STEPS):
@@ -118,13 +119,13 @@ def children(process) -> dict[int, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_train_as_one_does(processes, rate, data, tmp_path, run_cli):
+def test_processes_train_as_one_does(processes, rate, data, tmp_path, forked):
     steps = STEPS // 2
     overrides = {"head.sampling_rate": rate, "checkpoint.every_steps": steps // 2}
     if (processes, rate) == (2, 1.0):  # the demo's network of four stages, once
         overrides |= {"imports": None, "model.name": None, "model.width": 4}
-    arguments = flags(data, 2 * processes, steps=steps, **overrides)
-    run_alone(run_cli, 2 * processes, tmp_path / "one", arguments)
+    arguments = flags(data, 2 * processes, 4 // processes, steps=steps, **overrides)
+    run_alone(forked, 2 * processes, tmp_path / "one", arguments)
     output = run(processes, 2, tmp_path / "several", arguments)
     assert_close(tmp_path / "several", tmp_path / "one", steps)
     assert len(re.findall(rf"step {steps}/{steps}", output)) == 1  # one writer of logs
@@ -157,11 +158,11 @@ def restore_elsewhere(source, target, processes: int, devices: int):
 
 
 @pytest.mark.slow
-def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, run_cli):
+def test_saved_on_eight_devices_goes_on_elsewhere(data, tmp_path, forked):
     """8 devices -> 4, 1, 2 processes x 3; 5 classes are divided by none of these."""
     # 24 groups, which 1, 2, 3, 4, 6, 8 can share; all its runs are of one length.
-    arguments = flags(data, 8, batch_size=192, **{"optim.schedule": "cosine"})
-    run_alone(run_cli, 8, tmp_path / "eight", arguments)
+    arguments = flags(data, 8, 3, **{"optim.schedule": "cosine"})
+    run_alone(forked, 8, tmp_path / "eight", arguments)
     environment = {**os.environ, **virtual_devices(8)}
     workdir = tmp_path / "run"
     process = subprocess.Popen(
@@ -196,11 +197,11 @@ def test_sigterm_to_one_saves_all(data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory, run_cli):
+def undisturbed(data, tmp_path_factory, forked):
     """(the flags of a run that saves every other step, its workdir at the end on two devices)."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "one"
     arguments = flags(data, 2, **{"checkpoint.every_steps": 2})
-    run_alone(run_cli, 2, workdir, arguments)
+    run_alone(forked, 2, workdir, arguments)
     return arguments, workdir
 
 
