@@ -82,7 +82,6 @@ def start(workdir: Path, cache: Path, log: Path, **overrides: object) -> subproc
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
         # The same step is compiled a hundred times otherwise.
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

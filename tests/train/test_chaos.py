@@ -211,7 +211,7 @@ def test_harmed_at_random_moments_all_end_the_same(data, tmp_path):
             *(sys.executable, "scripts/chaos.py", "--runs=3", f"--data={data[0]}"),
             *(f"--folder={tmp_path / 'chaos'}", f"--json={report}"),
         ],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, **FAST},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(report.read_text())
