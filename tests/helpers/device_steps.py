@@ -39,7 +39,10 @@ class DeviceSteps:
         """Return the runner of so many devices and its compiled step."""
         if devices not in self._programs:
             micro = self._settings.micro_batches // devices
-            settings = self._settings._replace(micro_batches=micro)
+            # The many of one device are in a loop, as accelerators run them: one is traced and
+            # compiled. Those of several devices are unrolled, as CPUs run them.
+            unrolled = False if devices == 1 else None
+            settings = self._settings._replace(micro_batches=micro, unrolled=unrolled)
             one = step.make_step(*self._model, lambda _: self._learning_rate, settings)
             runner = parallel.create_runner(
                 self._mode, class_sharded(self.start), jax.devices()[:devices]
