@@ -74,7 +74,7 @@ def test_the_norm_is_that_of_each(monkeypatch):
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 @pytest.mark.parametrize("types", [{"b": "float32", "c": "bfloat16", "e": "float32"}, None])
 def test_the_sum_over_devices_is_that_of_each_array(mode, types, x64):
-    """Of small whole numbers, whose sum no order and no type rounds; types: of vectors, if any."""
+    """Sum small whole numbers, which no order and no type rounds; types: of vectors, if any."""
     rng, devices = np.random.default_rng(0), 8
     shapes = {name: shape for name, shape in SHAPES.items() if types or len(shape) > 1}
     each = {
