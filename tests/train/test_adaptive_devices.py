@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers.device_steps import DeviceSteps
 from tests.helpers.tiny_training import (
     assert_close,
     first_state,
@@ -14,8 +15,6 @@ from tests.helpers.tiny_training import (
     tiny_network,
 )
 from uniface_jax import losses
-from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded
 from uniface_jax.train import step, update
 from uniface_jax.train.adaptive import Adaptive
 
@@ -39,36 +38,20 @@ def batches():
     return [random_batch(rng, BATCH, PRESENT) for _ in range(STEPS)]
 
 
-def settings_of(devices=1, name="adamw"):
+@functools.cache
+def steps(name):
     # eps: at the first updates a gradient of about 1e-8 would decide a whole step by its rounding.
-    return step.Settings(
-        num_classes=CLASSES, micro_batches=BATCH // GROUP // devices, block_size=5, ema=0.5,
+    settings = step.Settings(
+        num_classes=CLASSES, micro_batches=BATCH // GROUP, block_size=5, ema=0.5,
         sampling_rate=RATE, adaptive=Adaptive(name, eps=1e-3, weight_decay=0.05),
     )  # fmt: skip
-
-
-def start(name="adamw"):
-    first = first_state(NETWORK, "uce", CLASSES, seed=3)
-    return jax.device_get(update.prepared(first, settings_of(name=name)))
-
-
-@functools.cache
-def program(devices, name):
-    """(runner, compiled step) over groups of GROUP images."""
-    runner = parallel.create_runner(
-        "shard_map", class_sharded(start(name)), jax.devices()[:devices]
-    )
-    settings = settings_of(devices, name)
-    one = step.make_step(NETWORK, losses.create("uce"), lambda _: 0.01, settings)
-    return runner, runner.compile(one)
+    first = update.prepared(first_state(NETWORK, "uce", CLASSES, seed=3), settings)
+    model = NETWORK, losses.create("uce")
+    return DeviceSteps(model, settings, jax.device_get(first), 0.01, "shard_map")
 
 
 def train(devices, batches, state=None, name="adamw"):
-    runner, compiled = program(devices, name)
-    placed = runner.place(start(name) if state is None else state)
-    for batch in batches:
-        placed, _ = compiled(placed, runner.put(batch))
-    return runner.logical(placed)
+    return steps(name).run(devices, batches, state)[0]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +72,7 @@ def test_elastic(batches, reference):
 
 
 def test_classes_without_a_part_stay(reference):
-    first = start()
+    first = steps("adamw").start
     for field in ("weights", "momentum", "second_moments", "updates"):
         was, now = (getattr(state, field).prototypes for state in (first, reference))
         np.testing.assert_array_equal(now[PRESENT:], was[PRESENT:], err_msg=field)

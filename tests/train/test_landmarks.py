@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers.device_steps import DeviceSteps
 from uniface_jax import losses, models
 from uniface_jax.checkpoints import reading
 from uniface_jax.config import base
@@ -22,8 +23,7 @@ from uniface_jax.evaluate.features import ComputedFeatures
 from uniface_jax.evaluate.sets.image_sets import FileDigests, ImageFiles
 from uniface_jax.inference import embedder
 from uniface_jax.inference.load import load_model
-from uniface_jax.runtime import parallel
-from uniface_jax.state import class_sharded, create_state
+from uniface_jax.state import create_state
 from uniface_jax.train import loop, optim, step
 from uniface_jax.train.loop import train_and_evaluate
 
@@ -203,14 +203,9 @@ def test_a_step_is_the_same_on_several_devices():
         "landmarks": points_of(8),
     }
     first = jax.device_get(create_state(network, loss, 5, 1.0, 0))
-
-    def after(devices):
-        settings = step.Settings(num_classes=5, micro_batches=4 // devices, sgd=optim.Sgd())
-        runner = parallel.create_runner("shard_map", class_sharded(first), jax.devices()[:devices])
-        one = runner.compile(step.make_step(network, loss, lambda _: 0.1, settings))
-        return runner.logical(one(runner.place(first), runner.put(batch))[0])
-
-    one, four = after(1), after(4)
+    settings = step.Settings(num_classes=5, micro_batches=4, sgd=optim.Sgd())
+    steps = DeviceSteps((network, loss), settings, first, 0.1, "shard_map")
+    one, four = (steps.run(devices, [batch])[0] for devices in (1, 4))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
     moved = one.weights.network["keypoint_linear"]["kernel"]
     assert np.abs(moved).max() > 0

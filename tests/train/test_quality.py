@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import demo_run
 from tests.helpers.demo_run import tiny_config, trained
+from tests.helpers.device_steps import DeviceSteps
 from tests.helpers.tiny_training import first_state, random_batch, small_images, tiny_network
 from uniface_jax import losses
 from uniface_jax.checkpoints import reading
@@ -43,18 +44,16 @@ def test_keys_count_with_a_weight_alone():
 def test_a_step_is_the_same_on_any_number_of_devices():
     with small_images():
         network = tiny_network(dropout=0.0)
-        settings = step.Settings(CLASSES, block_size=5, quality=Regression(10.0))
+        settings = step.Settings(CLASSES, micro_batches=4, block_size=5, quality=Regression(10.0))
         start = prepared(first_state(network, "arcface", CLASSES, seed=1), settings)
         batch = random_batch(np.random.default_rng(0), BATCH, CLASSES)
+        steps = DeviceSteps((network, losses.create("arcface")), settings, start, 0.1)
         found = []
         for devices in (1, 4):  # batch norm sees four images in both
-            shared = settings._replace(micro_batches=4 // devices)
-            one = step.make_step(network, losses.create("arcface"), lambda _: 0.1, shared)
-            runner = parallel.create_runner("pmap", class_sharded(start), jax.devices()[:devices])
-            placed, metrics = runner.compile(one)(runner.place(start), runner.put(batch))
+            state, (metrics,) = steps.run(devices, [batch])
             assert metrics["quality_loss"] > 0
             assert abs(metrics["certainty_ratio"]) < 2
-            found.append(runner.logical(placed))
+            found.append(state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), *found)
     before, after = (state.weights.network[QUALITY] for state in (start, found[0]))
     assert all(np.any(before[name] != after[name]) for name in ("kernel", "bias"))
