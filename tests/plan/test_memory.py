@@ -10,14 +10,15 @@ from uniface_jax.plan import liveness, memory, program, report, targets
 from uniface_jax.plan.fleet import Data, Device, Fleet
 from uniface_jax.runtime import xla_flags
 
-# A recipe's network at a shorter depth; sampled classes in micro-batches; another family and loss.
+# A recipe's network at a shorter depth; sampled classes in micro-batches, by the same network with
+# one stage to probe; another family and loss.
 CASES = {
     "deep": (10_572, 32, {"model.stage_sizes": (3, 4, 4, 2)}),
     "sampled": (
         200_000,
         16,
         {
-            "model.name": "lresnet18",
+            "model.stage_sizes": (1, 1, 2, 1),
             "model.width": 32,
             "micro_batches": 2,
             "head.sampling_rate": 0.3,
