@@ -92,14 +92,21 @@ def test_exports_are_without_them(make):
     assert not called(text)
 
 
-def test_off_and_on_again():
+@pytest.mark.parametrize("make", [lambda: None, lambda: small_mobilefacenet(scale=2), small_vit])
+def test_off_and_on_again(make, monkeypatch):
+    """Choose by the switches as they are, not as they were when a layer like it was traced."""
+    before = called(lowered_step("uce", make()))
+    assert before
     with build.off():
         assert not build.available()
         with build.off():
             pass
-        assert not called(lowered_step("uce"))
+        assert not called(lowered_step("uce", make()))
     assert build.available()
-    assert called(lowered_step("uce"))
+    assert called(lowered_step("uce", make())) == before
+    monkeypatch.setenv(build.SWITCH, "0")
+    monkeypatch.setattr(build, "library", build.library.__wrapped__)
+    assert not called(lowered_step("uce", make()))
 
 
 def test_plans_are_without_them():

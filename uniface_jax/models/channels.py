@@ -15,8 +15,17 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from uniface_jax.models.gradient_terms import (
+    Counts,
+    Remake,
+    before_prelu,
+    slope_terms,
+    terms,
+    whole,
+)
 from uniface_jax.models.pair_sums import by_pairs as _by_pairs
 from uniface_jax.native import batch_norm as native
+from uniface_jax.runtime.tracing import shared_partial
 
 # Elements of the block that the CPU loop adds up. Best measured: 256 KiB of float32, so that the
 # sums and two blocks stay in a core's second-level cache. Smaller than the second, where the
@@ -26,7 +35,6 @@ BLOCK_ELEMENTS, FEWEST_ELEMENTS = 2**16, 2**11
 # Means of a map and of its squares by channel, [C] each.
 Moments = tuple[jax.Array, jax.Array]
 Term = Callable[..., tuple[jax.Array, ...]]
-Remake = Callable[..., jax.Array]
 
 
 class Norm(NamedTuple):
@@ -59,25 +67,28 @@ def channel_sums(
     """Sum what `term` makes of the arrays, by element, over all axes but the last.
 
     arrays are [..., C], all of one shape; vectors are [C]. term(*arrays, *vectors) gives a tuple
-    of arrays of that shape and may be called on any rows [R, C] of them, with vectors [1, C].
+    of arrays of that shape and may be called on any rows [R, C] of them, with vectors [1, C]; see
+    shared_partial for what it may not do.
     shared: the first sum is of the very values that another pass writes, which can take it then.
     Returns a tuple of [C].
     """
     channels = arrays[0].shape[-1]
     rows = [x.reshape(-1, channels) for x in arrays]
     wide = [v.reshape(1, channels) for v in vectors]
-
-    def plain(rows: Sequence[jax.Array], vectors: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return tuple(jnp.sum(x, 0) for x in term(*rows, *vectors))
-
     sums: tuple[jax.Array, ...] = jax.lax.platform_dependent(
         rows,
         wide,
-        cpu=partial(_by_blocks, term),
-        cuda=partial(_by_pairs, term, shared=shared),
-        default=plain,
+        cpu=shared_partial(_by_blocks, term),
+        cuda=shared_partial(_by_pairs, term, shared=shared),
+        default=shared_partial(_plainly, term),
     )
     return sums
+
+
+def _plainly(
+    term: Term, rows: Sequence[jax.Array], vectors: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    return tuple(jnp.sum(x, 0) for x in term(*rows, *vectors))
 
 
 def block_rows(rows: int, channels: int) -> int:
@@ -129,7 +140,7 @@ def moments(x: jax.Array, wide: jnp.dtype, plus: jax.Array | None = None) -> Mom
     """
     # One pass over x gives both moments; a centered second pass would read it again.
     count = x.size // x.shape[-1]
-    mean, square = channel_sums(partial(_powers, wide), [x, *_all(plus, x)])
+    mean, square = channel_sums(shared_partial(_powers, wide), [x, *_all(plus, x)])
     return mean / count, square / count
 
 
@@ -143,25 +154,36 @@ def moments_of_sum(
     total itself it takes them in another. Nothing is differentiated through the moments.
     """
     wide = jnp.promote_types(total.dtype, jnp.float32)
-    count, channels = total.size // total.shape[-1], total.shape[-1]
-
-    def again(
-        _: jax.Array, arrays: Sequence[jax.Array], vectors: Sequence[jax.Array]
-    ) -> tuple[jax.Array, ...]:
-        rows = [x.reshape(-1, channels) for x in arrays]
-        return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors, alone=True)
-
-    def plainly(total: jax.Array, *_: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return channel_sums(partial(_powers, wide), [total])
-
+    count = total.size // total.shape[-1]
     given = jax.lax.stop_gradient((total, list(arrays), list(vectors)))
-    sums = jax.lax.platform_dependent(*given, cuda=again, default=plainly)
+    sums = jax.lax.platform_dependent(
+        *given,
+        cuda=shared_partial(_powers_again, wide, remake),
+        default=shared_partial(_powers_of_sum, wide),
+    )
     return sums[0] / count, sums[1] / count
 
 
+def _powers_again(
+    wide: jnp.dtype,
+    remake: Remake,
+    total: jax.Array,
+    arrays: Sequence[jax.Array],
+    vectors: Sequence[jax.Array],
+) -> tuple[jax.Array, ...]:
+    rows = [x.reshape(-1, total.shape[-1]) for x in arrays]
+    return _by_pairs(lambda *parts: _powers(wide, remake(*parts)), rows, vectors, alone=True)
+
+
+def _powers_of_sum(
+    wide: jnp.dtype, total: jax.Array, *_: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    return channel_sums(shared_partial(_powers, wide), [total])
+
+
 def _powers(wide: jnp.dtype, *parts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    whole = _whole(wide, *parts)
-    return whole, jnp.square(whole)
+    x = whole(wide, *parts)
+    return x, jnp.square(x)
 
 
 class Normalized(NamedTuple):
@@ -205,12 +227,16 @@ def _kept(y: jax.Array) -> jax.Array:
     the next convolution's kernel gradient, and makes that transpose up to five times as slow. What
     is used twice it keeps; optimization_barrier is gone before fusion. Elsewhere y as it is.
     """
-
-    def used_twice(y: jax.Array) -> jax.Array:
-        return jnp.where(y == y, y, jnp.nan)
-
-    kept: jax.Array = jax.lax.platform_dependent(y, cpu=used_twice, default=lambda y: y)
+    kept: jax.Array = jax.lax.platform_dependent(y, cpu=_used_twice, default=_as_it_is)
     return kept
+
+
+def _used_twice(y: jax.Array) -> jax.Array:
+    return jnp.where(y == y, y, jnp.nan)
+
+
+def _as_it_is(y: jax.Array) -> jax.Array:
+    return y
 
 
 def forward(
@@ -231,7 +257,7 @@ def forward(
     inverse = jax.lax.rsqrt(variance + epsilon)
     factor, shift = scale * inverse, bias - mean * scale * inverse
 
-    y = affine(_whole(scale.dtype, x, *_all(plus, x)), factor, shift).astype(dtype)
+    y = affine(whole(scale.dtype, x, *_all(plus, x)), factor, shift).astype(dtype)
     y = _kept(y) if slope is None else prelu(y, slope)
     result = Normalized(y, mean, variance, factor, shift)
     return result, Saved(x, norm, mean, inverse, plus)
@@ -242,17 +268,11 @@ def _all(plus: jax.Array | None, x: jax.Array) -> list[jax.Array]:
     return [] if plus is None else [jnp.broadcast_to(plus, x.shape)]
 
 
-def _whole(dtype: jnp.dtype, x: jax.Array, *plus: jax.Array) -> jax.Array:
-    """Return x in `dtype`, with what it lacks."""
-    wide = x.astype(dtype)
-    return wide + plus[0] if plus else wide
-
-
 def backward(
     epsilon: float, dtype: jnp.dtype, saved: Saved, cotangents: HasY
 ) -> tuple[jax.Array, Norm, None]:
     """Return the gradients of batch_norm's x, norm and known, of what forward saved."""
-    x_bar, norm_bar = gradients(dtype, saved, Made(cotangents.y, [], [], lambda y_bar: y_bar))
+    x_bar, norm_bar = gradients(dtype, saved, Made(cotangents.y, [], [], _as_it_is))
     return x_bar, norm_bar, None
 
 
@@ -269,56 +289,27 @@ class Made(NamedTuple):
     remake: Remake
 
 
-def _before_prelu(
-    dtype: jnp.dtype, x: jax.Array, y_bar: jax.Array, *vectors: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Return the gradient with respect to PReLU's input in the vectors' dtype, and that input.
-
-    vectors: factor and shift that make the input of x, and slope.
-    """
-    factor, shift, slope = vectors
-    z = (x * factor + shift).astype(dtype)
-    return jnp.where(z >= 0, y_bar, slope.astype(dtype) * y_bar).astype(factor.dtype), z
-
-
 def gradients(dtype: jnp.dtype, saved: Saved, made: Made) -> tuple[jax.Array, Norm]:
     """Return the gradients of batch_norm's x and norm, of what forward saved and that of its y."""
     x, (scale, bias, slope), mean, inverse, plus = saved
     y_bar, wide, of_y = made.y, scale.dtype, made.arrays or [made.y]
     factor, shift = scale * inverse, bias - mean * scale * inverse
-
-    def terms(x: jax.Array, *more: jax.Array) -> tuple[jax.Array, ...]:
-        arrays, vectors = more[: len(arrays_of)], more[len(arrays_of) :]
-        y_bar = made.remake(*arrays[len(lacks) :], *vectors[: len(made.vectors)])
-        x, (mean, *of_prelu) = _whole(wide, x, *arrays[: len(lacks)]), vectors[len(made.vectors) :]
-        if not of_prelu:
-            z_bar = y_bar.astype(wide)
-            return z_bar, z_bar * (x - mean)
-        z_bar, z = _before_prelu(dtype, x, y_bar, *of_prelu)
-        by_slope = jnp.where(z < 0, z * y_bar, 0).astype(wide)
-        pair = (z_bar, z_bar * (x - mean))
-        return pair if made.arrays else (*pair, by_slope)
-
-    lacks = _all(plus, x)
-    arrays_of = [*lacks, *of_y]
+    lacks, shared = _all(plus, x), bool(made.arrays)
     vectors = [mean] if slope is None else [mean, factor, shift, slope]
-    sums = channel_sums(terms, [x, *arrays_of], [*made.vectors, *vectors], bool(made.arrays))
+    counts = Counts(len(lacks), len(of_y), len(made.vectors))
+    term = shared_partial(terms, dtype, made.remake, counts, shared)
+    sums = channel_sums(term, [x, *lacks, *of_y], [*made.vectors, *vectors], shared)
     total, centered, *by_slope = sums
-    if made.arrays and slope is not None:  # taken with the gradient, of y as it was written
-
-        def of_slope(x: jax.Array, y_bar: jax.Array, *vectors: jax.Array) -> tuple[jax.Array]:
-            _, z = _before_prelu(dtype, x.astype(wide), y_bar, *vectors)
-            return (jnp.where(z < 0, z * y_bar, 0).astype(wide),)
-
-        by_slope = [*channel_sums(of_slope, [x, y_bar], vectors[1:])]
-    whole = _whole(wide, x, *lacks)
+    if shared and slope is not None:  # taken with the gradient, of y as it was written
+        by_slope = [*channel_sums(shared_partial(slope_terms, dtype), [x, y_bar], vectors[1:])]
+    x_whole = whole(wide, x, *lacks)
     if slope is None:
         z_bar = y_bar.astype(wide)
     else:
         broadcast = (1,) * (x.ndim - 1) + (-1,)
-        z_bar, _ = _before_prelu(dtype, whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
+        z_bar, _ = before_prelu(dtype, x_whole, y_bar, *(v.reshape(broadcast) for v in vectors[1:]))
     x_bar: jax.Array = jax.lax.platform_dependent(
-        *(whole, z_bar, (mean, inverse, factor), (total, centered)),
+        *(x_whole, z_bar, (mean, inverse, factor), (total, centered)),
         cuda=_by_channels if slope is not None else _by_elements,
         default=_by_channels,
     )
@@ -357,22 +348,29 @@ def _forward(
     x: jax.Array, norm: Norm, known: Moments | None, epsilon: float, dtype: jnp.dtype
 ) -> tuple[Normalized, Saved]:
     """Return what forward does, on CPUs by the native kernel, which takes the moments itself."""
-
-    def plainly(x: jax.Array, norm: Norm, known: Moments | None) -> tuple[Normalized, jax.Array]:
-        result, saved = forward(x, norm, known, epsilon, dtype)
-        return result, saved.inverse
-
-    def by_kernel(x: jax.Array, norm: Norm, _: Moments | None) -> tuple[Normalized, jax.Array]:
-        y, mean, variance, inverse = native.forward(x, norm, epsilon)
-        factor = norm.scale * inverse
-        return Normalized(y, mean, variance, factor, norm.bias - mean * factor), inverse
-
+    plainly = shared_partial(_normalized, epsilon=epsilon, dtype=dtype)
     if native.suits(x, dtype):
+        by_kernel = shared_partial(_normalized_by_kernel, epsilon=epsilon)
         found = jax.lax.platform_dependent(x, norm, known, cpu=by_kernel, default=plainly)
     else:
         found = plainly(x, norm, known)
     result, inverse = found
     return result, Saved(x, norm, result.mean, inverse, None)
+
+
+def _normalized(
+    x: jax.Array, norm: Norm, known: Moments | None, epsilon: float, dtype: jnp.dtype
+) -> tuple[Normalized, jax.Array]:
+    result, saved = forward(x, norm, known, epsilon, dtype)
+    return result, saved.inverse
+
+
+def _normalized_by_kernel(
+    x: jax.Array, norm: Norm, _: Moments | None, epsilon: float
+) -> tuple[Normalized, jax.Array]:
+    y, mean, variance, inverse = native.forward(x, norm, epsilon)
+    factor = norm.scale * inverse
+    return Normalized(y, mean, variance, factor, norm.bias - mean * factor), inverse
 
 
 def _backward(
@@ -381,18 +379,18 @@ def _backward(
     """Return what backward does, on CPUs by the native kernel."""
     if not native.suits(saved.x, dtype):
         return backward(epsilon, dtype, saved, cotangents)
+    gradients: tuple[jax.Array, Norm, None] = jax.lax.platform_dependent(
+        *(saved, cotangents),
+        cpu=_gradients_by_kernel,
+        default=shared_partial(backward, epsilon, dtype),
+    )
+    return gradients
 
-    def plainly(saved: Saved, cotangents: HasY) -> tuple[jax.Array, Norm]:
-        return backward(epsilon, dtype, saved, cotangents)[:2]
 
-    def by_kernel(saved: Saved, cotangents: HasY) -> tuple[jax.Array, Norm]:
-        statistics = saved.mean, saved.inverse
-        x_bar, by_norm = native.gradient(saved.x, cotangents.y, saved.norm, *statistics)
-        return x_bar, Norm(*by_norm)
-
-    gradients = jax.lax.platform_dependent(saved, cotangents, cpu=by_kernel, default=plainly)
-    x_bar, norm_bar = gradients
-    return x_bar, norm_bar, None
+def _gradients_by_kernel(saved: Saved, cotangents: HasY) -> tuple[jax.Array, Norm, None]:
+    statistics = saved.mean, saved.inverse
+    x_bar, by_norm = native.gradient(saved.x, cotangents.y, saved.norm, *statistics)
+    return x_bar, Norm(*by_norm), None
 
 
 batch_norm.defvjp(_forward, _backward)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from uniface_jax.native import build
 from uniface_jax.native import convolution as native
+from uniface_jax.runtime.tracing import shared_partial
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 TO_CUDNN, TO_FLAX = (3, 0, 1, 2), (1, 2, 3, 0)  # of kernels: [h, w, C, O] to [O, h, w, C], and back
@@ -83,7 +84,7 @@ def _forward(
     suited = _native(x, kernel, stride, padding) and stride == 1
     if not (suited and native.divides(kernel.shape[3])):
         return plain(x, kernel, stride, padding), (x, kernel)
-    ours, lax = (partial(f, stride=stride, padding=padding) for f in (native.forward, plain))
+    ours, lax = (shared_partial(f, stride=stride, padding=padding) for f in (native.forward, plain))
     return jax.lax.platform_dependent(x, kernel, cpu=ours, default=lax), (x, kernel)
 
 
@@ -103,21 +104,34 @@ def _backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    lax = partial(plain_gradients, stride=stride, padding=padding)
+    sizes = {"stride": stride, "padding": padding}
+    product, ours = _gradients(x.shape, kernel.shape, **sizes), _native(x, kernel, **sizes)
+    by_x, by_kernel = jax.lax.platform_dependent(
+        *(x, kernel, y_bar),
+        cpu=shared_partial(_gradients_on_cpu, (product, ours), **sizes),
+        default=shared_partial(plain_gradients, **sizes),
+    )
+    return by_x, by_kernel
 
-    def cpu(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        by_x, by_kernel = lax(x, kernel, y_bar)
-        if product := _gradients(x.shape, kernel.shape, stride, padding):
-            faster_x, faster_kernel = product(x, kernel, y_bar)
-            by_x, by_kernel = faster_x, by_kernel if faster_kernel is None else faster_kernel
-        ours = _native(x, kernel, stride, padding)
-        if ours and native.divides(kernel.shape[2]):
-            by_x = native.input_gradient(y_bar, kernel, x.shape, stride, padding)
-        if ours and native.divides(kernel.shape[3]):
-            by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
-        return by_x, by_kernel
 
-    by_x, by_kernel = jax.lax.platform_dependent(x, kernel, y_bar, cpu=cpu, default=lax)
+def _gradients_on_cpu(
+    forms: tuple[Product | None, bool],
+    x: jax.Array,
+    kernel: jax.Array,
+    y_bar: jax.Array,
+    stride: int,
+    padding: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the gradients by the first of `forms`, if any, in its place by ours if the second."""
+    product, ours = forms
+    by_x, by_kernel = plain_gradients(x, kernel, y_bar, stride, padding)
+    if product is not None:
+        faster_x, faster_kernel = product(x, kernel, y_bar)
+        by_x, by_kernel = faster_x, by_kernel if faster_kernel is None else faster_kernel
+    if ours and native.divides(kernel.shape[2]):
+        by_x = native.input_gradient(y_bar, kernel, x.shape, stride, padding)
+    if ours and native.divides(kernel.shape[3]):
+        by_kernel = native.kernel_gradient(x, y_bar, kernel.shape, stride, padding)
     return by_x, by_kernel
 
 

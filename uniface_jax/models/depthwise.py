@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from uniface_jax.models.channels import channel_sums
 from uniface_jax.models.convolution import plain, plain_gradients
 from uniface_jax.native import depthwise as native
+from uniface_jax.runtime.tracing import shared_partial
 
 # Depthwise convolutions that one in groups may be a sum of.
 MOST_PARTS = 16
@@ -40,7 +41,8 @@ def _by_group(x: jax.Array, kernel: jax.Array) -> tuple[int, int]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    parts, lax = (partial(f, stride=stride, padding=padding) for f in (_by_parts, plain))
+    forms = (_by_parts, plain)
+    parts, lax = (shared_partial(f, stride=stride, padding=padding) for f in forms)
     y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=parts, default=lax)
     return y
 
@@ -102,25 +104,27 @@ def _forward(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     if not _native(x, kernel):
         return _grouped(x, kernel, stride, padding), (x, kernel)
-    ours, lax = (partial(f, stride=stride, padding=padding) for f in (native.forward, plain))
+    forms = (native.forward, plain)
+    ours, lax = (shared_partial(f, stride=stride, padding=padding) for f in forms)
     return jax.lax.platform_dependent(x, kernel, cpu=ours, default=lax), (x, kernel)
 
 
 def _backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def ours(x: jax.Array, kernel: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return (
-            native.input_gradient(y_bar, kernel, x.shape, stride, padding),
-            native.kernel_gradient(x, y_bar, kernel.shape, stride, padding),
-        )
-
-    forms = (_gradients_by_parts, plain_gradients)
-    parts, lax = (partial(f, stride=stride, padding=padding) for f in forms)
-    by_x, by_kernel = jax.lax.platform_dependent(
-        *saved, y_bar, cpu=ours if _native(*saved) else parts, default=lax
-    )
+    forms = (_native_gradients if _native(*saved) else _gradients_by_parts, plain_gradients)
+    cpu, lax = (shared_partial(f, stride=stride, padding=padding) for f in forms)
+    by_x, by_kernel = jax.lax.platform_dependent(*saved, y_bar, cpu=cpu, default=lax)
     return by_x, by_kernel
+
+
+def _native_gradients(
+    x: jax.Array, kernel: jax.Array, y_bar: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    return (
+        native.input_gradient(y_bar, kernel, x.shape, stride, padding),
+        native.kernel_gradient(x, y_bar, kernel.shape, stride, padding),
+    )
 
 
 def _gradients_by_parts(
@@ -160,12 +164,12 @@ def _gradients_by_taps(
     edges = [(0, 0, 0), *((before, after, stride - 1) for after in behind), (0, 0, 0)]
     by_x = _by_taps(jax.lax.pad(y_bar, zero, edges), kernel[::-1, ::-1], 1, 0)
     met = _shifted(x, kernel, stride, padding)
-
-    def products(y_bar: jax.Array, *parts: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(part * y_bar for part in parts)
-
-    sums = channel_sums(products, [y_bar, *(part for _, part in met)])
+    sums = channel_sums(_products, [y_bar, *(part for _, part in met)])
     return by_x, jnp.stack(sums).reshape(kernel.shape)
+
+
+def _products(y_bar: jax.Array, *parts: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(part * y_bar for part in parts)
 
 
 _grouped.defvjp(_forward, _backward)

@@ -94,20 +94,25 @@ def _join_backward(
         vectors += [factor, norm.bias - saved.mean * factor]
         vectors += [] if norm.slope is None else [norm.slope]
 
-    def remake(
-        y_bar: jax.Array, again: jax.Array, y: jax.Array, along: jax.Array, level: jax.Array,
-        *of_x: jax.Array,
-    ) -> jax.Array:  # fmt: skip
-        if of_x:
-            y = channels.affine(y.astype(along.dtype), *of_x[:2]).astype(y_bar.dtype)
-            y = channels.prelu(y, *of_x[2:]) if of_x[2:] else y
-        wide = y_bar.astype(along.dtype) + channels.affine(y.astype(along.dtype), along, level)
-        return wide.astype(y_bar.dtype) + again
-
-    total = jax.lax.optimization_barrier(remake(*arrays, *vectors))
-    made = channels.Made(total, arrays, vectors, remake)
+    total = jax.lax.optimization_barrier(_total(*arrays, *vectors))
+    made = channels.Made(total, arrays, vectors, _total)
     x_bar, norm_bar = channels.gradients(x.dtype, saved, made)
     return x_bar, norm_bar, None if y is None else total
+
+
+def _total(
+    y_bar: jax.Array, again: jax.Array, y: jax.Array, along: jax.Array, level: jax.Array,
+    *of_x: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """Return the gradient of a join's y, of which a head gave two parts, and what the third lacks.
+
+    of_x: where y is the join's x, its factor and shift, and the slope if it has one.
+    """
+    if of_x:
+        y = channels.affine(y.astype(along.dtype), *of_x[:2]).astype(y_bar.dtype)
+        y = channels.prelu(y, *of_x[2:]) if of_x[2:] else y
+    wide = y_bar.astype(along.dtype) + channels.affine(y.astype(along.dtype), along, level)
+    return wide.astype(y_bar.dtype) + again
 
 
 join.defvjp(_join_forward, _join_backward)

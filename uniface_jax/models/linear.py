@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from uniface_jax.models.channels import channel_sums
 from uniface_jax.runtime.low_precision import products, rows
+from uniface_jax.runtime.tracing import shared_partial
 
 
 @jax.custom_vjp
@@ -42,8 +43,12 @@ def _by_bias(bias: jax.Array | None, y_bar: jax.Array) -> jax.Array | None:
     if bias is None:
         return None
     wide = jnp.promote_types(bias.dtype, jnp.float32)
-    (total,) = channel_sums(lambda y: (y.astype(wide),), [y_bar])
+    (total,) = channel_sums(shared_partial(_widened, wide), [y_bar])
     return total.astype(bias.dtype)
+
+
+def _widened(wide: jnp.dtype, y: jax.Array) -> tuple[jax.Array]:
+    return (y.astype(wide),)
 
 
 linear.defvjp(_forward, _backward)

@@ -20,6 +20,7 @@ from uniface_jax.models.convolution import convolve
 from uniface_jax.models.layers import BatchNorm, at_least_float32
 from uniface_jax.models.linear import Linear
 from uniface_jax.native import attention as native
+from uniface_jax.runtime.tracing import shared_partial
 
 # dim, depth and rates of the networks that arcface_torch names; all have eight heads.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -155,19 +156,20 @@ _attend_on_cpu = jax.custom_vjp(_attend_plainly, nondiff_argnums=(1,))
 
 
 def _attend_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
-    ours, plain = (partial(f, heads=heads) for f in (native.forward, _attend_plainly))
+    ours, plain = (shared_partial(f, heads=heads) for f in (native.forward, _attend_plainly))
     mixed: jax.Array = jax.lax.platform_dependent(qkv, cpu=ours, default=plain)
     return mixed, qkv
 
 
 def _attend_backward(heads: int, qkv: jax.Array, mixed_bar: jax.Array) -> tuple[jax.Array]:
-    def plain(qkv: jax.Array, mixed_bar: jax.Array) -> jax.Array:
-        by_qkv: jax.Array = jax.vjp(partial(_attend_plainly, heads=heads), qkv)[1](mixed_bar)[0]
-        return by_qkv
-
-    ours = partial(native.gradient, heads=heads)
+    ours, plain = (shared_partial(f, heads=heads) for f in (native.gradient, _plain_gradient))
     by_qkv: jax.Array = jax.lax.platform_dependent(qkv, mixed_bar, cpu=ours, default=plain)
     return (by_qkv,)
+
+
+def _plain_gradient(qkv: jax.Array, mixed_bar: jax.Array, heads: int) -> jax.Array:
+    by_qkv: jax.Array = jax.vjp(partial(_attend_plainly, heads=heads), qkv)[1](mixed_bar)[0]
+    return by_qkv
 
 
 _attend_on_cpu.defvjp(_attend_forward, _attend_backward)

@@ -70,24 +70,30 @@ def _warmed_up(decay: LearningRate, lr: float, warmup_steps: int) -> LearningRat
 
 def square_norm(tree: Tree) -> jax.Array:
     """Sum of the squares of all elements, a scalar."""
-
-    def square(x: jax.Array) -> jax.Array:
-        if x.ndim < 2:
-            return jnp.sum(jnp.square(x))
-        return jnp.sum(channel_sums(lambda rows: (jnp.square(rows),), [x])[0])
-
-    def each(leaves: list[jax.Array]) -> jax.Array:
-        return sum(map(square, leaves), jnp.zeros(()))
-
-    def together(leaves: list[jax.Array]) -> jax.Array:
-        many = [x for x in leaves if few_kernels.is_one_of_many(x)]
-        others = [x for x in leaves if not few_kernels.is_one_of_many(x)]
-        return few_kernels.square_norm(many) + sum(jnp.sum(jnp.square(x)) for x in others)
-
     total: jax.Array = jax.lax.platform_dependent(
-        jax.tree.leaves(tree), cuda=together, default=each
+        jax.tree.leaves(tree), cuda=_square_norm_together, default=_square_norm_of_each
     )
     return total
+
+
+def _square_norm_of_each(leaves: list[jax.Array]) -> jax.Array:
+    return sum(map(_square_sum, leaves), jnp.zeros(()))
+
+
+def _square_sum(x: jax.Array) -> jax.Array:
+    if x.ndim < 2:
+        return jnp.sum(jnp.square(x))
+    return jnp.sum(channel_sums(_squares, [x])[0])
+
+
+def _squares(rows: jax.Array) -> tuple[jax.Array]:
+    return (jnp.square(rows),)
+
+
+def _square_norm_together(leaves: list[jax.Array]) -> jax.Array:
+    many = [x for x in leaves if few_kernels.is_one_of_many(x)]
+    others = [x for x in leaves if not few_kernels.is_one_of_many(x)]
+    return few_kernels.square_norm(many) + sum(jnp.sum(jnp.square(x)) for x in others)
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
