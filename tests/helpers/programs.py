@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 
+from uniface_jax.runtime import tracing
+
 # Every program takes regions of memory, of which Linux allows a process 65,530; where there are no
 # more of them, LLVM aborts.
 MOST_REGIONS = 20_000
@@ -17,3 +19,8 @@ def forget_programs() -> None:
         jax.clear_caches()
         gc.unfreeze()  # programs are in cycles with what was traced
         gc.collect()
+
+
+def forget_forms() -> None:
+    """Let forms of layers be traced anew: for tests that change a variable which those read."""
+    tracing._kept.cache_clear()

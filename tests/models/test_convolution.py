@@ -1,5 +1,6 @@
 """Convolutions and batch norm with gradients by hand give what plain formulas give, everywhere."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from tests.helpers.examples import examples
+from tests.helpers.programs import forget_forms
 from uniface_jax.models import channels, convolution
 from uniface_jax.models.channels import Norm, affine, batch_norm, channel_sums, prelu
 from uniface_jax.models.convolution import LAYOUT, convolve
@@ -143,6 +145,17 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
     return (y if slope is None else prelu(y, slope)).astype(dtype)
 
 
+@contextmanager
+def blocks_of(elements, fewest):
+    """Let the CPU's loop add blocks of so many elements."""
+    forget_forms()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(channels, "BLOCK_ELEMENTS", elements)
+        patched.setattr(channels, "FEWEST_ELEMENTS", fewest)
+        yield
+    forget_forms()
+
+
 @given(
     seed=st.integers(0, 1000),
     shape=st.sampled_from([(6, 3), (4, 4, 5, 3), (3, 7, 7, 2), (8, 13, 11, 4)]),
@@ -153,12 +166,8 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
 @examples(15)
 def test_batch_norm_gradients(seed, shape, with_slope, block, dtype):
     inputs = norm_inputs(seed, shape, with_slope, dtype)
-    before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
-    channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, min(before[1], block)
-    try:
+    with blocks_of(block, min(channels.FEWEST_ELEMENTS, block)):
         ours = normalized(norm_by_hand, inputs)
-    finally:
-        channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
     assert_close(ours, normalized(naive_norm, inputs), dtype)
 
 
@@ -187,13 +196,9 @@ def test_batch_norm_under(name):
 @examples(30)
 def test_channel_sums(rows, width, block):
     x = jnp.asarray(np.random.default_rng(rows).standard_normal((rows, width)), jnp.float32)
-    before = channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS
-    channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = block, 1
-    try:
+    with blocks_of(block, 1):
         assert rows % channels.block_rows(rows, width) == 0
         total, square = jax.jit(lambda x: channel_sums(lambda x: (x, jnp.square(x)), [x]))(x)
-    finally:
-        channels.BLOCK_ELEMENTS, channels.FEWEST_ELEMENTS = before
     np.testing.assert_allclose(total, np.asarray(x, np.float64).sum(0), atol=1e-4)
     np.testing.assert_allclose(square, np.square(np.asarray(x, np.float64)).sum(0), rtol=1e-5)
 
@@ -201,8 +206,12 @@ def test_channel_sums(rows, width, block):
 @pytest.fixture
 def as_for_gpus(monkeypatch):
     """Take the forms of sums and gradients that are for GPUs alone; the CPU's are their twins."""
-    monkeypatch.setattr(channels, "_by_blocks", channels._by_pairs)
-    monkeypatch.setattr(channels, "_by_channels", channels._by_elements)
+    forget_forms()
+    with monkeypatch.context() as patched:
+        patched.setattr(channels, "_by_blocks", channels._by_pairs)
+        patched.setattr(channels, "_by_channels", channels._by_elements)
+        yield
+    forget_forms()
 
 
 @pytest.mark.parametrize("rows", [1, 7, 96, 1024, 4096])

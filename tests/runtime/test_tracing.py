@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.programs import forget_forms
 from uniface_jax import config as configs
 from uniface_jax.plan import program
-from uniface_jax.runtime import tracing
 from uniface_jax.runtime.tracing import shared_partial
 
 TRACED = []
@@ -30,7 +30,7 @@ def layer(x, factor=2.0):
 @pytest.fixture(autouse=True)
 def fresh():
     TRACED.clear()
-    tracing._kept.cache_clear()
+    forget_forms()
 
 
 def trace(function, *shape, dtype=np.float32):
@@ -73,7 +73,7 @@ def test_a_trace_is_kept_no_longer_than_its_function():
     shared = weakref.ref(shared_partial(scaled, factor=2.0))
     trace(layer, 3)
     assert shared() is not None
-    tracing._kept.cache_clear()
+    forget_forms()
     gc.collect()
     assert shared() is None
 
