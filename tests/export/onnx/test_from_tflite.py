@@ -1,5 +1,6 @@
 """The second route to ONNX agrees with JAX and with the first route."""
 
+import os
 from importlib.util import find_spec
 
 import jax
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 
 from tests.helpers.trained_networks import SMALL, feature_function
 from uniface_jax.errors import UserError
+from uniface_jax.export.onnx import from_tflite
 from uniface_jax.export.onnx.from_jaxpr import to_onnx
 from uniface_jax.export.onnx.from_tflite import to_onnx_by_tflite
 from uniface_jax.export.submission import feeds_raw_pixels
@@ -40,6 +42,17 @@ def test_agrees_with_jax_and_with_the_first_route(name, mirror, opset):
         assert one == other
     images = np.random.default_rng(1).uniform(-1, 1, (4, 112, 112, 3)).astype(np.float32)
     assert relative(onnx_runner(model)(images), onnx_runner(first)(images)) <= 1e-5
+
+
+@pytest.mark.parametrize("users", [None, "TRUE"])
+def test_a_users_setting_of_tf2onnx_is_put_back(users, monkeypatch):
+    name = "TF2ONNX_CATCH_ERRORS"
+    monkeypatch.delenv(name, raising=False)
+    if users:
+        monkeypatch.setenv(name, users)
+    with from_tflite._without_copies():
+        assert os.environ[name] == "FALSE"
+    assert os.environ.get(name) == users
 
 
 def test_names_never_trigger_raw_pixels():
