@@ -51,7 +51,7 @@ from tests.helpers.processor_time import (  # hooks, which pytest finds here
     pytest_runtest_setup,  # noqa: F401
     pytest_terminal_summary,  # noqa: F401
 )
-from tests.helpers.programs import forget_forms, forget_programs
+from tests.helpers.programs import forget_programs, patched_forms
 from tests.helpers.scheduling import LoadFiles
 from uniface_jax.cli import NEW_OBJECTS
 from uniface_jax.data.conversion.run import write_dataset
@@ -120,13 +120,11 @@ def hang_ups():
 
 
 @pytest.fixture
-def convolutions_as_products(monkeypatch):
+def convolutions_as_products():
     """Replace those of float64 networks: test_float64_convolution.py compares them with XLA's."""
-    forget_forms()
-    with monkeypatch.context() as patched:
+    with patched_forms() as patched:
         patched.setattr(jax.lax, "conv_general_dilated", sum_of_products)
         yield
-    forget_forms()
 
 
 def golden_loader(folder: Path):

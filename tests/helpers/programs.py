@@ -1,9 +1,12 @@
 """What JAX has compiled in this process, which a worker of thousands of tests cannot keep whole."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+import pytest
 
 from uniface_jax.runtime import tracing
 
@@ -22,5 +25,16 @@ def forget_programs() -> None:
 
 
 def forget_forms() -> None:
-    """Let forms of layers be traced anew: for tests that change a variable which those read."""
+    """Let forms of layers be traced anew."""
     tracing._kept.cache_clear()
+
+
+@contextmanager
+def patched_forms() -> Iterator[pytest.MonkeyPatch]:
+    """Patch what forms of layers read: none traced before is taken within, and none after it."""
+    forget_forms()
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            yield patched
+    finally:
+        forget_forms()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from tests.helpers.examples import examples
-from tests.helpers.programs import forget_forms
+from tests.helpers.programs import patched_forms
 from uniface_jax.models import channels, convolution
 from uniface_jax.models.channels import Norm, affine, batch_norm, channel_sums, prelu
 from uniface_jax.models.convolution import LAYOUT, convolve
@@ -148,12 +148,10 @@ def naive_norm(x, scale, bias, slope, epsilon, dtype):
 @contextmanager
 def blocks_of(elements, fewest):
     """Let the CPU's loop add blocks of so many elements."""
-    forget_forms()
-    with pytest.MonkeyPatch.context() as patched:
+    with patched_forms() as patched:
         patched.setattr(channels, "BLOCK_ELEMENTS", elements)
         patched.setattr(channels, "FEWEST_ELEMENTS", fewest)
         yield
-    forget_forms()
 
 
 @given(
@@ -204,14 +202,12 @@ def test_channel_sums(rows, width, block):
 
 
 @pytest.fixture
-def as_for_gpus(monkeypatch):
+def as_for_gpus():
     """Take the forms of sums and gradients that are for GPUs alone; the CPU's are their twins."""
-    forget_forms()
-    with monkeypatch.context() as patched:
+    with patched_forms() as patched:
         patched.setattr(channels, "_by_blocks", channels._by_pairs)
         patched.setattr(channels, "_by_channels", channels._by_elements)
         yield
-    forget_forms()
 
 
 @pytest.mark.parametrize("rows", [1, 7, 96, 1024, 4096])
